@@ -1,0 +1,156 @@
+"""What defines a Tokenformer: its sizes, its growth stages, and how parameter tokens are normalised.
+
+A checkpoint's `config.json` is one `TokenformerConfig`. Parameter tokens of one projection lie in one tensor,
+stage after stage; every stage names the tokens it appended, its tau and its normalisation group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+PROJECTIONS = ("query", "key", "value", "output", "ffn")
+"""The five Pattention layers of a block, in the order in which a block applies them."""
+
+ACTIVATIONS = ("l2_norm_gelu", "gelu_l2_norm", "softmax")
+"""`norm_activation_type` of the official configuration; `l2_norm_gelu` is what every released model uses."""
+
+
+class ConfigError(ValueError):
+    """A configuration that describes no Tokenformer; the message names the key."""
+
+
+@dataclass(frozen=True)
+class NormGroup:
+    """Parameter tokens `start <= i < stop` that are normalised together, and the scale tau of their weights."""
+
+    start: int
+    stop: int
+    tau: float
+
+
+@dataclass(frozen=True)
+class GrowthStage:
+    """What one step of growth appended to every block.
+
+    `tokens` counts the new parameter tokens per projection. `tau` holds, per projection, the scale of the stage's
+    normalisation group once this stage is the last one; None means the official rule, the square root of the
+    group's current size. Stages that share a `norm_group` are normalised jointly (the official way).
+    """
+
+    name: str
+    tokens: Mapping[str, int]
+    tau: Mapping[str, float] | None = None
+    norm_group: int = 0
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> GrowthStage:
+        unknown = set(entry) - {"name", "tokens", "tau", "norm_group"}
+        if unknown or not {"name", "tokens"} <= set(entry):
+            raise ConfigError(f"growth_stages: a stage has name, tokens, tau and norm_group, not {sorted(entry)}")
+        for field in ("tokens", "tau"):
+            if entry.get(field) is not None and set(entry[field]) != set(PROJECTIONS):
+                raise ConfigError(f"growth_stages: {field} must name each of {', '.join(PROJECTIONS)}")
+        if not all(isinstance(n, int) and n >= 0 for n in entry["tokens"].values()):
+            raise ConfigError("growth_stages: token counts must be integers of at least 0")
+        if not all(t > 0 for t in (entry.get("tau") or {}).values()):
+            raise ConfigError("growth_stages: tau must be positive")
+        return cls(entry["name"], dict(entry["tokens"]), entry.get("tau"), entry.get("norm_group", 0))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@strict
+class TokenformerConfig(PreTrainedConfig):
+    """Hugging Face configuration of a Tokenformer; the defaults are the released 150M model.
+
+    `vocab_size` counts the tokenizer's ids, `padded_vocab_size` the rows of the embedding: ids in between are
+    padding and never have probability. `growth_stages` is the ordered list described by `GrowthStage`.
+    """
+
+    model_type = "tokenformer"
+
+    vocab_size: int = 50277
+    padded_vocab_size: int = 50304
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    max_position_embeddings: int = 2048
+    norm_activation_type: str = "l2_norm_gelu"
+    rotary_pct: float = 0.25
+    rope_theta: float = 10000.0
+    layer_norm_eps: float = 1e-5
+    affine_block_norms: bool = False
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = 0
+    growth_stages: list[dict[str, Any]] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.growth_stages is None:
+            released = {"query": 768, "key": 768, "value": 768, "output": 768, "ffn": 3072}
+            self.growth_stages = [GrowthStage("base", released).to_dict()]
+        super().__post_init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        if self.norm_activation_type not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ConfigError(f"norm_activation_type: {self.norm_activation_type!r} is unknown; known are {known}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"hidden_size: {self.hidden_size} is not divisible by {self.num_attention_heads} attention heads"
+            )
+        if not 0 < self.vocab_size <= self.padded_vocab_size:
+            raise ConfigError("vocab_size: must be positive and at most padded_vocab_size")
+        if not 0 < self.rotary_pct <= 1 or self.rotary_dim % 2 or not self.rotary_dim:
+            raise ConfigError(f"rotary_pct: {self.rotary_pct} gives no even number of rotary dimensions")
+        if not self.stages:
+            raise ConfigError("growth_stages: at least one stage is needed")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"growth_stages: names must differ, found {names}")
+        previous = 0
+        for stage in self.stages:
+            if stage.norm_group not in (previous, previous + 1) or (stage is self.stages[0] and stage.norm_group):
+                raise ConfigError("growth_stages: norm_group must start at 0 and rise by at most 1 from stage to stage")
+            previous = stage.norm_group
+        if not all(self.stages[0].tokens[projection] for projection in PROJECTIONS):
+            raise ConfigError("growth_stages: the first stage needs at least one token in every projection")
+
+    @property
+    def stages(self) -> list[GrowthStage]:
+        """The growth stages, oldest first."""
+        return [GrowthStage.from_dict(entry) for entry in self.growth_stages or []]
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def rotary_dim(self) -> int:
+        """Leading dimensions of each head that are rotated."""
+        return int(self.head_dim * self.rotary_pct)
+
+    def token_count(self, projection: str, stage: int = -1) -> int:
+        """Parameter tokens of one projection in the model as it was at `stage` (index; the last by default)."""
+        last = range(len(self.stages))[stage]
+        return sum(step.tokens[projection] for step in self.stages[: last + 1])
+
+    def norm_groups(self, projection: str, stage: int = -1) -> list[NormGroup]:
+        """The normalisation groups of one projection at `stage`, in token order; empty groups are left out."""
+        last = range(len(self.stages))[stage]
+        groups: dict[int, NormGroup] = {}
+        position = 0
+        for step in self.stages[: last + 1]:
+            start = groups[step.norm_group].start if step.norm_group in groups else position
+            position += step.tokens[projection]
+            tau = step.tau[projection] if step.tau is not None else math.sqrt(position - start)
+            groups[step.norm_group] = NormGroup(start, position, tau)
+        return [group for group in groups.values() if group.stop > group.start]
