@@ -1,0 +1,350 @@
+"""The Tokenformer on vLLM: parallel linear layers hold the parameter tokens, `Attention` the paged KV cache.
+
+Tensor parallelism shards parameter tokens: every rank scores its own tokens, the row statistics are summed over
+ranks, and the ranks' shares of w V add up to the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from vllm.compilation.decorators import support_torch_compile
+from vllm.config import CacheConfig, VllmConfig
+from vllm.distributed import (
+    get_pp_group,
+    get_tensor_model_parallel_rank,
+    get_tensor_model_parallel_world_size,
+    tensor_model_parallel_all_gather,
+    tensor_model_parallel_all_reduce,
+)
+from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.layers.layernorm import LayerNorm
+from vllm.model_executor.layers.linear import MergedColumnParallelLinear, RowParallelLinear
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.model_executor.layers.quantization import QuantizationConfig
+from vllm.model_executor.layers.rotary_embedding import get_rope
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+from vllm.model_executor.models.interfaces import SupportsPP
+from vllm.model_executor.models.utils import (
+    PPMissingLayer,
+    make_empty_intermediate_tensors_factory,
+    make_layers,
+    maybe_prefix,
+)
+from vllm.platforms import current_platform
+from vllm.sequence import IntermediateTensors
+
+from model_impl.checkpoint import CheckpointError, check_keys_not_zero, expected_tensors
+from model_impl.config import TokenformerConfig
+from model_impl.row_operation import TokenShard, token_weights
+
+OFFICIAL_PROJECTIONS = {
+    "attention.query": ("attention.qkv", "query"),
+    "attention.key": ("attention.qkv", "key"),
+    "attention.value": ("attention.qkv", "value"),
+    "attention.proj": ("attention.output", "output"),
+    "mlp": ("ffn", "ffn"),
+}
+"""Official module of a block -> (our module, projection)."""
+
+
+class ParallelPattention(nn.Module):
+    """One or several projections that read the same input: their key tokens are one GEMM.
+
+    x [T, d] -> one [T, d] per projection. Under tensor parallelism each is this rank's share of the sum.
+    """
+
+    def __init__(
+        self,
+        config: TokenformerConfig,
+        projections: Sequence[str],
+        quant_config: QuantizationConfig | None,
+        prefix: str,
+    ) -> None:
+        super().__init__()
+        self.activation = config.norm_activation_type
+        tp_rank, tp_size = get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size()
+        self.shards = {projection: TokenShard(config, projection, tp_rank, tp_size) for projection in projections}
+        self.key_tokens = MergedColumnParallelLinear(
+            config.hidden_size,
+            [shard.padded_count for shard in self.shards.values()],
+            bias=False,
+            quant_config=quant_config,
+            prefix=f"{prefix}.key_tokens",
+            return_bias=False,
+        )
+        self.value_tokens = nn.ModuleDict(
+            {
+                projection: RowParallelLinear(
+                    shard.padded_count,
+                    config.hidden_size,
+                    bias=False,
+                    reduce_results=False,
+                    quant_config=quant_config,
+                    prefix=f"{prefix}.value_tokens.{projection}",
+                    return_bias=False,
+                )
+                for projection, shard in self.shards.items()
+            }
+        )
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        shards = list(self.shards.values())
+        scores = self.key_tokens(x).split([shard.local_count for shard in shards], dim=-1)
+        weights = token_weights(scores, shards, self.activation)
+        return [values(w) for values, w in zip(self.value_tokens.values(), weights, strict=True)]
+
+    def load_tokens(self, projection: str, part: str, tokens: torch.Tensor) -> str:
+        """Load one official tensor, `part` key or value, tokens [n, d]; returns the name of the parameter filled."""
+        arranged = self.shards[projection].arrange(tokens)
+        if part == "key":
+            weight = self.key_tokens.weight
+            weight.weight_loader(weight, arranged, list(self.shards).index(projection))
+            return "key_tokens.weight"
+        weight = self.value_tokens[projection].weight
+        weight.weight_loader(weight, arranged.t())
+        return f"value_tokens.{projection}.weight"
+
+
+class TokenformerAttention(nn.Module):
+    """Causal attention over the paged KV cache; keys are cached after rotary."""
+
+    def __init__(
+        self,
+        config: TokenformerConfig,
+        cache_config: CacheConfig | None,
+        quant_config: QuantizationConfig | None,
+        prefix: str,
+    ) -> None:
+        super().__init__()
+        self.tp_rank, self.tp_size = get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size()
+        if config.num_attention_heads % self.tp_size:
+            raise ValueError(f"{config.num_attention_heads} heads do not divide over {self.tp_size} ranks")
+        self.num_heads = config.num_attention_heads // self.tp_size
+        self.head_dim = config.head_dim
+        self.cached_head_dim = cached_head_dim(config.head_dim)
+        self.qkv = ParallelPattention(config, ("query", "key", "value"), quant_config, f"{prefix}.qkv")
+        self.output = ParallelPattention(config, ("output",), quant_config, f"{prefix}.output")
+        self.rotary = get_rope(
+            config.head_dim,
+            max_position=config.max_position_embeddings,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta, "rope_dim": config.rotary_dim},
+        )
+        self.attn = Attention(
+            self.num_heads,
+            self.cached_head_dim,
+            config.head_dim**-0.5,
+            cache_config=cache_config,
+            quant_config=quant_config,
+            prefix=f"{prefix}.attn",
+        )
+
+    def forward(self, positions: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.own_heads(self.qkv(x))
+        query, key = self.rotary(positions, query, key)
+        padding = self.cached_head_dim - self.head_dim
+        if padding:
+            query, key, value = (self.pad_heads(rows, padding) for rows in (query, key, value))
+        mixed = self.attn(query, key, value)
+        if padding:
+            mixed = mixed.view(-1, self.num_heads, self.cached_head_dim)[..., : self.head_dim].flatten(1)
+        # Heads are split over ranks, but every parameter token scores whole rows.
+        if self.tp_size > 1:
+            mixed = tensor_model_parallel_all_gather(mixed)
+        return sum_over_ranks(self.output(mixed)[0])
+
+    def own_heads(self, shares: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Sum the ranks' shares of query, key and value [T, d] in one all-reduce; keep this rank's heads."""
+        if self.tp_size == 1:
+            return shares
+        width = shares[0].shape[-1] // self.tp_size
+        whole = sum_over_ranks(torch.stack(shares))
+        return list(whole[..., self.tp_rank * width : (self.tp_rank + 1) * width].contiguous())
+
+    def pad_heads(self, rows: torch.Tensor, padding: int) -> torch.Tensor:
+        return F.pad(rows.view(-1, self.num_heads, self.head_dim), (0, padding)).flatten(1)
+
+
+class TokenformerBlock(nn.Module):
+    """Pre-norm, sequential: x += attention(LN x), then x += ffn(LN x)."""
+
+    def __init__(
+        self,
+        config: TokenformerConfig,
+        cache_config: CacheConfig | None,
+        quant_config: QuantizationConfig | None,
+        prefix: str,
+    ) -> None:
+        super().__init__()
+        affine, eps = config.affine_block_norms, config.layer_norm_eps
+        self.input_layernorm = LayerNorm(config.hidden_size, eps, elementwise_affine=affine)
+        self.attention = TokenformerAttention(config, cache_config, quant_config, f"{prefix}.attention")
+        self.post_attention_layernorm = LayerNorm(config.hidden_size, eps, elementwise_affine=affine)
+        self.ffn = ParallelPattention(config, ("ffn",), quant_config, f"{prefix}.ffn")
+
+    def forward(self, positions: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attention(positions, self.input_layernorm(x))
+        return x + sum_over_ranks(self.ffn(self.post_attention_layernorm(x))[0])
+
+
+# Named here because vLLM cannot read them from postponed annotations: the token dimension varies.
+@support_torch_compile(
+    dynamic_arg_dims={"input_ids": 0, "positions": -1, "intermediate_tensors": 0, "inputs_embeds": 0}
+)
+class TokenformerModel(nn.Module):
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__()
+        config: TokenformerConfig = vllm_config.model_config.hf_config
+        pipeline = get_pp_group()
+        has_embedding = pipeline.is_first_rank or (config.tie_word_embeddings and pipeline.is_last_rank)
+        self.embed_tokens = (
+            VocabParallelEmbedding(config.vocab_size, config.hidden_size) if has_embedding else PPMissingLayer()
+        )
+        self.start_layer, self.end_layer, self.layers = make_layers(
+            config.num_hidden_layers,
+            lambda prefix: TokenformerBlock(config, vllm_config.cache_config, vllm_config.quant_config, prefix),
+            prefix=f"{prefix}.layers",
+        )
+        self.norm = (
+            LayerNorm(config.hidden_size, config.layer_norm_eps) if pipeline.is_last_rank else PPMissingLayer()
+        )
+        self.make_empty_intermediate_tensors = make_empty_intermediate_tensors_factory(
+            ["hidden_states"], config.hidden_size
+        )
+
+    def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.embed_tokens(input_ids)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        positions: torch.Tensor,
+        intermediate_tensors: IntermediateTensors | None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor | IntermediateTensors:
+        if get_pp_group().is_first_rank:
+            x = inputs_embeds if inputs_embeds is not None else self.embed_input_ids(input_ids)
+        else:
+            assert intermediate_tensors is not None
+            x = intermediate_tensors["hidden_states"]
+        for block in islice(self.layers, self.start_layer, self.end_layer):
+            x = block(positions, x)
+        if not get_pp_group().is_last_rank:
+            return IntermediateTensors({"hidden_states": x})
+        return self.norm(x)
+
+
+class TokenformerForCausalLM(nn.Module, SupportsPP):
+    """What vLLM instantiates for `architectures: ["TokenformerForCausalLM"]`."""
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__()
+        config: TokenformerConfig = vllm_config.model_config.hf_config
+        self.config = config
+        self.model = TokenformerModel(vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"))
+        if get_pp_group().is_last_rank:
+            self.lm_head = ParallelLMHead(
+                config.vocab_size,
+                config.hidden_size,
+                quant_config=vllm_config.quant_config,
+                prefix=maybe_prefix(prefix, "lm_head"),
+            )
+            if config.tie_word_embeddings:
+                self.lm_head = self.lm_head.tie_weights(self.model.embed_tokens)
+        else:
+            self.lm_head = PPMissingLayer()
+        # The vocabulary is the tokenizer's: padding rows are never loaded, so padding ids have no logit at all.
+        self.logits_processor = LogitsProcessor(config.vocab_size)
+        self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
+
+    def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.model.embed_input_ids(input_ids)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        positions: torch.Tensor,
+        intermediate_tensors: IntermediateTensors | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor | IntermediateTensors:
+        return self.model(input_ids, positions, intermediate_tensors, inputs_embeds)
+
+    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
+        return self.logits_processor(self.lm_head, hidden_states)
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        """Fill the parameters from tensors under their official names.
+
+        Raises CheckpointError for a missing, surplus or wrongly shaped tensor and for keys that are all zero.
+        """
+        expected = expected_tensors(self.config)
+        parameters = dict(self.named_parameters())
+        seen: set[str] = set()
+        loaded: set[str] = set()
+        for name, tensor in weights:
+            if name not in expected:
+                raise CheckpointError(f"surplus tensor {name}")
+            if tuple(tensor.shape) != tuple(expected[name]):
+                raise CheckpointError(f"tensor {name} has shape {list(tensor.shape)}, not {list(expected[name])}")
+            check_keys_not_zero(self.config, name, tensor)
+            seen.add(name)
+            loaded |= self._load_tensor(name, tensor, parameters)
+        if missing := sorted(expected.keys() - seen):
+            raise CheckpointError(f"missing tensor {missing[0]}")
+        return loaded
+
+    def _load_tensor(self, name: str, tensor: torch.Tensor, parameters: dict[str, nn.Parameter]) -> set[str]:
+        """Route one official tensor; tensors of other pipeline ranks fill nothing."""
+        _, number, rest = name.split(".", 2)
+        layers = self.config.num_hidden_layers
+        index = int(number) - 2
+        if int(number) == 0:
+            return self._fill("model.embed_tokens.weight", tensor[: self.config.vocab_size], parameters)
+        if index == layers + 1:
+            return self._fill(f"model.{rest}", tensor, parameters)
+        if index == layers + 2:
+            return self._fill("lm_head.weight", tensor[: self.config.vocab_size], parameters)
+        if not self.model.start_layer <= index < self.model.end_layer:
+            return set()
+        prefix = f"model.layers.{index}"
+        if not rest.endswith("_param_tokens"):
+            return self._fill(f"{prefix}.{rest}", tensor, parameters)
+        official, part = rest.removesuffix("_param_tokens").rsplit(".", 1)
+        module, projection = OFFICIAL_PROJECTIONS[official]
+        pattention: ParallelPattention = self.get_submodule(f"{prefix}.{module}")
+        return {f"{prefix}.{module}.{pattention.load_tokens(projection, part, tensor)}"}
+
+    @staticmethod
+    def _fill(name: str, tensor: torch.Tensor, parameters: dict[str, nn.Parameter]) -> set[str]:
+        if name not in parameters:
+            return set()
+        parameter = parameters[name]
+        loader = getattr(parameter, "weight_loader", None)
+        if loader is None:
+            parameter.data.copy_(tensor)
+        else:
+            loader(parameter, tensor)
+        return {name}
+
+
+def sum_over_ranks(shares: torch.Tensor) -> torch.Tensor:
+    return tensor_model_parallel_all_reduce(shares) if get_tensor_model_parallel_world_size() > 1 else shares
+
+
+def cached_head_dim(head_dim: int) -> int:
+    """The head size used in the KV cache: on CPU the next one the attention kernel has; zeros fill it up.
+
+    Zero dimensions change neither the query-key products nor, once sliced off, the output.
+    """
+    if not current_platform.is_cpu():
+        return head_dim
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    fitting = [size for size in CPUAttentionBackend.get_supported_head_sizes() if size >= head_dim]
+    if not fitting:
+        raise ValueError(f"the CPU attention kernel has no head size of {head_dim} or more")
+    return min(fitting)

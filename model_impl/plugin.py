@@ -1,0 +1,22 @@
+"""vLLM's entry point `vllm.general_plugins`: makes `model_type: tokenformer` known in every vLLM process."""
+
+from __future__ import annotations
+
+ARCHITECTURE = "TokenformerForCausalLM"
+WORKER_CLASS = "model_impl.worker.TokenformerWorker"
+"""What vLLM's `worker_cls` option takes to report token statistics."""
+
+
+def register() -> None:
+    """Register configuration and model; vLLM calls this several times per process, so it may be repeated.
+
+    The model is named by a string: importing it here would start CUDA in processes that must not.
+    """
+    from transformers import AutoConfig
+    from vllm import ModelRegistry
+
+    from model_impl.config import TokenformerConfig
+
+    AutoConfig.register(TokenformerConfig.model_type, TokenformerConfig, exist_ok=True)
+    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
+        ModelRegistry.register_model(ARCHITECTURE, f"model_impl.model:{ARCHITECTURE}")

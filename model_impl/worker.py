@@ -1,0 +1,124 @@
+"""The engine-side half of token statistics: vLLM's worker with a sampler that reports every distribution.
+
+The only file that touches the private interfaces of vLLM's worker, model runner (V1) and sampler; the contract
+tests name what moved when vLLM changes. Statistics travel as trailing columns of the logprobs tensors, under the
+pseudo token id `STATISTICS_ID`, through vLLM's own scheduling, preemption and streaming; `server.engine` takes
+them out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.platforms import current_platform
+from vllm.v1.outputs import LogprobsTensors, SamplerOutput
+from vllm.v1.sample import sampler as vllm_sampler
+from vllm.v1.sample.sampler import Sampler
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+from model_impl.uncertainty import STATISTICS, STATISTICS_ID, token_statistics
+
+if current_platform.is_cpu():
+    from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
+else:
+    from vllm.v1.worker.gpu_worker import Worker as PlatformWorker
+
+
+class StatisticsSampler(Sampler):
+    """Appends `token_statistics` of the raw distribution to whatever logprobs it gathers."""
+
+    raw_statistics: torch.Tensor | None = None
+
+    def forward(self, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any) -> SamplerOutput:
+        """As vLLM's; the statistics are taken before penalties, bans and temperature change the logits in place."""
+        wanted = sampling_metadata.max_num_logprobs is not None or sampling_metadata.logprob_token_ids
+        self.raw_statistics = token_statistics(logits) if wanted else None
+        try:
+            return super().forward(logits, sampling_metadata, *args, **kwargs)
+        finally:
+            self.raw_statistics = None
+
+    def gather_logprobs(self, logprobs: torch.Tensor, num_logprobs: int, token_ids: torch.Tensor) -> LogprobsTensors:
+        """As vLLM's; outside `forward` (prompt tokens, accepted drafts) `logprobs` are themselves raw."""
+        gathered = super().gather_logprobs(logprobs, num_logprobs, token_ids)
+        return self._with_statistics(gathered, logprobs)
+
+    def gather_specific_token_logprobs(self, logprobs: torch.Tensor, *args: Any) -> LogprobsTensors | None:
+        gathered = super().gather_specific_token_logprobs(logprobs, *args)
+        return None if gathered is None else self._with_statistics(gathered, logprobs)
+
+    def _with_statistics(self, gathered: LogprobsTensors, logprobs: torch.Tensor) -> LogprobsTensors:
+        statistics = token_statistics(logprobs) if self.raw_statistics is None else self.raw_statistics
+        ids = gathered.logprob_token_ids
+        return gathered._replace(
+            logprob_token_ids=torch.cat([ids, ids.new_full((len(ids), len(STATISTICS)), STATISTICS_ID)], dim=1),
+            logprobs=torch.cat([gathered.logprobs, statistics], dim=1),
+        )
+
+
+class StatisticsRunner(GPUModelRunner):
+    """vLLM's V1 model runner, with room for the statistics of prompt tokens and seeds that survive chunked prefill."""
+
+    def _get_prompt_logprobs_dict(
+        self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
+    ) -> dict[str, LogprobsTensors | None]:
+        for request_id, num_logprobs in self.num_prompt_logprobs.items():
+            request = self.requests[request_id]
+            if request.in_progress_prompt_logprobs_cpu is None and request.prompt_token_ids is not None:
+                request.in_progress_prompt_logprobs_cpu = LogprobsTensors.empty_cpu(
+                    len(request.prompt_token_ids) - 1, num_logprobs + 1 + len(STATISTICS)
+                )
+        return super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)
+
+    def _sample(self, *args: Any) -> SamplerOutput:
+        with self._unfinished_prefills_unseeded():
+            return super()._sample(*args)
+
+    def _bookkeeping_sync(self, *args: Any) -> Any:
+        with self._unfinished_prefills_unseeded():
+            return super()._bookkeeping_sync(*args)
+
+    @contextmanager
+    def _unfinished_prefills_unseeded(self) -> Iterator[None]:
+        """Hide the random generators of rows whose token is thrown away because their prompt is not complete.
+
+        vLLM lets them draw and then rewinds them by an offset, which a CPU generator does not have: the engine dies.
+        A generator that never drew needs no rewinding, so a seed gives the same answer however its prompt is cut.
+        """
+        discarded = np.nonzero(self.discard_request_mask.np[: self.input_batch.num_reqs])[0].tolist()
+        generators = self.input_batch.generators
+        hidden = {row: generators.pop(row) for row in discarded if row in generators}
+        try:
+            yield
+        finally:
+            generators.update(hidden)
+
+
+class TokenformerWorker(PlatformWorker):  # type: ignore[misc, valid-type]
+    """The platform's worker whose model runner reports token statistics."""
+
+    def init_device(self) -> None:
+        super().init_device()
+        if not isinstance(self.model_runner, GPUModelRunner):
+            raise RuntimeError("token statistics need vLLM's V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0")
+        # The runner of each platform is a class of its own, made deep inside init_device: specialise the object.
+        specialise(self.model_runner, StatisticsRunner)
+        specialise(self.model_runner.sampler, StatisticsSampler)
+        if current_platform.is_cpu():
+            # Counting ranks is compiled at the first request that wants logprobs, which then waits up to 30 s.
+            vllm_sampler.batched_count_greater_than = count_at_least
+
+
+def count_at_least(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Per row of x [N, V], how many elements are >= values [N, 1]; int64 [N]."""
+    return (x >= values).sum(-1)
+
+
+def specialise(instance: Any, mixin: type) -> None:
+    """Give an object the overrides of `mixin` on top of its own class."""
+    own = type(instance)
+    instance.__class__ = mixin if issubclass(mixin, own) else type(mixin.__name__, (mixin, own), {})

@@ -1,0 +1,75 @@
+"""The front-side half of token statistics, and the engine settings that it needs.
+
+With `model_impl.worker` this is the only place that touches vLLM's private interfaces below its serving classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from vllm.logprobs import FlatLogprobs, Logprob
+from vllm.v1.engine import output_processor
+from vllm.v1.engine.logprobs import LogprobsProcessor
+from vllm.v1.outputs import LogprobsLists, LogprobsTensors
+
+from model_impl.uncertainty import STATISTICS, STATISTICS_ID
+
+
+@dataclass
+class ScoredLogprob(Logprob):
+    """The chosen token's logprob together with the statistics of the distribution it was drawn from.
+
+    The fields are those of `model_impl.uncertainty.STATISTICS`.
+    """
+
+    entropy: float | None = None
+    variance: float | None = None
+    margin: float | None = None
+
+
+class StatisticsProcessor(LogprobsProcessor):
+    """Splits the statistics columns off and hangs them on each position's chosen token."""
+
+    def _update_sample_logprobs(self, logprobs_lists: LogprobsLists) -> None:
+        plain, statistics = split_statistics(logprobs_lists)
+        super()._update_sample_logprobs(plain)
+        self._attach(self.logprobs, statistics)
+
+    def _update_prompt_logprobs(self, prompt_logprobs_tensors: LogprobsTensors) -> None:
+        plain, statistics = split_statistics(prompt_logprobs_tensors)
+        super()._update_prompt_logprobs(plain)
+        self._attach(self.prompt_logprobs, statistics)
+
+    @staticmethod
+    def _attach(positions: Any, statistics: Sequence[Sequence[float]] | None) -> None:
+        if statistics is None or isinstance(positions, FlatLogprobs):
+            return  # the flat container of vLLM's offline API has no place for them
+        for position, values in zip(positions[len(positions) - len(statistics) :], statistics, strict=True):
+            token_id, chosen = next(iter(position.items()))  # the chosen token comes first
+            position[token_id] = ScoredLogprob(**vars(chosen), **dict(zip(STATISTICS, values, strict=True)))
+
+
+def split_statistics(logprobs: Any) -> tuple[Any, list[list[float]] | None]:
+    """Logprobs lists or tensors without their statistics columns, and the columns (None where there are none)."""
+    ids, values = logprobs.logprob_token_ids, logprobs.logprobs
+    width = len(STATISTICS)
+    if ids.shape[-1] <= width or not (np.asarray(ids[:, -width:]) == STATISTICS_ID).all():
+        return logprobs, None
+    plain = logprobs._replace(logprob_token_ids=ids[:, :-width], logprobs=values[:, :-width])
+    return plain, values[:, -width:].tolist()
+
+
+def install() -> None:
+    """Make every engine client of this process deliver `ScoredLogprob`s."""
+    output_processor.LogprobsProcessor = StatisticsProcessor
+
+
+def scored(position: Mapping[int, Logprob] | None) -> ScoredLogprob | None:
+    """The scored entry of one generated or prompt position; None where no statistics came along.
+
+    Under beam search it need not be the token that the beam chose, but it describes the same distribution.
+    """
+    return next((entry for entry in (position or {}).values() if isinstance(entry, ScoredLogprob)), None)

@@ -1,0 +1,184 @@
+"""What our API adds to the requests and responses of vLLM's OpenAI protocol."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, StrictBool, model_validator
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionLogProbs,
+    ChatCompletionLogProbsContent,
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    ChatCompletionResponseChoice,
+    ChatCompletionResponseStreamChoice,
+    ChatCompletionStreamResponse,
+)
+from vllm.entrypoints.openai.completion.protocol import (
+    CompletionLogProbs,
+    CompletionRequest,
+    CompletionResponse,
+    CompletionResponseChoice,
+    CompletionResponseStreamChoice,
+    CompletionStreamResponse,
+)
+from vllm.exceptions import VLLMValidationError
+from vllm.logprobs import Logprob
+from vllm.sampling_params import SamplingParams
+
+PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
+"""vLLM's prompt_logprobs; the prompt token's entry also has entropy, variance and margin."""
+
+
+class UncertaintyOptions(BaseModel):
+    """The object form of the request field `uncertainty`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tokens: StrictBool = Field(
+        default=False, description="Return entropy, variance, rank and margin of every token, as `logprobs` would."
+    )
+
+
+def _parse_uncertainty(value: Any) -> Any:
+    """Wrong values become one error that names the field, instead of one per member of the union."""
+    if value is None:
+        return True
+    if isinstance(value, bool | UncertaintyOptions):
+        return value
+    if not isinstance(value, dict):
+        raise VLLMValidationError("`uncertainty` must be true, false or an object", parameter="uncertainty")
+    for name, option in value.items():
+        if name not in UncertaintyOptions.model_fields:
+            known = ", ".join(UncertaintyOptions.model_fields)
+            raise VLLMValidationError(
+                f"`uncertainty` has no option {name!r}; known: {known}", parameter="uncertainty"
+            )
+        if not isinstance(option, bool):
+            raise VLLMValidationError(f"`uncertainty.{name}` must be true or false", parameter="uncertainty")
+    return value
+
+
+UncertaintyField = Annotated[
+    StrictBool | UncertaintyOptions,
+    BeforeValidator(_parse_uncertainty),
+    Field(description="Whether to return how sure the model was: true adds a summary to every choice, false nothing."),
+]
+
+
+def _wants_tokens(uncertainty: bool | UncertaintyOptions) -> bool:
+    return isinstance(uncertainty, UncertaintyOptions) and uncertainty.tokens
+
+
+def _with_logprobs(params: SamplingParams, uncertainty: bool | UncertaintyOptions) -> SamplingParams:
+    """Statistics come with the engine's logprobs, so the engine is asked for the chosen token's at least."""
+    if uncertainty is not False and params.logprobs is None and not params.logprob_token_ids:
+        params.logprobs = 0
+    return params
+
+
+class ScoredChatCompletionRequest(ChatCompletionRequest):
+    uncertainty: UncertaintyField = True
+
+    @model_validator(mode="after")
+    def _tokens_imply_logprobs(self) -> ScoredChatCompletionRequest:
+        if _wants_tokens(self.uncertainty):
+            self.logprobs = True
+        return self
+
+    def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
+        return _with_logprobs(super().to_sampling_params(*args, **kwargs), self.uncertainty)
+
+
+class ScoredCompletionRequest(CompletionRequest):
+    uncertainty: UncertaintyField = True
+
+    @model_validator(mode="after")
+    def _tokens_imply_logprobs(self) -> ScoredCompletionRequest:
+        if _wants_tokens(self.uncertainty) and self.logprobs is None:
+            self.logprobs = 0
+        return self
+
+    def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
+        return _with_logprobs(super().to_sampling_params(*args, **kwargs), self.uncertainty)
+
+
+class Uncertainty(BaseModel):
+    """How sure the model was of one choice: aggregates over its tokens; null where it has none."""
+
+    risk: float | None = Field(default=None, description="Probability that the answer is wrong; null without a score.")
+    calibrated: bool = Field(default=False, description="Whether risk comes from a calibration of this checkpoint.")
+    calibration: str | None = Field(default=None, description="Name of the calibration in use.")
+    unit: Literal["nat"] = "nat"
+    mean_entropy: float | None = Field(description="Mean token entropy, nats.")
+    max_entropy: float | None = Field(description="Highest token entropy, nats.")
+    first_token_entropy: float | None = Field(description="Entropy of the first token, nats.")
+    mean_variance: float | None = Field(description="Mean token variance Var_p(-ln p), nats^2.")
+    min_logprob: float | None = Field(description="Lowest log-probability among the chosen tokens.")
+    tokens: int = Field(description="Number of tokens summarised.")
+
+
+class ScoredToken(ChatCompletionLogProbsContent):
+    entropy: float | None = Field(default=None, description="-sum p ln p over the whole vocabulary, nats.")
+    variance: float | None = Field(default=None, description="Var_p(-ln p) over the whole vocabulary, nats^2.")
+    rank: int | None = Field(default=None, description="Rank of the token in its distribution, from 1.")
+    margin: float | None = Field(default=None, description="Probability of the most likely token minus the second's.")
+
+
+class ScoredChatLogprobs(ChatCompletionLogProbs):
+    content: list[ScoredToken] | None = None  # type: ignore[assignment]
+
+
+class ScoredCompletionLogprobs(CompletionLogProbs):
+    """The additions are parallel to `token_logprobs`; null at the first prompt token under `echo`."""
+
+    entropy: list[float | None] | None = None
+    variance: list[float | None] | None = None
+    rank: list[int | None] | None = None
+    margin: list[float | None] | None = None
+
+
+class ScoredChatChoice(ChatCompletionResponseChoice):
+    logprobs: SerializeAsAny[ScoredChatLogprobs] | None = None
+    uncertainty: Uncertainty | None = None
+
+
+class ScoredChatCompletionResponse(ChatCompletionResponse):
+    choices: list[ScoredChatChoice]  # type: ignore[assignment]
+    prompt_logprobs: PromptLogprobs | None = None  # type: ignore[assignment]
+
+
+class ScoredCompletionChoice(CompletionResponseChoice):
+    logprobs: SerializeAsAny[ScoredCompletionLogprobs] | None = None
+    uncertainty: Uncertainty | None = None
+    prompt_logprobs: PromptLogprobs | None = None  # type: ignore[assignment]
+
+
+class ScoredCompletionResponse(CompletionResponse):
+    choices: list[ScoredCompletionChoice]  # type: ignore[assignment]
+
+
+class ScoredChatStreamChoice(ChatCompletionResponseStreamChoice):
+    logprobs: ScoredChatLogprobs | None = None
+    uncertainty: Uncertainty | None = Field(default=None, description="In the chunk that carries finish_reason.")
+
+
+class ScoredChatCompletionChunk(ChatCompletionStreamResponse):
+    choices: list[ScoredChatStreamChoice]  # type: ignore[assignment]
+
+
+class ScoredCompletionStreamChoice(CompletionResponseStreamChoice):
+    logprobs: ScoredCompletionLogprobs | None = None
+    uncertainty: Uncertainty | None = Field(default=None, description="In the chunk that carries finish_reason.")
+
+
+class ScoredCompletionChunk(CompletionStreamResponse):
+    choices: list[ScoredCompletionStreamChoice]  # type: ignore[assignment]
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def recast(model: type[Model], source: BaseModel, **changes: Any) -> Model:
+    """`source` as an instance of a subclass of its class, without validating again."""
+    return model.model_construct(_fields_set=source.model_fields_set | changes.keys(), **{**dict(source), **changes})

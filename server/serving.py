@@ -1,0 +1,191 @@
+"""vLLM's chat and completion serving classes, with token statistics and a summary for every choice.
+
+vLLM builds these objects with some twenty settings each; `app` specialises the finished objects, so the classes
+here only override and never construct.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import Any
+
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionLogProbs, ChatCompletionResponse
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.openai.completion.protocol import CompletionLogProbs, CompletionResponse
+from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.outputs import CompletionOutput, RequestOutput
+
+from model_impl.uncertainty import STATISTICS
+from server import metrics
+from server.engine import scored
+from server.schemas import (
+    ScoredChatChoice,
+    ScoredChatCompletionRequest,
+    ScoredChatCompletionResponse,
+    ScoredCompletionChoice,
+    ScoredCompletionRequest,
+    ScoredCompletionResponse,
+    recast,
+)
+from server.scoring import ChoiceScore
+
+
+class RequestScores:
+    """The scores of one request's choices, fed with the engine's outputs as they pass by."""
+
+    def __init__(self, model_name: str) -> None:
+        self.model_name = model_name
+        self.choices: dict[int, ChoiceScore] = {}
+        self.finished: set[int] = set()
+
+    def add(self, index: int, output: CompletionOutput) -> None:
+        """New tokens of choice `index`; the output's logprobs cover exactly the new tokens."""
+        score = self.choices.setdefault(index, ChoiceScore())
+        for token_id, position in zip(output.token_ids, output.logprobs or (), strict=False):
+            entry = scored(position)
+            if entry is not None and entry.entropy is not None and entry.variance is not None:
+                score.add(position[token_id].logprob, entry.entropy, entry.variance)
+                metrics.observe_token(self.model_name, entry.entropy, entry.variance)
+        if output.finish_reason is not None:
+            self.finished.add(index)
+
+    def complete(self, chunk: str) -> str:
+        """A server-sent event with the summary of the choices that it finishes; other events pass unchanged."""
+        if not self.finished or not chunk.startswith("data: {"):
+            return chunk
+        event = json.loads(chunk.removeprefix("data: "))
+        for choice in event.get("choices", ()):
+            if choice.get("finish_reason") is not None and choice["index"] in self.finished:
+                self.finished.discard(choice["index"])
+                choice["uncertainty"] = self.choices[choice["index"]].summary().model_dump()
+        return f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+async def observe(results: AsyncIterator[Any], note: Callable[[Any], None]) -> AsyncGenerator[Any, None]:
+    async for result in results:
+        note(result)
+        yield result
+
+
+class ScoredChat(OpenAIServingChat):
+    async def chat_completion_stream_generator(
+        self,
+        request: ScoredChatCompletionRequest,
+        result_generator: AsyncIterator[RequestOutput],
+        request_id: str,
+        model_name: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> AsyncGenerator[str, None]:
+        scores = RequestScores(model_name)
+        if request.uncertainty is not False:
+            result_generator = observe(result_generator, lambda result: _add_outputs(scores, result))
+        chunks = super().chat_completion_stream_generator(
+            request, result_generator, request_id, model_name, *args, **kwargs
+        )
+        async for chunk in chunks:
+            yield scores.complete(chunk)
+
+    async def chat_completion_full_generator(
+        self,
+        request: ScoredChatCompletionRequest,
+        result_generator: AsyncIterator[RequestOutput],
+        request_id: str,
+        model_name: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> ErrorResponse | ChatCompletionResponse:
+        scores = RequestScores(model_name)
+        if request.uncertainty is not False:
+            result_generator = observe(result_generator, lambda result: _add_outputs(scores, result))
+        response = await super().chat_completion_full_generator(
+            request, result_generator, request_id, model_name, *args, **kwargs
+        )
+        if request.uncertainty is False or isinstance(response, ErrorResponse):
+            return response
+        choices = [
+            recast(ScoredChatChoice, choice, uncertainty=scores.choices[choice.index].summary())
+            for choice in response.choices
+        ]
+        return recast(ScoredChatCompletionResponse, response, choices=choices)
+
+    def _create_chat_logprobs(
+        self, token_ids: Sequence[int], top_logprobs: Sequence[Any], *args: Any, **kwargs: Any
+    ) -> ChatCompletionLogProbs:
+        logprobs = super()._create_chat_logprobs(token_ids, top_logprobs, *args, **kwargs)
+        for token_id, entry, position in zip(token_ids, logprobs.content or (), top_logprobs, strict=False):
+            if found := scored(position):
+                for name in STATISTICS:
+                    setattr(entry, name, getattr(found, name))
+                entry.rank = position[token_id].rank
+        return logprobs
+
+
+class ScoredCompletion(OpenAIServingCompletion):
+    async def completion_stream_generator(
+        self,
+        request: ScoredCompletionRequest,
+        engine_inputs: Any,
+        result_generator: AsyncIterator[tuple[int, RequestOutput]],
+        request_id: str,
+        created_time: int,
+        model_name: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> AsyncGenerator[str, None]:
+        scores = RequestScores(model_name)
+        if request.uncertainty is not False:
+            result_generator = observe(
+                result_generator, lambda result: _add_outputs(scores, result[1], result[0] * (request.n or 1))
+            )
+        chunks = super().completion_stream_generator(
+            request, engine_inputs, result_generator, request_id, created_time, model_name, *args, **kwargs
+        )
+        async for chunk in chunks:
+            yield scores.complete(chunk)
+
+    def request_output_to_completion_response(
+        self,
+        final_res_batch: list[RequestOutput],
+        request: ScoredCompletionRequest,
+        request_id: str,
+        created_time: int,
+        model_name: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> CompletionResponse:
+        response = super().request_output_to_completion_response(
+            final_res_batch, request, request_id, created_time, model_name, *args, **kwargs
+        )
+        if request.uncertainty is False:
+            return response
+        scores = RequestScores(model_name)
+        outputs = [output for result in final_res_batch for output in result.outputs]
+        for index, output in enumerate(outputs):
+            scores.add(index, output)
+        choices = [
+            recast(ScoredCompletionChoice, choice, uncertainty=scores.choices[choice.index].summary())
+            for choice in response.choices
+        ]
+        return recast(ScoredCompletionResponse, response, choices=choices)
+
+    def _create_completion_logprobs(
+        self, token_ids: Sequence[int], top_logprobs: Sequence[Any], *args: Any, **kwargs: Any
+    ) -> CompletionLogProbs:
+        logprobs = super()._create_completion_logprobs(token_ids, top_logprobs, *args, **kwargs)
+        entries = [scored(position) for position in top_logprobs[: len(token_ids)]]
+        if any(entries):
+            for name in STATISTICS:
+                setattr(logprobs, name, [getattr(entry, name, None) for entry in entries])
+            logprobs.rank = [
+                position[token_id].rank if position else None
+                for token_id, position in zip(token_ids, top_logprobs, strict=False)
+            ]
+        return logprobs
+
+
+def _add_outputs(scores: RequestScores, result: RequestOutput, first_index: int = 0) -> None:
+    for output in result.outputs:
+        scores.add(first_index + output.index, output)
