@@ -1,0 +1,41 @@
+# Every target sets up its own environment in .venv first (scripts/setup.sh); a second call starts at once.
+PORT ?= 8000
+CHECKPOINT ?= demo/checkpoint
+ARGS ?=
+BIN = .venv/bin
+
+.PHONY: help setup serve test demo lock clean
+
+help:
+	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, ARGS="--flag ..."'
+	@echo 'make test    ruff, mypy, pytest'
+	@echo 'make demo    train the demo checkpoint from nothing, about 30 CPU minutes'
+	@echo 'make lock    write requirements/*.txt anew from pyproject.toml'
+	@echo 'make setup   only build the environment .venv'
+	@echo 'make clean   remove .venv and caches'
+
+setup:
+	@sh scripts/setup.sh
+
+serve: setup
+	@exec $(BIN)/tokenformer serve $(CHECKPOINT) --port $(PORT) $(ARGS)
+
+test: setup
+	@echo '== ruff check'
+	@$(BIN)/ruff check . || { echo 'make test: stopped at ruff check'; exit 1; }
+	@echo '== ruff format'
+	@$(BIN)/ruff format --check . || { echo 'make test: stopped at ruff format (make it so: $(BIN)/ruff format .)'; exit 1; }
+	@echo '== mypy'
+	@$(BIN)/mypy || { echo 'make test: stopped at mypy'; exit 1; }
+	@echo '== pytest'
+	@$(BIN)/python -m pytest $(ARGS) || { echo 'make test: stopped at pytest'; exit 1; }
+
+demo: setup
+	@exec $(BIN)/python -m demo.train $(ARGS)
+
+lock: setup
+	@$(BIN)/python scripts/lock.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
