@@ -1,0 +1,235 @@
+"""Reading a checkpoint: a directory in the Hugging Face layout, its tensors under their official names.
+
+    config.json              one TokenformerConfig, with `model_type`, `architectures` and `dtype`
+    model.safetensors        or model-0000x-of-0000y.safetensors with model.safetensors.index.json
+    generation_config.json   the end-of-text id
+    tokenizer.json, tokenizer_config.json, chat_template.jinja
+
+Every check here raises `CheckpointError` with one line that names the file, the key or the tensor.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from model_impl.config import TokenformerConfig
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MODULES = {
+    "query": "attention.query",
+    "key": "attention.key",
+    "value": "attention.value",
+    "output": "attention.proj",
+    "ffn": "mlp",
+}
+"""Official module name of each projection inside a block."""
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""What a checkpoint may store, by the name safetensors gives it."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or written; the message is one line."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies: bytes `start <= i < stop` of `file`."""
+
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def load_config(path: str | Path) -> TokenformerConfig:
+    """The configuration of the checkpoint directory `path`."""
+    path = Path(path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such checkpoint directory")
+    file = path / "config.json"
+    entries = read_json(file)
+    if entries.get("model_type") != TokenformerConfig.model_type:
+        found = entries.get("model_type")
+        raise CheckpointError(f"{file}: model_type is {found!r}, not 'tokenformer' (use `tokenformer convert` first)")
+    _check_types(file, entries)
+    try:
+        return TokenformerConfig.from_dict(entries)
+    except Exception as error:  # whatever transformers raises for a value: the file is at fault, not the program
+        raise CheckpointError(f"{file}: {one_line(error)}") from error
+
+
+def _check_types(file: Path, entries: Mapping[str, Any]) -> None:
+    """Numbers where numbers belong: the configuration computes with them before it would check them itself."""
+    kinds: dict[Any, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+    for name, annotation in TokenformerConfig.__annotations__.items():
+        value: Any = entries.get(name)
+        kind = kinds.get(annotation)
+        if name not in entries or kind is None:
+            continue
+        if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
+            raise CheckpointError(f"{file}: {name} is {value!r}, which is no {annotation}")
+        if annotation == "int" and entries[name] < 1:
+            raise CheckpointError(f"{file}: {name} is {value}, but must be at least 1")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{file}: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not JSON ({one_line(error)})") from error
+    if not isinstance(entries, dict):
+        raise CheckpointError(f"{file}: not a JSON object")
+    return entries
+
+
+def one_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def tensor_files(path: str | Path) -> list[Path]:
+    """The safetensors files of a checkpoint directory, or `path` itself if it is a file."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if (path / WEIGHTS).is_file():
+        return [path / WEIGHTS]
+    if not (path / INDEX).is_file():
+        raise CheckpointError(f"{path}: holds neither {WEIGHTS} nor {INDEX}")
+    weight_map = read_json(path / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path / INDEX}: weight_map is missing")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if Path(name).name != name or not (path / name).is_file():
+            raise CheckpointError(f"{path / INDEX}: names {name!r}, which is not in the directory")
+    return [path / name for name in names]
+
+
+def stored_tensors(path: str | Path) -> dict[str, StoredTensor]:
+    """Every tensor of a checkpoint directory or safetensors file, from the headers alone."""
+    tensors: dict[str, StoredTensor] = {}
+    for file in tensor_files(path):
+        for name, tensor in _read_header(file).items():
+            if name in tensors:
+                raise CheckpointError(f"{file}: {name} is also in {tensors[name].file.name}")
+            tensors[name] = tensor
+    return tensors
+
+
+def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of a checkpoint directory or safetensors file, from the headers alone."""
+    return {name: tensor.shape for name, tensor in stored_tensors(path).items()}
+
+
+def iterate_tensors(path: str | Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) of a checkpoint directory or safetensors file; the tensors are views of the mapped files."""
+    for file in tensor_files(path):
+        names = list(_read_header(file))
+        try:
+            with safe_open(str(file), framework="pt") as opened:
+                for name in names:
+                    yield name, opened.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: damaged safetensors file ({one_line(error)})") from error
+
+
+def _read_header(file: Path) -> dict[str, StoredTensor]:
+    """A safetensors file is 8 bytes of header length (little endian), a JSON header, and the tensors' bytes."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            data = 8 + int.from_bytes(stream.read(8), "little")
+            if data > size:
+                raise ValueError("the header is cut off")
+            entries = json.loads(stream.read(data - 8))
+        entries.pop("__metadata__", None)
+        tensors = {
+            name: StoredTensor(
+                file,
+                DTYPES[entry["dtype"]] if entry["dtype"] in DTYPES else _refuse_dtype(name, entry["dtype"]),
+                tuple(entry["shape"]),
+                data + entry["data_offsets"][0],
+                data + entry["data_offsets"][1],
+            )
+            for name, entry in entries.items()
+        }
+        if any(t.stop - t.start != math.prod(t.shape) * t.dtype.itemsize for t in tensors.values()):
+            raise ValueError("the header contradicts itself")
+        end = max((tensor.stop for tensor in tensors.values()), default=data)
+        if end != size:
+            raise ValueError(f"{size} bytes long, but its header describes {end}")
+    except OSError as error:
+        raise CheckpointError(f"{file}: {error.strerror}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{file}: damaged safetensors file ({one_line(error)})") from error
+    return tensors
+
+
+def _refuse_dtype(name: str, dtype: object) -> torch.dtype:
+    raise CheckpointError(f"{name} is stored as {dtype}; a checkpoint holds {', '.join(DTYPES)}")
+
+
+def expected_tensors(config: TokenformerConfig) -> dict[str, tuple[int, ...]]:
+    """Official name and shape of every tensor that a model of this configuration has, in model order."""
+    width, layers = config.hidden_size, config.num_hidden_layers
+    shapes: dict[str, tuple[int, ...]] = {"sequential.0.word_embeddings.weight": (config.padded_vocab_size, width)}
+    for block in (f"sequential.{i + 2}" for i in range(layers)):
+        if config.affine_block_norms:
+            shapes |= {f"{block}.input_layernorm.{kind}": (width,) for kind in ("weight", "bias")}
+        for projection, module in MODULES.items():
+            tokens = (config.token_count(projection), width)
+            shapes |= {f"{block}.{module}.{kind}_param_tokens": tokens for kind in ("key", "value")}
+        if config.affine_block_norms:
+            shapes |= {f"{block}.post_attention_layernorm.{kind}": (width,) for kind in ("weight", "bias")}
+    shapes |= {f"sequential.{layers + 3}.norm.{kind}": (width,) for kind in ("weight", "bias")}
+    if not config.tie_word_embeddings:
+        shapes[f"sequential.{layers + 4}.final_linear.weight"] = (config.padded_vocab_size, width)
+    return shapes
+
+
+def check_tensors(config: TokenformerConfig, shapes: Shapes) -> None:
+    """Raise CheckpointError for the first tensor that is missing, surplus or wrongly shaped."""
+    expected = expected_tensors(config)
+    for name, shape in expected.items():
+        if name not in shapes:
+            raise CheckpointError(f"tensor {name} is missing")
+        if tuple(shapes[name]) != shape:
+            raise CheckpointError(f"tensor {name} has shape {list(shapes[name])}, not {list(shape)} as configured")
+    for name in shapes:
+        if name not in expected:
+            raise CheckpointError(f"tensor {name} is surplus: the config describes no such tensor")
+
+
+def check_keys_not_zero(config: TokenformerConfig, name: str, tensor: torch.Tensor) -> None:
+    """Raise CheckpointError if a normalisation group's key tokens are all zero, where the L2 norms divide 0 by 0.
+
+    `name` and `tensor` are any tensor of the checkpoint; what holds no key tokens, or is used with softmax, passes.
+    """
+    if config.norm_activation_type == "softmax" or not name.endswith(".key_param_tokens"):
+        return
+    projection = next(projection for projection, module in MODULES.items() if f".{module}.key_param_tokens" in name)
+    for group in config.norm_groups(projection):
+        if not tensor[group.start : group.stop].any():
+            raise CheckpointError(
+                f"tensor {name}: key tokens {group.start} to {group.stop - 1} are all zero, "
+                f"so {config.norm_activation_type} would divide zero by zero"
+            )

@@ -1,0 +1,46 @@
+"""The identity of a checkpoint: what a calibration was fitted for, and what a delta belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+from pathlib import Path
+
+from model_impl.checkpoint import load_config, stored_tensors
+
+COMPUTING_FIELDS = (
+    "vocab_size",
+    "padded_vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "norm_activation_type",
+    "rotary_pct",
+    "rope_theta",
+    "layer_norm_eps",
+    "affine_block_norms",
+    "tie_word_embeddings",
+)
+"""What the logits depend on, beside the growth stages and the tensors; limits and special ids are left out."""
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 (hex) of what the checkpoint computes: configuration and tensor bytes in name order.
+
+    The same model in one file or in shards, with another tokenizer or position limit, has the same fingerprint.
+    """
+    config, tensors = load_config(path), stored_tensors(path)
+    computing: dict[str, object] = {name: getattr(config, name) for name in COMPUTING_FIELDS}
+    computing["rope_theta"] = float(config.rope_theta)  # 10000 and 10000.0 are the same base
+    computing["growth_stages"] = [stage.to_dict() for stage in config.stages]
+    digest = hashlib.sha256(json.dumps(computing, sort_keys=True).encode())
+    maps: dict[Path, mmap.mmap] = {}
+    for name, tensor in sorted(tensors.items()):
+        if tensor.file not in maps:
+            with tensor.file.open("rb") as stream:
+                maps[tensor.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        digest.update(f"\n{name} {tensor.dtype} {tensor.shape}\n".encode())
+        with memoryview(maps[tensor.file]) as mapped:
+            digest.update(mapped[tensor.start : tensor.stop])
+    return digest.hexdigest()
