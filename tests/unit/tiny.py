@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,3 +54,11 @@ def official_keys(config: TokenformerConfig) -> dict[str, Any]:
         "attention_config": [[["tokenformer"], config.num_hidden_layers]],
         "vocab_size": config.vocab_size,
     }
+
+
+def write_source(source: Path, config: TokenformerConfig, weights: dict[str, torch.Tensor], **keys: Any) -> Path:
+    """A torch file and an official config in the new directory `source`."""
+    source.mkdir()
+    torch.save(weights, source / "pytorch_model.bin")
+    (source / "config.json").write_text(json.dumps(official_keys(config) | keys))
+    return source

@@ -1,0 +1,109 @@
+"""The weights of an official checkpoint, mapped from disk, under their plain official names.
+
+Three kinds of file: `pytorch_model.bin` (a torch pickle, what the released models are), DeepSpeed's
+`mp_rank_00_model_states.pt` (the weights are under the key `module`) and safetensors, single or sharded.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model_impl.checkpoint import DTYPES, INDEX, WEIGHTS, CheckpointError, iterate_tensors, one_line
+
+PICKLES = ("pytorch_model.bin", "mp_rank_00_model_states.pt")
+IGNORED_SUFFIX = ".attention.rotary_emb.inv_freq"
+"""A buffer the official code may store; it follows from the configuration."""
+
+
+def open_weights(source: Path) -> dict[str, torch.Tensor]:
+    """Official name -> tensor of the weight file `source`, or of the one found in the directory `source`.
+
+    The tensors are views of the mapped file: reading one costs its pages, which the system may drop again.
+    Raises CheckpointError if there is no such file, it is damaged, holds code, or holds other than weights.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for stored_name, value in _read(_weight_file(source)).items():
+        name = _plain_name(str(stored_name))
+        if name.endswith(IGNORED_SUFFIX):
+            continue
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(f"{source}: {stored_name} is no tensor but {type(value).__name__}")
+        if value.dtype not in DTYPES.values():
+            raise CheckpointError(f"{source}: {stored_name} is {value.dtype}; float32, float16 or bfloat16 is needed")
+        if name in tensors:
+            raise CheckpointError(f"{source}: {name} is there twice, under different prefixes")
+        tensors[name] = value
+    if not tensors:
+        raise CheckpointError(f"{source}: holds no tensors")
+    return tensors
+
+
+def _weight_file(source: Path) -> Path:
+    """The file to read; a directory of safetensors shards stands for itself."""
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise CheckpointError(f"{source}: no such file or directory")
+    if (source / WEIGHTS).is_file() or (source / INDEX).is_file():
+        return source
+    for name in PICKLES:
+        if (source / name).is_file():
+            return source / name
+    raise CheckpointError(f"{source}: holds none of {', '.join((WEIGHTS, INDEX, *PICKLES))}")
+
+
+def _read(file: Path) -> Mapping[Any, Any]:
+    if file.is_dir() or file.suffix == ".safetensors":
+        return dict(iterate_tensors(file))
+    if file.name.startswith("mp_rank_") and (file.parent / "mp_rank_01_model_states.pt").exists():
+        raise CheckpointError(f"{file}: one of several model-parallel parts; merge them first")
+    content = _unpickle(file)
+    if isinstance(content, Mapping) and "module" in content:
+        content = content["module"]
+        if content is None:
+            raise CheckpointError(f"{file}: its `module` is empty: a pipeline-parallel checkpoint, merge it first")
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{file}: holds no state dict but {type(content).__name__}")
+    return content
+
+
+def _unpickle(file: Path) -> Any:
+    """torch.load that runs no code from the file; only zip archives, which every torch since 1.6 writes, are mapped."""
+    try:
+        with file.open("rb") as stream:
+            is_zip = stream.read(4) == b"PK\x03\x04"
+    except OSError as error:
+        raise CheckpointError(f"{file}: {error.strerror}") from error
+    try:
+        with torch.serialization.safe_globals(_numpy_data()):
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        why = f"it asks for {named[1]}" if named else "it is no torch file, or damaged"
+        raise CheckpointError(f"{file}: refused, not a file of plain weights ({why})") from error
+    except Exception as error:  # a damaged file fails anywhere inside torch.load
+        raise CheckpointError(f"{file}: damaged torch file ({one_line(error)})") from error
+
+
+def _numpy_data() -> list[Any]:
+    """What a pickled numpy array is made of, by its names before and since numpy 2.
+
+    DeepSpeed files of the official training code carry numpy's random state; arrays of numbers run no code.
+    """
+    builders: list[Any] = [np.empty(0).__reduce__()[0], np.float32(0).__reduce__()[0]]
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
+    functions = [(builder, f"{module}.{builder.__name__}") for builder in builders for module in modules]
+    return [*functions, np.ndarray, np.dtype, *(type(np.dtype(code)) for code in ("u4", "i8", "f4", "f8"))]
+
+
+def _plain_name(name: str) -> str:
+    """Without what wrappers put in front, such as `module.`."""
+    start = re.search(r"(?:^|\.)(sequential\..*)", name)
+    return start[1] if start else name
