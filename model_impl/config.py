@@ -83,7 +83,7 @@ class TokenformerConfig(PreTrainedConfig):
     num_attention_heads: int = 12
     max_position_embeddings: int = 2048
     norm_activation_type: str = "l2_norm_gelu"
-    rotary_pct: float = 0.25
+    partial_rotary_factor: float = 0.25
     rope_theta: float = 10000.0
     layer_norm_eps: float = 1e-5
     affine_block_norms: bool = False
@@ -109,8 +109,10 @@ class TokenformerConfig(PreTrainedConfig):
             )
         if not 0 < self.vocab_size <= self.padded_vocab_size:
             raise ConfigError("vocab_size: must be positive and at most padded_vocab_size")
-        if not 0 < self.rotary_pct <= 1 or self.rotary_dim % 2 or not self.rotary_dim:
-            raise ConfigError(f"rotary_pct: {self.rotary_pct} gives no even number of rotary dimensions")
+        if not 0 < self.partial_rotary_factor <= 1 or self.rotary_dim % 2 or not self.rotary_dim:
+            raise ConfigError(
+                f"partial_rotary_factor: {self.partial_rotary_factor} gives no even number of rotary dimensions"
+            )
         if not self.stages:
             raise ConfigError("growth_stages: at least one stage is needed")
         names = [stage.name for stage in self.stages]
@@ -136,7 +138,7 @@ class TokenformerConfig(PreTrainedConfig):
     @property
     def rotary_dim(self) -> int:
         """Leading dimensions of each head that are rotated."""
-        return int(self.head_dim * self.rotary_pct)
+        return int(self.head_dim * self.partial_rotary_factor)
 
     def token_count(self, projection: str, stage: int = -1) -> int:
         """Parameter tokens of one projection in the model as it was at `stage` (index; the last by default)."""

@@ -16,7 +16,7 @@ COMPUTING_FIELDS = (
     "num_hidden_layers",
     "num_attention_heads",
     "norm_activation_type",
-    "rotary_pct",
+    "partial_rotary_factor",
     "rope_theta",
     "layer_norm_eps",
     "affine_block_norms",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -102,11 +103,11 @@ class ParallelPattention(nn.Module):
         """Load one official tensor, `part` key or value, tokens [n, d]; returns the name of the parameter filled."""
         arranged = self.shards[projection].arrange(tokens)
         if part == "key":
-            weight = self.key_tokens.weight
-            weight.weight_loader(weight, arranged, list(self.shards).index(projection))
+            keys: Any = self.key_tokens.weight
+            keys.weight_loader(keys, arranged, list(self.shards).index(projection))
             return "key_tokens.weight"
-        weight = self.value_tokens[projection].weight
-        weight.weight_loader(weight, arranged.t())
+        values: Any = self.value_tokens[projection].weight
+        values.weight_loader(values, arranged.t())
         return f"value_tokens.{projection}.weight"
 
 
@@ -198,7 +199,7 @@ class TokenformerBlock(nn.Module):
 class TokenformerModel(nn.Module):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
-        config: TokenformerConfig = vllm_config.model_config.hf_config
+        config = cast(TokenformerConfig, vllm_config.model_config.hf_config)
         pipeline = get_pp_group()
         has_embedding = pipeline.is_first_rank or (config.tie_word_embeddings and pipeline.is_last_rank)
         self.embed_tokens = (
@@ -209,15 +210,13 @@ class TokenformerModel(nn.Module):
             lambda prefix: TokenformerBlock(config, vllm_config.cache_config, vllm_config.quant_config, prefix),
             prefix=f"{prefix}.layers",
         )
-        self.norm = (
-            LayerNorm(config.hidden_size, config.layer_norm_eps) if pipeline.is_last_rank else PPMissingLayer()
-        )
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps) if pipeline.is_last_rank else PPMissingLayer()
         self.make_empty_intermediate_tensors = make_empty_intermediate_tensors_factory(
             ["hidden_states"], config.hidden_size
         )
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return self.embed_tokens(input_ids)
+        return cast(torch.Tensor, self.embed_tokens(input_ids))
 
     def forward(
         self,
@@ -227,7 +226,7 @@ class TokenformerModel(nn.Module):
         inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor | IntermediateTensors:
         if get_pp_group().is_first_rank:
-            x = inputs_embeds if inputs_embeds is not None else self.embed_input_ids(input_ids)
+            x = inputs_embeds if inputs_embeds is not None else self.embed_input_ids(cast(torch.Tensor, input_ids))
         else:
             assert intermediate_tensors is not None
             x = intermediate_tensors["hidden_states"]
@@ -235,7 +234,7 @@ class TokenformerModel(nn.Module):
             x = block(positions, x)
         if not get_pp_group().is_last_rank:
             return IntermediateTensors({"hidden_states": x})
-        return self.norm(x)
+        return cast(torch.Tensor, self.norm(x))
 
 
 class TokenformerForCausalLM(nn.Module, SupportsPP):
@@ -243,18 +242,18 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
-        config: TokenformerConfig = vllm_config.model_config.hf_config
+        config = cast(TokenformerConfig, vllm_config.model_config.hf_config)
         self.config = config
         self.model = TokenformerModel(vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"))
         if get_pp_group().is_last_rank:
-            self.lm_head = ParallelLMHead(
+            head = ParallelLMHead(
                 config.vocab_size,
                 config.hidden_size,
                 quant_config=vllm_config.quant_config,
                 prefix=maybe_prefix(prefix, "lm_head"),
             )
-            if config.tie_word_embeddings:
-                self.lm_head = self.lm_head.tie_weights(self.model.embed_tokens)
+            tied = config.tie_word_embeddings
+            self.lm_head = head.tie_weights(cast(VocabParallelEmbedding, self.model.embed_tokens)) if tied else head
         else:
             self.lm_head = PPMissingLayer()
         # The vocabulary is the tokenizer's: padding rows are never loaded, so padding ids have no logit at all.
@@ -271,10 +270,11 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         intermediate_tensors: IntermediateTensors | None = None,
         inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor | IntermediateTensors:
-        return self.model(input_ids, positions, intermediate_tensors, inputs_embeds)
+        output = self.model(input_ids, positions, intermediate_tensors, inputs_embeds)
+        return cast(torch.Tensor | IntermediateTensors, output)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
-        return self.logits_processor(self.lm_head, hidden_states)
+        return cast(torch.Tensor | None, self.logits_processor(self.lm_head, hidden_states))
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """Fill the parameters from tensors under their official names.
@@ -315,7 +315,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
             return self._fill(f"{prefix}.{rest}", tensor, parameters)
         official, part = rest.removesuffix("_param_tokens").rsplit(".", 1)
         module, projection = OFFICIAL_PROJECTIONS[official]
-        pattention: ParallelPattention = self.get_submodule(f"{prefix}.{module}")
+        pattention = cast(ParallelPattention, self.get_submodule(f"{prefix}.{module}"))
         return {f"{prefix}.{module}.{pattention.load_tokens(projection, part, tensor)}"}
 
     @staticmethod

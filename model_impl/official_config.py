@@ -94,7 +94,7 @@ def config_from_official(
         num_attention_heads=_number(official, "num_attention_heads", int),
         max_position_embeddings=_number(official, "max_position_embeddings", int, seq_length),
         norm_activation_type=official.get("norm_activation_type", "l2_norm_gelu"),
-        rotary_pct=_number(official, "rotary_pct", float, 1.0),
+        partial_rotary_factor=_number(official, "rotary_pct", float, 1.0),
         rope_theta=_number(official, "rotary_emb_base", float, 10000.0),
         layer_norm_eps=_number(official, "layernorm_epsilon", float, 1e-5),
         affine_block_norms=official.get("norm", "layernorm") == "layernorm",

@@ -52,7 +52,8 @@ class Attention(nn.Module):
         cos, sin = rotary_tables(self.config, length, x.device)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)  # scale 1/sqrt(head_dim)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, length, width), stage)
+        output: torch.Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, length, width), stage)
+        return output
 
 
 class Block(nn.Module):
@@ -68,7 +69,8 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor, stage: int) -> torch.Tensor:
         x = x + self.attention(self.input_layernorm(x), stage)
-        return x + self.mlp(self.post_attention_layernorm(x), stage)
+        x = x + self.mlp(self.post_attention_layernorm(x), stage)
+        return x
 
 
 class Embedding(nn.Module):

@@ -19,13 +19,15 @@ from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 from vllm.v1.sample import sampler as vllm_sampler
 from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+from vllm.v1.worker.worker_base import CompilationTimes
 
+from model_impl.specialise import specialise
 from model_impl.uncertainty import STATISTICS, STATISTICS_ID, token_statistics
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
 else:
-    from vllm.v1.worker.gpu_worker import Worker as PlatformWorker
+    from vllm.v1.worker.gpu_worker import Worker as PlatformWorker  # type: ignore[assignment]
 
 
 class StatisticsSampler(Sampler):
@@ -42,7 +44,9 @@ class StatisticsSampler(Sampler):
         finally:
             self.raw_statistics = None
 
-    def gather_logprobs(self, logprobs: torch.Tensor, num_logprobs: int, token_ids: torch.Tensor) -> LogprobsTensors:
+    def gather_logprobs(  # type: ignore[override]  # static in vLLM, always called through the object
+        self, logprobs: torch.Tensor, num_logprobs: int, token_ids: torch.Tensor
+    ) -> LogprobsTensors:
         """As vLLM's; outside `forward` (prompt tokens, accepted drafts) `logprobs` are themselves raw."""
         gathered = super().gather_logprobs(logprobs, num_logprobs, token_ids)
         return self._with_statistics(gathered, logprobs)
@@ -98,7 +102,7 @@ class StatisticsRunner(GPUModelRunner):
             generators.update(hidden)
 
 
-class TokenformerWorker(PlatformWorker):  # type: ignore[misc, valid-type]
+class TokenformerWorker(PlatformWorker):
     """The platform's worker whose model runner reports token statistics."""
 
     def init_device(self) -> None:
@@ -112,13 +116,14 @@ class TokenformerWorker(PlatformWorker):  # type: ignore[misc, valid-type]
             # Counting ranks is compiled at the first request that wants logprobs, which then waits up to 30 s.
             vllm_sampler.batched_count_greater_than = count_at_least
 
+    def compile_or_warm_up_model(self) -> CompilationTimes:
+        """As vLLM's; on CPU, where eager mode skips it, one step is run so that no request is the first."""
+        times = super().compile_or_warm_up_model()
+        if current_platform.is_cpu():
+            self.model_runner._dummy_run(1)
+        return times
+
 
 def count_at_least(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Per row of x [N, V], how many elements are >= values [N, 1]; int64 [N]."""
     return (x >= values).sum(-1)
-
-
-def specialise(instance: Any, mixin: type) -> None:
-    """Give an object the overrides of `mixin` on top of its own class."""
-    own = type(instance)
-    instance.__class__ = mixin if issubclass(mixin, own) else type(mixin.__name__, (mixin, own), {})

@@ -5,6 +5,7 @@ With `model_impl.worker` this is the only place that touches vLLM's private inte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +23,12 @@ from model_impl.uncertainty import STATISTICS, STATISTICS_ID
 class ScoredLogprob(Logprob):
     """The chosen token's logprob together with the statistics of the distribution it was drawn from.
 
-    The fields are those of `model_impl.uncertainty.STATISTICS`.
+    The fields are those of `model_impl.uncertainty.STATISTICS`; they have defaults only because the base's have.
     """
 
-    entropy: float | None = None
-    variance: float | None = None
-    margin: float | None = None
+    entropy: float = math.nan
+    variance: float = math.nan
+    margin: float = math.nan
 
 
 class StatisticsProcessor(LogprobsProcessor):
@@ -49,7 +50,7 @@ class StatisticsProcessor(LogprobsProcessor):
             return  # the flat container of vLLM's offline API has no place for them
         for position, values in zip(positions[len(positions) - len(statistics) :], statistics, strict=True):
             token_id, chosen = next(iter(position.items()))  # the chosen token comes first
-            position[token_id] = ScoredLogprob(**vars(chosen), **dict(zip(STATISTICS, values, strict=True)))
+            position[token_id] = ScoredLogprob(*vars(chosen).values(), *values)
 
 
 def split_statistics(logprobs: Any) -> tuple[Any, list[list[float]] | None]:
@@ -64,7 +65,7 @@ def split_statistics(logprobs: Any) -> tuple[Any, list[list[float]] | None]:
 
 def install() -> None:
     """Make every engine client of this process deliver `ScoredLogprob`s."""
-    output_processor.LogprobsProcessor = StatisticsProcessor
+    output_processor.LogprobsProcessor = StatisticsProcessor  # type: ignore[misc]
 
 
 def scored(position: Mapping[int, Logprob] | None) -> ScoredLogprob | None:

@@ -51,9 +51,7 @@ def _parse_uncertainty(value: Any) -> Any:
     for name, option in value.items():
         if name not in UncertaintyOptions.model_fields:
             known = ", ".join(UncertaintyOptions.model_fields)
-            raise VLLMValidationError(
-                f"`uncertainty` has no option {name!r}; known: {known}", parameter="uncertainty"
-            )
+            raise VLLMValidationError(f"`uncertainty` has no option {name!r}; known: {known}", parameter="uncertainty")
         if not isinstance(option, bool):
             raise VLLMValidationError(f"`uncertainty.{name}` must be true or false", parameter="uncertainty")
     return value
@@ -145,13 +143,13 @@ class ScoredChatChoice(ChatCompletionResponseChoice):
 
 class ScoredChatCompletionResponse(ChatCompletionResponse):
     choices: list[ScoredChatChoice]  # type: ignore[assignment]
-    prompt_logprobs: PromptLogprobs | None = None  # type: ignore[assignment]
+    prompt_logprobs: PromptLogprobs | None = None
 
 
 class ScoredCompletionChoice(CompletionResponseChoice):
     logprobs: SerializeAsAny[ScoredCompletionLogprobs] | None = None
     uncertainty: Uncertainty | None = None
-    prompt_logprobs: PromptLogprobs | None = None  # type: ignore[assignment]
+    prompt_logprobs: PromptLogprobs | None = None
 
 
 class ScoredCompletionResponse(CompletionResponse):

@@ -10,9 +10,13 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any
 
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionLogProbs, ChatCompletionResponse
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionLogProbs,
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+)
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
-from vllm.entrypoints.openai.completion.protocol import CompletionLogProbs, CompletionResponse
+from vllm.entrypoints.openai.completion.protocol import CompletionLogProbs, CompletionRequest, CompletionResponse
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -22,10 +26,8 @@ from server import metrics
 from server.engine import scored
 from server.schemas import (
     ScoredChatChoice,
-    ScoredChatCompletionRequest,
     ScoredChatCompletionResponse,
     ScoredCompletionChoice,
-    ScoredCompletionRequest,
     ScoredCompletionResponse,
     recast,
 )
@@ -45,7 +47,7 @@ class RequestScores:
         score = self.choices.setdefault(index, ChoiceScore())
         for token_id, position in zip(output.token_ids, output.logprobs or (), strict=False):
             entry = scored(position)
-            if entry is not None and entry.entropy is not None and entry.variance is not None:
+            if position and entry:
                 score.add(position[token_id].logprob, entry.entropy, entry.variance)
                 metrics.observe_token(self.model_name, entry.entropy, entry.variance)
         if output.finish_reason is not None:
@@ -63,6 +65,11 @@ class RequestScores:
         return f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
+def wants_summary(request: ChatCompletionRequest | CompletionRequest) -> bool:
+    """Requests that came through a route of vLLM's own have no such field and are answered as vLLM does."""
+    return getattr(request, "uncertainty", False) is not False
+
+
 async def observe(results: AsyncIterator[Any], note: Callable[[Any], None]) -> AsyncGenerator[Any, None]:
     async for result in results:
         note(result)
@@ -72,7 +79,7 @@ async def observe(results: AsyncIterator[Any], note: Callable[[Any], None]) -> A
 class ScoredChat(OpenAIServingChat):
     async def chat_completion_stream_generator(
         self,
-        request: ScoredChatCompletionRequest,
+        request: ChatCompletionRequest,
         result_generator: AsyncIterator[RequestOutput],
         request_id: str,
         model_name: str,
@@ -80,7 +87,7 @@ class ScoredChat(OpenAIServingChat):
         **kwargs: Any,
     ) -> AsyncGenerator[str, None]:
         scores = RequestScores(model_name)
-        if request.uncertainty is not False:
+        if wants_summary(request):
             result_generator = observe(result_generator, lambda result: _add_outputs(scores, result))
         chunks = super().chat_completion_stream_generator(
             request, result_generator, request_id, model_name, *args, **kwargs
@@ -90,7 +97,7 @@ class ScoredChat(OpenAIServingChat):
 
     async def chat_completion_full_generator(
         self,
-        request: ScoredChatCompletionRequest,
+        request: ChatCompletionRequest,
         result_generator: AsyncIterator[RequestOutput],
         request_id: str,
         model_name: str,
@@ -98,12 +105,12 @@ class ScoredChat(OpenAIServingChat):
         **kwargs: Any,
     ) -> ErrorResponse | ChatCompletionResponse:
         scores = RequestScores(model_name)
-        if request.uncertainty is not False:
+        if wants_summary(request):
             result_generator = observe(result_generator, lambda result: _add_outputs(scores, result))
         response = await super().chat_completion_full_generator(
             request, result_generator, request_id, model_name, *args, **kwargs
         )
-        if request.uncertainty is False or isinstance(response, ErrorResponse):
+        if not wants_summary(request) or isinstance(response, ErrorResponse):
             return response
         choices = [
             recast(ScoredChatChoice, choice, uncertainty=scores.choices[choice.index].summary())
@@ -119,14 +126,14 @@ class ScoredChat(OpenAIServingChat):
             if found := scored(position):
                 for name in STATISTICS:
                     setattr(entry, name, getattr(found, name))
-                entry.rank = position[token_id].rank
+                setattr(entry, "rank", position[token_id].rank)  # noqa: B010 - an extra field, which the type lacks
         return logprobs
 
 
 class ScoredCompletion(OpenAIServingCompletion):
     async def completion_stream_generator(
         self,
-        request: ScoredCompletionRequest,
+        request: CompletionRequest,
         engine_inputs: Any,
         result_generator: AsyncIterator[tuple[int, RequestOutput]],
         request_id: str,
@@ -136,7 +143,7 @@ class ScoredCompletion(OpenAIServingCompletion):
         **kwargs: Any,
     ) -> AsyncGenerator[str, None]:
         scores = RequestScores(model_name)
-        if request.uncertainty is not False:
+        if wants_summary(request):
             result_generator = observe(
                 result_generator, lambda result: _add_outputs(scores, result[1], result[0] * (request.n or 1))
             )
@@ -149,7 +156,7 @@ class ScoredCompletion(OpenAIServingCompletion):
     def request_output_to_completion_response(
         self,
         final_res_batch: list[RequestOutput],
-        request: ScoredCompletionRequest,
+        request: CompletionRequest,
         request_id: str,
         created_time: int,
         model_name: str,
@@ -159,7 +166,7 @@ class ScoredCompletion(OpenAIServingCompletion):
         response = super().request_output_to_completion_response(
             final_res_batch, request, request_id, created_time, model_name, *args, **kwargs
         )
-        if request.uncertainty is False:
+        if not wants_summary(request):
             return response
         scores = RequestScores(model_name)
         outputs = [output for result in final_res_batch for output in result.outputs]
@@ -179,10 +186,9 @@ class ScoredCompletion(OpenAIServingCompletion):
         if any(entries):
             for name in STATISTICS:
                 setattr(logprobs, name, [getattr(entry, name, None) for entry in entries])
-            logprobs.rank = [
-                position[token_id].rank if position else None
-                for token_id, position in zip(token_ids, top_logprobs, strict=False)
-            ]
+            positions = zip(token_ids, top_logprobs, strict=False)
+            ranks = [position[token_id].rank if position else None for token_id, position in positions]
+            setattr(logprobs, "rank", ranks)  # noqa: B010
         return logprobs
 
 

@@ -99,7 +99,10 @@ def test_variants_compute_the_same_after_conversion(
     tmp_path: Path, activation: str, affine: bool, tied: bool, rotary: float
 ) -> None:
     config = tiny_config(
-        norm_activation_type=activation, affine_block_norms=affine, tie_word_embeddings=tied, rotary_pct=rotary
+        norm_activation_type=activation,
+        affine_block_norms=affine,
+        tie_word_embeddings=tied,
+        partial_rotary_factor=rotary,
     )
     weights = tiny_weights(config)
     convert(write_source(tmp_path / "source", config, weights), tmp_path / "model")

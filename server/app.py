@@ -1,0 +1,120 @@
+"""Our routes in the app that vLLM builds, added through its endpoint plugin interface.
+
+`tokenformer serve` switches the plugin on; every API server process of vLLM then loads it by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from argparse import Namespace
+from http import HTTPStatus
+from typing import Any, Literal
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.datastructures import State
+from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.openai.chat_completion import api_router as chat_router
+from vllm.entrypoints.openai.completion import api_router as completion_router
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.utils.api_utils import validate_json_request
+
+from model_impl.specialise import specialise
+from server import engine
+from server.schemas import (
+    ScoredChatCompletionChunk,
+    ScoredChatCompletionRequest,
+    ScoredChatCompletionResponse,
+    ScoredCompletionChunk,
+    ScoredCompletionRequest,
+    ScoredCompletionResponse,
+)
+from server.serving import ScoredChat, ScoredCompletion
+
+router = APIRouter()
+
+
+CHUNKS = (ScoredChatCompletionChunk, ScoredCompletionChunk)
+"""What the data lines of a stream hold; FastAPI knows only JSON bodies, so `describe_chunks` documents them."""
+
+
+def _responses(answer: type[BaseModel], chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """The documented responses: JSON, or server-sent events whose data lines are chunks."""
+    errors = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR)
+    streamed = {"text/event-stream": {"schema": {"$ref": f"#/components/schemas/{chunk.__name__}"}}}
+    return {
+        HTTPStatus.OK.value: {"model": answer, "content": streamed},
+        **{status.value: {"model": ErrorResponse} for status in errors},
+    }
+
+
+def describe_chunks(app: FastAPI) -> None:
+    """Put the chunk models into the OpenAPI document's components."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        models: list[tuple[type[BaseModel], Literal["serialization"]]] = [(chunk, "serialization") for chunk in CHUNKS]
+        _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")
+        known = document["components"]["schemas"]
+        known.update({name: schema for name, schema in definitions["$defs"].items() if name not in known})
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+@router.post(
+    "/v1/chat/completions",
+    dependencies=[Depends(validate_json_request)],
+    responses=_responses(ScoredChatCompletionResponse, ScoredChatCompletionChunk),
+)
+async def create_chat_completion(request: ScoredChatCompletionRequest, raw_request: Request) -> Response:
+    """OpenAI's chat completion; every choice also says how sure the model was."""
+    response: Response = await chat_router.create_chat_completion(request, raw_request)
+    return response
+
+
+@router.post(
+    "/v1/completions",
+    dependencies=[Depends(validate_json_request)],
+    responses=_responses(ScoredCompletionResponse, ScoredCompletionChunk),
+)
+async def create_completion(request: ScoredCompletionRequest, raw_request: Request) -> Response:
+    """OpenAI's text completion; every choice also says how sure the model was."""
+    response: Response = await completion_router.create_completion(request, raw_request)
+    return response
+
+
+class TokenformerEndpoints:
+    """What the entry point `vllm.endpoint_plugins` names; see `vllm.plugins.endpoint_plugins.interface`."""
+
+    name = "tokenformer"
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: FastAPI) -> None:
+        app.include_router(router)
+        describe_chunks(app)
+
+    async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
+        engine.install()
+        specialise(state.openai_serving_chat, ScoredChat)
+        specialise(state.openai_serving_completion, ScoredCompletion)
+        state.announcement = asyncio.create_task(announce_when_ready(state, args))
+
+
+async def announce_when_ready(state: State, args: Namespace) -> None:
+    """Print one line once the socket answers: the address and something to try."""
+    while not (hasattr(state, "server") and state.server.started):
+        await asyncio.sleep(0.02)
+    name = state.openai_serving_models.base_model_paths[0].name
+    host = args.host or "127.0.0.1"
+    url = f"http{'s' if args.ssl_certfile else ''}://{f'[{host}]' if ':' in host else host}:{args.port}"
+    question = '{"messages": [{"role": "user", "content": "Who are you?"}]}'
+    print(
+        f"tokenformer: {name} is ready at {url}. Try: "
+        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{question}'",
+        file=sys.stderr,
+        flush=True,
+    )

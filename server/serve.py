@@ -1,0 +1,162 @@
+"""`tokenformer serve`: vLLM's own `serve` with our model, worker and routes, and defaults that suit a Tokenformer."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import torch
+
+from model_impl.checkpoint import (
+    CheckpointError,
+    check_keys_not_zero,
+    check_tensors,
+    iterate_tensors,
+    load_config,
+    tensor_shapes,
+)
+from model_impl.config import TokenformerConfig
+from model_impl.plugin import WORKER_CLASS
+from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
+
+LARGEST_KV_SHARE = 0.5
+"""Of the free memory on CPU: the rest is for weights, activations and everything else on the machine."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve CHECKPOINT (the first positional argument) until interrupted; all other flags are vLLM's."""
+    prepare_environment()
+    try:
+        if argv and not argv[0].startswith("-"):
+            load_config(argv[0])  # a wrong path should not cost the ten seconds of importing vLLM
+        say("importing vLLM")
+        args = parse(argv)
+    except CheckpointError as error:
+        say(f"error: {error}")
+        return 1
+    say(f"starting the engine for {args.model}: {args.dtype}, {describe_memory(args)}")
+    return run(args)
+
+
+def say(text: str) -> None:
+    print(f"tokenformer: {text}", file=sys.stderr, flush=True)
+
+
+def prepare_environment() -> None:
+    """Settings that vLLM reads from the environment when it is imported; what the user has set stays."""
+    # V2 exists only with Triton and has another sampler; statistics are built on V1.
+    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # Endpoint plugins load only when named here, and naming one shuts out all others: keep what was loaded anyway.
+    allowed = os.environ.get("VLLM_PLUGINS")
+    general = [plugin.name for plugin in importlib.metadata.entry_points(group="vllm.general_plugins")]
+    names = general if allowed is None else allowed.split(",")
+    os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*names, "tokenformer"]))
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """vLLM's flags with defaults for this checkpoint; raises CheckpointError if it cannot be served."""
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    from vllm.platforms import current_platform
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    cli_env_setup()
+    parser = make_arg_parser(
+        FlexibleArgumentParser(prog="tokenformer serve", usage="tokenformer serve CHECKPOINT [flags]")
+    )
+    checkpoint = parser.parse_args(list(argv)).model_tag
+    if checkpoint is None:
+        parser.error("name a checkpoint directory")
+    config = check_checkpoint(Path(checkpoint))
+    parser.set_defaults(**defaults(Path(checkpoint), config, cpu=current_platform.is_cpu()))
+    args: Namespace = parser.parse_args(list(argv))
+    args.subparser, args.model = "serve", checkpoint
+    validate_parsed_serve_args(args)
+    sized_by_user = args.kv_cache_memory_bytes or args.gpu_memory_utilization != parser.get_default(
+        "gpu_memory_utilization"
+    )
+    if current_platform.is_cpu() and not sized_by_user:
+        args.kv_cache_memory_bytes = cpu_kv_cache_bytes(args, config)
+    return args
+
+
+def check_checkpoint(checkpoint: Path) -> TokenformerConfig:
+    """Everything that would fail later, deep inside the engine: raises CheckpointError with one line."""
+    config = load_config(checkpoint)
+    check_tensors(config, tensor_shapes(checkpoint))
+    for name, tensor in iterate_tensors(checkpoint):
+        check_keys_not_zero(config, name, tensor)
+    return config
+
+
+def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[str, object]:
+    """Values of vLLM's flags where the user gives none."""
+    values: dict[str, object] = {
+        "host": "127.0.0.1",
+        "served_model_name": [checkpoint.resolve().name],
+        "worker_cls": WORKER_CLASS,
+    }
+    if lacks_chat_template(checkpoint):
+        values["chat_template"] = str(DEFAULT_CHAT_TEMPLATE)
+    if cpu:
+        # Compiling costs more time at start-up than it saves here; 32 is the attention kernel's block unit.
+        values |= {"dtype": cpu_dtype(config), "enforce_eager": True, "block_size": 32}
+    return values
+
+
+def lacks_chat_template(checkpoint: Path) -> bool:
+    """Whether there is a tokenizer, as for every base model, that cannot render a chat."""
+    from transformers import AutoTokenizer
+
+    return (checkpoint / TOKENIZER).is_file() and not AutoTokenizer.from_pretrained(checkpoint).chat_template
+
+
+def cpu_dtype(config: TokenformerConfig) -> str:
+    """bfloat16 where it was trained so and the processor multiplies it; otherwise float32, which is always exact.
+
+    float16 checkpoints are not rounded to bfloat16: that moves logits about ten times as far as float16 itself does.
+    """
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if config.dtype == torch.bfloat16 and native else "float32"
+
+
+def cpu_kv_cache_bytes(args: Namespace, config: TokenformerConfig) -> int:
+    """Enough for every request at full length, and at most half of the free memory."""
+    length = args.max_model_len or config.max_position_embeddings
+    requests = args.max_num_seqs or 256
+    bytes_per_token = 2 * config.num_hidden_layers * config.hidden_size * (2 if args.dtype == "bfloat16" else 4)
+    ranks = args.tensor_parallel_size * args.pipeline_parallel_size
+    free = psutil.virtual_memory().available
+    return int(min(requests * length * bytes_per_token, LARGEST_KV_SHARE * free) / ranks)
+
+
+def describe_memory(args: Namespace) -> str:
+    if args.kv_cache_memory_bytes is None:
+        return "KV cache sized by vLLM"
+    return f"KV cache {args.kv_cache_memory_bytes / 2**30:.2f} GiB"
+
+
+def run(args: Namespace) -> int:
+    """vLLM's `serve`; its failures become one line and exit code 1."""
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+
+    began = time.monotonic()
+    try:
+        ServeSubcommand.cmd(args)
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        say(f"error: cannot listen on {args.host}:{args.port}: {error.strerror or error}")
+        return 1
+    except (RuntimeError, ValueError) as error:
+        say(f"error: {str(error).splitlines()[0]} (after {time.monotonic() - began:.0f} s; details above)")
+        return 1
+    return 0
