@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -40,19 +40,21 @@ class GrowthStage:
 
     `tokens` counts the new parameter tokens per projection. `tau` holds, per projection, the scale of the stage's
     normalisation group once this stage is the last one; None means the official rule, the square root of the
-    group's current size. Stages that share a `norm_group` are normalised jointly (the official way).
+    group's current size. Stages that share a `norm_group` are normalised jointly (the official way). `retrained`
+    says that training this stage also changed what was there before, so that no earlier stage can be served.
     """
 
     name: str
     tokens: Mapping[str, int]
     tau: Mapping[str, float] | None = None
     norm_group: int = 0
+    retrained: bool = False
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> GrowthStage:
-        unknown = set(entry) - {"name", "tokens", "tau", "norm_group"}
-        if unknown or not {"name", "tokens"} <= set(entry):
-            raise ConfigError(f"growth_stages: a stage has name, tokens, tau and norm_group, not {sorted(entry)}")
+        known = [field.name for field in fields(cls)]
+        if not {"name", "tokens"} <= set(entry) <= set(known):
+            raise ConfigError(f"growth_stages: a stage has {', '.join(known)}, not {', '.join(sorted(entry))}")
         for field in ("tokens", "tau"):
             if entry.get(field) is not None and set(entry[field]) != set(PROJECTIONS):
                 raise ConfigError(f"growth_stages: {field} must name each of {', '.join(PROJECTIONS)}")
@@ -60,7 +62,7 @@ class GrowthStage:
             raise ConfigError("growth_stages: token counts must be integers of at least 0")
         if not all(t > 0 for t in (entry.get("tau") or {}).values()):
             raise ConfigError("growth_stages: tau must be positive")
-        return cls(entry["name"], dict(entry["tokens"]), entry.get("tau"), entry.get("norm_group", 0))
+        return cls(**entry)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -130,6 +132,12 @@ class TokenformerConfig(PreTrainedConfig):
     def stages(self) -> list[GrowthStage]:
         """The growth stages, oldest first."""
         return [GrowthStage.from_dict(entry) for entry in self.growth_stages or []]
+
+    @property
+    def servable_stages(self) -> list[int]:
+        """Indexes of the stages whose function the tensors still hold, oldest first; the last stage always is one."""
+        retrained = [i for i, stage in enumerate(self.stages) if stage.retrained]
+        return list(range(max(retrained, default=0), len(self.stages)))
 
     @property
     def head_dim(self) -> int:
