@@ -1,0 +1,92 @@
+"""vLLM engines for the tests: small, inside the test process, one after the other."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model_impl.checkpoint_writer import write_checkpoint
+from model_impl.config import TokenformerConfig
+from model_impl.reference import ReferenceTokenformer
+from model_impl.uncertainty import STATISTICS
+from tests.exact import exact_statistics
+
+KV_CACHE_BYTES = 32 << 20
+
+ENGINE_OPTIONS: dict[str, Any] = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "block_size": 32,
+    "kv_cache_memory_bytes": KV_CACHE_BYTES,
+    "max_logprobs": -1,
+}
+
+
+@contextmanager
+def engine(checkpoint: Path, **options: Any) -> Iterator[Any]:
+    """A `vllm.LLM` with our worker; the next one may be made once this one is closed."""
+    from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    from model_impl.plugin import WORKER_CLASS
+    from server.engine import install
+
+    install()
+    settings = {"skip_tokenizer_init": not (checkpoint / "tokenizer.json").exists(), "worker_cls": WORKER_CLASS}
+    llm = LLM(str(checkpoint), **(ENGINE_OPTIONS | settings | options))
+    try:
+        yield llm
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        gc.collect()
+        cleanup_dist_env_and_memory()
+
+
+def generate(llm: Any, prompts: Sequence[Sequence[int]], params: Any) -> list[Any]:
+    """One `RequestOutput` per prompt of token ids; `params` is one SamplingParams or one per prompt."""
+    inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+    outputs: list[Any] = llm.generate(inputs, params, use_tqdm=False)
+    return outputs
+
+
+def token_params(**options: Any) -> Any:
+    """Greedy unless asked otherwise, without text, never stopped by the end-of-text id, with statistics."""
+    from vllm import SamplingParams
+
+    return SamplingParams(**({"temperature": 0, "logprobs": 0, "ignore_eos": True, "detokenize": False} | options))
+
+
+def whole_rows(positions: Iterable[Any], vocabulary: int) -> torch.Tensor:
+    """Logprobs that were asked for with -1, as a matrix float32 [positions, vocabulary]."""
+    rows = [[position[word].logprob for word in range(vocabulary)] for position in positions]
+    return torch.tensor(rows)
+
+
+def statistics_rows(positions: Iterable[Any]) -> torch.Tensor:
+    """float64 [positions, 3] in the order of `STATISTICS`; every position must have been scored."""
+    from server.engine import scored
+
+    entries = [scored(position) for position in positions]
+    rows = [[getattr(entry, name) for name in STATISTICS] for entry in entries]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@torch.no_grad()
+def recomputed(model: ReferenceTokenformer, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
+    """float64 statistics [len(answer), 3] of the distributions that `answer` was drawn from, without any cache."""
+    logits = model(torch.tensor([[*prompt, *answer]]))[0]
+    return exact_statistics(logits[len(prompt) - 1 : -1])
+
+
+def saved_model(path: Path, config: TokenformerConfig, weights: dict[str, torch.Tensor]) -> ReferenceTokenformer:
+    """Write the checkpoint `path`; the returned reference model has the same weights."""
+    write_checkpoint(path, config, weights.items(), {})
+    model = ReferenceTokenformer(config)
+    model.load_state_dict(weights)
+    return model.eval().requires_grad_(False)
