@@ -17,8 +17,9 @@ import tempfile
 import tomllib
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,15 @@ class Target:
             "extra": extra,
         }
 
-    def tags(self) -> Iterator[Tag]:
-        """Every wheel tag that pip accepts there, on a glibc up to 2.41."""
-        version = tuple(int(part) for part in self.python.split("."))
-        platforms = [f"manylinux_2_{minor}_{self.machine}" for minor in range(5, 42)]
-        platforms += [f"{name}_{self.machine}" for name in ("manylinux1", "manylinux2010", "manylinux2014", "linux")]
-        yield from cpython_tags(version, platforms=platforms)
-        yield from compatible_tags(version, f"cp{version[0]}{version[1]}", platforms)
+
+@cache
+def accepted_tags(target: Target) -> frozenset[Tag]:
+    """Every wheel tag that pip accepts at `target`, on a glibc up to 2.41."""
+    version = tuple(int(part) for part in target.python.split("."))
+    platforms = [f"manylinux_2_{minor}_{target.machine}" for minor in range(5, 42)]
+    platforms += [f"{name}_{target.machine}" for name in ("manylinux1", "manylinux2010", "manylinux2014", "linux")]
+    own = frozenset(cpython_tags(version, platforms=platforms))
+    return own.union(compatible_tags(version, f"cp{version[0]}{version[1]}", platforms))
 
 
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -177,9 +180,10 @@ def hashes(package: Package, targets: Iterable[Target], index: str) -> list[str]
         return []
     picked: set[str] = set()
     for target in targets:
-        fitting = {sha for sha, tags in wheels.items() if not tags.isdisjoint(target.tags())}
+        fitting = {sha for sha, tags in wheels.items() if not tags.isdisjoint(accepted_tags(target))}
         if not fitting:
-            raise SystemExit(f"{package.name} {package.version} has no wheel for Python {target.python}, {target.machine}")
+            where = f"Python {target.python}, {target.machine}"
+            raise SystemExit(f"{package.name} {package.version} has no wheel for {where}")
         picked |= fitting
     return sorted(picked)
 
@@ -238,8 +242,12 @@ def main() -> None:
     kept = pins(REQUIREMENTS / "cpu.txt")
     cpu = locked([*base, *extras["cpu"]], kept.values(), CPU_TARGETS, LEFT_OUT)
     entries = [entry(package, at, CPU_TARGETS, index) for package, at in cpu.values()]
-    left_out = "".join(f"\n  {name}: {why}" for name, why in LEFT_OUT.items())
-    header = f"{GENERATED}\nThe CPU environment, installed with --no-deps --require-hashes. Left out on purpose:{left_out}"
+    header = "\n  ".join(
+        [
+            f"{GENERATED}\nThe CPU environment, installed with --no-deps --require-hashes. Left out on purpose:",
+            *(f"{name}: {why}" for name, why in LEFT_OUT.items()),
+        ]
+    )
     write(REQUIREMENTS / "cpu.txt", header, (line for line, hashed in entries if hashed))
     header = f"{GENERATED}\nWithout hashes: package sources hold different files of these versions."
     write(REQUIREMENTS / "cpu-torch.txt", header, (line for line, hashed in entries if not hashed))
@@ -247,9 +255,9 @@ def main() -> None:
     print("resolving the CUDA environment")
     # `==2.13.0` would also accept a CPU build that a package source offers
     no_cpu_build = f"torch!={cpu['torch'][0].version}"
-    shared = [f"{package.name}=={package.version}" for name, (package, _) in cpu.items() if name not in CUDA_OWN]
-    constraints = {**pins(REQUIREMENTS / "cuda.txt"), **{canonicalize_name(pin.split("==")[0]): pin for pin in shared}}
-    constraints.pop("torch")
+    shared = {name: f"{package.name}=={package.version}" for name, (package, _) in cpu.items() if name not in CUDA_OWN}
+    constraints = pins(REQUIREMENTS / "cuda.txt") | shared
+    constraints.pop("torch")  # has build tags
     cuda = locked([*base, *extras["cuda"], no_cpu_build], constraints.values(), CUDA_TARGETS)
     entries = [entry(package, at, CUDA_TARGETS, index) for package, at in cuda.values()]
     if unhashed := [line.strip() for line, hashed in entries if not hashed]:

@@ -89,7 +89,7 @@ pip() {
             now=$(find "$packages" -maxdepth 1 -name '*.dist-info' | wc -l)
             say "  installed $((now - before)) of $total"
         else
-            say "  fetched $(grep -c '^Collecting' "$LOG" || :) of $total"
+            say "  fetched $(grep -c -E '^(Collecting|Processing)' "$LOG" || :) of $total"
         fi
     done
     wait "$worker" && status=0 || status=$?
