@@ -1,0 +1,148 @@
+"""Pattention on vLLM's parallel linear layers, with the tokens of growth stages and deltas in segments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
+from vllm.model_executor.layers.linear import MergedColumnParallelLinear, RowParallelLinear
+from vllm.model_executor.layers.quantization import QuantizationConfig
+
+from model_impl.config import TokenformerConfig
+from model_impl.row_operation import TokenShard, token_weights
+from model_impl.variants import Selection
+
+
+@dataclass(frozen=True)
+class DeltaTokens:
+    """One rank's share of a delta in one projection: keys and values [m, d], and which rows only fill it up [m]."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    padding: torch.Tensor
+
+
+class ParallelPattention(nn.Module):
+    """One or several projections that read the same input: their key tokens are one GEMM.
+
+    x [T, d] -> one [T, d] per projection. Under tensor parallelism each is this rank's share of the sum. The tokens
+    of loaded deltas lie beside the checkpoint's, so that loading one touches no weight that is in use.
+    """
+
+    def __init__(
+        self,
+        config: TokenformerConfig,
+        projections: Sequence[str],
+        quant_config: QuantizationConfig | None,
+        prefix: str,
+    ) -> None:
+        super().__init__()
+        self.activation = config.norm_activation_type
+        self.projections = tuple(projections)
+        self.tp_rank, self.tp_size = get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size()
+        self.shards = [
+            TokenShard([stage.tokens[projection] for stage in config.stages], self.tp_rank, self.tp_size)
+            for projection in projections
+        ]
+        self.key_tokens = MergedColumnParallelLinear(
+            config.hidden_size,
+            [shard.padded_count for shard in self.shards],
+            bias=False,
+            quant_config=quant_config,
+            prefix=f"{prefix}.key_tokens",
+            return_bias=False,
+        )
+        self.value_tokens = nn.ModuleDict(
+            {
+                projection: RowParallelLinear(
+                    shard.padded_count,
+                    config.hidden_size,
+                    bias=False,
+                    reduce_results=False,
+                    quant_config=quant_config,
+                    prefix=f"{prefix}.value_tokens.{projection}",
+                    return_bias=False,
+                )
+                for projection, shard in zip(projections, self.shards, strict=True)
+            }
+        )
+        # vLLM builds a model with its dtype and device as the defaults; the weights' own may change by quantisation.
+        self.dtype, self.device = torch.get_default_dtype(), torch.get_default_device()
+        # ||v||^2 of every value token, for provenance; the weights themselves may be packed or quantised later.
+        self.value_squares = [torch.zeros(shard.local_count) for shard in self.shards]
+        self.deltas: dict[int, list[DeltaTokens]] = {}
+        self._lay_out()
+
+    def forward(self, x: torch.Tensor, selection: Selection, shares: list[torch.Tensor] | None) -> list[torch.Tensor]:
+        """`selection` for all projections of the model; `shares` collects provenance [T, S] where it is wanted."""
+        columns = [
+            list(scores.split(shard.shares, dim=-1))
+            for scores, shard in zip(self.key_tokens(x).split(self.widths, dim=-1), self.shards, strict=True)
+        ]
+        for tokens in self.deltas.values():
+            for own, delta in zip(columns, tokens, strict=True):
+                own.append(F.linear(x, delta.keys))
+        weights = token_weights(columns, selection.for_projections(self.projections), self.activation, self.padding)
+        if shares is not None:
+            shares.append(self.provenance(weights))
+        outputs = []
+        for i, (values, own) in enumerate(zip(self.value_tokens.values(), weights, strict=True)):
+            stages = own[: len(self.shards[i].shares)]
+            output = values(stages[0] if len(stages) == 1 else torch.cat(stages, dim=-1))
+            for w, tokens in zip(own[len(stages) :], self.deltas.values(), strict=True):
+                output = output + w @ tokens[i].values
+            outputs.append(output)
+        return outputs
+
+    def provenance(self, weights: list[list[torch.Tensor]]) -> torch.Tensor:
+        """sum of w_i^2 ||v_i||^2 over this rank's tokens of each segment and all projections: float32 [T, S]."""
+        sums = [
+            torch.stack([w.float().square() @ squares for w, squares in zip(own, self.squares[i], strict=True)], dim=-1)
+            for i, own in enumerate(weights)
+        ]
+        return torch.stack(sums).sum(dim=0)
+
+    def load_tokens(self, projection: str, part: str, tokens: torch.Tensor) -> str:
+        """Load one official tensor, `part` key or value, tokens [n, d]; returns the name of the parameter filled."""
+        index = self.projections.index(projection)
+        shard = self.shards[index]
+        if part == "key":
+            keys: Any = self.key_tokens.weight
+            keys.weight_loader(keys, shard.arrange(tokens), index)
+            return "key_tokens.weight"
+        values: Any = self.value_tokens[projection].weight
+        values.weight_loader(values, shard.arrange(tokens).t())
+        self.value_squares[index] = shard.own(tokens).to(self.device).float().square().sum(dim=-1)
+        self._lay_out()
+        return f"value_tokens.{projection}.weight"
+
+    def add_delta(self, adapter_id: int, tokens: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Hold this rank's share of a delta: projection -> key and value tokens [n, d] in official order."""
+        held = []
+        for projection in self.projections:
+            keys, values = tokens[projection]
+            shard = TokenShard([len(keys)], self.tp_rank, self.tp_size)
+            keys, values = (shard.own(part).to(self.device, self.dtype) for part in (keys, values))
+            held.append(DeltaTokens(keys, values, shard.is_padding.to(self.device)))
+        self.deltas[adapter_id] = held
+        self._lay_out()
+
+    def remove_delta(self, adapter_id: int) -> None:
+        del self.deltas[adapter_id]
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """What forward needs to know about the segments, worked out once per load."""
+        self.widths = [shard.local_count for shard in self.shards]
+        self.padding, self.squares = [], []
+        for i, shard in enumerate(self.shards):
+            held = [tokens[i] for tokens in self.deltas.values()]
+            own = shard.is_padding.to(self.device).split(shard.shares)
+            self.padding.append([*own, *(delta.padding for delta in held)])
+            squares = self.value_squares[i].split(shard.shares)
+            self.squares.append([*squares, *(delta.values.float().square().sum(dim=-1) for delta in held)])

@@ -1,0 +1,112 @@
+"""Which parameter tokens each row of a batch uses: the growth stages and deltas served from one resident copy.
+
+The resident tokens of every projection lie in segments: one per growth stage of the checkpoint, then one per loaded
+delta. A variant is what a client names as `model`: some of the segments, with the normalisation groups and taus that
+they had when that variant was the whole model. All tables have fixed shapes between loads, so a step has none that
+depend on the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig, norm_groups
+
+VERSION_MARK = "#"
+"""Ends the directory in a delta's adapter path; what follows tells versions of its content apart in the KV cache."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """`stages` as the variant's whole history, and for each the segment that holds its tokens."""
+
+    stages: Sequence[GrowthStage]
+    segments: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """For each row (or one for all rows): how segments share norms, and the scale of each segment.
+
+    coupling float32 [R, S, S]: 1 where two segments belong to one normalisation group of the row's variant.
+    tau float32 [R, 5, S], projections as in `PROJECTIONS`: the group's tau; 0 for segments the variant leaves out.
+    """
+
+    coupling: torch.Tensor
+    tau: torch.Tensor
+
+    def for_projections(self, projections: Sequence[str]) -> Selection:
+        return Selection(self.coupling, self.tau[:, [PROJECTIONS.index(name) for name in projections]])
+
+
+class VariantTable:
+    """The variants a model can serve, and the variant of every row of the current step.
+
+    Variants are known by adapter id, as vLLM hands it through with a request: 0 is the last stage, k + 1 is the
+    checkpoint's stage k, and deltas have the ids given to them when they were loaded.
+    """
+
+    def __init__(self, config: TokenformerConfig, max_rows: int) -> None:
+        stages = config.stages
+        self.stage_count = len(stages)
+        self.base_stages = stages
+        self.deltas: dict[int, GrowthStage] = {}
+        self.rows = torch.zeros(max_rows, dtype=torch.int64)
+        self.stage_variants = {
+            index + 1: Variant(stages[: index + 1], range(index + 1)) for index in config.servable_stages
+        }
+        self._build()
+
+    def add_delta(self, adapter_id: int, stage: GrowthStage) -> None:
+        """Give a loaded delta the next segment; its variant is the whole checkpoint plus the delta."""
+        self.deltas[adapter_id] = stage
+        self._build()
+
+    def remove_delta(self, adapter_id: int) -> None:
+        del self.deltas[adapter_id]
+        self._build()
+
+    def segment_ids(self) -> list[int]:
+        """For every segment a number that names it: the stage's index, or stage_count + adapter id for a delta."""
+        return [*range(self.stage_count), *(self.stage_count + adapter_id for adapter_id in self.deltas)]
+
+    def __contains__(self, adapter_id: int) -> bool:
+        return adapter_id in self.slots
+
+    def assign(self, adapter_ids: ArrayLike, row_counts: ArrayLike) -> None:
+        """Set the variant of the step's rows, request by request; rows beyond are padding and use the last stage."""
+        slots = np.array([self.slots[adapter_id] for adapter_id in np.asarray(adapter_ids).tolist()], dtype=np.int64)
+        rows = torch.from_numpy(np.repeat(slots, np.asarray(row_counts)))
+        self.rows[: len(rows)].copy_(rows)
+        self.rows[len(rows) :].zero_()
+
+    def select(self, num_rows: int) -> Selection:
+        """The selection for the step's rows; one row that serves all of them where there is one variant only."""
+        if len(self.coupling) == 1:
+            return Selection(self.coupling, self.tau)
+        rows = self.rows[:num_rows]
+        return Selection(self.coupling[rows], self.tau[rows])
+
+    def _build(self) -> None:
+        newest = Variant(self.base_stages, range(self.stage_count))
+        variants = {0: newest} | self.stage_variants
+        for position, (adapter_id, stage) in enumerate(self.deltas.items()):
+            segments = [*range(self.stage_count), self.stage_count + position]
+            variants[adapter_id] = Variant([*self.base_stages, stage], segments)
+        variants.pop(self.stage_count, None)  # the last stage is variant 0
+        self.slots = {adapter_id: slot for slot, adapter_id in enumerate(variants)}
+        size = self.stage_count + len(self.deltas)
+        coupling = torch.zeros(len(variants), size, size)
+        tau = torch.zeros(len(variants), len(PROJECTIONS), size)
+        for slot, variant in enumerate(variants.values()):
+            groups = [norm_groups(variant.stages, projection) for projection in PROJECTIONS]
+            for stage, segment in zip(variant.stages, variant.segments, strict=True):
+                for other, partner in zip(variant.stages, variant.segments, strict=True):
+                    coupling[slot, segment, partner] = stage.norm_group == other.norm_group
+                tau[slot, :, segment] = torch.tensor([by_number[stage.norm_group].tau for by_number in groups])
+        self.coupling, self.tau = coupling.to(self.rows.device), tau.to(self.rows.device)

@@ -1,0 +1,152 @@
+"""The models a server offers: the checkpoint, its growth stages, and growth deltas on top of it.
+
+They go by vLLM's adapter interface: a variant is an adapter to the serving classes, the scheduler and the prefix
+cache, so a request's `model` finds it and its KV cache blocks are its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from http import HTTPStatus
+from pathlib import Path
+from typing import cast
+
+from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.entrypoints.serve import create_error_response
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
+from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
+from vllm.exceptions import VLLMNotFoundError
+from vllm.lora.request import LoRARequest
+from vllm.v1.engine.input_processor import InputProcessor
+
+from model_impl.checkpoint import CheckpointError
+from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
+from model_impl.delta import TENSORS, check_delta, load_delta
+from model_impl.fingerprint import fingerprint
+from model_impl.specialise import specialise
+from model_impl.variants import VERSION_MARK
+
+DRAIN_POLL_SECONDS = 0.05
+
+
+class VariantInput(InputProcessor):
+    """Lets requests name a variant although vLLM's own adapters are off, unless the engine has dropped it."""
+
+    dropped: set[int]
+
+    def _validate_lora(self, lora_request: LoRARequest | None) -> None:
+        if lora_request is not None and lora_request.lora_int_id in self.dropped:
+            raise VLLMNotFoundError(f"The model `{lora_request.lora_name}` was unloaded.")
+
+
+class VariantModels(OpenAIServingModels):
+    """vLLM's list of models, whose adapters are growth stages and deltas; `open_variants` sets it up."""
+
+    config: TokenformerConfig
+    stages: dict[str, tuple[list[GrowthStage], int]]
+    """Model name -> the stages it consists of, and its adapter id; names that were unloaded stay."""
+    growth_root: Path | None
+    base_fingerprint: str | None
+    draining: set[asyncio.Task[None]]
+    dropped: set[int]
+
+    def open_variants(self, config: TokenformerConfig, growth_root: Path | None) -> None:
+        """Offer every servable stage; the last is the checkpoint's own name, the others are NAME:STAGE.
+
+        `growth_root` is the only directory from which clients may load deltas; None leaves it to `--growth`.
+        """
+        self.config, self.growth_root, self.base_fingerprint, self.draining = config, growth_root, None, set()
+        specialise(self.input_processor, VariantInput)
+        self.dropped = cast(VariantInput, self.input_processor).dropped = set()
+        self.lora_id_counter.inc(len(config.stages))  # ids up to here are stages, see model_impl.variants
+        self.stages = {model.name: (config.stages, 0) for model in self.base_model_paths}
+        base = self.base_model_paths[0]
+        for index in config.servable_stages[:-1]:
+            name = f"{base.name}:{config.stages[index].name}"
+            self.stages[name] = config.stages[: index + 1], index + 1
+            self.lora_requests[name] = LoRARequest(name, index + 1, base.model_path, base_model_name=base.name)
+
+    def segments(self, name: str) -> dict[int, str]:
+        """Segment number (see model_impl.variants) -> growth stage, for the segments that model `name` consists of.
+
+        Also for a delta that was just unloaded: its last streams still run.
+        """
+        stages, adapter_id = self.stages[name]
+        names = [stage.name for stage in stages]
+        numbers = [*range(min(len(names), len(self.config.stages))), len(self.config.stages) + adapter_id]
+        return dict(zip(numbers, names, strict=False))
+
+    async def show_available_models(self) -> ModelList:
+        """As vLLM's; every card also has its growth stage and the parameter tokens it uses in each projection."""
+        models = await super().show_available_models()
+        for card in models.data:
+            stages, _ = self.stages[card.id]
+            card.growth_stage = stages[-1].name  # type: ignore[attr-defined]
+            card.parameter_tokens = {  # type: ignore[attr-defined]
+                projection: sum(stage.tokens[projection] for stage in stages) for projection in PROJECTIONS
+            }
+        return models
+
+    async def load_lora_adapter(
+        self, request: LoadLoRAAdapterRequest, base_model_name: str | None = None
+    ) -> ErrorResponse | str:
+        """What clients may call: as `load_delta`, for directories below `growth_root` only."""
+        if self.growth_root is None or not Path(request.lora_path).resolve().is_relative_to(self.growth_root.resolve()):
+            message = f"The growth delta for `{request.lora_name}` lies outside the directory that may be loaded from."
+            return create_error_response(message, param="lora_path")
+        return await self.load_delta(request)
+
+    async def load_delta(self, request: LoadLoRAAdapterRequest) -> ErrorResponse | str:
+        """Load the growth delta in directory `lora_path` and serve it on top of the checkpoint as `lora_name`."""
+        path = Path(request.lora_path)
+        try:
+            stage, digest = await asyncio.to_thread(self._check, path)
+        except CheckpointError as error:
+            message = f"The growth delta for `{request.lora_name}` cannot be loaded: {error}"
+            return create_error_response(message, param="lora_path")
+        # A reload gets an id of its own: streams that run on the delta it replaces keep their weights.
+        replaced = self.lora_requests.pop(request.lora_name, None) if request.load_inplace else None
+        versioned = request.model_copy(update={"lora_path": f"{path.resolve()}{VERSION_MARK}{digest}"})
+        result = await super().load_lora_adapter(versioned)
+        if isinstance(result, ErrorResponse):
+            if replaced is not None:
+                self.lora_requests[request.lora_name] = replaced
+            return result
+        adapter_id = self.lora_requests[request.lora_name].lora_int_id
+        self.stages[request.lora_name] = [*self.config.stages, stage], adapter_id
+        if replaced is not None:
+            self._drain(replaced)
+        return result
+
+    async def unload_lora_adapter(self, request: UnloadLoRAAdapterRequest) -> ErrorResponse | str:
+        """Stop offering a delta; its tokens are freed when the last stream that uses it has ended."""
+        loaded = self.lora_requests.get(request.lora_name)
+        if loaded is not None and loaded.lora_int_id <= len(self.config.stages):
+            message = f"`{request.lora_name}` is a growth stage of the checkpoint and cannot be unloaded."
+            return create_error_response(message, status_code=HTTPStatus.BAD_REQUEST, param="lora_name")
+        result = await super().unload_lora_adapter(request)
+        if loaded is not None and not isinstance(result, ErrorResponse):
+            self._drain(loaded)
+        return result
+
+    def _check(self, path: Path) -> tuple[GrowthStage, str]:
+        """The delta's stage and the hash of its content; raises CheckpointError if it does not fit the checkpoint."""
+        if self.base_fingerprint is None:
+            self.base_fingerprint = fingerprint(self.base_model_paths[0].model_path)
+        delta = load_delta(path)
+        check_delta(delta, self.config, self.base_fingerprint)
+        with (path / TENSORS).open("rb") as file:
+            return delta.stage, hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+    def _drain(self, delta: LoRARequest) -> None:
+        task = asyncio.create_task(self._drop_when_unused(delta.lora_int_id))
+        self.draining.add(task)
+        task.add_done_callback(self.draining.discard)
+
+    async def _drop_when_unused(self, adapter_id: int) -> None:
+        running = self.engine_client.output_processor.request_states  # type: ignore[attr-defined]
+        while any(state.lora_request and state.lora_request.lora_int_id == adapter_id for state in running.values()):
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+        self.dropped.add(adapter_id)  # from here on no request can start on it
+        await self.engine_client.remove_lora(adapter_id)  # type: ignore[attr-defined]
