@@ -7,7 +7,7 @@ stage after stage; every stage names the tokens it appended, its tau and its nor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -156,11 +156,17 @@ class TokenformerConfig(PreTrainedConfig):
     def norm_groups(self, projection: str, stage: int = -1) -> list[NormGroup]:
         """The normalisation groups of one projection at `stage`, in token order; empty groups are left out."""
         last = range(len(self.stages))[stage]
-        groups: dict[int, NormGroup] = {}
-        position = 0
-        for step in self.stages[: last + 1]:
-            start = groups[step.norm_group].start if step.norm_group in groups else position
-            position += step.tokens[projection]
-            tau = step.tau[projection] if step.tau is not None else math.sqrt(position - start)
-            groups[step.norm_group] = NormGroup(start, position, tau)
+        groups = norm_groups(self.stages[: last + 1], projection)
         return [group for group in groups.values() if group.stop > group.start]
+
+
+def norm_groups(stages: Sequence[GrowthStage], projection: str) -> dict[int, NormGroup]:
+    """`norm_group` number -> tokens and tau of that group in a model that consists of `stages`."""
+    groups: dict[int, NormGroup] = {}
+    position = 0
+    for stage in stages:
+        start = groups[stage.norm_group].start if stage.norm_group in groups else position
+        position += stage.tokens[projection]
+        tau = stage.tau[projection] if stage.tau is not None else math.sqrt(position - start)
+        groups[stage.norm_group] = NormGroup(start, position, tau)
+    return groups

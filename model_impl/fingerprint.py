@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import mmap
 from pathlib import Path
 
-from model_impl.checkpoint import load_config, stored_tensors
+from model_impl.checkpoint import CheckpointError, check_tensors, expected_tensors, load_config, stored_tensors
+from model_impl.growth import with_stages
 
 COMPUTING_FIELDS = (
     "vocab_size",
@@ -25,12 +27,20 @@ COMPUTING_FIELDS = (
 """What the logits depend on, beside the growth stages and the tensors; limits and special ids are left out."""
 
 
-def fingerprint(path: str | Path) -> str:
+def fingerprint(path: str | Path, stage: int = -1) -> str:
     """SHA-256 (hex) of what the checkpoint computes: configuration and tensor bytes in name order.
 
-    The same model in one file or in shards, with another tokenizer or position limit, has the same fingerprint.
+    The same model in one file or in shards, with another tokenizer or position limit, has the same fingerprint. Of an
+    earlier `stage` (index) it is the fingerprint of a checkpoint that ends there: of the base, if growing and
+    training left the base's tokens alone. Raises CheckpointError if the tensors are not those of the configuration.
     """
     config, tensors = load_config(path), stored_tensors(path)
+    try:
+        check_tensors(config, {name: tensor.shape for name, tensor in tensors.items()})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    config = with_stages(config, config.stages[: range(len(config.stages))[stage] + 1])
+    shapes = expected_tensors(config)
     computing: dict[str, object] = {name: getattr(config, name) for name in COMPUTING_FIELDS}
     computing["rope_theta"] = float(config.rope_theta)  # 10000 and 10000.0 are the same base
     computing["growth_stages"] = [stage.to_dict() for stage in config.stages]
@@ -40,7 +50,8 @@ def fingerprint(path: str | Path) -> str:
         if tensor.file not in maps:
             with tensor.file.open("rb") as stream:
                 maps[tensor.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        digest.update(f"\n{name} {tensor.dtype} {tensor.shape}\n".encode())
+        digest.update(f"\n{name} {tensor.dtype} {shapes[name]}\n".encode())
+        size = math.prod(shapes[name]) * tensor.dtype.itemsize  # the tokens of later stages are a tensor's last rows
         with memoryview(maps[tensor.file]) as mapped:
-            digest.update(mapped[tensor.start : tensor.stop])
+            digest.update(mapped[tensor.start : tensor.start + size])
     return digest.hexdigest()

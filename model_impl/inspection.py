@@ -50,13 +50,19 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _stages(config: TokenformerConfig) -> list[dict[str, Any]]:
-    """Each stage's own tokens and, per projection, the tau of its group once this stage is the last one."""
-    stages = []
+    """Each stage's own tokens and, per projection, the tau of its group once this stage is the last one.
+
+    `parameters` are those the stage added; a stage is `servable` if no later one was `retrained`.
+    """
+    stages, servable = [], config.servable_stages
+    per_token = 2 * config.num_hidden_layers * config.hidden_size  # a key and a value in every block
     for index, stage in enumerate(config.stages):
         groups = {projection: config.norm_groups(projection, index) for projection in PROJECTIONS}
         tau = {p: groups[p][-1].tau if stage.tokens[p] else None for p in PROJECTIONS}
         tokens = {p: stage.tokens[p] for p in PROJECTIONS}
-        stages.append({"name": stage.name, "group": stage.norm_group, "tokens": tokens, "tau": tau})
+        entry = {"name": stage.name, "group": stage.norm_group, "tokens": tokens, "tau": tau}
+        parameters = per_token * sum(tokens.values())
+        stages.append(entry | {"parameters": parameters, "retrained": stage.retrained, "servable": index in servable})
     return stages
 
 
@@ -80,11 +86,12 @@ def format_report(report: dict[str, Any]) -> str:
         ("  parameter tokens", f"{report['token_parameters']:,}"),
         ("KV cache", f"{report['kv_bytes_per_token']:,} bytes per token"),
     ]
-    rows = [["growth stage", "group", *PROJECTIONS]]
+    rows = [["growth stage", "group", *PROJECTIONS, "parameters", "servable"]]
     for stage in report["stages"]:
         cells = [f"{n} (tau {stage['tau'][p]:.4g})" if n else "0" for p, n in stage["tokens"].items()]
-        rows.append([stage["name"], str(stage["group"]), *cells])
-    rows.append(["parameter tokens", "", *(str(report["tokens"][projection]) for projection in PROJECTIONS)])
+        servable = "yes" if stage["servable"] else "no: later training changed its tokens"
+        rows.append([stage["name"], str(stage["group"]), *cells, f"{stage['parameters']:,}", servable])
+    rows.append(["parameter tokens", "", *(str(report["tokens"][projection]) for projection in PROJECTIONS), "", ""])
     return "\n".join([*_align([[label, str(value)] for label, value in facts]), "", *_align(rows)])
 
 

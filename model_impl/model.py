@@ -6,15 +6,15 @@ ranks, and the ranks' shares of w V add up to the output.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import islice
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from vllm.compilation.decorators import support_torch_compile
-from vllm.config import CacheConfig, VllmConfig
+from vllm.config import CacheConfig, CompilationMode, VllmConfig
 from vllm.distributed import (
     get_pp_group,
     get_tensor_model_parallel_rank,
@@ -24,7 +24,6 @@ from vllm.distributed import (
 )
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.layernorm import LayerNorm
-from vllm.model_executor.layers.linear import MergedColumnParallelLinear, RowParallelLinear
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.layers.rotary_embedding import get_rope
@@ -41,74 +40,19 @@ from vllm.sequence import IntermediateTensors
 
 from model_impl.checkpoint import CheckpointError, check_keys_not_zero, expected_tensors
 from model_impl.config import TokenformerConfig
-from model_impl.row_operation import TokenShard, token_weights
+from model_impl.delta import GrowthDelta
+from model_impl.growth import token_tensor
+from model_impl.parallel_pattention import ParallelPattention
+from model_impl.variants import Selection, VariantTable
 
-OFFICIAL_PROJECTIONS = {
-    "attention.query": ("attention.qkv", "query"),
-    "attention.key": ("attention.qkv", "key"),
-    "attention.value": ("attention.qkv", "value"),
-    "attention.proj": ("attention.output", "output"),
-    "mlp": ("ffn", "ffn"),
+PATTENTION_OF = {
+    "query": "attention.qkv",
+    "key": "attention.qkv",
+    "value": "attention.qkv",
+    "output": "attention.output",
+    "ffn": "ffn",
 }
-"""Official module of a block -> (our module, projection)."""
-
-
-class ParallelPattention(nn.Module):
-    """One or several projections that read the same input: their key tokens are one GEMM.
-
-    x [T, d] -> one [T, d] per projection. Under tensor parallelism each is this rank's share of the sum.
-    """
-
-    def __init__(
-        self,
-        config: TokenformerConfig,
-        projections: Sequence[str],
-        quant_config: QuantizationConfig | None,
-        prefix: str,
-    ) -> None:
-        super().__init__()
-        self.activation = config.norm_activation_type
-        tp_rank, tp_size = get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size()
-        self.shards = {projection: TokenShard(config, projection, tp_rank, tp_size) for projection in projections}
-        self.key_tokens = MergedColumnParallelLinear(
-            config.hidden_size,
-            [shard.padded_count for shard in self.shards.values()],
-            bias=False,
-            quant_config=quant_config,
-            prefix=f"{prefix}.key_tokens",
-            return_bias=False,
-        )
-        self.value_tokens = nn.ModuleDict(
-            {
-                projection: RowParallelLinear(
-                    shard.padded_count,
-                    config.hidden_size,
-                    bias=False,
-                    reduce_results=False,
-                    quant_config=quant_config,
-                    prefix=f"{prefix}.value_tokens.{projection}",
-                    return_bias=False,
-                )
-                for projection, shard in self.shards.items()
-            }
-        )
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        shards = list(self.shards.values())
-        scores = self.key_tokens(x).split([shard.local_count for shard in shards], dim=-1)
-        weights = token_weights(scores, shards, self.activation)
-        return [values(w) for values, w in zip(self.value_tokens.values(), weights, strict=True)]
-
-    def load_tokens(self, projection: str, part: str, tokens: torch.Tensor) -> str:
-        """Load one official tensor, `part` key or value, tokens [n, d]; returns the name of the parameter filled."""
-        arranged = self.shards[projection].arrange(tokens)
-        if part == "key":
-            keys: Any = self.key_tokens.weight
-            keys.weight_loader(keys, arranged, list(self.shards).index(projection))
-            return "key_tokens.weight"
-        values: Any = self.value_tokens[projection].weight
-        values.weight_loader(values, arranged.t())
-        return f"value_tokens.{projection}.weight"
+"""Projection -> the module of a block that computes it."""
 
 
 class TokenformerAttention(nn.Module):
@@ -144,8 +88,10 @@ class TokenformerAttention(nn.Module):
             prefix=f"{prefix}.attn",
         )
 
-    def forward(self, positions: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        query, key, value = self.own_heads(self.qkv(x))
+    def forward(
+        self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, shares: list[torch.Tensor] | None
+    ) -> torch.Tensor:
+        query, key, value = self.own_heads(self.qkv(x, selection, shares))
         query, key = self.rotary(positions, query, key)
         padding = self.cached_head_dim - self.head_dim
         if padding:
@@ -156,7 +102,7 @@ class TokenformerAttention(nn.Module):
         # Heads are split over ranks, but every parameter token scores whole rows.
         if self.tp_size > 1:
             mixed = tensor_model_parallel_all_gather(mixed)
-        return sum_over_ranks(self.output(mixed)[0])
+        return sum_over_ranks(self.output(mixed, selection, shares)[0])
 
     def own_heads(self, shares: list[torch.Tensor]) -> list[torch.Tensor]:
         """Sum the ranks' shares of query, key and value [T, d] in one all-reduce; keep this rank's heads."""
@@ -187,9 +133,11 @@ class TokenformerBlock(nn.Module):
         self.post_attention_layernorm = LayerNorm(config.hidden_size, eps, elementwise_affine=affine)
         self.ffn = ParallelPattention(config, ("ffn",), quant_config, f"{prefix}.ffn")
 
-    def forward(self, positions: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.attention(positions, self.input_layernorm(x))
-        return x + sum_over_ranks(self.ffn(self.post_attention_layernorm(x))[0])
+    def forward(
+        self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, shares: list[torch.Tensor] | None
+    ) -> torch.Tensor:
+        x = x + self.attention(positions, self.input_layernorm(x), selection, shares)
+        return x + sum_over_ranks(self.ffn(self.post_attention_layernorm(x), selection, shares)[0])
 
 
 # Named here because vLLM cannot read them from postponed annotations: the token dimension varies.
@@ -214,6 +162,10 @@ class TokenformerModel(nn.Module):
         self.make_empty_intermediate_tensors = make_empty_intermediate_tensors_factory(
             ["hidden_states"], config.hidden_size
         )
+        self.variants = VariantTable(config, vllm_config.scheduler_config.max_num_batched_tokens)
+        # A compiled forward is traced once: what it returns and the tokens it uses are then settled.
+        self.compiled = vllm_config.compilation_config.mode != CompilationMode.NONE
+        self.wants_provenance = self.compiled and len(config.stages) > 1
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, self.embed_tokens(input_ids))
@@ -230,11 +182,17 @@ class TokenformerModel(nn.Module):
         else:
             assert intermediate_tensors is not None
             x = intermediate_tensors["hidden_states"]
+        selection = self.variants.select(len(positions))
+        shares: list[torch.Tensor] | None = [] if self.wants_provenance else None
         for block in islice(self.layers, self.start_layer, self.end_layer):
-            x = block(positions, x)
+            x = block(positions, x, selection, shares)
         if not get_pp_group().is_last_rank:
             return IntermediateTensors({"hidden_states": x})
-        return cast(torch.Tensor, self.norm(x))
+        x = cast(torch.Tensor, self.norm(x))
+        if shares is None:
+            return x
+        # Provenance rides as trailing columns: the runner then indexes it together with the rows it samples.
+        return torch.cat([x.float(), sum_over_ranks(torch.stack(shares).sum(dim=0))], dim=-1)
 
 
 class TokenformerForCausalLM(nn.Module, SupportsPP):
@@ -258,6 +216,8 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
             self.lm_head = PPMissingLayer()
         # The vocabulary is the tokenizer's: padding rows are never loaded, so padding ids have no logit at all.
         self.logits_processor = LogitsProcessor(config.vocab_size)
+        self.dtype = vllm_config.model_config.dtype
+        self.sampled_provenance: torch.Tensor | None = None
         self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -274,7 +234,35 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         return cast(torch.Tensor | IntermediateTensors, output)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
-        return cast(torch.Tensor | None, self.logits_processor(self.lm_head, hidden_states))
+        """Logits of some rows; their provenance columns, if there are any, are kept for the sampler."""
+        width = self.config.hidden_size
+        self.sampled_provenance = hidden_states[:, width:] if hidden_states.shape[-1] > width else None
+        rows = hidden_states[:, :width].to(self.dtype) if self.sampled_provenance is not None else hidden_states
+        return cast(torch.Tensor | None, self.logits_processor(self.lm_head, rows))
+
+    def add_delta(self, adapter_id: int, delta: GrowthDelta) -> None:
+        """Serve checkpoint + delta as the variant `adapter_id`; raises CheckpointError and changes nothing if it
+        does not fit."""
+        if self.model.compiled:
+            raise CheckpointError("growth deltas need --enforce-eager: a compiled model's tokens are settled")
+        tokens = delta_tokens(delta)
+        if adapter_id in self.model.variants.deltas:
+            self.remove_delta(adapter_id)
+        for prefix, module in self.model.named_modules():
+            if isinstance(module, ParallelPattention):
+                layer = int(prefix.split(".")[1])
+                module.add_delta(adapter_id, {name: tokens[layer, name] for name in module.projections})
+        self.model.variants.add_delta(adapter_id, delta.stage)
+
+    def remove_delta(self, adapter_id: int) -> bool:
+        """Free a delta's tokens; no running request may use it any more."""
+        if adapter_id not in self.model.variants.deltas:
+            return False
+        self.model.variants.remove_delta(adapter_id)
+        for module in self.model.modules():
+            if isinstance(module, ParallelPattention):
+                module.remove_delta(adapter_id)
+        return True
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """Fill the parameters from tensors under their official names.
@@ -311,12 +299,12 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         if not self.model.start_layer <= index < self.model.end_layer:
             return set()
         prefix = f"model.layers.{index}"
-        if not rest.endswith("_param_tokens"):
+        role = token_tensor(name)
+        if role is None:
             return self._fill(f"{prefix}.{rest}", tensor, parameters)
-        official, part = rest.removesuffix("_param_tokens").rsplit(".", 1)
-        module, projection = OFFICIAL_PROJECTIONS[official]
-        pattention = cast(ParallelPattention, self.get_submodule(f"{prefix}.{module}"))
-        return {f"{prefix}.{module}.{pattention.load_tokens(projection, part, tensor)}"}
+        module = f"{prefix}.{PATTENTION_OF[role[0]]}"
+        pattention = cast(ParallelPattention, self.get_submodule(module))
+        return {f"{module}.{pattention.load_tokens(*role, tensor)}"}
 
     @staticmethod
     def _fill(name: str, tensor: torch.Tensor, parameters: dict[str, nn.Parameter]) -> set[str]:
@@ -329,6 +317,16 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         else:
             loader(parameter, tensor)
         return {name}
+
+
+def delta_tokens(delta: GrowthDelta) -> dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]]:
+    """(layer, projection) -> the delta's key and value tokens [m, d]."""
+    parts: dict[tuple[int, str, str], torch.Tensor] = {}
+    for name, tensor in delta.tensors():
+        projection, part = cast(tuple[str, str], token_tensor(name))
+        parts[int(name.split(".")[1]) - 2, projection, part] = tensor
+    keys = [place[:2] for place in parts if place[2] == "key"]
+    return {(layer, name): (parts[layer, name, "key"], parts[layer, name, "value"]) for layer, name in keys}
 
 
 def sum_over_ranks(shares: torch.Tensor) -> torch.Tensor:

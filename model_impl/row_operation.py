@@ -1,4 +1,8 @@
-"""What happens to a row of scores between the two GEMMs of a Pattention, when its tokens are sharded over ranks."""
+"""What happens to a row of scores between the two GEMMs of a Pattention: segments, masks, norms, activation.
+
+Scores come in segments (see `model_impl.variants`), and under tensor parallelism every rank holds a share of every
+segment. The formulas are those of `model_impl.pattention.activate`, for every row with the segments it uses.
+"""
 
 from __future__ import annotations
 
@@ -12,97 +16,113 @@ from vllm.distributed import (
     tensor_model_parallel_all_reduce,
 )
 
-from model_impl.config import NormGroup, TokenformerConfig
+from model_impl.variants import Selection
+
+Columns = Sequence[Sequence[torch.Tensor]]
+"""Per projection, per segment: this rank's columns [T, share]."""
+
+TINY = torch.finfo(torch.float32).tiny
 
 
 class TokenShard:
     """Which parameter tokens of one projection this tensor-parallel rank holds, and where.
 
-    Every growth stage is split evenly over the ranks, filled up with zero tokens where it does not divide, so a
-    stage is one run of columns on every rank. `groups` are the normalisation groups in local columns.
+    `counts` are the tokens per segment. Every segment is split evenly over the ranks, filled up with zero tokens
+    where it does not divide, so a segment is one run of `shares[i]` columns on every rank.
     """
 
-    def __init__(self, config: TokenformerConfig, projection: str, rank: int, size: int) -> None:
-        counts = [stage.tokens[projection] for stage in config.stages]
-        shares = [-(-count // size) for count in counts]
+    def __init__(self, counts: Sequence[int], rank: int, size: int) -> None:
         self.size = size
         self.token_count = sum(counts)
-        self.local_count = sum(shares)
+        self.shares = [-(-count // size) for count in counts]
+        self.local_count = sum(self.shares)
         self.padded_count = self.local_count * size
         order: list[int] = []
         for owner in range(size):
             start = 0
-            for count, share in zip(counts, shares, strict=True):
+            for count, share in zip(counts, self.shares, strict=True):
                 own = range(owner * share, (owner + 1) * share)
                 order += [start + i if i < count else self.token_count for i in own]
                 start += count
-        self.order = torch.tensor(order)
-        local = self.order[rank * self.local_count : (rank + 1) * self.local_count]
-        self.padding = local == self.token_count if self.padded_count > self.token_count else None
-        self.groups = [
-            NormGroup(
-                start=sum(shares[: self._stage_at(counts, group.start)]),
-                stop=sum(shares[: self._stage_at(counts, group.stop)]),
-                tau=group.tau,
-            )
-            for group in config.norm_groups(projection)
-        ]
-
-    @staticmethod
-    def _stage_at(counts: Sequence[int], token: int) -> int:
-        """Number of stages whose tokens all lie before `token`."""
-        return next(i for i in range(len(counts) + 1) if sum(counts[:i]) >= token)
+        self.order = torch.tensor(order, dtype=torch.int64)
+        self.local = self.order[rank * self.local_count : (rank + 1) * self.local_count]
+        self.is_padding = self.local == self.token_count
 
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
         """Official order [n, d] -> the ranks' shares one after the other [padded_count, d]."""
-        if self.size == 1:
-            return tokens
-        padded = torch.cat([tokens, tokens.new_zeros(1, tokens.shape[1])])
-        return padded[self.order]
+        return tokens if self.size == 1 else with_zero_row(tokens)[self.order]
+
+    def own(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Official order [n, d] -> this rank's share [local_count, d]."""
+        return tokens if self.size == 1 else with_zero_row(tokens)[self.local]
 
 
-def token_weights(scores: Sequence[torch.Tensor], shards: Sequence[TokenShard], activation: str) -> list[torch.Tensor]:
+def with_zero_row(tokens: torch.Tensor) -> torch.Tensor:
+    return torch.cat([tokens, tokens.new_zeros(1, tokens.shape[1])])
+
+
+def token_weights(
+    columns: Columns, selection: Selection, activation: str, padding: Columns
+) -> list[list[torch.Tensor]]:
     """Weights of this rank's tokens, for several projections with one exchange of row statistics between ranks.
 
-    scores: per projection [T, local_count]; the weights have the same shapes and dtype. Row statistics are float32.
-    The formulas are those of `model_impl.pattention.activate`.
+    The weights have the shapes and the dtype of `columns`; row statistics are float32. `selection.tau` holds just
+    these projections. `padding`: bool per column, true where a zero token only fills up this rank's share.
     """
-    runs = [(i, group) for i, shard in enumerate(shards) for group in shard.groups]
-    columns = [scores[i][:, group.start : group.stop] for i, group in runs]
     if activation == "softmax":
-        weights = _softmax(columns, [shards[i].padding for i, _ in runs], [group for _, group in runs])
+        weights = _softmax(columns, selection, padding)
     else:
-        rows = columns if activation == "l2_norm_gelu" else [F.gelu(column.float()) for column in columns]
-        norms = [torch.linalg.vector_norm(row, dim=-1, keepdim=True, dtype=torch.float32) for row in rows]
-        squares = _sum_over_ranks(torch.cat(norms, dim=-1).square_())
-        scales = squares.clamp_min_(torch.finfo(torch.float32).tiny).rsqrt_()
-        scales *= scales.new_tensor([group.tau for _, group in runs])
-        scaled = [row * scale for row, scale in zip(rows, scales.split(1, dim=-1), strict=True)]
-        weights = [F.gelu(row) for row in scaled] if activation == "l2_norm_gelu" else scaled
+        before = activation == "gelu_l2_norm"
+        rows = [[F.gelu(column.float()) if before else column for column in row] for row in columns]
+        norms = [torch.linalg.vector_norm(c, dim=-1, keepdim=True, dtype=torch.float32) for row in rows for c in row]
+        squares = _shape(_sum_over_ranks(torch.cat(norms, dim=-1).square_()), columns)
+        scales = _share(squares, selection).clamp_min_(TINY).rsqrt_() * selection.tau
+        scaled = _scale(rows, scales)
+        weights = scaled if before else [[F.gelu(column) for column in row] for row in scaled]
     return [
-        torch.cat([w for (j, _), w in zip(runs, weights, strict=True) if j == i], dim=-1).to(score.dtype)
-        for i, score in enumerate(scores)
+        [weight.to(column.dtype) for weight, column in zip(*pair, strict=True)]
+        for pair in zip(weights, columns, strict=True)
     ]
 
 
-def _softmax(
-    columns: Sequence[torch.Tensor], paddings: Sequence[torch.Tensor | None], groups: Sequence[NormGroup]
-) -> list[torch.Tensor]:
-    """softmax(s) tau^2 per group with the maximum subtracted: it cannot overflow."""
+def _softmax(columns: Columns, selection: Selection, padding: Columns) -> list[list[torch.Tensor]]:
+    """softmax(s) tau^2 over the segments of each group, with the group's maximum subtracted: it cannot overflow."""
     rows = [
-        column.float()
-        if padding is None
-        else column.float().masked_fill(padding[group.start : group.stop].to(column.device), -torch.inf)
-        for column, padding, group in zip(columns, paddings, groups, strict=True)
+        [column.float().masked_fill(fill, -torch.inf) for column, fill in zip(*pair, strict=True)]
+        for pair in zip(columns, padding, strict=True)
     ]
-    tops = torch.cat([row.amax(dim=-1, keepdim=True) for row in rows], dim=-1)  # [T, groups]
+    lowest = rows[0][0].new_full((len(rows[0][0]), 1), -torch.inf)  # where a segment has no tokens here
+    tops = torch.cat([c.amax(dim=-1, keepdim=True) if c.shape[-1] else lowest for row in rows for c in row], dim=-1)
     size = get_tensor_model_parallel_world_size()
     if size > 1:
         tops = tensor_model_parallel_all_gather(tops).view(len(tops), size, -1).amax(dim=1)
-    masses = [(row - top).exp_() for row, top in zip(rows, tops.split(1, dim=-1), strict=True)]
-    totals = _sum_over_ranks(torch.cat([mass.sum(dim=-1, keepdim=True) for mass in masses], dim=-1))
-    scales = totals.new_tensor([group.tau**2 for group in groups]) / totals
-    return [mass * scale for mass, scale in zip(masses, scales.split(1, dim=-1), strict=True)]
+    tops = _shape(tops, columns)
+    # [T, P, S, S]: every segment's maximum as seen by every segment of its group; itself where it is left out
+    shared = selection.coupling.bool() | torch.eye(tops.shape[-1], dtype=torch.bool, device=tops.device)
+    tops = torch.where(shared.unsqueeze(1), tops.unsqueeze(-1), -torch.inf).amax(dim=-2)
+    masses = [[(c - top).exp_() for c, top in _with_scale(row, tops[:, p])] for p, row in enumerate(rows)]
+    totals = torch.cat([mass.sum(dim=-1, keepdim=True) for row in masses for mass in row], dim=-1)
+    totals = _shape(_sum_over_ranks(totals), columns)
+    return _scale(masses, selection.tau.square() / _share(totals, selection).clamp_min_(TINY))
+
+
+def _shape(statistics: torch.Tensor, columns: Columns) -> torch.Tensor:
+    """[T, P S] -> [T, P, S]."""
+    return statistics.view(len(statistics), len(columns), len(columns[0]))
+
+
+def _share(sums: torch.Tensor, selection: Selection) -> torch.Tensor:
+    """Sums over each segment [T, P, S] -> sums over the segment's normalisation group, [T, P, S]."""
+    return sums if sums.shape[-1] == 1 else sums @ selection.coupling
+
+
+def _scale(rows: Columns, scales: torch.Tensor) -> list[list[torch.Tensor]]:
+    return [[column * scale for column, scale in _with_scale(row, scales[:, p])] for p, row in enumerate(rows)]
+
+
+def _with_scale(row: Sequence[torch.Tensor], scales: torch.Tensor) -> zip[tuple[torch.Tensor, torch.Tensor]]:
+    """Each segment's columns with its column of scales [T, 1]."""
+    return zip(row, scales.split(1, dim=-1), strict=True)
 
 
 def _sum_over_ranks(statistics: torch.Tensor) -> torch.Tensor:

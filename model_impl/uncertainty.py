@@ -13,6 +13,12 @@ STATISTICS = ("entropy", "variance", "margin")
 STATISTICS_ID = -1
 """Pseudo token id under which the statistics travel as extra logprobs columns; no tokenizer has it."""
 
+SEGMENT_ID = -2
+"""Provenance travels in further columns: the share of the segment numbered i under the id SEGMENT_ID - i."""
+
+PROVENANCE_ARG = "tokenformer_provenance"
+"""Key in a request's `extra_args` that asks the engine for provenance."""
+
 
 def token_statistics(logits: torch.Tensor) -> torch.Tensor:
     """Statistics of softmax(logits): [..., V] of any dtype -> float32 [..., 3], columns as in `STATISTICS`.

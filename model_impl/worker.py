@@ -10,19 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
+from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 from vllm.v1.sample import sampler as vllm_sampler
 from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.worker_base import CompilationTimes
 
+from model_impl.delta import load_delta
+from model_impl.model import TokenformerForCausalLM
 from model_impl.specialise import specialise
-from model_impl.uncertainty import STATISTICS, STATISTICS_ID, token_statistics
+from model_impl.uncertainty import PROVENANCE_ARG, SEGMENT_ID, STATISTICS, STATISTICS_ID, token_statistics
+from model_impl.variants import VERSION_MARK
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
@@ -31,9 +36,14 @@ else:
 
 
 class StatisticsSampler(Sampler):
-    """Appends `token_statistics` of the raw distribution to whatever logprobs it gathers."""
+    """Appends `token_statistics` of the raw distribution to whatever logprobs it gathers.
+
+    `provenance` holds, during `forward`, what the model reported of the sampled rows [N, S] and the ids of the S
+    segments; it becomes further columns, each under the pseudo token id of its segment.
+    """
 
     raw_statistics: torch.Tensor | None = None
+    provenance: tuple[torch.Tensor, list[int]] | None = None
 
     def forward(self, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any) -> SamplerOutput:
         """As vLLM's; the statistics are taken before penalties, bans and temperature change the logits in place."""
@@ -57,15 +67,38 @@ class StatisticsSampler(Sampler):
 
     def _with_statistics(self, gathered: LogprobsTensors, logprobs: torch.Tensor) -> LogprobsTensors:
         statistics = token_statistics(logprobs) if self.raw_statistics is None else self.raw_statistics
+        column_ids = [STATISTICS_ID] * len(STATISTICS)
+        if self.raw_statistics is not None and self.provenance is not None:
+            shares, segment_ids = self.provenance
+            statistics = torch.cat([statistics, shares], dim=1)
+            column_ids += [SEGMENT_ID - segment for segment in segment_ids]
         ids = gathered.logprob_token_ids
         return gathered._replace(
-            logprob_token_ids=torch.cat([ids, ids.new_full((len(ids), len(STATISTICS)), STATISTICS_ID)], dim=1),
+            logprob_token_ids=torch.cat([ids, ids.new_tensor(column_ids).expand(len(ids), -1)], dim=1),
             logprobs=torch.cat([gathered.logprobs, statistics], dim=1),
         )
 
 
 class StatisticsRunner(GPUModelRunner):
-    """vLLM's V1 model runner, with room for the statistics of prompt tokens and seeds that survive chunked prefill."""
+    """vLLM's V1 model runner, with growth stages, statistics of prompt tokens, and seeds that survive chunking."""
+
+    @property
+    def tokenformer(self) -> TokenformerForCausalLM:
+        return cast(TokenformerForCausalLM, self.get_model())
+
+    def _prepare_inputs(self, scheduler_output: SchedulerOutput, num_scheduled_tokens: np.ndarray) -> Any:
+        """As vLLM's; also tells the model the variant of every row, and whether any request wants provenance."""
+        adapters = self.input_batch.request_lora_mapping[: self.input_batch.num_reqs]
+        model = self.tokenformer.model
+        model.variants.assign(adapters, num_scheduled_tokens)
+        if not model.compiled:
+            wanted = any(map(self._wants_provenance, self.input_batch.req_ids))
+            model.wants_provenance = wanted and len(model.variants.segment_ids()) > 1
+        return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
+
+    def _wants_provenance(self, request_id: str) -> bool:
+        params = self.requests[request_id].sampling_params
+        return bool(params and (params.extra_args or {}).get(PROVENANCE_ARG))
 
     def _get_prompt_logprobs_dict(
         self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
@@ -79,6 +112,10 @@ class StatisticsRunner(GPUModelRunner):
         return super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)
 
     def _sample(self, *args: Any) -> SamplerOutput:
+        model = self.tokenformer
+        shares = model.sampled_provenance
+        sampler = cast(StatisticsSampler, self.sampler)
+        sampler.provenance = None if shares is None else (shares, model.model.variants.segment_ids())
         with self._unfinished_prefills_unseeded():
             return super()._sample(*args)
 
@@ -105,6 +142,8 @@ class StatisticsRunner(GPUModelRunner):
 class TokenformerWorker(PlatformWorker):
     """The platform's worker whose model runner reports token statistics."""
 
+    model_runner: StatisticsRunner  # type: ignore[assignment]  # its class is changed in init_device
+
     def init_device(self) -> None:
         super().init_device()
         if not isinstance(self.model_runner, GPUModelRunner):
@@ -115,6 +154,18 @@ class TokenformerWorker(PlatformWorker):
         if current_platform.is_cpu():
             # Counting ranks is compiled at the first request that wants logprobs, which then waits up to 30 s.
             vllm_sampler.batched_count_greater_than = count_at_least
+
+    def add_lora(self, lora_request: LoRARequest) -> bool:
+        """Load the growth delta at the request's path; vLLM's adapter interface carries growth deltas."""
+        path = lora_request.lora_path.partition(VERSION_MARK)[0]
+        self.model_runner.tokenformer.add_delta(lora_request.lora_int_id, load_delta(path))
+        return True
+
+    def remove_lora(self, lora_id: int) -> bool:
+        return self.model_runner.tokenformer.remove_delta(lora_id)
+
+    def list_loras(self) -> set[int]:
+        return set(self.model_runner.tokenformer.model.variants.deltas)
 
     def compile_or_warm_up_model(self) -> CompilationTimes:
         """As vLLM's; on CPU, where eager mode skips it, one step is run so that no request is the first."""

@@ -23,10 +23,7 @@ def main(argv: list[str] | None = None) -> int:
 
     exit_on_sigterm()
     try:
-        if arguments.command == "convert":
-            _convert(arguments)
-        else:
-            _inspect(arguments)
+        {"convert": _convert, "grow": _grow, "split": _split, "inspect": _inspect}[arguments.command](arguments)
     except (CheckpointError, ConfigError, OSError) as error:
         print(f"tokenformer: error: {error}", file=sys.stderr)
         return 1
@@ -49,6 +46,45 @@ def _parser() -> argparse.ArgumentParser:
         "--tokenizer", type=Path, metavar="F", help="tokenizer.json or its directory (default: found in SOURCE)"
     )
 
+    grow = commands.add_parser(
+        "grow",
+        help="append parameter tokens to a checkpoint",
+        description="Write SOURCE plus one growth stage: new parameter tokens in every block, ready to be trained.",
+    )
+    grow.add_argument("source", type=Path, metavar="SOURCE", help="checkpoint directory")
+    grow.add_argument("dest", type=Path, metavar="DEST", help="directory to write; must not exist or be empty")
+    grow.add_argument(
+        "--tokens",
+        required=True,
+        metavar="query=N,key=N,value=N,output=N,ffn=N",
+        help="NEW tokens to append per projection and block; 0, or leaving a projection out, appends none there",
+    )
+    grow.add_argument("--name", metavar="STAGE", help="name of the stage (default: grown-1, grown-2, ...)")
+    grow.add_argument(
+        "--norm",
+        default="grouped",
+        metavar="grouped|joint",
+        help="normalise the new tokens as a group of their own, so that training them never disturbs the old ones "
+        "(default), or jointly with the group before, as the official code does",
+    )
+    grow.add_argument(
+        "--init",
+        metavar="zero-values|zero-keys|tile|repeat|random",
+        help="zero-values: random keys, zero values (default of grouped); zero-keys: zero keys, random values (default "
+        "of joint with an L2 norm); tile: every token in equal parts, which changes the old values; repeat: the old "
+        "keys, zero values (default of joint with softmax); random: both random, which changes what the model does",
+    )
+    grow.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random tokens (default: 0)")
+
+    split = commands.add_parser(
+        "split",
+        help="write one stage's new tokens as a delta",
+        description="Write the tokens of one growth stage as a small directory that names its base by fingerprint.",
+    )
+    split.add_argument("grown", type=Path, metavar="GROWN", help="checkpoint directory")
+    split.add_argument("dest", type=Path, metavar="DEST", help="directory to write; must not exist or be empty")
+    split.add_argument("--stage", metavar="NAME", help="the stage to write (default: the last one)")
+
     inspect = commands.add_parser("inspect", help="show what a checkpoint is", description="Show sizes and identity.")
     inspect.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
     inspect.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -63,6 +99,29 @@ def _convert(arguments: argparse.Namespace) -> None:
     print(f"{arguments.dest}: {config.num_hidden_layers} layers of {config.hidden_size}, {dtype}")
     if not (arguments.dest / "tokenizer.json").exists():
         print("no tokenizer found: the checkpoint takes token ids only (see --tokenizer)", file=sys.stderr)
+
+
+def _grow(arguments: argparse.Namespace) -> None:
+    from model_impl.growth import default_init, grow, parse_tokens, preserves_function
+    from model_impl.logit_change import logit_change
+
+    source, dest, norm = arguments.source, arguments.dest, arguments.norm
+    tokens = parse_tokens(arguments.tokens)
+    config = grow(source, dest, tokens, arguments.name, norm, arguments.init, arguments.seed)
+    stage, activation = config.stages[-1], config.norm_activation_type
+    added = 2 * config.num_hidden_layers * config.hidden_size * sum(tokens.values())
+    print(f"{dest}: stage {stage.name} adds {added:,} parameters")
+    init = arguments.init or default_init(norm, activation)
+    if not preserves_function(norm, init, activation):
+        print(f"--norm {norm} --init {init} changes what a model with {activation} computes", file=sys.stderr)
+    print(logit_change(source, dest) or "too large to measure here how far the logits move")
+
+
+def _split(arguments: argparse.Namespace) -> None:
+    from model_impl.delta import split
+
+    delta = split(arguments.grown, arguments.dest, arguments.stage)
+    print(f"{arguments.dest}: stage {delta.name} over the base {delta.base_fingerprint}")
 
 
 def _inspect(arguments: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import sys
 from argparse import Namespace
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from pydantic import BaseModel
@@ -19,10 +19,14 @@ from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.chat_completion import api_router as chat_router
 from vllm.entrypoints.openai.completion import api_router as completion_router
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
+from model_impl.config import TokenformerConfig
 from model_impl.specialise import specialise
 from server import engine
+from server.errors import with_openai_codes
+from server.models import VariantModels
 from server.schemas import (
     ScoredChatCompletionChunk,
     ScoredChatCompletionRequest,
@@ -73,7 +77,7 @@ def describe_chunks(app: FastAPI) -> None:
 async def create_chat_completion(request: ScoredChatCompletionRequest, raw_request: Request) -> Response:
     """OpenAI's chat completion; every choice also says how sure the model was."""
     response: Response = await chat_router.create_chat_completion(request, raw_request)
-    return response
+    return with_openai_codes(response)
 
 
 @router.post(
@@ -84,7 +88,7 @@ async def create_chat_completion(request: ScoredChatCompletionRequest, raw_reque
 async def create_completion(request: ScoredCompletionRequest, raw_request: Request) -> Response:
     """OpenAI's text completion; every choice also says how sure the model was."""
     response: Response = await completion_router.create_completion(request, raw_request)
-    return response
+    return with_openai_codes(response)
 
 
 class TokenformerEndpoints:
@@ -99,6 +103,14 @@ class TokenformerEndpoints:
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
         engine.install()
+        config = cast(TokenformerConfig, state.vllm_config.model_config.hf_config)
+        models: VariantModels = state.openai_serving_models
+        specialise(models, VariantModels)
+        models.open_variants(config, args.growth_root)
+        for name, path in args.growth:
+            loaded = await models.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
+            if isinstance(loaded, ErrorResponse):
+                raise ValueError(loaded.error.message)
         specialise(state.openai_serving_chat, ScoredChat)
         specialise(state.openai_serving_completion, ScoredCompletion)
         state.announcement = asyncio.create_task(announce_when_ready(state, args))

@@ -6,17 +6,16 @@ With `model_impl.worker` this is the only place that touches vLLM's private inte
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from vllm.logprobs import FlatLogprobs, Logprob
 from vllm.v1.engine import output_processor
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
-from model_impl.uncertainty import STATISTICS, STATISTICS_ID
+from model_impl.uncertainty import SEGMENT_ID, STATISTICS, STATISTICS_ID
 
 
 @dataclass
@@ -29,6 +28,10 @@ class ScoredLogprob(Logprob):
     entropy: float = math.nan
     variance: float = math.nan
     margin: float = math.nan
+    provenance: dict[int, float] | None = None
+    """Segment number -> sum of w^2 ||v||^2 over its parameter tokens; see `model_impl.variants`."""
+    growth: dict[str, float] | None = None
+    """Growth stage -> its share; filled in for requests that want it token by token."""
 
 
 class StatisticsProcessor(LogprobsProcessor):
@@ -45,22 +48,35 @@ class StatisticsProcessor(LogprobsProcessor):
         self._attach(self.prompt_logprobs, statistics)
 
     @staticmethod
-    def _attach(positions: Any, statistics: Sequence[Sequence[float]] | None) -> None:
+    def _attach(positions: Any, statistics: Statistics | None) -> None:
         if statistics is None or isinstance(positions, FlatLogprobs):
             return  # the flat container of vLLM's offline API has no place for them
-        for position, values in zip(positions[len(positions) - len(statistics) :], statistics, strict=True):
+        new = positions[len(positions) - len(statistics.values) :]
+        for position, values in zip(new, statistics.values, strict=True):
             token_id, chosen = next(iter(position.items()))  # the chosen token comes first
-            position[token_id] = ScoredLogprob(*vars(chosen).values(), *values)
+            provenance = dict(zip(statistics.segments, values[len(STATISTICS) :], strict=True)) or None
+            columns: dict[str, Any] = dict(zip(STATISTICS, values, strict=False))
+            position[token_id] = ScoredLogprob(**vars(chosen), **columns, provenance=provenance)
 
 
-def split_statistics(logprobs: Any) -> tuple[Any, list[list[float]] | None]:
+@dataclass(frozen=True)
+class Statistics:
+    """The extra columns of some positions: `STATISTICS`, then the provenance of the numbered segments."""
+
+    values: list[list[float]]
+    segments: list[int]
+
+
+def split_statistics(logprobs: Any) -> tuple[Any, Statistics | None]:
     """Logprobs lists or tensors without their statistics columns, and the columns (None where there are none)."""
     ids, values = logprobs.logprob_token_ids, logprobs.logprobs
-    width = len(STATISTICS)
-    if ids.shape[-1] <= width or not (np.asarray(ids[:, -width:]) == STATISTICS_ID).all():
+    extra = [int(token_id) for token_id in ids[0] if token_id < 0] if len(ids) else []
+    if not extra:
         return logprobs, None
+    width = len(extra)
     plain = logprobs._replace(logprob_token_ids=ids[:, :-width], logprobs=values[:, :-width])
-    return plain, values[:, -width:].tolist()
+    segments = [SEGMENT_ID - token_id for token_id in extra if token_id != STATISTICS_ID]
+    return plain, Statistics(values[:, -width:].tolist(), segments)
 
 
 def install() -> None:

@@ -26,6 +26,8 @@ from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
 from vllm.sampling_params import SamplingParams
 
+from model_impl.uncertainty import PROVENANCE_ARG
+
 PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
 """vLLM's prompt_logprobs; the prompt token's entry also has entropy, variance and margin."""
 
@@ -37,6 +39,9 @@ class UncertaintyOptions(BaseModel):
 
     tokens: StrictBool = Field(
         default=False, description="Return entropy, variance, rank and margin of every token, as `logprobs` would."
+    )
+    internals: StrictBool = Field(
+        default=False, description="As `tokens`, and the share of each growth stage in every token."
     )
 
 
@@ -65,13 +70,16 @@ UncertaintyField = Annotated[
 
 
 def _wants_tokens(uncertainty: bool | UncertaintyOptions) -> bool:
-    return isinstance(uncertainty, UncertaintyOptions) and uncertainty.tokens
+    return isinstance(uncertainty, UncertaintyOptions) and (uncertainty.tokens or uncertainty.internals)
 
 
 def _with_logprobs(params: SamplingParams, uncertainty: bool | UncertaintyOptions) -> SamplingParams:
     """Statistics come with the engine's logprobs, so the engine is asked for the chosen token's at least."""
-    if uncertainty is not False and params.logprobs is None and not params.logprob_token_ids:
+    if uncertainty is False:
+        return params
+    if params.logprobs is None and not params.logprob_token_ids:
         params.logprobs = 0
+    params.extra_args = {**(params.extra_args or {}), PROVENANCE_ARG: True}
     return params
 
 
@@ -114,6 +122,9 @@ class Uncertainty(BaseModel):
     mean_variance: float | None = Field(description="Mean token variance Var_p(-ln p), nats^2.")
     min_logprob: float | None = Field(description="Lowest log-probability among the chosen tokens.")
     tokens: int = Field(description="Number of tokens summarised.")
+    growth: dict[str, float] | None = Field(
+        default=None, description="Share of each growth stage in the answer; null for a checkpoint that never grew."
+    )
 
 
 class ScoredToken(ChatCompletionLogProbsContent):
@@ -121,6 +132,7 @@ class ScoredToken(ChatCompletionLogProbsContent):
     variance: float | None = Field(default=None, description="Var_p(-ln p) over the whole vocabulary, nats^2.")
     rank: int | None = Field(default=None, description="Rank of the token in its distribution, from 1.")
     margin: float | None = Field(default=None, description="Probability of the most likely token minus the second's.")
+    growth: dict[str, float] | None = Field(default=None, description="Share of each growth stage in this token.")
 
 
 class ScoredChatLogprobs(ChatCompletionLogProbs):
@@ -134,6 +146,7 @@ class ScoredCompletionLogprobs(CompletionLogProbs):
     variance: list[float | None] | None = None
     rank: list[int | None] | None = None
     margin: list[float | None] | None = None
+    growth: list[dict[str, float] | None] | None = None
 
 
 class ScoredChatChoice(ChatCompletionResponseChoice):

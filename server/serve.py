@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import sys
@@ -22,6 +23,8 @@ from model_impl.checkpoint import (
     tensor_shapes,
 )
 from model_impl.config import TokenformerConfig
+from model_impl.delta import check_delta, load_delta
+from model_impl.fingerprint import fingerprint
 from model_impl.plugin import WORKER_CLASS
 from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
 
@@ -72,6 +75,22 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser = make_arg_parser(
         FlexibleArgumentParser(prog="tokenformer serve", usage="tokenformer serve CHECKPOINT [flags]")
     )
+    growth = parser.add_argument_group("Growth", "Growth deltas served on top of the checkpoint.")
+    growth.add_argument(
+        "--growth",
+        action="append",
+        default=[],
+        type=named_path,
+        metavar="NAME=PATH",
+        help="Serve the checkpoint with the delta in directory PATH as model NAME; may be given several times.",
+    )
+    growth.add_argument(
+        "--growth-root",
+        type=Path,
+        metavar="DIR",
+        help="Let clients load and unload deltas below DIR at run time, by vLLM's /v1/load_lora_adapter and "
+        "/v1/unload_lora_adapter. Off by default: whoever may call them changes what the server answers.",
+    )
     checkpoint = parser.parse_args(list(argv)).model_tag
     if checkpoint is None:
         parser.error("name a checkpoint directory")
@@ -80,12 +99,32 @@ def parse(argv: Sequence[str]) -> Namespace:
     args: Namespace = parser.parse_args(list(argv))
     args.subparser, args.model = "serve", checkpoint
     validate_parsed_serve_args(args)
+    check_growth(args, Path(checkpoint), config)
     sized_by_user = args.kv_cache_memory_bytes or args.gpu_memory_utilization != parser.get_default(
         "gpu_memory_utilization"
     )
     if current_platform.is_cpu() and not sized_by_user:
         args.kv_cache_memory_bytes = cpu_kv_cache_bytes(args, config)
     return args
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
+    return name, Path(path)
+
+
+def check_growth(args: Namespace, checkpoint: Path, config: TokenformerConfig) -> None:
+    """Raises CheckpointError for a delta that does not fit, before the engine starts."""
+    if args.growth_root is not None:
+        os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
+    base = fingerprint(checkpoint) if args.growth else ""
+    for name, path in args.growth:
+        try:
+            check_delta(load_delta(path), config, base)
+        except CheckpointError as error:
+            raise CheckpointError(f"--growth {name}: {error}") from error
 
 
 def check_checkpoint(checkpoint: Path) -> TokenformerConfig:

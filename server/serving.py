@@ -29,16 +29,21 @@ from server.schemas import (
     ScoredChatCompletionResponse,
     ScoredCompletionChoice,
     ScoredCompletionResponse,
+    UncertaintyOptions,
     recast,
 )
-from server.scoring import ChoiceScore
+from server.scoring import ChoiceScore, shares
 
 
 class RequestScores:
     """The scores of one request's choices, fed with the engine's outputs as they pass by."""
 
-    def __init__(self, model_name: str) -> None:
+    def __init__(self, request: ChatCompletionRequest | CompletionRequest, model_name: str, models: Any) -> None:
+        options = getattr(request, "uncertainty", False)
+        self.wanted = options is not False
+        self.by_token = isinstance(options, UncertaintyOptions) and options.internals
         self.model_name = model_name
+        self.segments: dict[int, str] = models.segments(model_name)
         self.choices: dict[int, ChoiceScore] = {}
         self.finished: set[int] = set()
 
@@ -48,7 +53,11 @@ class RequestScores:
         for token_id, position in zip(output.token_ids, output.logprobs or (), strict=False):
             entry = scored(position)
             if position and entry:
-                score.add(position[token_id].logprob, entry.entropy, entry.variance)
+                provenance = (
+                    {name: entry.provenance[i] for i, name in self.segments.items()} if entry.provenance else None
+                )
+                score.add(position[token_id].logprob, entry.entropy, entry.variance, provenance)
+                entry.growth = shares(provenance) if provenance and self.by_token else None
                 metrics.observe_token(self.model_name, entry.entropy, entry.variance)
         if output.finish_reason is not None:
             self.finished.add(index)
@@ -63,11 +72,6 @@ class RequestScores:
                 self.finished.discard(choice["index"])
                 choice["uncertainty"] = self.choices[choice["index"]].summary().model_dump()
         return f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n"
-
-
-def wants_summary(request: ChatCompletionRequest | CompletionRequest) -> bool:
-    """Requests that came through a route of vLLM's own have no such field and are answered as vLLM does."""
-    return getattr(request, "uncertainty", False) is not False
 
 
 async def observe(results: AsyncIterator[Any], note: Callable[[Any], None]) -> AsyncGenerator[Any, None]:
@@ -86,8 +90,8 @@ class ScoredChat(OpenAIServingChat):
         *args: Any,
         **kwargs: Any,
     ) -> AsyncGenerator[str, None]:
-        scores = RequestScores(model_name)
-        if wants_summary(request):
+        scores = RequestScores(request, model_name, self.models)
+        if scores.wanted:
             result_generator = observe(result_generator, lambda result: _add_outputs(scores, result))
         chunks = super().chat_completion_stream_generator(
             request, result_generator, request_id, model_name, *args, **kwargs
@@ -104,13 +108,13 @@ class ScoredChat(OpenAIServingChat):
         *args: Any,
         **kwargs: Any,
     ) -> ErrorResponse | ChatCompletionResponse:
-        scores = RequestScores(model_name)
-        if wants_summary(request):
+        scores = RequestScores(request, model_name, self.models)
+        if scores.wanted:
             result_generator = observe(result_generator, lambda result: _add_outputs(scores, result))
         response = await super().chat_completion_full_generator(
             request, result_generator, request_id, model_name, *args, **kwargs
         )
-        if not wants_summary(request) or isinstance(response, ErrorResponse):
+        if not scores.wanted or isinstance(response, ErrorResponse):
             return response
         choices = [
             recast(ScoredChatChoice, choice, uncertainty=scores.choices[choice.index].summary())
@@ -126,6 +130,8 @@ class ScoredChat(OpenAIServingChat):
             if found := scored(position):
                 for name in STATISTICS:
                     setattr(entry, name, getattr(found, name))
+                if found.growth is not None:
+                    setattr(entry, "growth", found.growth)  # noqa: B010 - as below
                 setattr(entry, "rank", position[token_id].rank)  # noqa: B010 - an extra field, which the type lacks
         return logprobs
 
@@ -142,8 +148,8 @@ class ScoredCompletion(OpenAIServingCompletion):
         *args: Any,
         **kwargs: Any,
     ) -> AsyncGenerator[str, None]:
-        scores = RequestScores(model_name)
-        if wants_summary(request):
+        scores = RequestScores(request, model_name, self.models)
+        if scores.wanted:
             result_generator = observe(
                 result_generator, lambda result: _add_outputs(scores, result[1], result[0] * (request.n or 1))
             )
@@ -163,15 +169,15 @@ class ScoredCompletion(OpenAIServingCompletion):
         *args: Any,
         **kwargs: Any,
     ) -> CompletionResponse:
+        scores = RequestScores(request, model_name, self.models)
+        if scores.wanted:
+            for index, output in enumerate(output for result in final_res_batch for output in result.outputs):
+                scores.add(index, output)
         response = super().request_output_to_completion_response(
             final_res_batch, request, request_id, created_time, model_name, *args, **kwargs
         )
-        if not wants_summary(request):
+        if not scores.wanted:
             return response
-        scores = RequestScores(model_name)
-        outputs = [output for result in final_res_batch for output in result.outputs]
-        for index, output in enumerate(outputs):
-            scores.add(index, output)
         choices = [
             recast(ScoredCompletionChoice, choice, uncertainty=scores.choices[choice.index].summary())
             for choice in response.choices
@@ -188,7 +194,9 @@ class ScoredCompletion(OpenAIServingCompletion):
                 setattr(logprobs, name, [getattr(entry, name, None) for entry in entries])
             positions = zip(token_ids, top_logprobs, strict=False)
             ranks = [position[token_id].rank if position else None for token_id, position in positions]
-            setattr(logprobs, "rank", ranks)  # noqa: B010
+            setattr(logprobs, "rank", ranks)  # noqa: B010 - an extra field, which the type lacks
+            if any(entry and entry.growth for entry in entries):
+                setattr(logprobs, "growth", [entry and entry.growth for entry in entries])  # noqa: B010
         return logprobs
 
 

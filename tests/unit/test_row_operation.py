@@ -1,7 +1,7 @@
 """The sharded row operation equals `pattention` in one piece, for every activation and any number of ranks."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +14,7 @@ from model_impl.config import ACTIVATIONS, PROJECTIONS, TokenformerConfig
 from model_impl.pattention import pattention
 from model_impl.pattention import token_weights as whole_token_weights
 from model_impl.row_operation import TokenShard, token_weights
+from model_impl.variants import Selection, VariantTable
 from tests.unit.tiny import tiny_config
 
 WIDTH = 8
@@ -89,34 +90,58 @@ def parameter_tokens(config: TokenformerConfig, scale: float = 1.0) -> dict[str,
     }
 
 
+def shard_of(config: TokenformerConfig, projection: str, rank: int, size: int) -> TokenShard:
+    return TokenShard([stage.tokens[projection] for stage in config.stages], rank, size)
+
+
+def weights_of(
+    scores: Sequence[torch.Tensor], shards: Sequence[TokenShard], selection: Selection, activation: str
+) -> list[torch.Tensor]:
+    """Weights of one rank, each projection's segments put together again."""
+    columns = [part.split(shard.shares, dim=-1) for part, shard in zip(scores, shards, strict=True)]
+    padding = [shard.is_padding.split(shard.shares) for shard in shards]
+    return [torch.cat(own, dim=-1) for own in token_weights(columns, selection, activation, padding)]
+
+
+def select(config: TokenformerConfig, stages: Sequence[int]) -> Selection:
+    """The selection of a batch whose rows use these stages."""
+    table = VariantTable(config, len(stages))
+    last = len(config.stages) - 1
+    table.assign([0 if stage == last else stage + 1 for stage in stages], [1] * len(stages))
+    return table.select(len(stages))
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("stages", STAGES)
-def test_ranks_together_give_the_whole(
+def test_ranks_together_give_the_whole_for_rows_of_every_stage(
     stages: str, activation: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All five projections at once, the way query, key and value share one exchange."""
     config = configuration(stages, activation)
     tokens = parameter_tokens(config)
     x = torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(2))
+    row_stages = [row % len(config.stages) for row in range(ROWS)]
+    selection = select(config, row_stages)
     ranks = Ranks(size, monkeypatch)
 
     def share(rank: int) -> list[torch.Tensor]:
         """What `ParallelPattention` does, with plain GEMMs for the parallel layers."""
-        shards = [TokenShard(config, projection, rank, size) for projection in PROJECTIONS]
-        local = [slice(rank * shard.local_count, (rank + 1) * shard.local_count) for shard in shards]
+        shards = [shard_of(config, projection, rank, size) for projection in PROJECTIONS]
         keys, values = (
-            [shard.arrange(tokens[p][part])[own] for p, shard, own in zip(PROJECTIONS, shards, local, strict=True)]
+            [shard.own(tokens[projection][part]) for projection, shard in zip(PROJECTIONS, shards, strict=True)]
             for part in (0, 1)
         )
-        weights = token_weights([F.linear(x, key) for key in keys], shards, activation)
+        weights = weights_of([F.linear(x, key) for key in keys], shards, selection, activation)
         return [w @ value for w, value in zip(weights, values, strict=True)]
 
     shares = ranks.run(share)
     for i, projection in enumerate(PROJECTIONS):
-        whole = pattention(x, *tokens[projection], config.norm_groups(projection), activation)
-        assert whole.abs().max() > 0.1
-        torch.testing.assert_close(sum(rank[i] for rank in shares), whole, atol=2e-5, rtol=1e-5)
+        assert sum(rank[i] for rank in shares).abs().max() > 0.1
+        for row, stage in enumerate(row_stages):
+            groups = config.norm_groups(projection, stage)
+            whole = pattention(x[row], *tokens[projection], groups, activation)
+            torch.testing.assert_close(sum(rank[i][row] for rank in shares), whole, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
@@ -124,15 +149,16 @@ def test_ranks_together_give_the_whole(
 def test_every_token_lies_on_one_rank(stages: str, size: int) -> None:
     config = configuration(stages, "softmax")
     for projection in PROJECTIONS:
-        shards = [TokenShard(config, projection, rank, size) for rank in range(size)]
+        shards = [shard_of(config, projection, rank, size) for rank in range(size)]
         count = config.token_count(projection)
-        arranged = shards[0].arrange(torch.arange(1.0, count + 1)[:, None]).flatten()
+        numbered = torch.arange(1.0, count + 1)[:, None]
+        arranged = shards[0].arrange(numbered).flatten()
         assert len(arranged) == shards[0].padded_count
         assert sorted(arranged[arranged > 0].tolist()) == list(range(1, count + 1))
         for rank, shard in enumerate(shards):
             own = arranged[rank * shard.local_count : (rank + 1) * shard.local_count]
-            assert len(own) == shard.local_count
-            assert ((own == 0) if shard.padding is None else shard.padding).tolist() == (own == 0).tolist()
+            assert shard.own(numbered).flatten().tolist() == own.tolist()
+            assert shard.is_padding.tolist() == (own == 0).tolist()
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -143,19 +169,23 @@ def test_extreme_scores_neither_overflow_nor_vanish(
     """The official softmax overflows at scores of 89 already."""
     config = configuration("joint, then grouped", activation)
     ranks = Ranks(size, monkeypatch)
+    selection = ffn(select(config, [2] * ROWS))
     for scale in (1e4, 1e-12):
         scores = torch.randn(ROWS, config.token_count("ffn"), generator=torch.Generator().manual_seed(3)) * scale
         exact = in_one_piece(scores.double(), config, activation)
 
         def local(rank: int, scores: torch.Tensor = scores) -> list[torch.Tensor]:
-            shard = TokenShard(config, "ffn", rank, size)
-            arranged = shard.arrange(scores.t()).t()[:, rank * shard.local_count : (rank + 1) * shard.local_count]
-            return token_weights([arranged], [shard], activation)
+            shard = shard_of(config, "ffn", rank, size)
+            return weights_of([shard.own(scores.t()).t()], [shard], selection, activation)
 
         whole = torch.cat([weights[0] for weights in ranks.run(local)], dim=-1)
-        order = TokenShard(config, "ffn", 0, size).order if size > 1 else torch.arange(scores.shape[1])
+        order = shard_of(config, "ffn", 0, size).order
         real = order < scores.shape[1]
         torch.testing.assert_close(whole[:, real].double(), exact[:, order[real]], atol=1e-5, rtol=1e-5)
+
+
+def ffn(selection: Selection) -> Selection:
+    return selection.for_projections(("ffn",))
 
 
 def in_one_piece(scores: torch.Tensor, config: TokenformerConfig, activation: str) -> torch.Tensor:
@@ -167,8 +197,9 @@ def test_a_row_of_zero_scores_has_zero_weights(activation: str, monkeypatch: pyt
     """Where the official code divides zero by zero; batches are padded with such rows."""
     Ranks(1, monkeypatch)
     config = configuration("grouped", activation)
-    shard = TokenShard(config, "ffn", 0, 1)
-    weights = token_weights([torch.zeros(2, shard.local_count)], [shard], activation)[0]
+    shard = shard_of(config, "ffn", 0, 1)
+    selection = ffn(select(config, [0, 1]))
+    weights = weights_of([torch.zeros(2, shard.local_count)], [shard], selection, activation)[0]
     assert torch.equal(weights, torch.zeros_like(weights))
 
 
@@ -180,9 +211,9 @@ def test_16_bit_weights_are_the_float32_ones_rounded(
     """Row statistics are float32: large scores must not overflow float16's squares."""
     Ranks(1, monkeypatch)
     config = configuration("grouped", activation)
-    shard = TokenShard(config, "ffn", 0, 1)
+    shard = shard_of(config, "ffn", 0, 1)
     scores = (torch.randn(ROWS, shard.local_count, generator=torch.Generator().manual_seed(4)) * 300).to(dtype)
-    weights = token_weights([scores], [shard], activation)[0]
+    weights = weights_of([scores], [shard], ffn(select(config, [1] * ROWS)), activation)[0]
     assert weights.dtype == dtype
     exact = in_one_piece(scores.float(), config, activation)
     torch.testing.assert_close(weights.float(), exact, atol=4 * torch.finfo(dtype).eps, rtol=4 * torch.finfo(dtype).eps)

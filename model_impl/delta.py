@@ -1,0 +1,171 @@
+"""Growth deltas: the tokens of one growth stage in a directory of their own, to be served over a resident base.
+
+    growth.json          the stage, and what it grew on: sizes, stages and fingerprint of the base
+    growth.safetensors   the new rows [m, d] of every Pattention, under the official tensor names
+
+A delta belongs to one base only: trained over another, the same tokens mean something else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from model_impl.checkpoint import (
+    MODULES,
+    CheckpointError,
+    iterate_tensors,
+    load_config,
+    one_line,
+    read_json,
+    tensor_shapes,
+)
+from model_impl.checkpoint_writer import _all_or_nothing, _write_bytes, as_json, check_destination
+from model_impl.config import ConfigError, GrowthStage, TokenformerConfig
+from model_impl.fingerprint import fingerprint
+from model_impl.growth import token_tensor, with_stages
+
+DESCRIPTION = "growth.json"
+TENSORS = "growth.safetensors"
+FORMAT = {"format": "tokenformer-growth", "version": 1}
+
+
+@dataclass(frozen=True)
+class GrowthDelta:
+    """A delta directory whose description and tensor shapes have been checked; tensors are read when asked for."""
+
+    path: Path
+    stage: GrowthStage
+    base_fingerprint: str
+    base_stages: tuple[str, ...]
+    hidden_size: int
+    num_hidden_layers: int
+    norm_activation_type: str
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """(official name, new rows [m, d]) of every Pattention, also where m is 0; views of the mapped file."""
+        return iterate_tensors(self.path / TENSORS)
+
+    def expected_tensors(self) -> dict[str, tuple[int, int]]:
+        """Official name and shape of every tensor of the delta."""
+        return {
+            f"sequential.{i + 2}.{module}.{part}_param_tokens": (self.stage.tokens[projection], self.hidden_size)
+            for i in range(self.num_hidden_layers)
+            for projection, module in MODULES.items()
+            for part in ("key", "value")
+        }
+
+
+def split(grown: Path, dest: Path, stage: str | None = None) -> GrowthDelta:
+    """Write the tokens of `stage` (by name; the last by default) of the checkpoint `grown` to the directory `dest`.
+
+    Raises CheckpointError if the tensors no longer hold the model that the stage grew on. `dest` appears complete
+    or not at all.
+    """
+    check_destination(dest)
+    config = load_config(grown)
+    names = [step.name for step in config.stages]
+    if stage is not None and stage not in names:
+        raise CheckpointError(f"{grown}: has no stage {stage!r}; its stages are {', '.join(names)}")
+    index = names.index(stage) if stage is not None else len(names) - 1
+    if index == 0:
+        raise CheckpointError(f"{grown}: stage {names[0]!r} is the first one, there is nothing it grew on")
+    if index - 1 not in config.servable_stages:
+        changed = next(step.name for step in config.stages[index:] if step.retrained)
+        raise CheckpointError(
+            f"{grown}: stage {changed!r} changed earlier tokens, so {names[index]!r} has no base left"
+        )
+    description = {
+        **FORMAT,
+        "stage": config.stages[index].to_dict(),
+        "base_fingerprint": fingerprint(grown, index - 1),
+        "base_stages": names[:index],
+        **{name: getattr(config, name) for name in ("hidden_size", "num_hidden_layers", "norm_activation_type")},
+    }
+    tokens = {}
+    for name, tensor in iterate_tensors(grown):
+        if role := token_tensor(name):
+            rows = slice(config.token_count(role[0], index - 1), config.token_count(role[0], index))
+            tokens[name] = tensor[rows]
+    with _all_or_nothing(dest) as partial:
+        _write_bytes(partial / TENSORS, save(tokens))
+        _write_bytes(partial / DESCRIPTION, as_json(description))
+    return load_delta(dest)
+
+
+def load_delta(path: str | Path) -> GrowthDelta:
+    """The delta directory `path`; raises CheckpointError, with one line, for anything else or a damaged one."""
+    path = Path(path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such growth delta directory")
+    file = path / DESCRIPTION
+    entries = read_json(file)
+    if entries.get("format") != FORMAT["format"]:
+        raise CheckpointError(f"{file}: format is {entries.get('format')!r}, not {FORMAT['format']!r}")
+    if entries.get("version") != FORMAT["version"]:
+        raise CheckpointError(f"{file}: version {entries.get('version')!r} is unknown; {FORMAT['version']} is known")
+    try:
+        delta = _described(path, entries)
+    except KeyError as error:
+        raise CheckpointError(f"{file}: {error.args[0]} is missing") from error
+    except (ConfigError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: {one_line(error)}") from error
+    shapes, expected = tensor_shapes(path / TENSORS), delta.expected_tensors()
+    for name, shape in expected.items():
+        if name not in shapes:
+            raise CheckpointError(f"{path / TENSORS}: tensor {name} is missing")
+        if shapes[name] != shape:
+            raise CheckpointError(f"{path / TENSORS}: tensor {name} has shape {list(shapes[name])}, not {list(shape)}")
+    if surplus := shapes.keys() - expected.keys():
+        raise CheckpointError(f"{path / TENSORS}: tensor {min(surplus)} is surplus")
+    return delta
+
+
+def _described(path: Path, entries: dict[str, Any]) -> GrowthDelta:
+    stage = GrowthStage.from_dict(entries["stage"])
+    if not isinstance(stage.name, str) or stage.retrained:
+        raise ConfigError(f"stage {stage.name!r} is none that a delta can hold")
+    base, stages = entries["base_fingerprint"], entries["base_stages"]
+    if not re.fullmatch(r"[0-9a-f]{64}", base):
+        raise ConfigError(f"base_fingerprint {base!r} is no fingerprint")
+    if not isinstance(stages, list) or not all(isinstance(name, str) for name in stages):
+        raise ConfigError("base_stages is no list of names")
+    width, layers = entries["hidden_size"], entries["num_hidden_layers"]
+    if not all(isinstance(size, int) and size > 0 for size in (width, layers)):
+        raise ConfigError("hidden_size and num_hidden_layers must be positive integers")
+    return GrowthDelta(path, stage, base, tuple(stages), width, layers, str(entries["norm_activation_type"]))
+
+
+def check_delta(delta: GrowthDelta, config: TokenformerConfig, base_fingerprint: str) -> None:
+    """Raise CheckpointError, with one line, unless `delta` grew on the model of this configuration and fingerprint."""
+    for name in ("hidden_size", "num_hidden_layers", "norm_activation_type"):
+        grown_on, found = getattr(delta, name), getattr(config, name)
+        if grown_on != found:
+            raise CheckpointError(f"{delta.path}: grew on a base with {name} {grown_on}, but this one has {found}")
+    if delta.base_fingerprint != base_fingerprint:
+        raise CheckpointError(
+            f"{delta.path}: grew on another base: fingerprint {delta.base_fingerprint[:12]} "
+            f"(stages {', '.join(delta.base_stages)}), but this one is {base_fingerprint[:12]} "
+            f"(stages {', '.join(stage.name for stage in config.stages)})"
+        )
+    try:
+        with_stages(config, [*config.stages, delta.stage])
+    except ConfigError as error:
+        raise CheckpointError(f"{delta.path}: {error}") from error
+    if config.norm_activation_type == "softmax" or delta.stage.norm_group == config.stages[-1].norm_group:
+        return
+    for name, tensor in delta.tensors():
+        if name.endswith(".key_param_tokens") and len(tensor) and not tensor.any():
+            raise CheckpointError(
+                f"{delta.path}: tensor {name} is all zero, so {config.norm_activation_type} would divide zero by zero"
+            )
