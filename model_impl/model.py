@@ -79,6 +79,7 @@ class TokenformerAttention(nn.Module):
             max_position=config.max_position_embeddings,
             rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta, "rope_dim": config.rotary_dim},
         )
+        self.rotate: Callable[..., Any] = self.rotary.forward_native if cpu_kernel_crashes(config) else self.rotary
         self.attn = Attention(
             self.num_heads,
             self.cached_head_dim,
@@ -92,7 +93,7 @@ class TokenformerAttention(nn.Module):
         self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, shares: list[torch.Tensor] | None
     ) -> torch.Tensor:
         query, key, value = self.own_heads(self.qkv(x, selection, shares))
-        query, key = self.rotary(positions, query, key)
+        query, key = self.rotate(positions, query, key)
         padding = self.cached_head_dim - self.head_dim
         if padding:
             query, key, value = (self.pad_heads(rows, padding) for rows in (query, key, value))
@@ -346,3 +347,13 @@ def cached_head_dim(head_dim: int) -> int:
     if not fitting:
         raise ValueError(f"the CPU attention kernel has no head size of {head_dim} or more")
     return min(fitting)
+
+
+def cpu_kernel_crashes(config: TokenformerConfig) -> bool:
+    """Whether vLLM's CPU rotary kernel would write bfloat16 where it must not: the process dies, in the 900M model too.
+
+    It stores eight numbers at once, to addresses that must be multiples of their 16 bytes: heads and the halves that
+    are rotated against each other have to start there. Halves shorter than eight it does one by one.
+    """
+    half = config.rotary_dim // 2
+    return current_platform.is_cpu() and half >= 8 and (half % 8 > 0 or config.head_dim % 8 > 0)
