@@ -1,0 +1,52 @@
+"""One tensor-parallel rank: `python -m tests.conformance.rank SIZE DIRECTORY...`, once per rank.
+
+vLLM's external launcher runs a whole engine in each rank's process, so that one pair of processes serves model after
+model. Each DIRECTORY holds `checkpoint` and `prompts.json`; rank 0 writes `scores.safetensors` and `answers.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+import tests.conftest  # noqa: F401 - vLLM's settings, before it is imported
+from tests.engines import engine, generate, statistics_rows, token_params, whole_rows
+from tests.golden_cases import PROMPT_TOKENS
+
+SCORES, ANSWERS = "scores.safetensors", "answers.json"
+ANSWER_TOKENS = 16
+
+
+def score(llm: object, directory: Path) -> None:
+    """Logits and statistics after every position of the prompts, and greedy answers to their first tokens."""
+    prompts = json.loads((directory / "prompts.json").read_text())
+    scored = generate(llm, prompts, token_params(max_tokens=1, logprobs=-1, prompt_logprobs=-1))
+    answered = generate(llm, [prompt[:PROMPT_TOKENS] for prompt in prompts], token_params(max_tokens=ANSWER_TOKENS))
+    if os.environ.get("RANK", "0") != "0":
+        return
+    positions = [[*output.prompt_logprobs[1:], *output.outputs[0].logprobs] for output in scored]
+    scores = {
+        "logits": torch.stack([whole_rows(row, len(row[0])) for row in positions]),
+        "statistics": torch.stack([statistics_rows(row) for row in positions]),
+        "answer_statistics": torch.stack([statistics_rows(output.outputs[0].logprobs) for output in answered]),
+    }
+    save_file(scores, directory / SCORES)
+    answers = [list(output.outputs[0].token_ids) for output in answered]
+    (directory / ANSWERS).write_text(json.dumps(answers))
+
+
+def main() -> None:
+    size, directories = int(sys.argv[1]), [Path(argument) for argument in sys.argv[2:]]
+    options = {"tensor_parallel_size": size, "distributed_executor_backend": "external_launcher"}
+    for directory in directories:
+        with engine(directory / "checkpoint", logprobs_mode="raw_logits", **options) as llm:
+            score(llm, directory)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Tensor parallel 2 and pipeline parallel 2 on CPU compute what one process computes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model_impl.config import TokenformerConfig
+from model_impl.reference import ReferenceTokenformer
+from tests.conformance.models import VARIANTS, random_prompts, random_weights, variant_config
+from tests.conformance.rank import ANSWER_TOKENS, ANSWERS, SCORES, score
+from tests.engines import engine, saved_model
+from tests.exact import exact_statistics
+from tests.golden_cases import CASES, PROMPT_TOKENS, TOLERANCE, load_case
+
+pytestmark = pytest.mark.engine
+
+ROOT = Path(__file__).parents[2]
+UNEVEN = [name for name in VARIANTS if variant_config(name).num_attention_heads % 2 == 0]
+"""Their token counts and their vocabulary of 99 do not divide by 2; the heads must."""
+
+
+def prepare(directory: Path, config: TokenformerConfig, weights: dict[str, torch.Tensor], prompts: object) -> None:
+    directory.mkdir()
+    saved_model(directory / "checkpoint", config, weights)
+    (directory / "prompts.json").write_text(json.dumps(prompts))
+
+
+def prepare_golden(directory: Path, name: str) -> None:
+    case = load_case(name)
+    prepare(directory, case.config, case.weights, case.io["input_ids"].tolist())
+
+
+def prepare_variant(directory: Path, name: str) -> None:
+    config = variant_config(name)
+    prepare(directory, config, random_weights(config), random_prompts(config))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def run_ranks(size: int, directories: list[Path]) -> None:
+    """All ranks to the end; the first failure's output is the message."""
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(size),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "tests.conformance.rank", str(size), *map(str, directories)]
+    ranks = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    try:
+        outputs = [process.communicate(timeout=400)[0] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    for process, output in zip(ranks, outputs, strict=True):
+        assert process.returncode == 0, output[-5000:]
+
+
+@pytest.fixture(scope="module")
+def tensor_parallel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory per golden case and per uneven variant (numbered), scored by two ranks."""
+    root = tmp_path_factory.mktemp("ranks")
+    for name in CASES:
+        prepare_golden(root / name, name)
+    for number, name in enumerate(UNEVEN):
+        prepare_variant(root / str(number), name)
+    run_ranks(2, sorted(root.iterdir()))
+    return root
+
+
+def assert_golden(directory: Path, name: str) -> None:
+    case = load_case(name)
+    golden = case.io["logits"][..., : case.config.vocab_size]
+    found = load_file(directory / SCORES)
+    torch.testing.assert_close(found["logits"], golden, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(found["statistics"], exact_statistics(golden), atol=TOLERANCE, rtol=0)
+    errors = (found["statistics"] - exact_statistics(found["logits"])).abs().amax((0, 1))
+    assert (errors <= torch.tensor([1e-5, 1e-4, 1e-6])).all(), errors
+    assert json.loads((directory / ANSWERS).read_text()) == case.io["greedy_ids"][:, PROMPT_TOKENS:].tolist()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden_cases_on_two_ranks(tensor_parallel: Path, name: str) -> None:
+    assert_golden(tensor_parallel / name, name)
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_token_counts_that_do_not_divide(tensor_parallel: Path, name: str) -> None:
+    directory, config = tensor_parallel / str(UNEVEN.index(name)), variant_config(name)
+    model = ReferenceTokenformer(config).requires_grad_(False)
+    model.load_state_dict(random_weights(config))
+    prompts = torch.tensor(random_prompts(config))
+    found, answers = load_file(directory / SCORES), torch.tensor(json.loads((directory / ANSWERS).read_text()))
+    torch.testing.assert_close(found["logits"], model(prompts), atol=TOLERANCE, rtol=0)
+    answered = model(torch.cat([prompts[:, :PROMPT_TOKENS], answers], dim=1))[:, PROMPT_TOKENS - 1 : -1]
+    assert answers.shape == (len(prompts), ANSWER_TOKENS)
+    assert answers.tolist() == answered.argmax(-1).tolist()
+    torch.testing.assert_close(found["answer_statistics"], exact_statistics(answered), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("axis", ["tensor_parallel_size", "pipeline_parallel_size"])
+def test_worker_processes_of_vllm(axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `tokenformer serve` starts them: each rank a child process with our worker in it."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    prepare_golden(tmp_path / "case", CASES[0])
+    with engine(tmp_path / "case" / "checkpoint", logprobs_mode="raw_logits", **{axis: 2}) as llm:
+        score(llm, tmp_path / "case")
+    assert_golden(tmp_path / "case", CASES[0])
