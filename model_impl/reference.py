@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model_impl.config import TokenformerConfig
-from model_impl.pattention import pattention
+from model_impl.pattention import pattention, token_weights
 
 
 class Pattention(nn.Module):
@@ -30,6 +30,15 @@ class Pattention(nn.Module):
         groups = self.config.norm_groups(self.projection, stage)
         keys, values = self.key_param_tokens, self.value_param_tokens
         return pattention(x, keys, values, groups, self.config.norm_activation_type)
+
+    def contributions(self, x: torch.Tensor, stage: int = -1) -> torch.Tensor:
+        """w_i^2 ||v_i||^2 summed over the parameter tokens of each growth stage: [..., d] -> [..., stages]."""
+        groups, last = self.config.norm_groups(self.projection, stage), range(len(self.config.stages))[stage]
+        scores = F.linear(x, self.key_param_tokens[: groups[-1].stop])
+        weights = token_weights(scores, groups, self.config.norm_activation_type)
+        parts = weights.square() * self.value_param_tokens[: groups[-1].stop].square().sum(dim=-1)
+        counts = [step.tokens[self.projection] for step in self.config.stages[: last + 1]]
+        return torch.stack([part.sum(dim=-1) for part in parts.split(counts, dim=-1)], dim=-1)
 
 
 class Attention(nn.Module):
@@ -135,6 +144,25 @@ class ReferenceTokenformer(nn.Module):
         tied = self.config.tie_word_embeddings
         head = self.embedding() if tied else self.sequential[str(layers + 4)].get_submodule("final_linear")
         return F.linear(final, head.get_parameter("weight")[: self.config.vocab_size])
+
+
+@torch.no_grad()
+def provenance(model: ReferenceTokenformer, input_ids: torch.Tensor, stage: int = -1) -> torch.Tensor:
+    """What each growth stage contributes to every position: input_ids [B, T] -> [B, T, stages].
+
+    Sum over all Pattention layers of w_i^2 ||v_i||^2, the squared length of what parameter token i adds to the
+    layer's output y = sum_i w_i v_i, by the stage that token i belongs to.
+    """
+    contributions: list[torch.Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda layer, inputs, _: contributions.append(layer.contributions(*inputs)))
+        for module in model.modules()
+        if isinstance(module, Pattention)
+    ]
+    model(input_ids, stage)
+    for hook in hooks:
+        hook.remove()
+    return torch.stack(contributions).sum(dim=0)
 
 
 def rotary_tables(config: TokenformerConfig, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

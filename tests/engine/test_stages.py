@@ -1,0 +1,172 @@
+"""Growth stages and deltas of one resident copy, mixed in one batch, equal the models that they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model_impl.delta import load_delta, split
+from model_impl.reference import ReferenceTokenformer, provenance
+from model_impl.uncertainty import PROVENANCE_ARG
+from tests.engines import engine, recomputed, statistics_rows, token_params
+from tests.grown import grown_checkpoint
+
+pytestmark = pytest.mark.engine
+
+VOCABULARY = 99
+PROMPT = [random.Random(1).randrange(VOCABULARY) for _ in range(70)]  # more than two blocks of the KV cache
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model name as a request carries it, and the reference that it must equal."""
+
+    adapter: Any
+    reference: ReferenceTokenformer
+    stage: int
+
+
+@dataclass(frozen=True)
+class Family:
+    llm: Any
+    members: dict[str, Served]
+
+
+def adapter(name: str, number: int, path: Path) -> Any:
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest(name, number, str(path))
+
+
+@pytest.fixture(scope="module", params=["l2_norm_gelu", "gelu_l2_norm", "softmax"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
+    """Two stages of one checkpoint and two sibling deltas on top, prompts cut into chunks of at most 32 tokens."""
+    from model_impl.specialise import specialise
+    from server.models import VariantInput
+
+    directory = tmp_path_factory.mktemp(request.param)
+    activation = {"norm_activation_type": request.param}
+    base = grown_checkpoint(directory / "two", 2, **activation)
+    members = {"last": Served(None, base, 1), "base": Served(adapter("m:base", 1, directory / "two"), base, 0)}
+    siblings = {"left": 0, "right": 0}
+    with engine(directory / "two", max_num_batched_tokens=32, max_num_seqs=16, enable_prefix_caching=True) as llm:
+        specialise(llm.llm_engine.input_processor, VariantInput)
+        llm.llm_engine.input_processor.dropped = set()
+        for number, name in enumerate(siblings, start=3):
+            grown = sibling(directory, name, activation, base)
+            split(directory / name, directory / f"{name}-delta")
+            loaded = adapter(name, number, directory / f"{name}-delta")
+            llm.llm_engine.add_lora(loaded)
+            members[name] = Served(loaded, grown, 2)
+        yield Family(llm, members)
+
+
+def sibling(directory: Path, name: str, activation: dict[str, str], base: ReferenceTokenformer) -> ReferenceTokenformer:
+    """A third stage on the same two, its tokens drawn anew for every name."""
+    from model_impl.checkpoint_writer import write_checkpoint
+    from model_impl.growth import grown_tensors, new_stage, with_stages
+    from tests.grown import ADDED
+
+    stage = new_stage(base.config, ADDED[1], name, "grouped", "random")
+    weights = dict(grown_tensors(base.state_dict().items(), base.config, stage, "random", seed=len(name)))
+    config = with_stages(base.config, [*base.config.stages, stage])
+    write_checkpoint(directory / name, config, weights.items(), {})
+    model = ReferenceTokenformer(config)
+    model.load_state_dict(weights)
+    return model.eval().requires_grad_(False)
+
+
+def ask(family: Family, requests: list[tuple[str, list[int]]], **options: Any) -> list[Any]:
+    """All requests at once, each (member, prompt); statistics and provenance of every token come along."""
+    params = token_params(extra_args={PROVENANCE_ARG: True}, **({"max_tokens": 8} | options))
+    outputs: list[Any] = family.llm.generate(
+        [{"prompt_token_ids": prompt} for _, prompt in requests],
+        params,
+        lora_request=[family.members[name].adapter for name, _ in requests],
+        use_tqdm=False,
+    )
+    return outputs
+
+
+def check(family: Family, name: str, prompt: list[int], output: Any) -> None:
+    """Greedy tokens equal, statistics within 1e-4 and provenance within 1e-4 (relative) of the reference."""
+    served = family.members[name]
+    answer = list(output.outputs[0].token_ids)
+    ids = torch.tensor([[*prompt, *answer]])
+    with torch.no_grad():
+        logits = served.reference(ids, served.stage)[0, len(prompt) - 1 : -1]
+    assert answer == logits.argmax(-1).tolist()
+    reported = statistics_rows(output.outputs[0].logprobs)
+    from tests.exact import exact_statistics
+
+    torch.testing.assert_close(reported, exact_statistics(logits), atol=1e-4, rtol=0)
+    expected = provenance(served.reference, ids, served.stage)[0, len(prompt) - 1 : -1]
+    entries = [next(iter(position.values())).provenance for position in output.outputs[0].logprobs]
+    found = torch.tensor([[share for share in entry.values() if share] for entry in entries])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_stages_and_siblings_mix_in_one_batch(family: Family) -> None:
+    """Prefill and decode of all members in the same steps: 16 requests, chunked prompts of different lengths."""
+    draw = random.Random(2)
+    names = list(family.members) * 4
+    prompts = [[draw.randrange(VOCABULARY) for _ in range(draw.randrange(3, 60))] for _ in names]
+    requests = list(zip(names, prompts, strict=True))
+    for (name, prompt), output in zip(requests, ask(family, requests), strict=True):
+        check(family, name, prompt, output)
+
+
+def test_members_answer_differently(family: Family) -> None:
+    """Otherwise the tests above could not tell one member from another."""
+    outputs = ask(family, [(name, PROMPT) for name in family.members])
+    entropies = [statistics_rows(output.outputs[0].logprobs)[0, 0].item() for output in outputs]
+    assert len({round(entropy, 5) for entropy in entropies}) == len(family.members), entropies
+
+
+def test_prefix_cache_never_crosses_members(family: Family) -> None:
+    family.llm.reset_prefix_cache()
+    for name in family.members:
+        (cold,) = ask(family, [(name, PROMPT)])
+        assert cold.num_cached_tokens == 0, "blocks of another member were used"
+        (warm,) = ask(family, [(name, PROMPT)])
+        assert warm.num_cached_tokens >= 64
+        check(family, name, PROMPT, cold)
+        check(family, name, PROMPT, warm)
+
+
+def test_a_removed_delta_leaves_the_others_alone(family: Family) -> None:
+    llm, left = family.llm, family.members["left"].adapter
+    before = ask(family, [("right", PROMPT), ("base", PROMPT)])
+    assert llm.llm_engine.remove_lora(left.lora_int_id)
+    assert llm.llm_engine.list_loras() == {family.members["right"].adapter.lora_int_id}
+    after = ask(family, [("right", PROMPT), ("base", PROMPT)])
+    for old, new in zip(before, after, strict=True):
+        assert old.outputs[0].token_ids == new.outputs[0].token_ids
+    llm.llm_engine.add_lora(left)
+    check(family, "left", PROMPT, ask(family, [("left", PROMPT)])[0])
+    check(family, "right", PROMPT, ask(family, [("right", PROMPT)])[0])
+
+
+def test_nothing_is_collected_unless_asked_for(family: Family) -> None:
+    (output,) = family.llm.generate([{"prompt_token_ids": PROMPT}], token_params(max_tokens=2), use_tqdm=False)
+    assert [next(iter(position.values())).provenance for position in output.outputs[0].logprobs] == [None, None]
+    rows = statistics_rows(output.outputs[0].logprobs)
+    answer = list(output.outputs[0].token_ids)
+    reference = recomputed(family.members["last"].reference, PROMPT, answer)
+    torch.testing.assert_close(rows, reference, atol=1e-4, rtol=0)
+
+
+def test_memory_is_that_of_the_last_stage(family: Family) -> None:
+    """Serving the earlier stage as well costs no parameter: the resident tokens are the last stage's."""
+    model = family.llm.llm_engine.model_executor.driver_worker.worker.model_runner.get_model()
+    config = family.members["base"].reference.config
+    held = sum(sum(shard.local_count for shard in m.shards) for m in model.modules() if hasattr(m, "shards"))
+    counts = [config.token_count(projection) for projection in ("query", "key", "value", "output", "ffn")]
+    assert held == config.num_hidden_layers * sum(counts)
+    assert load_delta(Path(family.members["left"].adapter.lora_path)).stage.tokens["ffn"] > 0
