@@ -6,9 +6,9 @@ ranks, and the ranks' shares of w V add up to the output.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -99,7 +99,7 @@ class TokenformerAttention(nn.Module):
             query, key, value = (self.pad_heads(rows, padding) for rows in (query, key, value))
         mixed = self.attn(query, key, value)
         if padding:
-            mixed = mixed.view(-1, self.num_heads, self.cached_head_dim)[..., : self.head_dim].flatten(1)
+            mixed = mixed.view(-1, self.num_heads, self.cached_head_dim)[..., : self.head_dim].flatten(1).contiguous()
         # Heads are split over ranks, but every parameter token scores whole rows.
         if self.tp_size > 1:
             mixed = tensor_model_parallel_all_gather(mixed)
