@@ -118,8 +118,12 @@ def load_delta(path: str | Path) -> GrowthDelta:
         delta = _described(path, entries)
     except KeyError as error:
         raise CheckpointError(f"{file}: {error.args[0]} is missing") from error
-    except (ConfigError, TypeError, AttributeError) as error:
+    except ConfigError as error:
         raise CheckpointError(f"{file}: {one_line(error)}") from error
+    except (TypeError, AttributeError) as error:  # a list where an object belongs, or text where a number does
+        raise CheckpointError(f"{file}: stage is malformed ({one_line(error)})") from error
+    if not (path / TENSORS).is_file():
+        raise CheckpointError(f"{path / TENSORS}: no such file")
     shapes, expected = tensor_shapes(path / TENSORS), delta.expected_tensors()
     for name, shape in expected.items():
         if name not in shapes:
@@ -136,7 +140,7 @@ def _described(path: Path, entries: dict[str, Any]) -> GrowthDelta:
     if not isinstance(stage.name, str) or stage.retrained:
         raise ConfigError(f"stage {stage.name!r} is none that a delta can hold")
     base, stages = entries["base_fingerprint"], entries["base_stages"]
-    if not re.fullmatch(r"[0-9a-f]{64}", base):
+    if not isinstance(base, str) or not re.fullmatch(r"[0-9a-f]{64}", base):
         raise ConfigError(f"base_fingerprint {base!r} is no fingerprint")
     if not isinstance(stages, list) or not all(isinstance(name, str) for name in stages):
         raise ConfigError("base_stages is no list of names")
