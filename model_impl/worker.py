@@ -93,7 +93,9 @@ class StatisticsRunner(GPUModelRunner):
         model.variants.assign(adapters, num_scheduled_tokens)
         if not model.compiled:
             wanted = any(map(self._wants_provenance, self.input_batch.req_ids))
-            model.wants_provenance = wanted and len(model.variants.segment_ids()) > 1
+            # Pipeline ranks see only their own layers' contributions, so it is not collected there.
+            single = self.parallel_config.pipeline_parallel_size == 1
+            model.wants_provenance = wanted and single and len(model.variants.segment_ids()) > 1
         return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
     def _wants_provenance(self, request_id: str) -> bool:
