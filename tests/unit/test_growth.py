@@ -143,6 +143,24 @@ def test_which_ways_are_exact(norm: str, init: str, activation: str) -> None:
         assert change > 0.1
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@torch.no_grad()
+def test_exact_ways_stay_exact_after_each_other(activation: str) -> None:
+    """In float64, every pair: the second one meets tau and groups as the first one left them."""
+    ways = [(norm, init) for norm in NORMS for init in INITS if preserves_function(norm, init, activation)]
+    for pair in itertools.product(ways, repeat=2):
+        config = tiny_config(norm_activation_type=activation)
+        weights = {name: tensor.double() for name, tensor in random_weights(config).items()}
+        before = reference(config, weights, torch.float64)(some_ids(config))
+        for norm, init in pair:
+            tokens = copies(config, dict(zip(PROJECTIONS, (1, 0, 2, 3, 1), strict=True)))
+            stage = new_stage(config, tokens, None, norm, init)
+            weights = dict(grown_tensors(weights.items(), config, stage, init, seed=1))
+            config = with_stages(config, [*config.stages, stage])
+        after = reference(config, weights, torch.float64)(some_ids(config))
+        assert (after - before).abs().max() < 1e-11, pair
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("norm", NORMS)
 @torch.no_grad()
