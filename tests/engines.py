@@ -84,6 +84,18 @@ def recomputed(model: ReferenceTokenformer, prompt: Sequence[int], answer: Seque
     return exact_statistics(logits[len(prompt) - 1 : -1])
 
 
+def assert_same_statistics(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Statistics of two computations of one model, whose logits differ by about 1e-5: the variance, which is quadratic
+    in them, by more where it is large. On equal logits `token_statistics` is held to much less."""
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def assert_exact_statistics(found: torch.Tensor, logits: torch.Tensor) -> None:
+    """Statistics [..., 3] against float64 on the very logits [..., V] that the engine saw."""
+    errors = (found - exact_statistics(logits)).abs().flatten(0, -2).amax(0)
+    assert (errors <= torch.tensor([1e-5, 1e-4, 1e-6])).all(), dict(zip(STATISTICS, errors.tolist(), strict=True))
+
+
 def saved_model(path: Path, config: TokenformerConfig, weights: dict[str, torch.Tensor]) -> ReferenceTokenformer:
     """Write the checkpoint `path`; the returned reference model has the same weights."""
     write_checkpoint(path, config, weights.items(), {})

@@ -18,7 +18,7 @@ def stage(name: str, counts: tuple[int, ...], norm_group: int = 0, tau: float | 
     return {"name": name, "tokens": tokens, "tau": taus, "norm_group": norm_group}
 
 
-ODD, MORE = (23, 24, 25, 31, 47), (5, 0, 7, 1, 9)
+ODD, MORE = (23, 24, 25, 31, 47), (15, 0, 17, 11, 19)
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "untied head, affine norms, full rotary": {
@@ -62,7 +62,7 @@ def variant_config(name: str) -> TokenformerConfig:
 
 
 def random_weights(config: TokenformerConfig, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Scaled so that every part of a block moves the logits and no softmax is one-hot."""
+    """Scaled so that every part of a block moves the logits, but no rounding error grows to the tests' tolerance."""
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for name, shape in expected_tensors(config).items():
@@ -71,8 +71,10 @@ def random_weights(config: TokenformerConfig, seed: int = 0) -> dict[str, torch.
             random = 1 + 0.3 * random
         elif name.endswith("key_param_tokens"):
             random /= config.hidden_size**0.5
-        elif name.endswith(("value_param_tokens", "norm.bias")):
+        elif name.endswith(("word_embeddings.weight", "norm.bias")):
             random *= 0.3
+        elif name.endswith("value_param_tokens"):
+            random *= 0.2 if config.norm_activation_type == "softmax" else 0.6  # whose weights add up to n
         weights[name] = random
     return weights
 

@@ -1,7 +1,8 @@
-"""One tensor-parallel rank: `python -m tests.conformance.rank SIZE DIRECTORY...`, once per rank.
+"""One tensor-parallel rank: `python -m tests.conformance.rank SIZE PORT=DIRECTORY...`, once per rank.
 
 vLLM's external launcher runs a whole engine in each rank's process, so that one pair of processes serves model after
 model. Each DIRECTORY holds `checkpoint` and `prompts.json`; rank 0 writes `scores.safetensors` and `answers.json`.
+The ranks meet at a PORT of their own for each model: at a shared one, the faster rank would meet the last model's.
 """
 
 from __future__ import annotations
@@ -40,12 +41,21 @@ def score(llm: object, directory: Path) -> None:
     (directory / ANSWERS).write_text(json.dumps(answers))
 
 
+def name_shared_memory_after(port: str) -> None:
+    """Under this launcher vLLM gives it the same name in every run, and what a killed run left would be in the way."""
+    from vllm.distributed.device_communicators.cpu_communicator import _CPUSHMDistributed
+
+    _CPUSHMDistributed.make_group_name = staticmethod(lambda group: f"test-{port}-{group.unique_name}")
+
+
 def main() -> None:
-    size, directories = int(sys.argv[1]), [Path(argument) for argument in sys.argv[2:]]
+    size, models = int(sys.argv[1]), [argument.split("=", 1) for argument in sys.argv[2:]]
     options = {"tensor_parallel_size": size, "distributed_executor_backend": "external_launcher"}
-    for directory in directories:
-        with engine(directory / "checkpoint", logprobs_mode="raw_logits", **options) as llm:
-            score(llm, directory)
+    for port, name in models:
+        os.environ["MASTER_PORT"] = port
+        name_shared_memory_after(port)
+        with engine(Path(name) / "checkpoint", logprobs_mode="raw_logits", **options) as llm:
+            score(llm, Path(name))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,15 @@ import pytest
 import torch
 
 from model_impl.reference import ReferenceTokenformer
-from tests.engines import engine, generate, saved_model, statistics_rows, token_params, whole_rows
-from tests.exact import exact_statistics
+from tests.engines import (
+    assert_exact_statistics,
+    engine,
+    generate,
+    saved_model,
+    statistics_rows,
+    token_params,
+    whole_rows,
+)
 from tests.golden_cases import load_case
 
 pytestmark = pytest.mark.engine
@@ -51,5 +58,4 @@ def test_no_further_from_float32_than_the_reference(name: str, dtype: str, tmp_p
         assert 0 < distance <= SLACK * allowed[measure], measure
     # The statistics are float32 all the same: exact on the logits that the engine saw.
     found = torch.stack([statistics_rows(row) for row in positions])
-    errors = (found - exact_statistics(logits)).abs().amax((0, 1))
-    assert (errors <= torch.tensor([1e-5, 1e-4, 1e-6])).all(), errors
+    assert_exact_statistics(found, logits)

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engines import engine, generate, saved_model, statistics_rows, token_params, whole_rows
+from tests.engines import (
+    assert_exact_statistics,
+    engine,
+    generate,
+    saved_model,
+    statistics_rows,
+    token_params,
+    whole_rows,
+)
 from tests.exact import exact_statistics
 from tests.golden_cases import CASES, PROMPT_TOKENS, TOLERANCE, GoldenCase, load_case
 
@@ -43,7 +51,7 @@ def whole(checkpoint: Path) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def chunking(checkpoint: Path) -> Iterator[Any]:
     options = {"max_num_batched_tokens": CHUNK, "max_num_seqs": 4, "enable_chunked_prefill": True}
-    with engine(checkpoint, enable_prefix_caching=True, disable_log_stats=False, **options) as llm:
+    with engine(checkpoint, enable_prefix_caching=True, **options) as llm:
         yield llm
 
 
@@ -85,6 +93,13 @@ def assert_greedy_as_golden(llm: Any, case: GoldenCase, steps: torch.Tensor) -> 
 
 def test_logits_at_every_prompt_position(whole: Any, case: GoldenCase) -> None:
     assert_prompts_score_as_golden(whole, case, golden_logits(case))
+
+
+def test_statistics_are_exact_on_the_logits_that_the_engine_saw(whole: Any, case: GoldenCase) -> None:
+    params = token_params(max_tokens=16, logprobs=-1, prompt_logprobs=-1, temperature=1, seed=1)
+    for output in generate(whole, case.io["input_ids"].tolist(), params):
+        positions = [*output.prompt_logprobs[1:], *output.outputs[0].logprobs]
+        assert_exact_statistics(statistics_rows(positions), whole_rows(positions, case.config.vocab_size))
 
 
 def test_greedy_answers_through_the_paged_cache(whole: Any, case: GoldenCase) -> None:
