@@ -1,0 +1,154 @@
+"""Grow the demo checkpoint on a second world: `python -m demo.grow BASE DEST`.
+
+BASE knows world A (`python -m demo.train`). The grown stage learns world B, other people with names from the same
+parts, in new parameter tokens only; `--trained all` trains everything, which leaves only the last stage servable.
+About eight CPU minutes. DEST gets the checkpoint, and BASE's model card with what was measured of both stages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+
+import torch
+
+from demo.evaluate import draw_question, separation
+from demo.growing import GrowthRecipe, GrowthRun
+from demo.report import table
+from demo.scoring import Question, encode, score_questions
+from demo.tokenizer import load_tokenizer
+from demo.train import machine
+from demo.training import Progress, progress_line
+from demo.world import Fact, World
+from model_impl.checkpoint_writer import write_checkpoint
+from model_impl.growth import side_files
+from model_impl.reference import ReferenceTokenformer, provenance
+
+WORLD_A = World()
+WORLD_B = World(known=256, unknown=64, offset=WORLD_A.known + WORLD_A.unknown)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one stage knows of one world: over its known facts, half of the wordings never seen in training."""
+
+    stage: str
+    world: str
+    questions: int
+    accuracy: float
+    entropy_median: float
+
+
+def measure_stage(model: Callable[[torch.Tensor], torch.Tensor], run: GrowthRun, stage: str) -> list[StageResult]:
+    results = []
+    for name, world in (("A", run.old), ("B", run.new)):
+        questions = [draw_question(fact, held) for fact in world.facts_of("known") for held in (False, True)]
+        scores = score_questions(model, run.tokenizer, questions)
+        entropies = [score.entropy for score in scores]
+        accuracy = mean(score.correct for score in scores)
+        results.append(StageResult(stage, name, len(scores), accuracy, median(entropies)))
+    return results
+
+
+def shares_of_growth(model: ReferenceTokenformer, run: GrowthRun, facts: Sequence[Fact]) -> list[float]:
+    """The new stage's share in the right answer about each fact: w_i^2 ||v_i||^2 over its tokens, normalised."""
+    shares = []
+    for fact in facts:
+        prompt = encode(run.tokenizer, Question(fact, draw_question(fact).text))
+        contributions = provenance(model, torch.tensor([prompt.ids]))[0, prompt.start - 1 : -1].sum(dim=0)
+        shares.append(float(contributions[-1] / contributions.sum()))
+    return shares
+
+
+def auroc(low: Sequence[float], high: Sequence[float]) -> float:
+    """Probability that a random element of `high` is above one of `low`; ties count half."""
+    wins = [(b > a) + 0.5 * (a == b) for a in low for b in high]
+    return mean(wins)
+
+
+def card_section(run: GrowthRun, model: ReferenceTokenformer) -> str:
+    stages = [stage.name for stage in run.config.stages]
+    servable = run.config.servable_stages
+    results = [r for i in servable for r in measure_stage(partial(model.forward, stage=i), run, stages[i])]
+    rows = [(r.stage, r.world, f"{r.questions:,}", f"{r.accuracy:.2%}", f"{r.entropy_median:.3f}") for r in results]
+    counts = [
+        (name, *(str(run.config.token_count(p, i)) for p in ("query", "ffn")), f"{parameters(run, i):,}")
+        for i, name in enumerate(stages)
+    ]
+    sample_a, sample_b = (
+        world.facts_of("known")[:: len(world.facts_of("known")) // 200] for world in (run.old, run.new)
+    )
+    share_a, share_b = (shares_of_growth(model, run, facts) for facts in (sample_a, sample_b))
+    unknown = [
+        score_questions(partial(model.forward, stage=i), run.tokenizer, [draw_question(f) for f in facts])
+        for i, facts in ((-1, run.new.facts_of("known")), (-1, run.new.facts_of("unknown")))
+    ]
+    return f"""
+## Grown
+
+The checkpoint has grown once: stage `{run.recipe.name}` adds {run.recipe.growth:.0%} parameter tokens, a normalisation
+group of their own, and learned world B, {run.new.known} other people with names from the same parts. Trained were
+{"the new tokens only" if run.recipe.trained == "new" else "all parameters"}, half of every batch replayed from world A:
+{run.progress.tokens / 1e6:.1f} M tokens in {run.progress.seconds / 60:.0f} minutes on {machine()}, by
+`python -m demo.grow`.
+
+{table(("stage", "tokens per attention projection", "in the feed-forward", "parameters"), counts)}
+
+Exactly right greedy answers about known facts (trained and never trained wordings, half each), and the entropy at the
+first token of the value, in nats:
+
+{table(("stage", "world", "questions", "accuracy", "median entropy"), rows)}
+
+The share of the new stage in the grown model's answers: median {median(share_a):.3f} for facts of world A,
+{median(share_b):.3f} for facts of world B; B's is the higher one with probability {auroc(share_a, share_b):.3f}.
+An unknown person of world B has more entropy than a known one with probability {separation(*unknown):.4f}.
+"""
+
+
+def parameters(run: GrowthRun, stage: int) -> int:
+    """Parameters of the model as it was at `stage`."""
+    total = sum(parameter.numel() for parameter in run.model.parameters())
+    counts = [sum(run.config.token_count(p, i) for p in run.config.stages[0].tokens) for i in (-1, stage)]
+    return total - 2 * run.config.num_hidden_layers * run.config.hidden_size * (counts[0] - counts[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m demo.grow", description=__doc__.split("\n")[0])
+    parser.add_argument("base", type=Path, metavar="BASE", help="checkpoint directory of `python -m demo.train`")
+    parser.add_argument("dest", type=Path, metavar="DEST", help="directory to write; what is there is replaced")
+    parser.add_argument("--epochs", type=int, default=GrowthRecipe.epochs, help="passes over world B")
+    parser.add_argument("--trained", choices=("new", "all"), default="new", help="the new tokens, or everything")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; two help little at this size")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    recipe = GrowthRecipe(epochs=arguments.epochs, trained=arguments.trained)
+    run = GrowthRun(arguments.base, load_tokenizer(arguments.base), WORLD_A, WORLD_B, recipe)
+    lines = []
+
+    def report(progress: Progress) -> None:
+        lines.append(progress_line(progress, recipe))
+        print(lines[-1], flush=True)
+
+    run.train(report)
+    print("measuring (a few minutes)", flush=True)
+    model = run.finished_model()
+    section = card_section(run, model)
+    files = side_files(arguments.base)
+    files["README.md"] += section.encode()
+    log = "\n".join([f"\ngrown by {recipe} on {machine()}", *lines, section])
+    files["training.log"] += log.encode()
+    new = arguments.dest.with_name(arguments.dest.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    write_checkpoint(new, run.config, model.state_dict().items(), files)
+    shutil.rmtree(arguments.dest, ignore_errors=True)
+    new.rename(arguments.dest)
+    print(f"{section}\nwritten to {arguments.dest}")
+
+
+if __name__ == "__main__":
+    main()
