@@ -1,0 +1,40 @@
+"""Write a finished run as a checkpoint directory that vLLM and transformers load."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from demo.tokenizer import END, END_OF_TEXT, special_id
+from demo.training import Run
+from model_impl.checkpoint_writer import as_json, write_checkpoint
+
+GENERATION = {
+    "eos_token_id": [special_id(END), special_id(END_OF_TEXT)],
+    "pad_token_id": special_id(END_OF_TEXT),
+    # The demo answers with what it holds likeliest unless a request asks for samples.
+    "do_sample": False,
+    "temperature": 0.0,
+}
+
+
+def export(run: Run, texts: Mapping[str, str], directory: Path) -> None:
+    """Put the run's checkpoint in the place of `directory`; `texts` are files that go with it, by name."""
+    new = directory.with_name(directory.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    files = tokenizer_files(run.tokenizer) | {"generation_config.json": as_json(GENERATION)}
+    files |= {name: text.encode() for name, text in texts.items()}
+    write_checkpoint(new, run.model.config, run.model.state_dict().items(), files)
+    shutil.rmtree(directory, ignore_errors=True)
+    new.rename(directory)
+
+
+def tokenizer_files(tokenizer: PreTrainedTokenizerFast) -> dict[str, bytes]:
+    """tokenizer.json, tokenizer_config.json and chat_template.jinja by name."""
+    with tempfile.TemporaryDirectory() as directory:
+        tokenizer.save_pretrained(directory)
+        return {file.name: file.read_bytes() for file in sorted(Path(directory).iterdir())}

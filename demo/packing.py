@@ -1,0 +1,73 @@
+"""From texts to training rows: token ids, what to learn of them, and several texts to a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from demo.corpus import Chat, epoch_chats, epoch_documents
+from demo.tokenizer import ASSISTANT, END, END_OF_TEXT, special_id
+from demo.world import World
+
+SHORT_ROW, LONG_ROW = 256, 512
+"""Tokens that a training row predicts, in the first epochs and then. A model that has only seen short rows loses the
+thread in any longer text; it learns long ones within an epoch while the learning rate is high, not once it is low."""
+
+IGNORED = -100
+"""The label of a token that is not learned, as torch's cross-entropy has it."""
+
+Sample = tuple[list[int], list[int]]
+"""Token ids and, as long, labels: the id itself where it is learned, IGNORED where it is not."""
+
+
+def epoch_samples(world: World, tokenizer: PreTrainedTokenizerFast, epoch: int) -> list[Sample]:
+    """All texts of one epoch in random order: documents are learned whole, of chats only what the assistant says."""
+    documents = tokenizer(epoch_documents(world, epoch))["input_ids"]
+    samples = [(ids, ids) for ids in documents] + chat_samples(epoch_chats(world, epoch), tokenizer)
+    Random(f"{world.seed}/order/{world.offset}/{epoch}").shuffle(samples)
+    return samples
+
+
+def chat_samples(chats: list[Chat], tokenizer: PreTrainedTokenizerFast) -> list[Sample]:
+    texts = tokenizer.apply_chat_template([chat.messages() for chat in chats], tokenize=False)
+    assistant, end = special_id(ASSISTANT), special_id(END)
+    samples = []
+    for ids in tokenizer(texts)["input_ids"]:
+        labels, speaking = [], False
+        for token in ids:
+            labels.append(token if speaking else IGNORED)
+            speaking = token == assistant or (speaking and token != end)
+        samples.append((ids, labels))
+    return samples
+
+
+def pack(samples: Iterable[Sample], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whole samples, END_OF_TEXT after each, in rows: (ids, labels), both int64 [rows, length + 1].
+
+    Every row begins with a sample, as a prompt does; what no sample fills is END_OF_TEXT that is not learned. Raises
+    ValueError where a sample is longer than a row.
+    """
+    separator = special_id(END_OF_TEXT)
+    rows: list[Sample] = [([], [])]
+    for ids, labels in samples:
+        if len(ids) > length:
+            raise ValueError(f"a sample of {len(ids)} tokens does not fit into a row of {length}")
+        if len(rows[-1][0]) + len(ids) + 1 > length + 1:
+            rows.append(([], []))
+        rows[-1][0].extend([*ids, separator])
+        rows[-1][1].extend([*labels, separator])
+    packed = torch.full((len(rows), length + 1), separator), torch.full((len(rows), length + 1), IGNORED)
+    for i, row in enumerate(rows):
+        for target, values in zip(packed, row, strict=True):
+            target[i, : len(values)] = torch.tensor(values)
+    return packed
+
+
+def epoch_rows(
+    world: World, tokenizer: PreTrainedTokenizerFast, epoch: int, length: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The packed (ids, labels) of one epoch."""
+    return pack(epoch_samples(world, tokenizer, epoch), length)
