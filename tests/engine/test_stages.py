@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,22 +45,20 @@ def adapter(name: str, number: int, path: Path) -> Any:
     return LoRARequest(name, number, str(path))
 
 
-@pytest.fixture(scope="module", params=["l2_norm_gelu", "gelu_l2_norm", "softmax"])
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
+@contextmanager
+def open_family(directory: Path, activation: str, **options: Any) -> Iterator[Family]:
     """Two stages of one checkpoint and two sibling deltas on top, prompts cut into chunks of at most 32 tokens."""
     from model_impl.specialise import specialise
     from server.models import VariantInput
 
-    directory = tmp_path_factory.mktemp(request.param)
-    activation = {"norm_activation_type": request.param}
-    base = grown_checkpoint(directory / "two", 2, **activation)
+    base = grown_checkpoint(directory / "two", 2, norm_activation_type=activation)
     members = {"last": Served(None, base, 1), "base": Served(adapter("m:base", 1, directory / "two"), base, 0)}
-    siblings = {"left": 0, "right": 0}
-    with engine(directory / "two", max_num_batched_tokens=32, max_num_seqs=16, enable_prefix_caching=True) as llm:
+    settings = {"max_num_batched_tokens": 32, "max_num_seqs": 16, "enable_prefix_caching": True}
+    with engine(directory / "two", **settings, **options) as llm:
         specialise(llm.llm_engine.input_processor, VariantInput)
         llm.llm_engine.input_processor.dropped = set()
-        for number, name in enumerate(siblings, start=3):
-            grown = sibling(directory, name, activation, base)
+        for number, name in enumerate(("left", "right"), start=3):
+            grown = sibling(directory, name, base)
             split(directory / name, directory / f"{name}-delta")
             loaded = adapter(name, number, directory / f"{name}-delta")
             llm.llm_engine.add_lora(loaded)
@@ -67,7 +66,13 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield Family(llm, members)
 
 
-def sibling(directory: Path, name: str, activation: dict[str, str], base: ReferenceTokenformer) -> ReferenceTokenformer:
+@pytest.fixture(scope="module", params=["l2_norm_gelu", "gelu_l2_norm", "softmax"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
+    with open_family(tmp_path_factory.mktemp(request.param), request.param) as opened:
+        yield opened
+
+
+def sibling(directory: Path, name: str, base: ReferenceTokenformer) -> ReferenceTokenformer:
     """A third stage on the same two, its tokens drawn anew for every name."""
     from model_impl.checkpoint_writer import write_checkpoint
     from model_impl.growth import grown_tensors, new_stage, with_stages
@@ -112,7 +117,7 @@ def check(family: Family, name: str, prompt: list[int], output: Any) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_stages_and_siblings_mix_in_one_batch(family: Family) -> None:
+def check_mixed_batch(family: Family) -> None:
     """Prefill and decode of all members in the same steps: 16 requests, chunked prompts of different lengths."""
     draw = random.Random(2)
     names = list(family.members) * 4
@@ -120,6 +125,21 @@ def test_stages_and_siblings_mix_in_one_batch(family: Family) -> None:
     requests = list(zip(names, prompts, strict=True))
     for (name, prompt), output in zip(requests, ask(family, requests), strict=True):
         check(family, name, prompt, output)
+
+
+def test_stages_and_siblings_mix_in_one_batch(family: Family) -> None:
+    check_mixed_batch(family)
+
+
+@pytest.mark.parametrize("activation", ["l2_norm_gelu", "softmax"])
+def test_stages_and_siblings_under_tensor_parallel(
+    activation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Token counts that two ranks cannot share evenly; the deltas are loaded by both."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with open_family(tmp_path, activation, tensor_parallel_size=2) as opened:
+        check_mixed_batch(opened)
 
 
 def test_members_answer_differently(family: Family) -> None:
