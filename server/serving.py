@@ -41,6 +41,8 @@ class RequestScores:
     def __init__(self, request: ChatCompletionRequest | CompletionRequest, model_name: str, models: Any) -> None:
         options = getattr(request, "uncertainty", False)
         self.wanted = options is not False
+        # A mere echo: vLLM generates one token all the same and keeps it to itself.
+        self.nothing_shown = request.max_tokens == 0
         self.by_token = isinstance(options, UncertaintyOptions) and options.internals
         self.model_name = model_name
         self.segments: dict[int, str] = models.segments(model_name)
@@ -50,7 +52,8 @@ class RequestScores:
     def add(self, index: int, output: CompletionOutput) -> None:
         """New tokens of choice `index`; the output's logprobs cover exactly the new tokens."""
         score = self.choices.setdefault(index, ChoiceScore())
-        for token_id, position in zip(output.token_ids, output.logprobs or (), strict=False):
+        token_ids = () if self.nothing_shown else output.token_ids
+        for token_id, position in zip(token_ids, output.logprobs or (), strict=False):
             entry = scored(position)
             if position and entry:
                 provenance = (
