@@ -27,7 +27,6 @@ from model_impl.growth import (
     with_stages,
 )
 from model_impl.reference import ReferenceTokenformer
-from tests.conformance.models import random_weights
 from tests.golden_cases import CASES, GROWN_CASES, TOLERANCE, load_case
 from tests.killing import assert_survives_kills
 from tests.unit.tiny import TOKENS, tiny_config, tiny_weights
@@ -57,9 +56,13 @@ def some_ids(config: TokenformerConfig) -> torch.Tensor:
 
 def calm_weights(config: TokenformerConfig, seed: int) -> Weights:
     """Random weights with logits of about size 1, the size for which `FLOAT32_CHANGE` is meant."""
-    weights = random_weights(config, seed)
-    scale = {"sequential.0.word_embeddings.weight": 0.1, "sequential.6.final_linear.weight": 0.1}
-    return {name: (tensor * scale.get(name, 1.0)).to(config.dtype) for name, tensor in weights.items()}
+    weights = tiny_weights(config, seed)
+    for name, tensor in weights.items():
+        if name.endswith("norm.weight"):
+            tensor.mul_(0.3).add_(1)
+        else:
+            tensor.mul_(0.05 if name.endswith(("word_embeddings.weight", "final_linear.weight")) else 0.3)
+    return weights
 
 
 def copies(config: TokenformerConfig, times: dict[str, int]) -> dict[str, int]:
@@ -77,7 +80,7 @@ def counts(most: int) -> st.SearchStrategy[dict[str, int]]:
     activation=st.sampled_from(ACTIVATIONS),
     tied=st.booleans(),
     affine=st.booleans(),
-    base=st.fixed_dictionaries(dict.fromkeys(PROJECTIONS, st.integers(1, 9))),
+    base=st.fixed_dictionaries(dict.fromkeys(PROJECTIONS, st.integers(8, 16))),
     steps=st.lists(
         st.tuples(st.sampled_from(NORMS), st.sampled_from(INITS), counts(6), counts(2)), min_size=1, max_size=2
     ),
@@ -94,6 +97,7 @@ def test_growing_random_models_in_random_ways(
     seed: int,
 ) -> None:
     config = tiny_config(
+        hidden_size=16,  # in smaller models, norms at times divide by almost nothing, and rounding shows
         norm_activation_type=activation,
         tie_word_embeddings=tied,
         affine_block_norms=affine,
@@ -129,7 +133,7 @@ def test_growing_random_models_in_random_ways(
 def test_which_ways_are_exact(norm: str, init: str, activation: str) -> None:
     """In float64, growing twice: nothing moves, or a lot."""
     config = tiny_config(norm_activation_type=activation)
-    weights = {name: tensor.double() for name, tensor in random_weights(config).items()}
+    weights = {name: tensor.double() for name, tensor in tiny_weights(config).items()}
     before = reference(config, weights, torch.float64)(some_ids(config))
     for _ in range(2):
         tokens = copies(config, dict(zip(PROJECTIONS, (1, 2, 1, 3, 1), strict=True)))
@@ -150,7 +154,7 @@ def test_exact_ways_stay_exact_after_each_other(activation: str) -> None:
     ways = [(norm, init) for norm in NORMS for init in INITS if preserves_function(norm, init, activation)]
     for pair in itertools.product(ways, repeat=2):
         config = tiny_config(norm_activation_type=activation)
-        weights = {name: tensor.double() for name, tensor in random_weights(config).items()}
+        weights = {name: tensor.double() for name, tensor in tiny_weights(config).items()}
         before = reference(config, weights, torch.float64)(some_ids(config))
         for norm, init in pair:
             tokens = copies(config, dict(zip(PROJECTIONS, (1, 0, 2, 3, 1), strict=True)))
