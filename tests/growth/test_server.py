@@ -1,0 +1,240 @@
+"""A grown checkpoint behind the API: stages and deltas as models, mixed in batches, loaded and unloaded at run time."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from model_impl.delta import split
+from model_impl.reference import ReferenceTokenformer, provenance
+from tests.exact import exact_statistics
+from tests.grown import grown_checkpoint
+from tests.servers import Server, serving
+
+pytestmark = pytest.mark.server
+
+VOCABULARY = 99
+
+
+@dataclass(frozen=True)
+class Grown:
+    server: Server
+    root: Path
+    references: dict[str, tuple[ReferenceTokenformer, int]]
+
+    @property
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.server.url}/v1", api_key="none", max_retries=0)
+
+    def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        return httpx.post(f"{self.server.url}{path}", json=body, timeout=60)
+
+
+def word_tokenizer() -> dict[str, bytes]:
+    """One word per id, so that any ids can be shown as text."""
+    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    settings = '{"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "w0"}'
+    return {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": settings.encode()}
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grown]:
+    """Stages base and grown-1 of one checkpoint, and grown-2 as the delta `extra` on top of them."""
+    root = tmp_path_factory.mktemp("growth")
+    files = word_tokenizer()
+    two = grown_checkpoint(root / "two", 2, files=files)
+    three = grown_checkpoint(root / "three", 3, files=files)
+    split(root / "three", root / "deltas" / "extra")
+    foreign = root / "foreign"
+    grown_checkpoint(foreign, 3, base_seed=7)
+    split(foreign, root / "deltas" / "foreign")
+    references = {"m": (two, 1), "m:base": (two, 0), "extra": (three, 2), "late": (three, 2)}
+    flags = ["--served-model-name", "m", "--growth", f"extra={root / 'deltas' / 'extra'}"]
+    flags += ["--growth-root", root / "deltas", "--kv-cache-memory-bytes", 64 << 20]
+    with serving(root / "two", root / "log", flags) as server:
+        server.wait_until_ready()
+        yield Grown(server, root, references)
+
+
+def ask(grown: Grown, model: str, prompt: list[int], **options: Any) -> Any:
+    return grown.client.completions.create(
+        model=model,
+        prompt=prompt,
+        temperature=0,
+        max_tokens=6,
+        extra_body={"uncertainty": {"internals": True}, "return_token_ids": True} | options,
+    )
+
+
+def check(grown: Grown, model: str, prompt: list[int], answer: Any) -> None:
+    """Tokens, statistics and provenance are those of the reference model at that stage."""
+    reference, stage = grown.references[model]
+    choice = answer.choices[0]
+    ids = torch.tensor([[*prompt, *choice.token_ids]])
+    with torch.no_grad():
+        logits = reference(ids, stage)[0, len(prompt) - 1 : -1]
+    assert choice.token_ids == logits.argmax(-1).tolist()
+    found = torch.tensor([getattr(choice.logprobs, name) for name in ("entropy", "variance", "margin")]).T
+    torch.testing.assert_close(found.double(), exact_statistics(logits), atol=1e-4, rtol=0)
+    parts = provenance(reference, ids, stage)[0, len(prompt) - 1 : -1]
+    names = [entry.name for entry in reference.config.stages[: stage + 1]]
+    by_token = torch.tensor([[shares[name] for name in names] for shares in choice.logprobs.growth])
+    torch.testing.assert_close(by_token, parts / parts.sum(-1, keepdim=True), atol=1e-4, rtol=0)
+    summary = choice.uncertainty["growth"]
+    assert list(summary) == names
+    assert list(summary.values()) == pytest.approx((parts.sum(0) / parts.sum()).tolist(), abs=1e-4)
+
+
+def test_stages_and_deltas_are_listed_with_parent_and_token_counts(grown: Grown) -> None:
+    cards = {card.id: card for card in grown.client.models.list().data}
+    assert {"m", "m:base", "extra"} <= set(cards)
+    assert cards["m"].parent is None
+    assert cards["m:base"].parent == cards["extra"].parent == "m"
+    assert [cards[name].growth_stage for name in ("m", "m:base", "extra")] == ["grown-1", "base", "grown-2"]
+    for name in ("m", "m:base", "extra"):
+        reference, stage = grown.references[name]
+        assert cards[name].parameter_tokens["ffn"] == reference.config.token_count("ffn", stage)
+
+
+def test_models_mix_in_one_batch_and_equal_the_reference(grown: Grown) -> None:
+    draw = random.Random(3)
+    names = ["m", "m:base", "extra"] * 6
+    prompts = [[draw.randrange(VOCABULARY) for _ in range(draw.randrange(2, 60))] for _ in names]
+    with ThreadPoolExecutor(len(names)) as pool:
+        answers = list(pool.map(lambda pair: ask(grown, *pair), zip(names, prompts, strict=True)))
+    for name, prompt, answer in zip(names, prompts, answers, strict=True):
+        assert answer.model == name
+        check(grown, name, prompt, answer)
+
+
+def test_an_unknown_stage_is_openais_model_not_found(grown: Grown) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        ask(grown, "m:nothing", [1, 2])
+    assert caught.value.code == "model_not_found"
+    assert caught.value.param == "model"
+
+
+def test_metrics_carry_the_stage(grown: Grown) -> None:
+    ask(grown, "m:base", [5, 6, 7])
+    text = httpx.get(f"{grown.server.url}/metrics").text
+    counts = [line for line in text.splitlines() if line.startswith("tokenformer_token_entropy_nats_count")]
+    assert any('model_name="m:base"' in line and float(line.rsplit(" ", 1)[1]) >= 6 for line in counts)
+
+
+def test_loading_and_unloading_leaves_running_streams_alone(grown: Grown) -> None:
+    """A stream of another model runs through both; one of the delta itself goes on to its end after the unloading."""
+    prompt, options = [3, 1, 4], {"ignore_eos": True}
+    alone = [stream_text(grown, name, prompt, 100, options) for name in ("m", "extra")]
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(stream_text, grown, "m", prompt, 100, options)
+        path = str(grown.root / "deltas" / "extra")
+        loaded = grown.post("/v1/load_lora_adapter", {"lora_name": "late", "lora_path": path})
+        assert loaded.status_code == 200, loaded.text
+        check(grown, "late", prompt, ask(grown, "late", prompt))
+        own = iter_stream(grown, "late", prompt, 100, options)
+        first = next(own)
+        unloaded = grown.post("/v1/unload_lora_adapter", {"lora_name": "late"})
+        assert unloaded.status_code == 200, unloaded.text
+        with pytest.raises(openai.NotFoundError):
+            ask(grown, "late", prompt)
+        assert first + "".join(own) == alone[1]
+        assert other.result() == alone[0]
+    assert "late" not in [card.id for card in grown.client.models.list().data]
+    check(grown, "m:base", prompt, ask(grown, "m:base", prompt))
+
+
+def iter_stream(grown: Grown, model: str, prompt: list[int], tokens: int, options: dict[str, Any]) -> Iterator[str]:
+    chunks = grown.client.completions.create(
+        model=model, prompt=prompt, temperature=0, max_tokens=tokens, stream=True, extra_body=options
+    )
+    for chunk in chunks:
+        if chunk.choices:
+            yield chunk.choices[0].text
+
+
+def stream_text(grown: Grown, model: str, prompt: list[int], tokens: int, options: dict[str, Any]) -> str:
+    return "".join(iter_stream(grown, model, prompt, tokens, options))
+
+
+def test_a_reloaded_delta_uses_its_new_content(grown: Grown, tmp_path: Path) -> None:
+    """Same name and same directory, other tokens: neither weights nor cached blocks of the old content remain."""
+    directory = grown.root / "deltas" / "changing"
+    split(grown.root / "three", directory)
+    prompt = [random.Random(4).randrange(VOCABULARY) for _ in range(70)]
+    body = {"lora_name": "changing", "lora_path": str(directory)}
+    assert grown.post("/v1/load_lora_adapter", body).status_code == 200
+    before = ask(grown, "changing", prompt)
+    other = grown_checkpoint(tmp_path / "other", 3, growth_seed=9)
+    shutil.rmtree(directory)
+    make_sibling(grown, other, directory)
+    assert grown.post("/v1/load_lora_adapter", body).status_code == 400, "loading twice needs load_inplace"
+    assert grown.post("/v1/load_lora_adapter", body | {"load_inplace": True}).status_code == 200
+    after = ask(grown, "changing", prompt)
+    assert before.choices[0].logprobs.entropy != after.choices[0].logprobs.entropy
+    again = ask(grown, "changing", prompt)
+    assert again.choices[0].logprobs.entropy == pytest.approx(after.choices[0].logprobs.entropy, abs=1e-5)
+    assert grown.post("/v1/unload_lora_adapter", {"lora_name": "changing"}).status_code == 200
+
+
+def make_sibling(grown: Grown, other: ReferenceTokenformer, directory: Path) -> None:
+    """A delta over the served checkpoint whose tokens are those of another model's last stage."""
+    from safetensors.torch import load_file, save_file
+
+    split(grown.root / "three", directory)
+    own = load_file(directory / "growth.safetensors")
+    state = other.state_dict()
+    save_file(
+        {name: state[name][-len(rows) :].clone() if len(rows) else rows for name, rows in own.items()},
+        directory / "growth.safetensors",
+    )
+
+
+@pytest.mark.parametrize(
+    ("delta", "reason"),
+    [
+        ("foreign", "base"),
+        ("missing", "no such growth delta"),
+        ("../three", "outside"),
+        ("/etc", "outside"),
+    ],
+)
+def test_a_delta_that_does_not_fit_is_refused_and_harms_nobody(grown: Grown, delta: str, reason: str) -> None:
+    before = ask(grown, "m", [1, 2, 3]).choices[0].text
+    path = str(grown.root / "deltas" / delta)
+    response = grown.post("/v1/load_lora_adapter", {"lora_name": "bad", "lora_path": path})
+    assert response.status_code == 400
+    assert reason in response.json()["error"]["message"]
+    assert response.json()["error"]["param"] == "lora_path"
+    assert ask(grown, "m", [1, 2, 3]).choices[0].text == before
+    assert "bad" not in [card.id for card in grown.client.models.list().data]
+
+
+def test_a_wrong_shape_is_refused(grown: Grown) -> None:
+    from safetensors.torch import load_file, save_file
+
+    directory = grown.root / "deltas" / "cut"
+    split(grown.root / "three", directory)
+    tensors = load_file(directory / "growth.safetensors")
+    name = next(name for name, rows in tensors.items() if len(rows) > 1)
+    save_file(tensors | {name: tensors[name][1:].clone()}, directory / "growth.safetensors")
+    response = grown.post("/v1/load_lora_adapter", {"lora_name": "cut", "lora_path": str(directory)})
+    assert response.status_code == 400
+    assert "shape" in response.json()["error"]["message"]
+
+
+def test_a_stage_cannot_be_unloaded(grown: Grown) -> None:
+    response = grown.post("/v1/unload_lora_adapter", {"lora_name": "m:base"})
+    assert response.status_code == 400
+    check(grown, "m:base", [9, 8], ask(grown, "m:base", [9, 8]))
