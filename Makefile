@@ -1,13 +1,14 @@
 # Every target sets up its own environment in .venv first (scripts/setup.sh); a second call starts at once.
 PORT ?= 8000
 CHECKPOINT ?= demo/checkpoint
+NAME ?= tokenformer-demo
 ARGS ?=
 BIN = .venv/bin
 
 .PHONY: help setup serve test demo lock clean
 
 help:
-	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, ARGS="--flag ..."'
+	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
 	@echo 'make test    ruff, mypy, pytest'
 	@echo 'make demo    train the demo checkpoint from nothing, about 30 CPU minutes'
 	@echo 'make lock    write requirements/*.txt anew from pyproject.toml'
@@ -18,7 +19,7 @@ setup:
 	@sh scripts/setup.sh
 
 serve: setup
-	@exec $(BIN)/tokenformer serve $(CHECKPOINT) --port $(PORT) $(ARGS)
+	@exec $(BIN)/tokenformer serve $(CHECKPOINT) --served-model-name $(NAME) --port $(PORT) $(ARGS)
 
 test: setup
 	@echo '== ruff check'

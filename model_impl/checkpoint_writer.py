@@ -38,13 +38,13 @@ def write_checkpoint(
     or not at all.
     """
     dest = Path(dest)
-    with _all_or_nothing(dest) as partial:
+    with all_or_nothing(dest) as partial:
         _write_tensors(partial, config, tensors, shard_bytes)
         texts = {"config.json": config_entries(config), "generation_config.json": _generation_entries(config)}
         for name, entries in texts.items():
-            _write_bytes(partial / name, as_json(entries))
+            write_bytes(partial / name, as_json(entries))
         for name, content in files.items():
-            _write_bytes(partial / name, content)
+            write_bytes(partial / name, content)
 
 
 def check_destination(dest: Path) -> None:
@@ -77,7 +77,7 @@ def _generation_entries(config: TokenformerConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _all_or_nothing(dest: Path) -> Iterator[Path]:
+def all_or_nothing(dest: Path) -> Iterator[Path]:
     """A sibling directory that becomes `dest` in one rename, or is removed. Only kill -9 can leave it behind."""
     check_destination(dest)
     parent = dest.absolute().parent
@@ -131,7 +131,7 @@ def _write_tensors(
     if len(shards) > 1:
         weight_map = {name: file for file, names in zip(file_names, shards, strict=True) for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        _write_bytes(directory / INDEX, as_json(index))
+        write_bytes(directory / INDEX, as_json(index))
 
 
 def _dtype(config: TokenformerConfig) -> torch.dtype:
@@ -178,7 +178,7 @@ def _progress(total: int) -> tqdm[Any]:
     return tqdm(total=total, desc="writing", unit="B", unit_scale=True, mininterval=interval, delay=1, leave=False)
 
 
-def _write_bytes(file: Path, content: bytes) -> None:
+def write_bytes(file: Path, content: bytes) -> None:
     with file.open("wb") as stream:
         stream.write(content)
         stream.flush()

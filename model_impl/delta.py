@@ -26,7 +26,7 @@ from model_impl.checkpoint import (
     read_json,
     tensor_shapes,
 )
-from model_impl.checkpoint_writer import _all_or_nothing, _write_bytes, as_json, check_destination
+from model_impl.checkpoint_writer import all_or_nothing, as_json, check_destination, write_bytes
 from model_impl.config import ConfigError, GrowthStage, TokenformerConfig
 from model_impl.fingerprint import fingerprint
 from model_impl.growth import token_tensor, with_stages
@@ -97,9 +97,9 @@ def split(grown: Path, dest: Path, stage: str | None = None) -> GrowthDelta:
         if role := token_tensor(name):
             rows = slice(config.token_count(role[0], index - 1), config.token_count(role[0], index))
             tokens[name] = tensor[rows]
-    with _all_or_nothing(dest) as partial:
-        _write_bytes(partial / TENSORS, save(tokens))
-        _write_bytes(partial / DESCRIPTION, as_json(description))
+    with all_or_nothing(dest) as partial:
+        write_bytes(partial / TENSORS, save(tokens))
+        write_bytes(partial / DESCRIPTION, as_json(description))
     return load_delta(dest)
 
 
