@@ -106,8 +106,9 @@ class TokenformerEndpoints:
         config = cast(TokenformerConfig, state.vllm_config.model_config.hf_config)
         models: VariantModels = state.openai_serving_models
         specialise(models, VariantModels)
-        models.open_variants(config, args.growth_root)
-        for name, path in args.growth:
+        # Stock `vllm serve` with this plugin has not our flags: it serves the stages and no deltas.
+        models.open_variants(config, getattr(args, "growth_root", None))
+        for name, path in getattr(args, "growth", ()):
             loaded = await models.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
             if isinstance(loaded, ErrorResponse):
                 raise ValueError(loaded.error.message)
