@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,16 @@ from tests.ports import free_ports
 
 START_SECONDS = 240
 """Several servers may start at once on two cores."""
+
+
+def command_line(*arguments: object) -> list[str]:
+    """The console script `tokenformer` of the environment that runs the tests."""
+    return [str(Path(sys.executable).with_name("tokenformer")), *map(str, arguments)]
+
+
+def user_environment() -> dict[str, str]:
+    """Without what tests/conftest.py sets for the engines in the test process."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
 
 
 @dataclass
@@ -45,14 +56,14 @@ class Server:
 
 
 @contextmanager
-def serving(checkpoint: Path, log: Path, flags: Sequence[object] = ()) -> Iterator[Server]:
-    """Start a server, and end it with the block."""
+def serving(checkpoint: Path, log: Path, flags: Sequence[object] = (), name: str | None = None) -> Iterator[Server]:
+    """Start a server, and end it with the block. `name` is what `flags` call its model."""
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "server", "serve", str(checkpoint), "--port", str(port), *map(str, flags)]
+    command = command_line("serve", checkpoint, "--port", port, *flags)
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=user_environment())
     try:
-        yield Server(checkpoint.name, f"http://127.0.0.1:{port}", log, process)
+        yield Server(name or checkpoint.name, f"http://127.0.0.1:{port}", log, process)
     finally:
         process.terminate()
         try:
