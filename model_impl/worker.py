@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
-from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 from vllm.v1.sample import sampler as vllm_sampler
 from vllm.v1.sample.sampler import Sampler
@@ -45,10 +45,15 @@ class StatisticsSampler(Sampler):
     raw_statistics: torch.Tensor | None = None
     provenance: tuple[torch.Tensor, list[int]] | None = None
 
+    def take_statistics(self, logits: torch.Tensor, sampling_metadata: Any) -> None:
+        """Keep the statistics of logits [N, V] for the coming `forward` if a request of the batch wants logprobs."""
+        if sampling_metadata.max_num_logprobs is not None or sampling_metadata.logprob_token_ids:
+            self.raw_statistics = token_statistics(logits)
+
     def forward(self, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any) -> SamplerOutput:
         """As vLLM's; the statistics are taken before penalties, bans and temperature change the logits in place."""
-        wanted = sampling_metadata.max_num_logprobs is not None or sampling_metadata.logprob_token_ids
-        self.raw_statistics = token_statistics(logits) if wanted else None
+        if self.raw_statistics is None:
+            self.take_statistics(logits, sampling_metadata)
         try:
             return super().forward(logits, sampling_metadata, *args, **kwargs)
         finally:
@@ -112,6 +117,13 @@ class StatisticsRunner(GPUModelRunner):
                     len(request.prompt_token_ids) - 1, num_logprobs + 1 + len(STATISTICS)
                 )
         return super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)
+
+    def sample_tokens(self, grammar_output: GrammarOutput | None) -> Any:  # type: ignore[override]  # mistyped in torch
+        """As vLLM's; a grammar bans words in place ahead of the sampler, so the statistics are taken before that."""
+        if grammar_output is not None and self.execute_model_state is not None and self.speculative_config is None:
+            sampler = cast(StatisticsSampler, self.sampler)
+            sampler.take_statistics(self.execute_model_state.logits, self.input_batch.sampling_metadata)
+        return super().sample_tokens(grammar_output)  # type: ignore[type-var]
 
     def _sample(self, *args: Any) -> SamplerOutput:
         model = self.tokenformer
