@@ -124,7 +124,7 @@ def long_chat_accuracy(
     questions = []
     for fact in rng.sample(facts, LONG_CHATS):
         turns: tuple[tuple[str, str], ...] = ()
-        room = length - 40  # for the question, its answer and what one more turn may exceed
+        room = length - 60  # for the question, its answer and what one more turn may exceed
         while room > 0:
             other = rng.choice(facts)
             turns += ((rng.choice(other.questions()), other.answer()),)
