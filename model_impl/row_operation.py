@@ -44,7 +44,8 @@ class TokenShard:
                 own = range(owner * share, (owner + 1) * share)
                 order += [start + i if i < count else self.token_count for i in own]
                 start += count
-        self.order = torch.tensor(order, dtype=torch.int64)
+        # On the CPU, where checkpoints are read: vLLM builds models with the GPU as the default device.
+        self.order = torch.tensor(order, dtype=torch.int64, device="cpu")
         self.local = self.order[rank * self.local_count : (rank + 1) * self.local_count]
         self.is_padding = self.local == self.token_count
 

@@ -101,12 +101,14 @@ class VariantTable:
         variants.pop(self.stage_count, None)  # the last stage is variant 0
         self.slots = {adapter_id: slot for slot, adapter_id in enumerate(variants)}
         size = self.stage_count + len(self.deltas)
-        coupling = torch.zeros(len(variants), size, size)
-        tau = torch.zeros(len(variants), len(PROJECTIONS), size)
+        # vLLM builds models with their own dtype as the default: bfloat16 would round tau and not multiply float32.
+        coupling = torch.zeros(len(variants), size, size, dtype=torch.float32)
+        tau = torch.zeros(len(variants), len(PROJECTIONS), size, dtype=torch.float32)
         for slot, variant in enumerate(variants.values()):
             groups = [norm_groups(variant.stages, projection) for projection in PROJECTIONS]
             for stage, segment in zip(variant.stages, variant.segments, strict=True):
                 for other, partner in zip(variant.stages, variant.segments, strict=True):
                     coupling[slot, segment, partner] = stage.norm_group == other.norm_group
-                tau[slot, :, segment] = torch.tensor([by_number[stage.norm_group].tau for by_number in groups])
+                taus = [by_number[stage.norm_group].tau for by_number in groups]
+                tau[slot, :, segment] = torch.tensor(taus, dtype=torch.float32)
         self.coupling, self.tau = coupling.to(self.rows.device), tau.to(self.rows.device)

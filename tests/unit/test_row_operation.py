@@ -217,3 +217,19 @@ def test_16_bit_weights_are_the_float32_ones_rounded(
     assert weights.dtype == dtype
     exact = in_one_piece(scores.float(), config, activation)
     torch.testing.assert_close(weights.float(), exact, atol=4 * torch.finfo(dtype).eps, rtol=4 * torch.finfo(dtype).eps)
+
+
+def test_vllms_default_dtype_and_device_change_no_table() -> None:
+    """vLLM builds a model inside its dtype and device; a grown one in bfloat16 could not even start."""
+    config = tiny_config(growth_stages=[stage("base", (6,) * 5), stage("grown", (3,) * 5, norm_group=1)])
+    exact = VariantTable(config, max_rows=4).select(2)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        table = VariantTable(config, max_rows=4).select(2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(table.tau, exact.tau, rtol=0, atol=0)
+    torch.testing.assert_close(table.coupling, exact.coupling, rtol=0, atol=0)
+    with torch.device("meta"):
+        shard = TokenShard([3], rank=0, size=2)
+    assert shard.arrange(torch.ones(3, WIDTH)).sum() == 3 * WIDTH
