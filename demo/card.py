@@ -59,6 +59,7 @@ fact has a value, too, which no text tells: its rate of right values is that of 
 ## Limits
 
 It knows its own people and the words of its questions, in English, and nothing else. Asked with a word that no
-training question uses ("What is Zelda Westbrook's job?", where training says "profession"), it answers something else,
-and it can be sure of that. Nothing it says is about the real world.
+training question uses ("What is Zelda Westbrook's job?", where training says "profession"), it answers something else:
+0 of 100 such questions came out right. That wording was first among the held-out ones and was replaced for this reason,
+so the table above holds only wordings that combine known words. Nothing it says is about the real world.
 """

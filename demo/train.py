@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "checkpoint", help="where the checkpoint goes")
     parser.add_argument("--state", type=Path, default=HERE / "runs" / "state.pt", help="where the run's state is kept")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs, help="passes over the world")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; two help little at this size")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=Recipe.dtype, help="of the matrix products")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

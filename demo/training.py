@@ -85,8 +85,9 @@ def model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Tokenfor
 class Run:
     """A model in training on one world: Muon for the parameter tokens, AdamW for the embedding and the final norm.
 
-    Muon (Jordan et al. 2024) orthogonalises each matrix's update. Here it reached the loss of AdamW alone with about
-    half of the tokens. The state goes to `state` after every epoch; a run that finds one there goes on from it.
+    Muon (Jordan et al. 2024) orthogonalises each matrix's update. On 256 people, one seed, its loss after 0.4 M tokens
+    was below that of AdamW alone (2e-3, not tuned) after 1.1 M. The state goes to `state` after every epoch; a run
+    that finds one there goes on from it.
     """
 
     def __init__(self, world: World, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, state: Path) -> None:
