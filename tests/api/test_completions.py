@@ -1,0 +1,112 @@
+"""Entropy and variance in text completions."""
+
+from typing import Any
+
+import pytest
+import torch
+from openai import OpenAI
+
+from model_impl.uncertainty import STATISTICS
+
+pytestmark = pytest.mark.server
+
+PROMPT = "I am a small"
+PARALLEL = (*STATISTICS, "rank")
+
+
+def complete(client: OpenAI, **options: Any) -> Any:
+    extra = {name: options.pop(name) for name in ("uncertainty", "prompt_logprobs") if name in options}
+    defaults: dict[str, Any] = {"model": "demo", "prompt": PROMPT, "max_tokens": 12, "temperature": 0}
+    return client.completions.create(**(defaults | options), extra_body=extra)
+
+
+def assert_parallel(logprobs: Any) -> None:
+    length = len(logprobs.tokens)
+    for name in PARALLEL:
+        assert len(getattr(logprobs, name)) == length == len(logprobs.token_logprobs)
+
+
+def assert_summarises(summary: dict[str, Any], logprobs: Any, echoed: int = 0) -> None:
+    entropy, variance = logprobs.entropy[echoed:], logprobs.variance[echoed:]
+    assert summary["tokens"] == len(entropy)
+    assert summary["mean_entropy"] == pytest.approx(sum(entropy) / len(entropy))
+    assert summary["max_entropy"] == max(entropy)
+    assert summary["first_token_entropy"] == entropy[0]
+    assert summary["mean_variance"] == pytest.approx(sum(variance) / len(variance))
+    assert summary["min_logprob"] == min(logprobs.token_logprobs[echoed:])
+
+
+def test_plain(client: OpenAI) -> None:
+    choice = complete(client, logprobs=2).choices[0]
+    assert_parallel(choice.logprobs)
+    assert_summarises(choice.uncertainty, choice.logprobs)
+
+
+def test_the_summary_without_logprobs(client: OpenAI) -> None:
+    choice = complete(client).choices[0]
+    assert choice.logprobs is None
+    assert choice.uncertainty["tokens"] > 0
+    assert not hasattr(complete(client, uncertainty=False).choices[0], "uncertainty")
+
+
+def test_prompt_lists_with_several_choices(client: OpenAI) -> None:
+    """Choices are numbered prompt by prompt, streamed and plain."""
+    options = {"prompt": [PROMPT, "The", "My name is"], "n": 2, "logprobs": 0, "temperature": 1, "seed": 4}
+    plain = complete(client, **options).choices
+    assert [choice.index for choice in plain] == list(range(6))
+    entropy: dict[int, list[float]] = {}
+    summaries: dict[int, dict[str, Any]] = {}
+    for chunk in complete(client, stream=True, **options):
+        for choice in chunk.choices:
+            assert choice.index not in summaries
+            if choice.logprobs:
+                assert_parallel(choice.logprobs)
+                entropy.setdefault(choice.index, []).extend(choice.logprobs.entropy)
+            if getattr(choice, "uncertainty", None):
+                assert choice.finish_reason
+                summaries[choice.index] = choice.uncertainty
+    for choice in plain:
+        assert_summarises(choice.uncertainty, choice.logprobs)
+        torch.testing.assert_close(
+            torch.tensor(entropy[choice.index]), torch.tensor(choice.logprobs.entropy), atol=1e-4, rtol=1e-4
+        )
+        assert summaries[choice.index]["tokens"] == choice.uncertainty["tokens"]
+        assert summaries[choice.index]["max_entropy"] == max(entropy[choice.index])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_echo(client: OpenAI, stream: bool) -> None:
+    """The prompt's tokens come first with values of their own, but the summary is about the answer."""
+    answer = complete(client, echo=True, logprobs=1, stream=stream)
+    choices = [choice for part in (answer if stream else [answer]) for choice in part.choices]
+    assert "".join(choice.text for choice in choices).startswith(PROMPT)
+    for choice in choices:
+        if choice.logprobs:
+            assert_parallel(choice.logprobs)
+    values = [value for choice in choices if choice.logprobs for value in choice.logprobs.entropy]
+    assert values[0] is None
+    assert all(value >= 0 for value in values[1:])
+    (summary,) = [choice.uncertainty for choice in choices if getattr(choice, "uncertainty", None)]
+    assert 0 < summary["tokens"] < len(values)
+    answered = values[-summary["tokens"] :]
+    assert summary["mean_entropy"] == pytest.approx(sum(answered) / len(answered))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_mere_echo_has_no_answer_to_summarise(client: OpenAI, stream: bool) -> None:
+    answer = complete(client, echo=True, max_tokens=0, logprobs=1, stream=stream)
+    choices = [choice for part in (answer if stream else [answer]) for choice in part.choices]
+    assert "".join(choice.text for choice in choices) == PROMPT
+    (summary,) = [choice.uncertainty for choice in choices if getattr(choice, "uncertainty", None)]
+    assert summary["tokens"] == 0
+    assert summary["mean_entropy"] is summary["max_entropy"] is summary["min_logprob"] is None
+
+
+def test_prompt_logprobs(client: OpenAI) -> None:
+    positions = complete(client, prompt_logprobs=1).choices[0].prompt_logprobs
+    assert positions[0] is None
+    for position in positions[1:]:
+        scored = [entry for entry in position.values() if "entropy" in entry]
+        assert len(scored) == 1  # the prompt's own token
+        assert scored[0]["entropy"] >= 0
+        assert scored[0]["variance"] >= 0

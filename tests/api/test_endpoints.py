@@ -1,0 +1,139 @@
+"""vLLM's other endpoints go on working, and the documents about ours are true."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+from prometheus_client.parser import text_string_to_metric_families
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
+from vllm.entrypoints.openai.completion.protocol import CompletionResponse
+
+from tests.servers import Server
+
+pytestmark = pytest.mark.server
+
+MESSAGES = [{"role": "user", "content": "Who are you?"}]
+ENTROPY, VARIANCE = "tokenformer_token_entropy_nats", "tokenformer_token_variance_nats2"
+
+
+@pytest.fixture(scope="module")
+def http(demo: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=demo.url, timeout=60) as opened:
+        yield opened
+
+
+def post(http: httpx.Client, path: str, **body: Any) -> Any:
+    response = http.post(path, json={"model": "demo"} | body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_models(client: OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["demo"]
+
+
+def test_tokenize_and_detokenize(http: httpx.Client) -> None:
+    tokens = post(http, "/tokenize", prompt="Who are you?")["tokens"]
+    assert post(http, "/detokenize", tokens=tokens)["prompt"] == "Who are you?"
+    assert post(http, "/tokenize", messages=MESSAGES)["count"] > len(tokens)
+
+
+def test_unscored_answers_are_stock_vllm(http: httpx.Client) -> None:
+    """With `uncertainty` false there is what vLLM's own response classes have, and nothing else."""
+    chat = post(http, "/v1/chat/completions", messages=MESSAGES, max_tokens=4, uncertainty=False)
+    assert chat == ChatCompletionResponse.model_validate(chat).model_dump()
+    text = post(http, "/v1/completions", prompt="Hi", max_tokens=4, uncertainty=False)
+    assert text == CompletionResponse.model_validate(text).model_dump()
+
+
+def test_scored_answers_add_one_field(http: httpx.Client) -> None:
+    for path, body in (("/v1/chat/completions", {"messages": MESSAGES}), ("/v1/completions", {"prompt": "Hi"})):
+        with_it = post(http, path, max_tokens=4, **body)
+        without = post(http, path, max_tokens=4, uncertainty=False, **body)
+        assert with_it.keys() == without.keys()
+        assert with_it["choices"][0].keys() - without["choices"][0].keys() == {"uncertainty"}
+
+
+def test_anthropic_messages(http: httpx.Client) -> None:
+    answer = post(http, "/v1/messages", messages=MESSAGES, max_tokens=8)
+    assert answer["content"][0]["text"]
+    events = http.post("/v1/messages", json={"model": "demo", "messages": MESSAGES, "max_tokens": 8, "stream": True})
+    assert "message_stop" in events.text
+
+
+def test_responses(http: httpx.Client) -> None:
+    answer = post(http, "/v1/responses", input="Who are you?", max_output_tokens=8)
+    assert answer["output"][-1]["content"][0]["text"]
+
+
+def test_invocations(http: httpx.Client) -> None:
+    assert post(http, "/invocations", messages=MESSAGES, max_tokens=8)["choices"][0]["message"]["content"]
+    assert post(http, "/invocations", prompt="Hi", max_tokens=8)["choices"][0]["text"]
+
+
+def test_batch_of_chats(http: httpx.Client) -> None:
+    answer = post(http, "/v1/chat/completions/batch", messages=[MESSAGES, MESSAGES], max_tokens=8)
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1]
+
+
+def histograms(http: httpx.Client) -> dict[str, float]:
+    families = text_string_to_metric_families(http.get("/metrics").text)
+    return {
+        sample.name: sample.value
+        for family in families
+        for sample in family.samples
+        if family.name in (ENTROPY, VARIANCE)
+        and sample.labels["model_name"] == "demo"
+        and not sample.name.endswith("_bucket")
+    }
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_metrics_count_what_clients_were_told(http: httpx.Client, client: OpenAI, stream: bool) -> None:
+    client.completions.create(model="demo", prompt="Hi", max_tokens=1)  # so that there is something to add to
+    before = histograms(http)
+    answer: Any = client.chat.completions.create(
+        model="demo", messages=MESSAGES, max_tokens=16, n=2, temperature=1, logprobs=True, stream=stream
+    )
+    parts = list(answer) if stream else [answer]
+    tokens = [
+        token for part in parts for choice in part.choices if choice.logprobs for token in choice.logprobs.content
+    ]
+    client.completions.create(model="demo", prompt="Hi", max_tokens=5, extra_body={"uncertainty": False})
+    client.completions.create(model="demo", prompt="Hi", max_tokens=0, echo=True)
+    after = histograms(http)
+    change = {name: after[name] - before[name] for name in after if not name.endswith("_created")}
+    assert change[f"{ENTROPY}_count"] == change[f"{VARIANCE}_count"] == len(tokens) > 0
+    assert change[f"{ENTROPY}_sum"] == pytest.approx(sum(token.entropy for token in tokens))
+    assert change[f"{VARIANCE}_sum"] == pytest.approx(sum(token.variance for token in tokens))
+    assert "vllm:generation_tokens_total" in http.get("/metrics").text
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for part in node:
+            yield from references(part)
+
+
+def test_openapi_document(http: httpx.Client) -> None:
+    document = http.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    for reference in references(document):
+        assert reference.removeprefix("#/components/schemas/") in schemas, f"{reference} leads nowhere"
+    for path, answer in (("/v1/chat/completions", "ScoredChatCompletion"), ("/v1/completions", "ScoredCompletion")):
+        operation = document["paths"][path]["post"]
+        body = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
+        assert "uncertainty" in schemas[body]["properties"]
+        content = operation["responses"]["200"]["content"]
+        assert content["application/json"]["schema"]["$ref"].endswith(f"{answer}Response")
+        assert content["text/event-stream"]["schema"]["$ref"].endswith(f"{answer}Chunk")
+    for choice in ("ScoredChatChoice", "ScoredCompletionChoice", "ScoredChatStreamChoice"):
+        assert "uncertainty" in schemas[choice]["properties"]
+    assert {"entropy", "variance", "rank", "margin"} <= schemas["ScoredToken"]["properties"].keys()
+    assert {"mean_entropy", "max_entropy", "mean_variance", "risk"} <= schemas["Uncertainty"]["properties"].keys()
