@@ -10,7 +10,7 @@ BIN = .venv/bin
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
 	@echo 'make test    ruff, mypy, pytest'
-	@echo 'make demo    train the demo checkpoint from nothing, about 30 CPU minutes'
+	@echo 'make demo    train the demo checkpoint from nothing and grow it, about 40 CPU minutes'
 	@echo 'make lock    write requirements/*.txt anew from pyproject.toml'
 	@echo 'make setup   only build the environment .venv'
 	@echo 'make clean   remove .venv and caches'
@@ -32,7 +32,8 @@ test: setup
 	@$(BIN)/python -m pytest $(ARGS) || { echo 'make test: stopped at pytest'; exit 1; }
 
 demo: setup
-	@exec $(BIN)/python -m demo.train $(ARGS)
+	@$(BIN)/python -m demo.train --out demo/runs/base $(ARGS)
+	@$(BIN)/python -m demo.grow demo/runs/base demo/checkpoint
 
 lock: setup
 	@$(BIN)/python scripts/lock.py

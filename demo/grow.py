@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from demo.evaluate import draw_question, separation
 from demo.growing import GrowthRecipe, GrowthRun
 from demo.report import table
-from demo.scoring import Question, encode, score_questions
+from demo.scoring import Logits, Question, encode, score_questions
 from demo.tokenizer import load_tokenizer
 from demo.train import machine
 from demo.training import Progress, progress_line
@@ -44,7 +45,7 @@ class StageResult:
     entropy_median: float
 
 
-def measure_stage(model: Callable[[torch.Tensor], torch.Tensor], run: GrowthRun, stage: str) -> list[StageResult]:
+def measure_stage(model: Logits, run: GrowthRun, stage: str) -> list[StageResult]:
     results = []
     for name, world in (("A", run.old), ("B", run.new)):
         questions = [draw_question(fact, held) for fact in world.facts_of("known") for held in (False, True)]
@@ -55,11 +56,13 @@ def measure_stage(model: Callable[[torch.Tensor], torch.Tensor], run: GrowthRun,
     return results
 
 
-def shares_of_growth(model: ReferenceTokenformer, run: GrowthRun, facts: Sequence[Fact]) -> list[float]:
+def shares_of_growth(
+    model: ReferenceTokenformer, tokenizer: PreTrainedTokenizerFast, facts: Sequence[Fact]
+) -> list[float]:
     """The new stage's share in the right answer about each fact: w_i^2 ||v_i||^2 over its tokens, normalised."""
     shares = []
     for fact in facts:
-        prompt = encode(run.tokenizer, Question(fact, draw_question(fact).text))
+        prompt = encode(tokenizer, Question(fact, draw_question(fact).text))
         contributions = provenance(model, torch.tensor([prompt.ids]))[0, prompt.start - 1 : -1].sum(dim=0)
         shares.append(float(contributions[-1] / contributions.sum()))
     return shares
@@ -83,7 +86,7 @@ def card_section(run: GrowthRun, model: ReferenceTokenformer) -> str:
     sample_a, sample_b = (
         world.facts_of("known")[:: len(world.facts_of("known")) // 200] for world in (run.old, run.new)
     )
-    share_a, share_b = (shares_of_growth(model, run, facts) for facts in (sample_a, sample_b))
+    share_a, share_b = (shares_of_growth(model, run.tokenizer, facts) for facts in (sample_a, sample_b))
     unknown = [
         score_questions(partial(model.forward, stage=i), run.tokenizer, [draw_question(f) for f in facts])
         for i, facts in ((-1, run.new.facts_of("known")), (-1, run.new.facts_of("unknown")))

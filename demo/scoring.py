@@ -6,7 +6,7 @@ is its next token, so one forward pass over question and expected answer decides
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,11 @@ from transformers import PreTrainedTokenizerFast
 
 from demo.tokenizer import END, END_OF_TEXT, special_id
 from demo.world import Fact
-from model_impl.reference import ReferenceTokenformer
 
 BATCH = 128
+
+Logits = Callable[[torch.Tensor], torch.Tensor]
+"""A model, or one stage of it: token ids [B, T] -> logits [B, T, V]."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,7 @@ class Prompt:
     value_length: int
 
 
-def score_questions(
-    model: ReferenceTokenformer, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question]
-) -> list[Score]:
+def score_questions(model: Logits, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question]) -> list[Score]:
     """One score per question, in their order."""
     prompts = [encode(tokenizer, question) for question in questions]
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
@@ -79,7 +79,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, question: Question) -> Prompt:
 
 
 @torch.no_grad()
-def score_batch(model: ReferenceTokenformer, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]) -> list[Score]:
+def score_batch(model: Logits, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]) -> list[Score]:
     padding = special_id(END_OF_TEXT)  # behind the text, where causal attention never looks
     longest = max(len(prompt.ids) for prompt in prompts)
     ids = torch.tensor([prompt.ids + [padding] * (longest - len(prompt.ids)) for prompt in prompts])
