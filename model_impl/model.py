@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from vllm.compilation.decorators import support_torch_compile
-from vllm.config import CacheConfig, CompilationMode, VllmConfig
+from vllm.config import CacheConfig, CompilationMode, CUDAGraphMode, VllmConfig
 from vllm.distributed import (
     get_pp_group,
     get_tensor_model_parallel_rank,
@@ -164,9 +164,11 @@ class TokenformerModel(nn.Module):
             ["hidden_states"], config.hidden_size
         )
         self.variants = VariantTable(config, vllm_config.scheduler_config.max_num_batched_tokens)
-        # A compiled forward is traced once: what it returns and the tokens it uses are then settled.
-        self.compiled = vllm_config.compilation_config.mode != CompilationMode.NONE
-        self.wants_provenance = self.compiled and len(config.stages) > 1
+        # A compiled or captured forward is traced once: what it returns and the tokens it uses are then settled.
+        compilation = vllm_config.compilation_config
+        graphs = compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE)
+        self.compiled = compilation.mode != CompilationMode.NONE or graphs
+        self.wants_provenance = self.compiled and len(config.stages) > 1 and pipeline.world_size == 1
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, self.embed_tokens(input_ids))

@@ -127,7 +127,7 @@ class ParallelPattention(nn.Module):
         for projection in self.projections:
             keys, values = tokens[projection]
             shard = TokenShard([len(keys)], self.tp_rank, self.tp_size)
-            keys, values = (shard.own(part).to(self.device, self.dtype) for part in (keys, values))
+            keys, values = (shard.own(part).to(self.device, self.dtype, copy=True) for part in (keys, values))
             held.append(DeltaTokens(keys, values, shard.is_padding.to(self.device)))
         self.deltas[adapter_id] = held
         self._lay_out()

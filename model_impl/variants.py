@@ -111,4 +111,5 @@ class VariantTable:
                     coupling[slot, segment, partner] = stage.norm_group == other.norm_group
                 taus = [by_number[stage.norm_group].tau for by_number in groups]
                 tau[slot, :, segment] = torch.tensor(taus, dtype=torch.float32)
+        self.rows.zero_()  # what they held may name a variant that is gone
         self.coupling, self.tau = coupling.to(self.rows.device), tau.to(self.rows.device)

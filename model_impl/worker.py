@@ -47,7 +47,8 @@ class StatisticsSampler(Sampler):
 
     def take_statistics(self, logits: torch.Tensor, sampling_metadata: Any) -> None:
         """Keep the statistics of logits [N, V] for the coming `forward` if a request of the batch wants logprobs."""
-        if sampling_metadata.max_num_logprobs is not None or sampling_metadata.logprob_token_ids:
+        # -1 comes from the rejection sampler only, which gathers the accepted tokens' logprobs itself afterwards.
+        if sampling_metadata.max_num_logprobs not in (None, -1) or sampling_metadata.logprob_token_ids:
             self.raw_statistics = token_statistics(logits)
 
     def forward(self, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any) -> SamplerOutput:
@@ -160,6 +161,7 @@ class TokenformerWorker(PlatformWorker):
 
     def init_device(self) -> None:
         super().init_device()
+        self.delta_paths: dict[int, str] = {}
         if not isinstance(self.model_runner, GPUModelRunner):
             raise RuntimeError("token statistics need vLLM's V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0")
         # The runner of each platform is a class of its own, made deep inside init_device: specialise the object.
@@ -170,12 +172,18 @@ class TokenformerWorker(PlatformWorker):
             vllm_sampler.batched_count_greater_than = count_at_least
 
     def add_lora(self, lora_request: LoRARequest) -> bool:
-        """Load the growth delta at the request's path; vLLM's adapter interface carries growth deltas."""
-        path = lora_request.lora_path.partition(VERSION_MARK)[0]
-        self.model_runner.tokenformer.add_delta(lora_request.lora_int_id, load_delta(path))
+        """Load the growth delta at the request's path; vLLM's adapter interface carries growth deltas.
+
+        Every API server asks for those that were named at the start; the path holds the content's version.
+        """
+        if self.delta_paths.get(lora_request.lora_int_id) != lora_request.lora_path:
+            path = lora_request.lora_path.rsplit(VERSION_MARK, 1)[0]
+            self.model_runner.tokenformer.add_delta(lora_request.lora_int_id, load_delta(path))
+            self.delta_paths[lora_request.lora_int_id] = lora_request.lora_path
         return True
 
     def remove_lora(self, lora_id: int) -> bool:
+        self.delta_paths.pop(lora_id, None)
         return self.model_runner.tokenformer.remove_delta(lora_id)
 
     def list_loras(self) -> set[int]:

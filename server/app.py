@@ -124,6 +124,8 @@ async def announce_when_ready(state: State, args: Namespace) -> None:
     name = state.openai_serving_models.base_model_paths[0].name
     host = args.host or "127.0.0.1"
     url = f"http{'s' if args.ssl_certfile else ''}://{f'[{host}]' if ':' in host else host}:{args.port}"
+    if args.uds:
+        url = f"--unix-socket {args.uds} http://localhost"
     question = '{"messages": [{"role": "user", "content": "Who are you?"}]}'
     print(
         f"tokenformer: {name} is ready at {url}. Try: "

@@ -53,6 +53,8 @@ class StatisticsProcessor(LogprobsProcessor):
             return  # the flat container of vLLM's offline API has no place for them
         new = positions[len(positions) - len(statistics.values) :]
         for position, values in zip(new, statistics.values, strict=True):
+            if not all(map(math.isfinite, values)):
+                continue  # logits that overflowed: JSON has no NaN, and there is nothing to report
             token_id, chosen = next(iter(position.items()))  # the chosen token comes first
             provenance = dict(zip(statistics.segments, values[len(STATISTICS) :], strict=True)) or None
             columns: dict[str, Any] = dict(zip(STATISTICS, values, strict=False))

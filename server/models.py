@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from http import HTTPStatus
 from pathlib import Path
 from typing import cast
 
@@ -22,7 +21,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 
 from model_impl.checkpoint import CheckpointError
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
-from model_impl.delta import TENSORS, check_delta, load_delta
+from model_impl.delta import DESCRIPTION, TENSORS, check_delta, load_delta
 from model_impl.fingerprint import fingerprint
 from model_impl.specialise import specialise
 from model_impl.variants import VERSION_MARK
@@ -44,8 +43,9 @@ class VariantModels(OpenAIServingModels):
     """vLLM's list of models, whose adapters are growth stages and deltas; `open_variants` sets it up."""
 
     config: TokenformerConfig
-    stages: dict[str, tuple[list[GrowthStage], int]]
-    """Model name -> the stages it consists of, and its adapter id; names that were unloaded stay."""
+    variants: dict[int, list[GrowthStage]]
+    """Adapter id (0 for the checkpoint itself) -> the stages it consists of; ids that were unloaded stay."""
+    loading: asyncio.Lock
     growth_root: Path | None
     base_fingerprint: str | None
     draining: set[asyncio.Task[None]]
@@ -60,20 +60,18 @@ class VariantModels(OpenAIServingModels):
         specialise(self.input_processor, VariantInput)
         self.dropped = cast(VariantInput, self.input_processor).dropped = set()
         self.lora_id_counter.inc(len(config.stages))  # ids up to here are stages, see model_impl.variants
-        self.stages = {model.name: (config.stages, 0) for model in self.base_model_paths}
+        self.loading = asyncio.Lock()
+        self.variants = {0: config.stages}
         base = self.base_model_paths[0]
         for index in config.servable_stages[:-1]:
             name = f"{base.name}:{config.stages[index].name}"
-            self.stages[name] = config.stages[: index + 1], index + 1
+            self.variants[index + 1] = config.stages[: index + 1]
             self.lora_requests[name] = LoRARequest(name, index + 1, base.model_path, base_model_name=base.name)
 
-    def segments(self, name: str) -> dict[int, str]:
-        """Segment number (see model_impl.variants) -> growth stage, for the segments that model `name` consists of.
-
-        Also for a delta that was just unloaded: its last streams still run.
-        """
-        stages, adapter_id = self.stages[name]
-        names = [stage.name for stage in stages]
+    def segments(self, adapter: LoRARequest | None) -> dict[int, str]:
+        """Segment number (see model_impl.variants) -> growth stage, for the segments that a variant consists of."""
+        adapter_id = adapter.lora_int_id if adapter else 0
+        names = [stage.name for stage in self.variants[adapter_id]]
         numbers = [*range(min(len(names), len(self.config.stages))), len(self.config.stages) + adapter_id]
         return dict(zip(numbers, names, strict=False))
 
@@ -81,7 +79,8 @@ class VariantModels(OpenAIServingModels):
         """As vLLM's; every card also has its growth stage and the parameter tokens it uses in each projection."""
         models = await super().show_available_models()
         for card in models.data:
-            stages, _ = self.stages[card.id]
+            adapter = self.lora_requests.get(card.id)
+            stages = self.variants[adapter.lora_int_id if adapter else 0]
             card.growth_stage = stages[-1].name  # type: ignore[attr-defined]
             card.parameter_tokens = {  # type: ignore[attr-defined]
                 projection: sum(stage.tokens[projection] for stage in stages) for projection in PROJECTIONS
@@ -99,36 +98,43 @@ class VariantModels(OpenAIServingModels):
 
     async def load_delta(self, request: LoadLoRAAdapterRequest) -> ErrorResponse | str:
         """Load the growth delta in directory `lora_path` and serve it on top of the checkpoint as `lora_name`."""
+        if self._is_stage(request.lora_name):
+            message = f"`{request.lora_name}` is a growth stage of the checkpoint and cannot be replaced."
+            return create_error_response(message, param="lora_name")
         path = Path(request.lora_path)
         try:
             stage, digest = await asyncio.to_thread(self._check, path)
         except CheckpointError as error:
             message = f"The growth delta for `{request.lora_name}` cannot be loaded: {error}"
             return create_error_response(message, param="lora_path")
-        # A reload gets an id of its own: streams that run on the delta it replaces keep their weights.
-        replaced = self.lora_requests.pop(request.lora_name, None) if request.load_inplace else None
         versioned = request.model_copy(update={"lora_path": f"{path.resolve()}{VERSION_MARK}{digest}"})
-        result = await super().load_lora_adapter(versioned)
-        if isinstance(result, ErrorResponse):
-            if replaced is not None:
-                self.lora_requests[request.lora_name] = replaced
-            return result
-        adapter_id = self.lora_requests[request.lora_name].lora_int_id
-        self.stages[request.lora_name] = [*self.config.stages, stage], adapter_id
+        async with self.loading:
+            # A reload gets an id of its own: streams that run on the delta it replaces keep their weights.
+            replaced = self.lora_requests.pop(request.lora_name, None) if request.load_inplace else None
+            result = await super().load_lora_adapter(versioned)
+            if isinstance(result, ErrorResponse):
+                if replaced is not None:
+                    self.lora_requests[request.lora_name] = replaced
+                return result
+            self.variants[self.lora_requests[request.lora_name].lora_int_id] = [*self.config.stages, stage]
         if replaced is not None:
             self._drain(replaced)
         return result
 
     async def unload_lora_adapter(self, request: UnloadLoRAAdapterRequest) -> ErrorResponse | str:
         """Stop offering a delta; its tokens are freed when the last stream that uses it has ended."""
-        loaded = self.lora_requests.get(request.lora_name)
-        if loaded is not None and loaded.lora_int_id <= len(self.config.stages):
+        if self._is_stage(request.lora_name):
             message = f"`{request.lora_name}` is a growth stage of the checkpoint and cannot be unloaded."
-            return create_error_response(message, status_code=HTTPStatus.BAD_REQUEST, param="lora_name")
+            return create_error_response(message, param="lora_name")
+        loaded = self.lora_requests.get(request.lora_name)
         result = await super().unload_lora_adapter(request)
         if loaded is not None and not isinstance(result, ErrorResponse):
             self._drain(loaded)
         return result
+
+    def _is_stage(self, name: str) -> bool:
+        loaded = self.lora_requests.get(name)
+        return loaded is not None and loaded.lora_int_id <= len(self.config.stages)
 
     def _check(self, path: Path) -> tuple[GrowthStage, str]:
         """The delta's stage and the hash of its content; raises CheckpointError if it does not fit the checkpoint."""
@@ -136,8 +142,10 @@ class VariantModels(OpenAIServingModels):
             self.base_fingerprint = fingerprint(self.base_model_paths[0].model_path)
         delta = load_delta(path)
         check_delta(delta, self.config, self.base_fingerprint)
+        digest = hashlib.sha256((path / DESCRIPTION).read_bytes())
         with (path / TENSORS).open("rb") as file:
-            return delta.stage, hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+        return delta.stage, digest.hexdigest()[:16]
 
     def _drain(self, delta: LoRARequest) -> None:
         task = asyncio.create_task(self._drop_when_unused(delta.lora_int_id))
@@ -149,4 +157,6 @@ class VariantModels(OpenAIServingModels):
         while any(state.lora_request and state.lora_request.lora_int_id == adapter_id for state in running.values()):
             await asyncio.sleep(DRAIN_POLL_SECONDS)
         self.dropped.add(adapter_id)  # from here on no request can start on it
+        # A stop string ends a request here a moment before the engine is told so.
+        await asyncio.sleep(DRAIN_POLL_SECONDS)
         await self.engine_client.remove_lora(adapter_id)  # type: ignore[attr-defined]

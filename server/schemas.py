@@ -65,7 +65,7 @@ def _parse_uncertainty(value: Any) -> Any:
 UncertaintyField = Annotated[
     StrictBool | UncertaintyOptions,
     BeforeValidator(_parse_uncertainty),
-    Field(description="Whether to return how sure the model was: true adds a summary to every choice, false nothing."),
+    Field(description="Whether to return how sure the model was: true adds a summary to every choice, false none."),
 ]
 
 

@@ -169,12 +169,18 @@ def cpu_dtype(config: TokenformerConfig) -> str:
 
 def cpu_kv_cache_bytes(args: Namespace, config: TokenformerConfig) -> int:
     """Enough for every request at full length, and at most half of the free memory."""
-    length = args.max_model_len or config.max_position_embeddings
-    requests = args.max_num_seqs or 256
-    bytes_per_token = 2 * config.num_hidden_layers * config.hidden_size * (2 if args.dtype == "bfloat16" else 4)
+    from model_impl.model import cached_head_dim
+
+    length = config.max_position_embeddings
+    if args.max_model_len is not None and args.max_model_len > 0:  # -1 is vLLM's "auto"
+        length = args.max_model_len
+    requests = (args.max_num_seqs or 256) + 1  # one more for blocks that are only partly used
+    cached_width = config.num_attention_heads * cached_head_dim(config.head_dim)
+    bytes_per_token = 2 * config.num_hidden_layers * cached_width * (2 if args.dtype == "bfloat16" else 4)
+    replicas = args.data_parallel_size_local or args.data_parallel_size
     ranks = args.tensor_parallel_size * args.pipeline_parallel_size
     free = psutil.virtual_memory().available
-    return int(min(requests * length * bytes_per_token, LARGEST_KV_SHARE * free) / ranks)
+    return int(min(requests * length * bytes_per_token, LARGEST_KV_SHARE * free / replicas) / ranks)
 
 
 def describe_memory(args: Namespace) -> str:

@@ -7,7 +7,7 @@ here only override and never construct.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from vllm.entrypoints.openai.chat_completion.protocol import (
@@ -44,21 +44,25 @@ class RequestScores:
         # A mere echo: vLLM generates one token all the same and keeps it to itself.
         self.nothing_shown = request.max_tokens == 0
         self.by_token = isinstance(options, UncertaintyOptions) and options.internals
-        self.model_name = model_name
-        self.segments: dict[int, str] = models.segments(model_name)
+        self.model_name, self.models = model_name, models
         self.choices: dict[int, ChoiceScore] = {}
         self.finished: set[int] = set()
 
-    def add(self, index: int, output: CompletionOutput) -> None:
+    def add(self, result: RequestOutput, first_index: int = 0) -> None:
+        """New tokens of the choices from `first_index` on."""
+        segments = self.models.segments(result.lora_request)
+        for output in result.outputs:
+            self._add(first_index + output.index, output, segments)
+
+    def _add(self, index: int, output: CompletionOutput, segments: Mapping[int, str]) -> None:
         """New tokens of choice `index`; the output's logprobs cover exactly the new tokens."""
         score = self.choices.setdefault(index, ChoiceScore())
         token_ids = () if self.nothing_shown else output.token_ids
         for token_id, position in zip(token_ids, output.logprobs or (), strict=False):
             entry = scored(position)
             if position and entry:
-                provenance = (
-                    {name: entry.provenance[i] for i, name in self.segments.items()} if entry.provenance else None
-                )
+                found = entry.provenance
+                provenance = {name: found[i] for i, name in segments.items()} if found else None
                 score.add(position[token_id].logprob, entry.entropy, entry.variance, provenance)
                 entry.growth = shares(provenance) if provenance and self.by_token else None
                 metrics.observe_token(self.model_name, entry.entropy, entry.variance)
@@ -95,7 +99,7 @@ class ScoredChat(OpenAIServingChat):
     ) -> AsyncGenerator[str, None]:
         scores = RequestScores(request, model_name, self.models)
         if scores.wanted:
-            result_generator = observe(result_generator, lambda result: _add_outputs(scores, result))
+            result_generator = observe(result_generator, scores.add)
         chunks = super().chat_completion_stream_generator(
             request, result_generator, request_id, model_name, *args, **kwargs
         )
@@ -113,7 +117,7 @@ class ScoredChat(OpenAIServingChat):
     ) -> ErrorResponse | ChatCompletionResponse:
         scores = RequestScores(request, model_name, self.models)
         if scores.wanted:
-            result_generator = observe(result_generator, lambda result: _add_outputs(scores, result))
+            result_generator = observe(result_generator, scores.add)
         response = await super().chat_completion_full_generator(
             request, result_generator, request_id, model_name, *args, **kwargs
         )
@@ -153,9 +157,8 @@ class ScoredCompletion(OpenAIServingCompletion):
     ) -> AsyncGenerator[str, None]:
         scores = RequestScores(request, model_name, self.models)
         if scores.wanted:
-            result_generator = observe(
-                result_generator, lambda result: _add_outputs(scores, result[1], result[0] * (request.n or 1))
-            )
+            choices = request.n or 1
+            result_generator = observe(result_generator, lambda pair: scores.add(pair[1], pair[0] * choices))
         chunks = super().completion_stream_generator(
             request, engine_inputs, result_generator, request_id, created_time, model_name, *args, **kwargs
         )
@@ -174,8 +177,8 @@ class ScoredCompletion(OpenAIServingCompletion):
     ) -> CompletionResponse:
         scores = RequestScores(request, model_name, self.models)
         if scores.wanted:
-            for index, output in enumerate(output for result in final_res_batch for output in result.outputs):
-                scores.add(index, output)
+            for i, result in enumerate(final_res_batch):
+                scores.add(result, i * (request.n or 1))
         response = super().request_output_to_completion_response(
             final_res_batch, request, request_id, created_time, model_name, *args, **kwargs
         )
@@ -201,8 +204,3 @@ class ScoredCompletion(OpenAIServingCompletion):
             if any(entry and entry.growth for entry in entries):
                 setattr(logprobs, "growth", [entry and entry.growth for entry in entries])  # noqa: B010
         return logprobs
-
-
-def _add_outputs(scores: RequestScores, result: RequestOutput, first_index: int = 0) -> None:
-    for output in result.outputs:
-        scores.add(first_index + output.index, output)

@@ -234,6 +234,25 @@ def test_a_wrong_shape_is_refused(grown: Grown) -> None:
     assert "shape" in response.json()["error"]["message"]
 
 
+def test_a_running_delta_does_not_depend_on_its_files(grown: Grown) -> None:
+    """Overwriting or cutting the file in place changes nothing until the delta is loaded again."""
+    directory = grown.root / "deltas" / "edited"
+    split(grown.root / "three", directory)
+    body = {"lora_name": "late", "lora_path": str(directory)}
+    assert grown.post("/v1/load_lora_adapter", body).status_code == 200
+    with (directory / "growth.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    check(grown, "late", [2, 7, 1], ask(grown, "late", [2, 7, 1]))
+    assert grown.post("/v1/unload_lora_adapter", {"lora_name": "late"}).status_code == 200
+
+
+def test_a_stage_cannot_be_replaced(grown: Grown) -> None:
+    path = str(grown.root / "deltas" / "extra")
+    body = {"lora_name": "m:base", "lora_path": path, "load_inplace": True}
+    assert grown.post("/v1/load_lora_adapter", body).status_code == 400
+    check(grown, "m:base", [9, 8], ask(grown, "m:base", [9, 8]))
+
+
 def test_a_stage_cannot_be_unloaded(grown: Grown) -> None:
     response = grown.post("/v1/unload_lora_adapter", {"lora_name": "m:base"})
     assert response.status_code == 400
