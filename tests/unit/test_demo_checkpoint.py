@@ -39,7 +39,7 @@ def test_the_directory_is_complete_small_and_consistent() -> None:
     config, tokenizer = load_config(CHECKPOINT), AutoTokenizer.from_pretrained(CHECKPOINT)
     check_tensors(config, tensor_shapes(CHECKPOINT))
     assert config.vocab_size == len(tokenizer) and config.padded_vocab_size % 128 == 0
-    assert [stage.name for stage in config.stages] == ["base"] and config.max_position_embeddings == CONTEXT
+    assert [stage.name for stage in config.stages] == ["base", "world-b"] and config.max_position_embeddings == CONTEXT
     generation = GenerationConfig.from_pretrained(CHECKPOINT)
     assert generation.eos_token_id == [special_id("<|end|>"), special_id("<|endoftext|>")]
     assert config.eos_token_id == tokenizer.eos_token_id == special_id("<|end|>")

@@ -61,7 +61,7 @@ def test_provenance_tells_the_worlds_apart(loaded: Loaded) -> None:
         shares_of_growth(model, tokenizer, Random(1).sample(world.facts_of("known"), 40))
         for world in (WORLD_A, WORLD_B)
     )
-    assert auroc(share_a, share_b) > 0.75
+    assert auroc(share_a, share_b) > 0.65
 
 
 @pytest.fixture(scope="module")
