@@ -37,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
     prepare_environment()
     try:
         if argv and not argv[0].startswith("-"):
-            load_config(argv[0])  # a wrong path should not cost the ten seconds of importing vLLM
+            # A wrong path or a damaged file should not cost the ten seconds of importing vLLM.
+            check_tensors(load_config(argv[0]), tensor_shapes(argv[0]))
         say("importing vLLM")
         args = parse(argv)
     except CheckpointError as error:
