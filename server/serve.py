@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from pydantic import ValidationError
 
 from model_impl.checkpoint import (
     CheckpointError,
@@ -203,6 +204,8 @@ def run(args: Namespace) -> int:
         say(f"error: cannot listen on {args.host}:{args.port}: {error.strerror or error}")
         return 1
     except (RuntimeError, ValueError) as error:
-        say(f"error: {str(error).splitlines()[0]} (after {time.monotonic() - began:.0f} s; details above)")
+        # vLLM's settings are checked by pydantic, whose first line only counts the errors.
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        say(f"error: {reason.splitlines()[0]} (after {time.monotonic() - began:.0f} s; details above)")
         return 1
     return 0
