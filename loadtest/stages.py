@@ -1,8 +1,11 @@
 """What serving several growth stages from one copy costs, against serving the last stage alone.
 
     python -m loadtest.stages [--rounds 7] [--out loadtest/results/stages.json]
+    python -m loadtest.stages --checkpoint demo/checkpoint --out loadtest/results/demo-stages.json
 
-Both sides run in one engine process on the same batch shape, alternating; the ratio of the medians is the result.
+All sides run in one process on the same batch shape, alternating; the ratio of the medians is the result. Without
+--checkpoint, a random model is grown twice by a quarter, and beside it stands an engine that can serve only the last
+stage of the very same tensors.
 """
 
 from __future__ import annotations
@@ -35,14 +38,19 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--out", type=Path, default=Path("loadtest/results/stages.json"))
+    parser.add_argument("--checkpoint", type=Path, help="measure the stages of this checkpoint instead")
     arguments = parser.parse_args()
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0"}
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     with tempfile.TemporaryDirectory() as directory:
         several, alone = Path(directory) / "several", Path(directory) / "alone"
-        write_grown(several, arguments.width, arguments.layers, retrained=False)
-        write_grown(alone, arguments.width, arguments.layers, retrained=True)
-        report = measure(several, alone, arguments.rounds)
+        if arguments.checkpoint:
+            engines, grown_by = {"several": start(arguments.checkpoint)}, {}
+        else:
+            write_grown(several, arguments.width, arguments.layers, retrained=False)
+            write_grown(alone, arguments.width, arguments.layers, retrained=True)
+            engines, grown_by = start_both({"alone": alone, "several": several})
+        report = measure(engines, arguments.rounds) | {"process_grew_by_mib": grown_by}
     report |= {"command": "python -m " + " ".join(["loadtest.stages", *sys.argv[1:]]), "machine": machine.describe()}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
@@ -74,38 +82,48 @@ def write_grown(path: Path, width: int, layers: int, *, retrained: bool) -> None
     write_checkpoint(path, config, tensors, {})
 
 
-def measure(several: Path, alone: Path, rounds: int) -> dict[str, Any]:
+def start_both(checkpoints: dict[str, Path]) -> tuple[dict[str, Any], dict[str, float]]:
+    """The engines, and by how many MiB the process grew for each once it had run a batch."""
+    stop(start(next(iter(checkpoints.values()))))  # the first engine also brings in libraries
     engines, grown_by = {}, {}
-    for name, checkpoint in {"warm-up": alone, "alone": alone, "several": several}.items():
+    for name, checkpoint in checkpoints.items():
         before = psutil.Process().memory_info().rss
-        engine = start(checkpoint)
-        if name == "warm-up":  # the first engine also brings in libraries
-            stop(engine)
-            continue
-        engines[name] = engine
-        run(engine, [""])
-        grown_by[name] = psutil.Process().memory_info().rss - before
-    sides: dict[str, tuple[str, Sequence[str]]] = {
-        "last stage alone": ("alone", [""]),
-        "last stage, others resident": ("several", [""]),
-        "three stages mixed": ("several", ["", "base", "grown-1"]),
-    }
+        engines[name] = start(checkpoint)
+        run(engines[name], [0])
+        grown_by[name] = round((psutil.Process().memory_info().rss - before) / 2**20, 1)
+    return engines, grown_by
+
+
+def measure(engines: dict[str, Any], rounds: int) -> dict[str, Any]:
+    """Output tokens per second of each side; the first is what the others are compared with."""
+    names = stage_names(engines["several"])
+    last = len(names) - 1
+    sides: dict[str, tuple[str, Sequence[int]]] = {}
+    if "alone" in engines:
+        sides[f"{names[last]}, served alone"] = ("alone", [0])
+    sides[names[last]] = ("several", [0])
+    sides |= {name: ("several", [i + 1]) for i, name in enumerate(names[:last])}
+    sides["all stages mixed"] = ("several", [0, *range(1, last + 1)])
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for round_number in range(rounds + 1):
-        for name, (engine, stages) in sides.items():
-            rate = run(engines[engine], stages)
+        for name, (engine, adapters) in sides.items():
+            rate = run(engines[engine], adapters)
             if round_number:  # the first round warms up
                 rates[name].append(rate)
     medians = {name: statistics.median(values) for name, values in rates.items()}
+    first = next(iter(medians))
     return {
         "batch": BATCH,
         "prompt_tokens": PROMPT_TOKENS,
         "new_tokens": NEW_TOKENS,
         "output_tokens_per_second": {name: round(rate, 1) for name, rate in medians.items()},
-        "of_last_stage_alone": {name: round(rate / medians["last stage alone"], 3) for name, rate in medians.items()},
-        "process_grew_by_mib": {name: round(size / 2**20, 1) for name, size in grown_by.items()},
+        f"of {first}": {name: round(rate / medians[first], 3) for name, rate in medians.items()},
         "all_rounds": {name: [round(rate, 1) for rate in values] for name, values in rates.items()},
     }
+
+
+def stage_names(llm: Any) -> list[str]:
+    return [stage.name for stage in llm.llm_engine.model_config.hf_config.stages]
 
 
 def start(checkpoint: Path) -> Any:
@@ -140,18 +158,18 @@ def stop(llm: Any) -> None:
     cleanup_dist_env_and_memory()
 
 
-def run(llm: Any, stages: Sequence[str]) -> float:
-    """Output tokens per second of one batch whose requests take turns among the stages."""
+def run(llm: Any, adapters: Sequence[int]) -> float:
+    """Output tokens per second of one batch whose requests take turns among the variants (0 is the last stage)."""
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
 
-    numbers = {"base": 1, "grown-1": 2}
-    names = [stages[i % len(stages)] for i in range(BATCH)]
-    adapters = [LoRARequest(name, numbers[name], name) if name else None for name in names]
-    prompts = [{"prompt_token_ids": [(7 * i + j) % 8192 for j in range(PROMPT_TOKENS)]} for i in range(BATCH)]
+    turns = [adapters[i % len(adapters)] for i in range(BATCH)]
+    requests = [LoRARequest(f"stage {number}", number, "-") if number else None for number in turns]
+    words = llm.llm_engine.model_config.hf_config.vocab_size
+    prompts = [{"prompt_token_ids": [(7 * i + j) % words for j in range(PROMPT_TOKENS)]} for i in range(BATCH)]
     params = SamplingParams(temperature=0, max_tokens=NEW_TOKENS, logprobs=0, ignore_eos=True, detokenize=False)
     began = time.perf_counter()
-    llm.generate(prompts, params, lora_request=adapters, use_tqdm=False)
+    llm.generate(prompts, params, lora_request=requests, use_tqdm=False)
     return BATCH * NEW_TOKENS / (time.perf_counter() - began)
 
 
