@@ -102,6 +102,10 @@ def parse(argv: Sequence[str]) -> Namespace:
     args.subparser, args.model = "serve", checkpoint
     validate_parsed_serve_args(args)
     check_growth(args, Path(checkpoint), config)
+    if not ((Path(checkpoint) / TOKENIZER).is_file() or args.tokenizer or args.skip_tokenizer_init):
+        raise CheckpointError(f"{checkpoint}: has no {TOKENIZER} (see `tokenformer convert --tokenizer`)")
+    if current_platform.is_cpu():
+        bind_ranks(args.tensor_parallel_size * args.pipeline_parallel_size)
     sized_by_user = args.kv_cache_memory_bytes or args.gpu_memory_utilization != parser.get_default(
         "gpu_memory_utilization"
     )
@@ -127,6 +131,15 @@ def check_growth(args: Namespace, checkpoint: Path, config: TokenformerConfig) -
             check_delta(load_delta(path), config, base)
         except CheckpointError as error:
             raise CheckpointError(f"--growth {name}: {error}") from error
+
+
+def bind_ranks(ranks: int) -> None:
+    """Divide the cores among several ranks on CPU; by itself vLLM wants a NUMA node for each."""
+    if ranks > 1:
+        cores = sorted(os.sched_getaffinity(0))
+        shares = [cores[len(cores) * rank // ranks : len(cores) * (rank + 1) // ranks] for rank in range(ranks)]
+        binding = "|".join(",".join(map(str, share)) for share in shares) if len(cores) >= ranks else "nobind"
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", binding)
 
 
 def check_checkpoint(checkpoint: Path) -> TokenformerConfig:
