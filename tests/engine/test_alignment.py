@@ -3,6 +3,7 @@
 What the engine reports is compared, position by position, with the reference's full recomputation of the same ids.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -223,8 +224,12 @@ def test_the_first_logprobs_compile_nothing(checkpoint: Path, reference: Referen
     assert not counters["frames"], "torch.compile ran"
 
 
-def test_accepted_drafts(checkpoint: Path, reference: ReferenceTokenformer) -> None:
-    """Speculative decoding makes several tokens in one step."""
+def test_accepted_drafts(checkpoint: Path, reference: ReferenceTokenformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speculative decoding makes several tokens in one step.
+
+    In a process of its own: it imports numba, and vLLM cannot start an engine where numba has been imported.
+    """
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     speculation = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
     ids = prompt(8, 80) * 5
     with engine(checkpoint, speculative_config=speculation, disable_log_stats=False) as llm:
@@ -236,5 +241,6 @@ def test_accepted_drafts(checkpoint: Path, reference: ReferenceTokenformer) -> N
         answer = output.outputs[0]
         found = statistics_rows(answer.logprobs)
         assert_same_statistics(found, recomputed(reference, ids, answer.token_ids))
+    assert "numba" not in sys.modules
     found = statistics_rows(outputs[2].prompt_logprobs[1:])
     assert_same_statistics(found, recomputed(reference, ids[:1], ids[1:]))
