@@ -89,7 +89,8 @@ class VariantModels(OpenAIServingModels):
         return self.calibrations.get(adapter.lora_int_id if adapter else 0)
 
     async def show_available_models(self) -> ModelList:
-        """As vLLM's; every card also has its growth stage and the parameter tokens it uses in each projection."""
+        """As vLLM's; every card also has its growth stage, the parameter tokens it uses in each projection, and what
+        clients need to know of its calibration: its name, and the threshold that came with it."""
         models = await super().show_available_models()
         for card in models.data:
             adapter = self.lora_requests.get(card.id)
@@ -98,6 +99,8 @@ class VariantModels(OpenAIServingModels):
             card.parameter_tokens = {  # type: ignore[attr-defined]
                 projection: sum(stage.tokens[projection] for stage in stages) for projection in PROJECTIONS
             }
+            made = self.calibration(adapter)
+            card.calibration = made and {"name": made.name, "abstain": made.abstain}  # type: ignore[attr-defined]
         return models
 
     async def load_lora_adapter(

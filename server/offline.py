@@ -80,6 +80,7 @@ def opened_engine(checkpoint: Path, config: TokenformerConfig) -> Iterator[LLM]:
     """A `vllm.LLM` with our worker and the settings that `serve` would choose, which lets requests name a stage."""
     from vllm import LLM
     from vllm.distributed import cleanup_dist_env_and_memory
+    from vllm.engine.arg_utils import EngineArgs
     from vllm.platforms import current_platform
 
     from server import engine
@@ -91,8 +92,8 @@ def opened_engine(checkpoint: Path, config: TokenformerConfig) -> Iterator[LLM]:
     names = ("worker_cls", "dtype", "enforce_eager", "block_size")
     options: dict[str, Any] = {name: settings[name] for name in names if name in settings}
     if cpu:
-        sizes = Namespace(max_model_len=None, max_num_seqs=None, tensor_parallel_size=1, pipeline_parallel_size=1)
-        options["kv_cache_memory_bytes"] = cpu_kv_cache_bytes(Namespace(**vars(sizes), dtype=settings["dtype"]), config)
+        flags = Namespace(**vars(EngineArgs(str(checkpoint), **options)))
+        options["kv_cache_memory_bytes"] = cpu_kv_cache_bytes(flags, config)
     llm = LLM(str(checkpoint), **options)
     specialise(llm.llm_engine.input_processor, VariantInput)
     cast(VariantInput, llm.llm_engine.input_processor).dropped = set()

@@ -22,6 +22,12 @@ from server.labels import Label
 from server.report import report
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the intervals are is tested with the figures."""
+    monkeypatch.setattr("server.figures.RESAMPLES", 50)
+
+
 def answers(size: int, seed: int = 0) -> Answers:
     """Wrong more often where the maximum entropy is high; the features have very different scales."""
     generator = np.random.default_rng(seed)
