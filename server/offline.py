@@ -32,8 +32,9 @@ def score_labels(
     Given answers are scored without generating. In a chat they count as ended, as a model's own answers are, by the
     end-of-text token. Raises CalibrationError for a label that is too long.
     """
-    prepare_environment()
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # vLLM warns on stdout, where the command reports
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    prepare_environment()
     from vllm.lora.request import LoRARequest
 
     # As in server.models: the last stage needs no adapter, stage k is adapter k + 1.
