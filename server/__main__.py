@@ -20,11 +20,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     from model_impl.checkpoint import CheckpointError
     from model_impl.config import ConfigError
+    from server.calibration import CalibrationError
 
     exit_on_sigterm()
     try:
-        {"convert": _convert, "grow": _grow, "split": _split, "inspect": _inspect}[arguments.command](arguments)
-    except (CheckpointError, ConfigError, OSError) as error:
+        commands = {"convert": _convert, "grow": _grow, "split": _split, "inspect": _inspect, "calibrate": _calibrate}
+        commands[arguments.command](arguments)
+    except (CalibrationError, CheckpointError, ConfigError, OSError) as error:
         print(f"tokenformer: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -88,6 +90,40 @@ def _parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="show what a checkpoint is", description="Show sizes and identity.")
     inspect.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
     inspect.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="learn from labelled answers how likely an answer is wrong",
+        description="Fit the risk that `serve` reports for CHECKPOINT on half of the labelled answers, and report how "
+        "well it does on the other half.",
+    )
+    calibrate.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
+    calibrate.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="F",
+        help='JSON lines with "prompt" or "messages", and either an "answer" that is "correct": true or false, or '
+        '"answer": "generate" and the "expected" text, or a list of them',
+    )
+    calibrate.add_argument(
+        "--method",
+        default="logistic",
+        metavar="logistic|isotonic",
+        help="logistic: from all statistics of an answer (default); isotonic: from its highest token entropy, by any "
+        "increasing function",
+    )
+    calibrate.add_argument("--stage", metavar="NAME", help="growth stage to calibrate (default: the last one)")
+    calibrate.add_argument(
+        "--abstain",
+        type=float,
+        metavar="RATE",
+        help="also find the risk above which answers must be flagged so that at most this share of all answers, for "
+        "instance 0.1, is expected to be wrong and not flagged",
+    )
+    calibrate.add_argument(
+        "--out", type=Path, metavar="DIR", help="directory to write to (default: CHECKPOINT, where serve finds it)"
+    )
     return parser
 
 
@@ -129,6 +165,20 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
     report = inspect_checkpoint(arguments.checkpoint)
     print(json.dumps(report, indent=2) if arguments.json else format_report(report))
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
+    from server.calibrate import calibrate
+
+    calibration, file = calibrate(
+        arguments.checkpoint, arguments.data, arguments.method, arguments.stage, arguments.abstain, arguments.out
+    )
+    auroc, ece = (calibration.figures[name]["value"] for name in ("auroc", "ece"))
+    print(f"{file}: {calibration.name}, on held-out answers AUROC {auroc:.3f}, ECE {ece:.3f}")
+    if calibration.abstain:
+        above, rate = calibration.abstain["above"], calibration.abstain["error_rate"]
+        print(f"flag answers with a risk above {above:.4f} for at most {rate:.0%} wrong and not flagged")
+    print(f"report: {file.with_suffix('.md')}")
 
 
 def exit_on_sigterm() -> None:

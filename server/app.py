@@ -106,8 +106,8 @@ class TokenformerEndpoints:
         config = cast(TokenformerConfig, state.vllm_config.model_config.hf_config)
         models: VariantModels = state.openai_serving_models
         specialise(models, VariantModels)
-        # Stock `vllm serve` with this plugin has not our flags: it serves the stages and no deltas.
-        models.open_variants(config, getattr(args, "growth_root", None))
+        # Stock `vllm serve` with this plugin has not our flags: it serves the stages, no deltas, no risk.
+        models.open_variants(config, getattr(args, "growth_root", None), getattr(args, "calibrations", {}))
         for name, path in getattr(args, "growth", ()):
             loaded = await models.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
             if isinstance(loaded, ErrorResponse):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +26,7 @@ from model_impl.delta import DESCRIPTION, TENSORS, check_delta, load_delta
 from model_impl.fingerprint import fingerprint
 from model_impl.specialise import specialise
 from model_impl.variants import VERSION_MARK
+from server.calibration import Calibration
 
 DRAIN_POLL_SECONDS = 0.05
 
@@ -46,15 +48,20 @@ class VariantModels(OpenAIServingModels):
     variants: dict[int, list[GrowthStage]]
     """Adapter id (0 for the checkpoint itself) -> the stages it consists of; ids that were unloaded stay."""
     loading: asyncio.Lock
+    calibrations: dict[int, Calibration]
+    """Adapter id -> the calibration of that variant, where it has one; deltas have none."""
     growth_root: Path | None
     base_fingerprint: str | None
     draining: set[asyncio.Task[None]]
     dropped: set[int]
 
-    def open_variants(self, config: TokenformerConfig, growth_root: Path | None) -> None:
+    def open_variants(
+        self, config: TokenformerConfig, growth_root: Path | None, calibrations: Mapping[str, Calibration]
+    ) -> None:
         """Offer every servable stage; the last is the checkpoint's own name, the others are NAME:STAGE.
 
         `growth_root` is the only directory from which clients may load deltas; None leaves it to `--growth`.
+        `calibrations` are by growth stage.
         """
         self.config, self.growth_root, self.base_fingerprint, self.draining = config, growth_root, None, set()
         specialise(self.input_processor, VariantInput)
@@ -67,6 +74,8 @@ class VariantModels(OpenAIServingModels):
             name = f"{base.name}:{config.stages[index].name}"
             self.variants[index + 1] = config.stages[: index + 1]
             self.lora_requests[name] = LoRARequest(name, index + 1, base.model_path, base_model_name=base.name)
+        last = {adapter_id: stages[-1].name for adapter_id, stages in self.variants.items()}
+        self.calibrations = {i: calibrations[name] for i, name in last.items() if name in calibrations}
 
     def segments(self, adapter: LoRARequest | None) -> dict[int, str]:
         """Segment number (see model_impl.variants) -> growth stage, for the segments that a variant consists of."""
@@ -75,8 +84,13 @@ class VariantModels(OpenAIServingModels):
         numbers = [*range(min(len(names), len(self.config.stages))), len(self.config.stages) + adapter_id]
         return dict(zip(numbers, names, strict=False))
 
+    def calibration(self, adapter: LoRARequest | None) -> Calibration | None:
+        """What was fitted for exactly this variant."""
+        return self.calibrations.get(adapter.lora_int_id if adapter else 0)
+
     async def show_available_models(self) -> ModelList:
-        """As vLLM's; every card also has its growth stage and the parameter tokens it uses in each projection."""
+        """As vLLM's; every card also has its growth stage, the parameter tokens it uses in each projection, and what
+        clients need to know of its calibration: its name, and the threshold that came with it."""
         models = await super().show_available_models()
         for card in models.data:
             adapter = self.lora_requests.get(card.id)
@@ -85,6 +99,8 @@ class VariantModels(OpenAIServingModels):
             card.parameter_tokens = {  # type: ignore[attr-defined]
                 projection: sum(stage.tokens[projection] for stage in stages) for projection in PROJECTIONS
             }
+            made = self.calibration(adapter)
+            card.calibration = made and {"name": made.name, "abstain": made.abstain}  # type: ignore[attr-defined]
         return models
 
     async def load_lora_adapter(

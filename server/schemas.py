@@ -43,6 +43,12 @@ class UncertaintyOptions(BaseModel):
     internals: StrictBool = Field(
         default=False, description="As `tokens`, and the share of each growth stage in every token."
     )
+    abstain_above: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Mark choices whose risk is higher by `uncertainty.abstain`; their text is returned all the same.",
+    )
 
 
 def _parse_uncertainty(value: Any) -> Any:
@@ -57,9 +63,17 @@ def _parse_uncertainty(value: Any) -> Any:
         if name not in UncertaintyOptions.model_fields:
             known = ", ".join(UncertaintyOptions.model_fields)
             raise VLLMValidationError(f"`uncertainty` has no option {name!r}; known: {known}", parameter="uncertainty")
-        if not isinstance(option, bool):
+        if name == "abstain_above":
+            if not _is_probability(option):
+                message = "`uncertainty.abstain_above` must be a number from 0 to 1"
+                raise VLLMValidationError(message, parameter="uncertainty")
+        elif not isinstance(option, bool):
             raise VLLMValidationError(f"`uncertainty.{name}` must be true or false", parameter="uncertainty")
     return value
+
+
+def _is_probability(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 UncertaintyField = Annotated[
@@ -112,15 +126,26 @@ class ScoredCompletionRequest(CompletionRequest):
 class Uncertainty(BaseModel):
     """How sure the model was of one choice: aggregates over its tokens; null where it has none."""
 
-    risk: float | None = Field(default=None, description="Probability that the answer is wrong; null without a score.")
+    risk: float | None = Field(
+        default=None, description="Probability that the answer is wrong; null without a calibration."
+    )
     calibrated: bool = Field(default=False, description="Whether risk comes from a calibration of this checkpoint.")
     calibration: str | None = Field(default=None, description="Name of the calibration in use.")
+    abstain: bool | None = Field(
+        default=None, description="Whether risk is above the request's `abstain_above`; null without either."
+    )
     unit: Literal["nat"] = "nat"
     mean_entropy: float | None = Field(description="Mean token entropy, nats.")
     max_entropy: float | None = Field(description="Highest token entropy, nats.")
     first_token_entropy: float | None = Field(description="Entropy of the first token, nats.")
+    worst_window_entropy: float | None = Field(
+        description="Highest mean entropy of 8 tokens in a row (of all tokens, if they are fewer), nats."
+    )
     mean_variance: float | None = Field(description="Mean token variance Var_p(-ln p), nats^2.")
     min_logprob: float | None = Field(description="Lowest log-probability among the chosen tokens.")
+    standardised_surprisal: float | None = Field(
+        description="sum(-ln p - entropy) / sqrt(sum variance): the answer's surprise in standard deviations."
+    )
     tokens: int = Field(description="Number of tokens summarised.")
     growth: dict[str, float] | None = Field(
         default=None, description="Share of each growth stage in the answer; null for a checkpoint that never grew."

@@ -28,6 +28,7 @@ from model_impl.delta import check_delta, load_delta
 from model_impl.fingerprint import fingerprint
 from model_impl.plugin import WORKER_CLASS
 from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
+from server.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
 
 LARGEST_KV_SHARE = 0.5
 """Of the free memory on CPU: the rest is for weights, activations and everything else on the machine."""
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
             check_tensors(load_config(argv[0]), tensor_shapes(argv[0]))
         say("importing vLLM")
         args = parse(argv)
-    except CheckpointError as error:
+    except (CalibrationError, CheckpointError) as error:
         say(f"error: {error}")
         return 1
     say(f"starting the engine for {args.model}: {args.dtype}, {describe_memory(args)}")
@@ -93,6 +94,15 @@ def parse(argv: Sequence[str]) -> Namespace:
         help="Let clients load and unload deltas below DIR at run time, by vLLM's /v1/load_lora_adapter and "
         "/v1/unload_lora_adapter. Off by default: whoever may call them changes what the server answers.",
     )
+    calibration = parser.add_argument_group("Calibration", "What turns token statistics into the risk of an answer.")
+    calibration.add_argument(
+        "--calibration",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="Use this calibration, made by `tokenformer calibrate`, instead of the calibration*.json beside the "
+        "weights; may be given several times, for different growth stages.",
+    )
     checkpoint = parser.parse_args(list(argv)).model_tag
     if checkpoint is None:
         parser.error("name a checkpoint directory")
@@ -102,6 +112,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     args.subparser, args.model = "serve", checkpoint
     validate_parsed_serve_args(args)
     check_growth(args, Path(checkpoint), config)
+    args.calibrations = calibrations_of(Path(checkpoint), config, args.calibration)
     if not ((Path(checkpoint) / TOKENIZER).is_file() or args.tokenizer or args.skip_tokenizer_init):
         raise CheckpointError(f"{checkpoint}: has no {TOKENIZER} (see `tokenformer convert --tokenizer`)")
     if current_platform.is_cpu():
@@ -140,6 +151,34 @@ def bind_ranks(ranks: int) -> None:
         shares = [cores[len(cores) * rank // ranks : len(cores) * (rank + 1) // ranks] for rank in range(ranks)]
         binding = "|".join(",".join(map(str, share)) for share in shares) if len(cores) >= ranks else "nobind"
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", binding)
+
+
+def calibrations_of(
+    checkpoint: Path, config: TokenformerConfig, files: Sequence[Path] | None
+) -> dict[str, Calibration]:
+    """The calibrations by growth stage: those in `files`, or else those beside the weights.
+
+    One that belongs to another checkpoint, and one beside the weights that cannot be read, is left out with a warning;
+    a named file that cannot be read raises CalibrationError.
+    """
+    found: dict[str, Calibration] = {}
+    for file in find_calibrations(checkpoint) if files is None else files:
+        try:
+            calibration = load_calibration(file)
+        except CalibrationError as error:
+            if files is not None:
+                raise
+            say(f"warning: {error}; it is not used")
+            continue
+        index = next((i for i in config.servable_stages if config.stages[i].name == calibration.stage), None)
+        if index is None or fingerprint(checkpoint, index) != calibration.checkpoint:
+            say(f"warning: {file} was made for another checkpoint or stage; it is not used")
+        elif calibration.stage in found:
+            say(f"warning: {file} is a second calibration of stage {calibration.stage}; it is not used")
+        else:
+            found[calibration.stage] = calibration
+            say(f"stage {calibration.stage} is calibrated by {file}")
+    return found
 
 
 def check_checkpoint(checkpoint: Path) -> TokenformerConfig:

@@ -23,12 +23,14 @@ from vllm.outputs import CompletionOutput, RequestOutput
 
 from model_impl.uncertainty import STATISTICS
 from server import metrics
+from server.calibration import Calibration
 from server.engine import scored
 from server.schemas import (
     ScoredChatChoice,
     ScoredChatCompletionResponse,
     ScoredCompletionChoice,
     ScoredCompletionResponse,
+    Uncertainty,
     UncertaintyOptions,
     recast,
 )
@@ -43,14 +45,16 @@ class RequestScores:
         self.wanted = options is not False
         # A mere echo: vLLM generates one token all the same and keeps it to itself.
         self.nothing_shown = request.max_tokens == 0
-        self.by_token = isinstance(options, UncertaintyOptions) and options.internals
+        self.options = options if isinstance(options, UncertaintyOptions) else UncertaintyOptions()
         self.model_name, self.models = model_name, models
+        self.calibration: Calibration | None = None
         self.choices: dict[int, ChoiceScore] = {}
         self.finished: set[int] = set()
 
     def add(self, result: RequestOutput, first_index: int = 0) -> None:
         """New tokens of the choices from `first_index` on."""
         segments = self.models.segments(result.lora_request)
+        self.calibration = self.models.calibration(result.lora_request)
         for output in result.outputs:
             self._add(first_index + output.index, output, segments)
 
@@ -63,11 +67,20 @@ class RequestScores:
             if position and entry:
                 found = entry.provenance
                 provenance = {name: found[i] for i, name in segments.items()} if found else None
-                score.add(position[token_id].logprob, entry.entropy, entry.variance, provenance)
-                entry.growth = shares(provenance) if provenance and self.by_token else None
+                score.add(position[token_id].logprob, entry.entropy, entry.variance, entry.margin, provenance)
+                entry.growth = shares(provenance) if provenance and self.options.internals else None
                 metrics.observe_token(self.model_name, entry.entropy, entry.variance)
         if output.finish_reason is not None:
             self.finished.add(index)
+
+    def summary(self, index: int) -> Uncertainty:
+        """What the answer says of choice `index`, once it is complete; it is counted in the metrics."""
+        abstain_above = self.options.abstain_above
+        summary = self.choices[index].summary(self.calibration, abstain_above)
+        if self.calibration is not None and summary.risk is not None:
+            own = (self.calibration.abstain or {}).get("above")
+            metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)
+        return summary
 
     def complete(self, chunk: str) -> str:
         """A server-sent event with the summary of the choices that it finishes; other events pass unchanged."""
@@ -77,7 +90,7 @@ class RequestScores:
         for choice in event.get("choices", ()):
             if choice.get("finish_reason") is not None and choice["index"] in self.finished:
                 self.finished.discard(choice["index"])
-                choice["uncertainty"] = self.choices[choice["index"]].summary().model_dump()
+                choice["uncertainty"] = self.summary(choice["index"]).model_dump()
         return f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
@@ -124,8 +137,7 @@ class ScoredChat(OpenAIServingChat):
         if not scores.wanted or isinstance(response, ErrorResponse):
             return response
         choices = [
-            recast(ScoredChatChoice, choice, uncertainty=scores.choices[choice.index].summary())
-            for choice in response.choices
+            recast(ScoredChatChoice, choice, uncertainty=scores.summary(choice.index)) for choice in response.choices
         ]
         return recast(ScoredChatCompletionResponse, response, choices=choices)
 
@@ -185,7 +197,7 @@ class ScoredCompletion(OpenAIServingCompletion):
         if not scores.wanted:
             return response
         choices = [
-            recast(ScoredCompletionChoice, choice, uncertainty=scores.choices[choice.index].summary())
+            recast(ScoredCompletionChoice, choice, uncertainty=scores.summary(choice.index))
             for choice in response.choices
         ]
         return recast(ScoredCompletionResponse, response, choices=choices)

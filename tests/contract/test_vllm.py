@@ -2,7 +2,7 @@
 
 An upgrade of vLLM that moves or changes one of them fails here, with the symbol's name, and not as a wrong number
 somewhere else. The files that rely on them: model_impl/{worker,model,parallel_pattention,row_operation}.py and
-server/{engine,serving,app,models,serve}.py.
+server/{engine,serving,app,models,offline,serve}.py.
 """
 
 import dataclasses
@@ -113,6 +113,10 @@ SIGNATURES = {
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels.load_lora_adapter": ("self", "request"),
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels.unload_lora_adapter": ("self", "request"),
     "vllm.v1.engine.input_processor:InputProcessor._validate_lora": ("self", "lora_request"),
+    # server/offline.py
+    "vllm:LLM.generate": ("self", "prompts", "sampling_params", "use_tqdm", "lora_request"),
+    "vllm:LLM.get_tokenizer": ("self",),
+    "vllm.distributed:cleanup_dist_env_and_memory": (),
     # server/serve.py
     "vllm.entrypoints.launchers.cli_args:make_arg_parser": ("parser",),
     "vllm.entrypoints.launchers.cli_args:validate_parsed_serve_args": ("args",),
@@ -195,6 +199,16 @@ def test_the_output_processor_looks_its_logprobs_processor_up_by_name() -> None:
     assert "LogprobsProcessor.from_new_request" in inspect.getsource(processor)
     logprobs = find("vllm.v1.engine.logprobs:LogprobsProcessor")
     assert isinstance(inspect.getattr_static(logprobs, "from_new_request"), classmethod)
+
+
+def test_what_the_offline_engine_has() -> None:
+    """Attributes of instances that `server.offline` reaches for."""
+    source = inspect.getsource(find("vllm.v1.engine.llm_engine:LLMEngine.__init__"))
+    assert "self.input_processor = " in source
+    assert "self.engine_core = " in source
+    assert callable(find("vllm.v1.engine.core_client:EngineCoreClient.shutdown"))
+    flags = {field.name for field in dataclasses.fields(find("vllm.engine.arg_utils:EngineArgs"))}
+    assert {"max_model_len", "max_num_seqs", "dtype", "data_parallel_size_local", "tensor_parallel_size"} <= flags
 
 
 def test_the_state_that_the_endpoint_plugin_finds() -> None:

@@ -1,17 +1,22 @@
-"""A choice's summary."""
+"""A choice's summary, and what calibrations read of it."""
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.scoring import LOWEST_LOGPROB, ChoiceScore
+from server.calibration import FEATURES, Calibration
+from server.scoring import LOWEST_LOGPROB, WINDOW, ChoiceScore
 
-TOKENS = [(-0.1, 0.4, 0.7), (-2.3, 2.9, 1.1), (-0.5, 0.0, 0.0)]
+Tokens = list[tuple[float, float, float, float]]
+"""Logprob, entropy, variance and margin of each."""
+
+TOKENS: Tokens = [(-0.1, 0.4, 0.7, 0.8), (-2.3, 2.9, 1.1, 0.1), (-0.5, 0.0, 0.0, 1.0)]
 
 
-def score_of(tokens: list[tuple[float, float, float]]) -> ChoiceScore:
+def score_of(tokens: Tokens) -> ChoiceScore:
     score = ChoiceScore()
     for token in tokens:
         score.add(*token)
@@ -24,14 +29,16 @@ def test_the_summary_aggregates_its_tokens() -> None:
     assert summary.mean_entropy == pytest.approx((0.4 + 2.9) / 3)
     assert summary.max_entropy == 2.9
     assert summary.first_token_entropy == 0.4
+    assert summary.worst_window_entropy == pytest.approx((0.4 + 2.9) / 3)
     assert summary.mean_variance == pytest.approx((0.7 + 1.1) / 3)
     assert summary.min_logprob == -2.3
+    assert summary.standardised_surprisal == pytest.approx((0.1 - 0.4 + 2.3 - 2.9 + 0.5) / math.sqrt(1.8))
     assert summary.unit == "nat"
     assert (summary.risk, summary.calibrated, summary.calibration) == (None, False, None)
 
 
 def test_nothing_generated_gives_null_and_no_sentinel() -> None:
-    values = ChoiceScore().summary().model_dump()
+    values = ChoiceScore().summary(CALIBRATION, abstain_above=0.5).model_dump()
     assert values.pop("tokens") == 0
     assert values.pop("unit") == "nat"
     assert values.pop("calibrated") is False
@@ -39,22 +46,86 @@ def test_nothing_generated_gives_null_and_no_sentinel() -> None:
 
 
 def test_a_probability_of_zero_is_clamped_as_json_has_no_infinity() -> None:
-    summary = score_of([(-math.inf, 0.5, 0.5), (-1.0, 0.5, 0.5)]).summary()
+    summary = score_of([(-math.inf, 0.5, 0.5, 0.5), (-1.0, 0.5, 0.5, 0.5)]).summary(CALIBRATION)
     assert summary.min_logprob == LOWEST_LOGPROB
     assert "Infinity" not in summary.model_dump_json()
+    assert summary.risk is not None
 
 
 statistic = st.floats(0, 20)
+answers = st.lists(st.tuples(st.floats(-30, 0), statistic, statistic, st.floats(0, 1)), min_size=1, max_size=40)
 
 
-@given(st.lists(st.tuples(st.floats(-30, 0), statistic, statistic), min_size=1))
-def test_every_prefix_has_the_summary_it_would_have_alone(tokens: list[tuple[float, float, float]]) -> None:
+@given(answers)
+def test_every_prefix_has_the_summary_it_would_have_alone(tokens: Tokens) -> None:
     running = ChoiceScore()
     for length, token in enumerate(tokens, start=1):
         running.add(*token)
-        summary, prefix = running.summary(), tokens[:length]
-        assert summary == score_of(prefix).summary()
-        assert summary.max_entropy == max(entropy for _, entropy, _ in prefix)
-        assert summary.min_logprob == min(logprob for logprob, _, _ in prefix)
-        assert summary.mean_entropy == pytest.approx(sum(entropy for _, entropy, _ in prefix) / length)
+        summary, prefix = running.summary(CALIBRATION), tokens[:length]
+        assert summary == score_of(prefix).summary(CALIBRATION)
+        assert summary.max_entropy == max(entropy for _, entropy, _, _ in prefix)
+        assert summary.min_logprob == min(logprob for logprob, _, _, _ in prefix)
+        assert summary.mean_entropy == pytest.approx(sum(entropy for _, entropy, _, _ in prefix) / length)
         assert summary.first_token_entropy == tokens[0][1]
+
+
+@given(answers)
+def test_features_equal_numpys(tokens: Tokens) -> None:
+    logprob, entropy, variance, margin = np.array(tokens).T
+    window = np.lib.stride_tricks.sliding_window_view(entropy, min(WINDOW, len(entropy)))
+    expected = {
+        "mean_entropy": entropy.mean(),
+        "max_entropy": entropy.max(),
+        "first_token_entropy": entropy[0],
+        "worst_window_entropy": window.mean(axis=1).max(),
+        "min_logprob": logprob.min(),
+        "mean_variance": variance.mean(),
+        "mean_margin": margin.mean(),
+        "min_margin": margin.min(),
+        "standardised_surprisal": (-logprob - entropy).sum() / np.sqrt(max(variance.sum(), 1e-6)),
+        "tokens": len(tokens),
+    }
+    found = score_of(tokens).features()
+    assert found is not None
+    assert tuple(found) == FEATURES
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_the_worst_window_is_the_worst_of_full_ones() -> None:
+    """One uncertain token at the start counts for an eighth as soon as there are eight tokens."""
+    first = [(-1.0, 8.0, 1.0, 0.1)]
+    sure = [(-0.1, 0.0, 1.0, 0.9)] * 20
+    assert score_of(first).worst_window_entropy == 8.0
+    assert score_of(first + sure).worst_window_entropy == 1.0
+    assert score_of(sure + first * 2 + sure).worst_window_entropy == 2.0
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("column", [1, 2, 3])
+def test_statistics_of_a_broken_model_have_no_risk(place: int, column: int) -> None:
+    tokens = [list(token) for token in TOKENS]
+    tokens[place][column] = math.nan
+    score = score_of([(a, b, c, d) for a, b, c, d in tokens])
+    assert score.features() is None
+    summary = score.summary(CALIBRATION, abstain_above=0.5)
+    assert (summary.risk, summary.calibrated, summary.abstain) == (None, False, None)
+
+
+CALIBRATION = Calibration("logistic", "f" * 64, "base", ["max_entropy", "min_logprob"], [1.0, -2.0], -6.0)
+
+
+def test_a_calibration_gives_risk_and_name() -> None:
+    summary = score_of(TOKENS).summary(CALIBRATION)
+    assert summary.risk == pytest.approx(1 / (1 + math.exp(-(2.9 + 4.6 - 6))))
+    assert summary.calibrated
+    assert summary.calibration == CALIBRATION.name
+    assert summary.abstain is None
+
+
+def test_abstaining_is_a_risk_above_the_limit() -> None:
+    score = score_of(TOKENS)
+    risk = score.summary(CALIBRATION).risk
+    assert risk is not None
+    assert score.summary(CALIBRATION, abstain_above=risk).abstain is False
+    assert score.summary(CALIBRATION, abstain_above=math.nextafter(risk, 0)).abstain is True
+    assert score.summary(None, abstain_above=0.0).abstain is None

@@ -1,0 +1,158 @@
+"""The saved calibration: from a choice's features to the probability that the answer is wrong. Pure, and plain JSON.
+
+A file belongs to one growth stage of one checkpoint, which it names by fingerprint; `server.calibrate` writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+FEATURES = (
+    "mean_entropy",
+    "max_entropy",
+    "first_token_entropy",
+    "worst_window_entropy",
+    "min_logprob",
+    "mean_variance",
+    "mean_margin",
+    "min_margin",
+    "standardised_surprisal",
+    "tokens",
+)
+"""What a calibration may read of an answer; see `server.scoring.ChoiceScore.features`."""
+
+Method = Literal["logistic", "isotonic"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+FORMAT = "tokenformer-calibration-1"
+
+
+class CalibrationError(ValueError):
+    """A calibration that cannot be made or used; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`logistic`: risk = 1 / (1 + exp(-(intercept + coefficients . features))).
+
+    `isotonic`: the one feature's risk, linear between the knots (`knots` increasing, `risks` one per knot) and constant
+    outside of them.
+    """
+
+    method: Method
+    checkpoint: str
+    """Fingerprint of the checkpoint as it ends with `stage`."""
+    stage: str
+    features: Sequence[str]
+    coefficients: Sequence[float] = ()
+    intercept: float = 0.0
+    knots: Sequence[float] = ()
+    risks: Sequence[float] = ()
+    abstain: Mapping[str, float] | None = None
+    """`error_rate`, and the risk `above` which an answer should not be trusted so that it holds."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What it was fitted on: hash and size."""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """How well it did on the part of the data that it was not fitted on."""
+
+    @cached_property
+    def name(self) -> str:
+        """Says stage and method, and tells any two calibrations apart."""
+        content = json.dumps(self.to_dict(), sort_keys=True).encode()
+        return f"{self.stage}-{self.method}-{hashlib.sha256(content).hexdigest()[:8]}"
+
+    def risk(self, features: Mapping[str, float]) -> float:
+        """Probability, in [0, 1], that an answer with these features is wrong; all of `FEATURES` must be finite."""
+        values = [features[name] for name in self.features]
+        if self.method == "isotonic":
+            return interpolate(values[0], self.knots, self.risks)
+        return sigmoid(self.intercept + math.fsum(map(math.prod, zip(self.coefficients, values, strict=True))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it, without what the other method needs."""
+        unused = ("coefficients", "intercept") if self.method == "isotonic" else ("knots", "risks")
+        return {"format": FORMAT} | {name: value for name, value in asdict(self).items() if name not in unused}
+
+
+def sigmoid(x: float) -> float:
+    """1 / (1 + e^-x) for any finite x."""
+    e = math.exp(-abs(x))
+    return 1 / (1 + e) if x >= 0 else e / (1 + e)
+
+
+def interpolate(x: float, knots: Sequence[float], values: Sequence[float]) -> float:
+    """Linear between increasing `knots`, constant outside."""
+    after = bisect_right(knots, x)
+    if after in (0, len(knots)):
+        return values[0] if after == 0 else values[-1]
+    share = (x - knots[after - 1]) / (knots[after] - knots[after - 1])
+    return values[after - 1] + share * (values[after] - values[after - 1])
+
+
+def load_calibration(path: Path) -> Calibration:
+    """Read a calibration; raises CalibrationError, naming the file, if it is none."""
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise CalibrationError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CalibrationError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise CalibrationError(f"{path}: not a calibration ({FORMAT})")
+    try:
+        calibration = Calibration(**content)
+        _check(calibration)
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"{path}: {error}") from error
+    return calibration
+
+
+def _check(calibration: Calibration) -> None:
+    """Raises ValueError or TypeError with what is wrong about the content."""
+    if calibration.method not in METHODS:
+        raise ValueError(f"method {calibration.method!r} is unknown; known are {', '.join(METHODS)}")
+    for name in ("checkpoint", "stage"):
+        if not isinstance(getattr(calibration, name), str):
+            raise ValueError(f"{name} is no text")
+    for name in ("features", "coefficients", "knots", "risks"):
+        if not isinstance(getattr(calibration, name), list | tuple):
+            raise ValueError(f"{name} is no list")
+    for name in calibration.features:
+        if name not in FEATURES:
+            raise ValueError(f"feature {name!r} is unknown; known are {', '.join(FEATURES)}")
+    parameters = [*calibration.coefficients, calibration.intercept, *calibration.knots, *calibration.risks]
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in parameters):
+        raise ValueError("a parameter is no finite number")
+    if calibration.method == "isotonic":
+        knots, risks = calibration.knots, calibration.risks
+        if len(calibration.features) != 1 or not knots or len(knots) != len(risks):
+            raise ValueError("isotonic needs one feature and one risk per knot")
+        if any(a >= b for a, b in pairwise(knots)):
+            raise ValueError("knots do not increase")
+        if not all(0 <= risk <= 1 for risk in risks):
+            raise ValueError("a risk is outside of 0 to 1")
+    elif len(calibration.features) != len(calibration.coefficients):
+        raise ValueError("logistic needs one coefficient per feature")
+    if calibration.abstain is not None:
+        above = calibration.abstain["above"] if set(calibration.abstain) == {"error_rate", "above"} else None
+        if not (isinstance(above, int | float) and 0 <= above <= 1):
+            raise ValueError("abstain needs error_rate, and above from 0 to 1")
+
+
+def calibration_file(stage: str | None) -> str:
+    """Name of the file beside the weights, for the named stage or the last one (None)."""
+    return f"calibration-{stage}.json" if stage else "calibration.json"
+
+
+def find_calibrations(checkpoint: Path) -> list[Path]:
+    """The calibration files that lie beside the weights."""
+    return sorted(path for path in checkpoint.glob("calibration*.json") if path.is_file())

@@ -1,0 +1,136 @@
+"""A vLLM engine in this process that scores labelled answers, as the server would score them."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from model_impl.config import TokenformerConfig
+from model_impl.specialise import specialise
+from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE
+from server.calibration import CalibrationError
+from server.labels import Label
+from server.scoring import ChoiceScore
+from server.serve import cpu_kv_cache_bytes, defaults, lacks_chat_template, prepare_environment
+
+if TYPE_CHECKING:
+    from vllm import LLM, SamplingParams
+
+MAX_ANSWER_TOKENS = 256
+"""Where a generated answer is cut, should the model not end it."""
+
+
+def score_labels(
+    checkpoint: Path, config: TokenformerConfig, stage: int, labels: Sequence[Label]
+) -> list[tuple[ChoiceScore, bool]]:
+    """For every label the score of its answer, and whether the answer is correct.
+
+    Given answers are scored without generating. In a chat they count as ended, as a model's own answers are, by the
+    end-of-text token. Raises CalibrationError for a label that is too long.
+    """
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # vLLM warns on stdout, where the command reports
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    prepare_environment()
+    from vllm.lora.request import LoRARequest
+
+    # As in server.models: the last stage needs no adapter, stage k is adapter k + 1.
+    last = stage == len(config.stages) - 1
+    adapter = None if last else LoRARequest(config.stages[stage].name, stage + 1, str(checkpoint))
+    template = DEFAULT_CHAT_TEMPLATE.read_text() if lacks_chat_template(checkpoint) else None
+    with opened_engine(checkpoint, config) as llm:
+        tokenizer, limit = llm.get_tokenizer(), llm.llm_engine.model_config.max_model_len
+        prompts = [prompt_ids(tokenizer, template, label) for label in labels]
+        answers = [answer_ids(tokenizer, label) for label in labels]
+        params = []
+        for label, prompt, answer in zip(labels, prompts, answers, strict=True):
+            room = limit - len(prompt) - len(answer)
+            if room < 1:
+                raise CalibrationError(
+                    f"--data: line {label.line} is too long: prompt, answer and one token more must fit into {limit}"
+                )
+            params.append(sampling_params(label, room))
+        inputs: Any = [{"prompt_token_ids": ids + answer} for ids, answer in zip(prompts, answers, strict=True)]
+        outputs = llm.generate(inputs, params, lora_request=adapter)
+    scored = []
+    for label, prompt, answer, output in zip(labels, prompts, answers, outputs, strict=True):
+        own = output.outputs[0]
+        if label.answer is None:
+            scored.append((score_of(own.token_ids, own.logprobs or ()), label.is_correct(own.text)))
+        else:
+            positions = (output.prompt_logprobs or ())[len(prompt) :]
+            scored.append((score_of(answer, positions), label.is_correct(label.answer)))
+    return scored
+
+
+def sampling_params(label: Label, room: int) -> SamplingParams:
+    """Greedy, with statistics: of the given answer, which is part of the prompt, or of at most `room` new tokens."""
+    from vllm import SamplingParams
+
+    if label.answer is None:
+        return SamplingParams(temperature=0, max_tokens=min(room, MAX_ANSWER_TOKENS), logprobs=0)
+    # vLLM generates one token at least; it is not looked at.
+    return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+
+
+@contextmanager
+def opened_engine(checkpoint: Path, config: TokenformerConfig) -> Iterator[LLM]:
+    """A `vllm.LLM` with our worker and the settings that `serve` would choose, which lets requests name a stage."""
+    from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.platforms import current_platform
+
+    from server import engine
+    from server.models import VariantInput
+
+    engine.install()
+    cpu = current_platform.is_cpu()
+    settings = defaults(checkpoint, config, cpu=cpu)
+    names = ("worker_cls", "dtype", "enforce_eager", "block_size")
+    options: dict[str, Any] = {name: settings[name] for name in names if name in settings}
+    if cpu:
+        flags = Namespace(**vars(EngineArgs(str(checkpoint), **options)))
+        options["kv_cache_memory_bytes"] = cpu_kv_cache_bytes(flags, config)
+    llm = LLM(str(checkpoint), **options)
+    specialise(llm.llm_engine.input_processor, VariantInput)
+    cast(VariantInput, llm.llm_engine.input_processor).dropped = set()
+    try:
+        yield llm
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+        cleanup_dist_env_and_memory()
+
+
+def prompt_ids(tokenizer: Any, template: str | None, label: Label) -> list[int]:
+    """As the server tokenises them: a chat by its template, whose text holds all special tokens already."""
+    if isinstance(label.prompt, str):
+        return list(tokenizer(label.prompt)["input_ids"])
+    text = tokenizer.apply_chat_template(
+        label.prompt, chat_template=template, tokenize=False, add_generation_prompt=True
+    )
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def answer_ids(tokenizer: Any, label: Label) -> list[int]:
+    """Empty for an answer to generate."""
+    if label.answer is None:
+        return []
+    ids = list(tokenizer(label.answer, add_special_tokens=False)["input_ids"])
+    ended = not isinstance(label.prompt, str) and tokenizer.eos_token_id is not None
+    return [*ids, tokenizer.eos_token_id] if ended else ids
+
+
+def score_of(token_ids: Iterable[int], positions: Iterable[Any]) -> ChoiceScore:
+    """The score of tokens whose positions' logprobs carry statistics."""
+    from server.engine import scored
+
+    score = ChoiceScore()
+    for token_id, position in zip(token_ids, positions, strict=True):
+        entry = scored(position)
+        if entry is not None:
+            score.add(position[token_id].logprob, entry.entropy, entry.variance, entry.margin)
+    return score

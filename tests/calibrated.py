@@ -1,0 +1,66 @@
+"""Labelled answers of a tiny grown model that talks in numbered words, and its own features of them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model_impl.reference import ReferenceTokenformer
+from server.scoring import ChoiceScore
+from tests.exact import exact_statistics
+from tests.grown import grown_checkpoint
+from tests.growth.test_server import VOCABULARY, word_tokenizer
+
+END = 98  # no other word begins with w98: the tokenizer finds special tokens inside of words, too
+CONTEXT = 128
+
+
+def checkpoint(directory: Path, **options: Any) -> ReferenceTokenformer:
+    """Stages base and grown-1; the word w98 ends an answer."""
+    files = word_tokenizer()
+    settings = json.loads(files["tokenizer_config.json"]) | {"eos_token": f"w{END}"}
+    files["tokenizer_config.json"] = json.dumps(settings).encode()
+    return grown_checkpoint(directory, 2, files=files, eos_token_id=END, **options)
+
+
+def words(ids: Sequence[int]) -> str:
+    return " ".join(f"w{i}" for i in ids)
+
+
+@torch.no_grad()
+def greedy(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], length: int) -> list[int]:
+    """The likeliest answer, of `length` tokens unless END comes before."""
+    ids = list(prompt)
+    while len(ids) < len(prompt) + length and (len(ids) == len(prompt) or ids[-1] != END):
+        ids.append(int(model(torch.tensor([ids]), stage)[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+@torch.no_grad()
+def features(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], answer: Sequence[int]) -> dict[str, float]:
+    """Of the reference model's distributions."""
+    logits = model(torch.tensor([[*prompt, *answer]]), stage)[0, len(prompt) - 1 : -1].double()
+    score = ChoiceScore()
+    for word, row, statistics in zip(answer, logits.log_softmax(-1), exact_statistics(logits), strict=True):
+        score.add(float(row[word]), *statistics.tolist())
+    found = score.features()
+    assert found is not None
+    return found
+
+
+def labels(model: ReferenceTokenformer, stage: int, count: int) -> list[dict[str, Any]]:
+    """Questions whose greedy answer is right and whose random answer is wrong."""
+    draw = random.Random(2)
+    lines = []
+    for _ in range(count // 2):
+        prompt = [draw.randrange(VOCABULARY) for _ in range(draw.randrange(2, 20))]
+        right = greedy(model, stage, prompt, draw.randrange(2, 6))
+        wrong = [draw.randrange(VOCABULARY) for _ in range(draw.randrange(2, 6))]
+        for answer, correct in ((right, True), (wrong, False)):
+            lines.append({"prompt": words(prompt), "answer": words(answer), "correct": correct})
+    return lines

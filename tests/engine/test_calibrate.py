@@ -1,0 +1,54 @@
+"""The engine's features of labelled answers are the reference model's, at every growth stage."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from server.calibration import CalibrationError
+from server.labels import Label
+from server.offline import score_labels
+from tests import calibrated
+from tests.calibrated import CONTEXT, END, features, greedy, words
+from tests.growth.test_server import VOCABULARY
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
+    model = calibrated.checkpoint(tmp_path / "m")
+    draw = random.Random(stage)
+    short = [draw.randrange(VOCABULARY) for _ in range(9)]
+    long = [draw.randrange(VOCABULARY) for _ in range(CONTEXT - 6)]  # leaves room for six tokens
+    own = greedy(model, stage, long, 6)
+    shown = words([i for i in own if i != END])
+    answer = [draw.randrange(VOCABULARY) for _ in range(12)]
+    chat = [{"role": "user", "content": words(short)}]
+    # By the default template, in whose text only w... are words the tokenizer knows: all others are w0.
+    asked = [0, *short, 0]
+    labels = [
+        Label(1, words(short), words(answer), True),
+        Label(2, chat, words(answer), False),
+        Label(3, words(long), None, None, (shown,)),
+        Label(4, words(long), None, None, ("w1",)),
+        Label(5, words(long), words(answer[:5]), None, (words(answer[:5]),)),
+    ]
+    scored = score_labels(tmp_path / "m", model.config, stage, labels)
+    expected = [
+        features(model, stage, short, answer),
+        features(model, stage, asked, [*answer, END]),
+        features(model, stage, long, own),
+        features(model, stage, long, own),
+        features(model, stage, long, answer[:5]),
+    ]
+    assert [correct for _, correct in scored] == [True, False, True, False, True]
+    for (score, _), wanted in zip(scored, expected, strict=True):
+        assert score.features() == pytest.approx(wanted, abs=2e-4, rel=2e-4)
+    assert features(model, 0, short, answer) != features(model, 1, short, answer)
+    if stage == 1:
+        too_long = [labels[0], Label(8, words(long), words(answer[:6]), True)]
+        with pytest.raises(CalibrationError, match=r"--data: line 8 is too long: .* must fit into 128"):
+            score_labels(tmp_path / "m", model.config, stage, too_long)
