@@ -6,27 +6,19 @@ ranks, and the ranks' shares of w V add up to the output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
-from typing import Any, cast
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from vllm.compilation.decorators import support_torch_compile
-from vllm.config import CacheConfig, CompilationMode, CUDAGraphMode, VllmConfig
+from vllm.config import CompilationMode, CUDAGraphMode, VllmConfig
 from vllm.distributed import (
     get_pp_group,
-    get_tensor_model_parallel_rank,
-    get_tensor_model_parallel_world_size,
-    tensor_model_parallel_all_gather,
-    tensor_model_parallel_all_reduce,
 )
-from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.layernorm import LayerNorm
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
-from vllm.model_executor.layers.quantization import QuantizationConfig
-from vllm.model_executor.layers.rotary_embedding import get_rope
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.models.interfaces import SupportsPP
 from vllm.model_executor.models.utils import (
@@ -35,15 +27,15 @@ from vllm.model_executor.models.utils import (
     make_layers,
     maybe_prefix,
 )
-from vllm.platforms import current_platform
 from vllm.sequence import IntermediateTensors
 
+from model_impl.block import TokenformerBlock, sum_over_ranks
 from model_impl.checkpoint import CheckpointError, check_keys_not_zero, expected_tensors
 from model_impl.config import TokenformerConfig
 from model_impl.delta import GrowthDelta
 from model_impl.growth import token_tensor
 from model_impl.parallel_pattention import ParallelPattention
-from model_impl.variants import Selection, VariantTable
+from model_impl.variants import VariantTable
 
 PATTENTION_OF = {
     "query": "attention.qkv",
@@ -53,92 +45,6 @@ PATTENTION_OF = {
     "ffn": "ffn",
 }
 """Projection -> the module of a block that computes it."""
-
-
-class TokenformerAttention(nn.Module):
-    """Causal attention over the paged KV cache; keys are cached after rotary."""
-
-    def __init__(
-        self,
-        config: TokenformerConfig,
-        cache_config: CacheConfig | None,
-        quant_config: QuantizationConfig | None,
-        prefix: str,
-    ) -> None:
-        super().__init__()
-        self.tp_rank, self.tp_size = get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size()
-        if config.num_attention_heads % self.tp_size:
-            raise ValueError(f"{config.num_attention_heads} heads do not divide over {self.tp_size} ranks")
-        self.num_heads = config.num_attention_heads // self.tp_size
-        self.head_dim = config.head_dim
-        self.cached_head_dim = cached_head_dim(config.head_dim)
-        self.qkv = ParallelPattention(config, ("query", "key", "value"), quant_config, f"{prefix}.qkv")
-        self.output = ParallelPattention(config, ("output",), quant_config, f"{prefix}.output")
-        self.rotary = get_rope(
-            config.head_dim,
-            max_position=config.max_position_embeddings,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta, "rope_dim": config.rotary_dim},
-        )
-        self.rotate: Callable[..., Any] = self.rotary.forward_native if cpu_kernel_crashes(config) else self.rotary
-        self.attn = Attention(
-            self.num_heads,
-            self.cached_head_dim,
-            config.head_dim**-0.5,
-            cache_config=cache_config,
-            quant_config=quant_config,
-            prefix=f"{prefix}.attn",
-        )
-
-    def forward(
-        self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, shares: list[torch.Tensor] | None
-    ) -> torch.Tensor:
-        query, key, value = self.own_heads(self.qkv(x, selection, shares))
-        query, key = self.rotate(positions, query, key)
-        padding = self.cached_head_dim - self.head_dim
-        if padding:
-            query, key, value = (self.pad_heads(rows, padding) for rows in (query, key, value))
-        mixed = self.attn(query, key, value)
-        if padding:
-            mixed = mixed.view(-1, self.num_heads, self.cached_head_dim)[..., : self.head_dim].flatten(1).contiguous()
-        # Heads are split over ranks, but every parameter token scores whole rows.
-        if self.tp_size > 1:
-            mixed = tensor_model_parallel_all_gather(mixed)
-        return sum_over_ranks(self.output(mixed, selection, shares)[0])
-
-    def own_heads(self, shares: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Sum the ranks' shares of query, key and value [T, d] in one all-reduce; keep this rank's heads."""
-        if self.tp_size == 1:
-            return shares
-        width = shares[0].shape[-1] // self.tp_size
-        whole = sum_over_ranks(torch.stack(shares))
-        return list(whole[..., self.tp_rank * width : (self.tp_rank + 1) * width].contiguous())
-
-    def pad_heads(self, rows: torch.Tensor, padding: int) -> torch.Tensor:
-        return F.pad(rows.view(-1, self.num_heads, self.head_dim), (0, padding)).flatten(1)
-
-
-class TokenformerBlock(nn.Module):
-    """Pre-norm, sequential: x += attention(LN x), then x += ffn(LN x)."""
-
-    def __init__(
-        self,
-        config: TokenformerConfig,
-        cache_config: CacheConfig | None,
-        quant_config: QuantizationConfig | None,
-        prefix: str,
-    ) -> None:
-        super().__init__()
-        affine, eps = config.affine_block_norms, config.layer_norm_eps
-        self.input_layernorm = LayerNorm(config.hidden_size, eps, elementwise_affine=affine)
-        self.attention = TokenformerAttention(config, cache_config, quant_config, f"{prefix}.attention")
-        self.post_attention_layernorm = LayerNorm(config.hidden_size, eps, elementwise_affine=affine)
-        self.ffn = ParallelPattention(config, ("ffn",), quant_config, f"{prefix}.ffn")
-
-    def forward(
-        self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, shares: list[torch.Tensor] | None
-    ) -> torch.Tensor:
-        x = x + self.attention(positions, self.input_layernorm(x), selection, shares)
-        return x + sum_over_ranks(self.ffn(self.post_attention_layernorm(x), selection, shares)[0])
 
 
 # Named here because vLLM cannot read them from postponed annotations: the token dimension varies.
@@ -330,32 +236,3 @@ def delta_tokens(delta: GrowthDelta) -> dict[tuple[int, str], tuple[torch.Tensor
         parts[int(name.split(".")[1]) - 2, projection, part] = tensor
     keys = [place[:2] for place in parts if place[2] == "key"]
     return {(layer, name): (parts[layer, name, "key"], parts[layer, name, "value"]) for layer, name in keys}
-
-
-def sum_over_ranks(shares: torch.Tensor) -> torch.Tensor:
-    return tensor_model_parallel_all_reduce(shares) if get_tensor_model_parallel_world_size() > 1 else shares
-
-
-def cached_head_dim(head_dim: int) -> int:
-    """The head size used in the KV cache: on CPU the next one the attention kernel has; zeros fill it up.
-
-    Zero dimensions change neither the query-key products nor, once sliced off, the output.
-    """
-    if not current_platform.is_cpu():
-        return head_dim
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
-
-    fitting = [size for size in CPUAttentionBackend.get_supported_head_sizes() if size >= head_dim]
-    if not fitting:
-        raise ValueError(f"the CPU attention kernel has no head size of {head_dim} or more")
-    return min(fitting)
-
-
-def cpu_kernel_crashes(config: TokenformerConfig) -> bool:
-    """Whether vLLM's CPU rotary kernel would write bfloat16 where it must not: the process dies, in the 900M model too.
-
-    It stores eight numbers at once, to addresses that must be multiples of their 16 bytes: heads and the halves that
-    are rotated against each other have to start there. Halves shorter than eight it does one by one.
-    """
-    half = config.rotary_dim // 2
-    return current_platform.is_cpu() and half >= 8 and (half % 8 > 0 or config.head_dim % 8 > 0)

@@ -223,7 +223,7 @@ def cpu_dtype(config: TokenformerConfig) -> str:
 
 def cpu_kv_cache_bytes(args: Namespace, config: TokenformerConfig) -> int:
     """Enough for every request at full length, and at most half of the free memory."""
-    from model_impl.model import cached_head_dim
+    from model_impl.block import cached_head_dim
 
     length = config.max_position_embeddings
     if args.max_model_len is not None and args.max_model_len > 0:  # -1 is vLLM's "auto"
