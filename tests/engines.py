@@ -26,26 +26,33 @@ ENGINE_OPTIONS: dict[str, Any] = {
     "max_logprobs": -1,
 }
 
+OPEN: list[Path] = []
+"""Checkpoints of the engines that are open now."""
+
 
 @contextmanager
 def engine(checkpoint: Path, **options: Any) -> Iterator[Any]:
-    """A `vllm.LLM` with our worker; the next one may be made once this one is closed."""
-    from vllm import LLM
+    """A `vllm.LLM` with our worker. Several may be open at once, as they share this process's one-rank groups."""
+    from vllm import LLM, envs
     from vllm.distributed import cleanup_dist_env_and_memory
 
     from model_impl.plugin import WORKER_CLASS
     from server.engine import install
 
     install()
+    envs.disable_envs_cache()  # an open engine has it on, and would hide what a test has set since
     settings = {"skip_tokenizer_init": not (checkpoint / "tokenizer.json").exists(), "worker_cls": WORKER_CLASS}
     llm = LLM(str(checkpoint), **(ENGINE_OPTIONS | settings | options))
+    OPEN.append(checkpoint)
     try:
         yield llm
     finally:
         llm.llm_engine.engine_core.shutdown()
         del llm
         gc.collect()
-        cleanup_dist_env_and_memory()
+        OPEN.remove(checkpoint)
+        if not OPEN:
+            cleanup_dist_env_and_memory()
 
 
 def generate(llm: Any, prompts: Sequence[Sequence[int]], params: Any) -> list[Any]:

@@ -61,6 +61,10 @@ def variant_config(name: str) -> TokenformerConfig:
     return TokenformerConfig(**(defaults | VARIANTS[name]))
 
 
+VALUE_SCALES = {"l2_norm_gelu": 0.6, "gelu_l2_norm": 0.3, "softmax": 0.2}
+"""The larger the weights that an activation gives, the smaller the values that they are multiplied with."""
+
+
 def random_weights(config: TokenformerConfig, seed: int = 0) -> dict[str, torch.Tensor]:
     """Scaled so that every part of a block moves the logits, but no rounding error grows to the tests' tolerance."""
     generator = torch.Generator().manual_seed(seed)
@@ -74,7 +78,7 @@ def random_weights(config: TokenformerConfig, seed: int = 0) -> dict[str, torch.
         elif name.endswith(("word_embeddings.weight", "norm.bias")):
             random *= 0.3
         elif name.endswith("value_param_tokens"):
-            random *= 0.2 if config.norm_activation_type == "softmax" else 0.6  # whose weights add up to n
+            random *= VALUE_SCALES[config.norm_activation_type]
         weights[name] = random
     return weights
 
