@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -39,18 +40,25 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--out", type=Path, default=Path("loadtest/results/stages.json"))
     parser.add_argument("--checkpoint", type=Path, help="measure the stages of this checkpoint instead")
+    parser.add_argument("--memory", type=Path, help=argparse.SUPPRESS)  # what `memory_of` starts
     arguments = parser.parse_args()
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0"}
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if arguments.memory:
+        print_memory(arguments.memory)
+        return
     with tempfile.TemporaryDirectory() as directory:
         several, alone = Path(directory) / "several", Path(directory) / "alone"
         if arguments.checkpoint:
-            engines, grown_by = {"several": start(arguments.checkpoint)}, {}
+            engines = {"several": start(arguments.checkpoint)}
+            memory = {}
         else:
             write_grown(several, arguments.width, arguments.layers, retrained=False)
             write_grown(alone, arguments.width, arguments.layers, retrained=True)
-            engines, grown_by = start_both({"alone": alone, "several": several})
-        report = measure(engines, arguments.rounds) | {"process_grew_by_mib": grown_by}
+            checkpoints = {"alone": alone, "several": several}
+            memory = {name: memory_of(checkpoint) for name, checkpoint in checkpoints.items()}
+            engines = {name: start(checkpoint) for name, checkpoint in checkpoints.items()}
+        report = measure(engines, arguments.rounds) | {"process_mib": memory}
     report |= {"command": "python -m " + " ".join(["loadtest.stages", *sys.argv[1:]]), "machine": machine.describe()}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
@@ -82,16 +90,16 @@ def write_grown(path: Path, width: int, layers: int, *, retrained: bool) -> None
     write_checkpoint(path, config, tensors, {})
 
 
-def start_both(checkpoints: dict[str, Path]) -> tuple[dict[str, Any], dict[str, float]]:
-    """The engines, and by how many MiB the process grew for each once it had run a batch."""
-    stop(start(next(iter(checkpoints.values()))))  # the first engine also brings in libraries
-    engines, grown_by = {}, {}
-    for name, checkpoint in checkpoints.items():
-        before = psutil.Process().memory_info().rss
-        engines[name] = start(checkpoint)
-        run(engines[name], [0])
-        grown_by[name] = round((psutil.Process().memory_info().rss - before) / 2**20, 1)
-    return engines, grown_by
+def memory_of(checkpoint: Path) -> float:
+    """MiB that a process of its own holds once its engine on `checkpoint` has run a batch."""
+    command = [sys.executable, "-m", "loadtest.stages", "--memory", str(checkpoint)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def print_memory(checkpoint: Path) -> None:
+    run(start(checkpoint), [0])
+    print(round(psutil.Process().memory_info().rss / 2**20, 1))
 
 
 def measure(engines: dict[str, Any], rounds: int) -> dict[str, Any]:
@@ -149,13 +157,6 @@ def start(checkpoint: Path) -> Any:
     specialise(llm.llm_engine.input_processor, VariantInput)
     llm.llm_engine.input_processor.dropped = set()
     return llm
-
-
-def stop(llm: Any) -> None:
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    llm.llm_engine.engine_core.shutdown()
-    cleanup_dist_env_and_memory()
 
 
 def run(llm: Any, adapters: Sequence[int]) -> float:
