@@ -22,8 +22,9 @@ def convert(
     """Convert the weights `source` (a file or a directory) to the checkpoint directory `dest`.
 
     `config` is the official yml or json, `tokenizer` a tokenizer.json or its directory; both are looked for beside the
-    weights. Without a tokenizer the checkpoint takes token ids only. Tensors keep their dtype and are copied one by
-    one from the mapped source. Raises CheckpointError or ConfigError, with one line each; `dest` is then untouched.
+    weights. Without a tokenizer the checkpoint is for offline use by token ids; the HTTP server needs one. Tensors keep
+    their dtype and are copied one by one from the mapped source. Raises CheckpointError or ConfigError, with one line
+    each; `dest` is then untouched.
     """
     check_destination(dest)
     weights = open_weights(source)

@@ -134,7 +134,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     dtype = str(config.dtype).removeprefix("torch.")
     print(f"{arguments.dest}: {config.num_hidden_layers} layers of {config.hidden_size}, {dtype}")
     if not (arguments.dest / "tokenizer.json").exists():
-        print("no tokenizer found: the checkpoint takes token ids only (see --tokenizer)", file=sys.stderr)
+        print("no tokenizer found: serving over HTTP needs one (see --tokenizer)", file=sys.stderr)
 
 
 def _grow(arguments: argparse.Namespace) -> None:
