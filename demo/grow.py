@@ -80,7 +80,12 @@ def card_section(run: GrowthRun, model: ReferenceTokenformer) -> str:
     results = [r for i in servable for r in measure_stage(partial(model.forward, stage=i), run, stages[i])]
     rows = [(r.stage, r.world, f"{r.questions:,}", f"{r.accuracy:.2%}", f"{r.entropy_median:.3f}") for r in results]
     counts = [
-        (name, *(str(run.config.token_count(p, i)) for p in ("query", "ffn")), f"{parameters(run, i):,}")
+        (
+            name,
+            *(str(run.config.token_count(p, i)) for p in ("query", "ffn")),
+            f"{parameters(run, i):,}",
+            f"{parameters(run, i) * 4 / 1e6:.1f} MB",
+        )
         for i, name in enumerate(stages)
     ]
     sample_a, sample_b = (
@@ -100,7 +105,11 @@ group of their own, and learned world B, {run.new.known} other people with names
 {run.progress.tokens / 1e6:.1f} M tokens in {run.progress.seconds / 60:.0f} minutes on {machine()}, by
 `python -m demo.grow`.
 
-{table(("stage", "tokens per attention projection", "in the feed-forward", "parameters"), counts)}
+{table(("stage", "tokens per attention projection", "in the feed-forward", "parameters", "weights"), counts)}
+
+In output tokens per second the stages cost the same when they are served from one copy, because all resident tokens are
+scored for every row: `python -m loadtest.stages --checkpoint demo/checkpoint`, results in
+`loadtest/results/demo-stages.json`.
 
 Exactly right greedy answers about known facts (trained and never trained wordings, half each), and the entropy at the
 first token of the value, in nats:

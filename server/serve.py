@@ -68,7 +68,7 @@ def prepare_environment() -> None:
 
 
 def parse(argv: Sequence[str]) -> Namespace:
-    """vLLM's flags with defaults for this checkpoint; raises CheckpointError if it cannot be served."""
+    """vLLM's flags with defaults for this checkpoint; raises CheckpointError or CalibrationError if they do not fit."""
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.platforms import current_platform
@@ -112,6 +112,8 @@ def parse(argv: Sequence[str]) -> Namespace:
     args.subparser, args.model = "serve", checkpoint
     validate_parsed_serve_args(args)
     check_growth(args, Path(checkpoint), config)
+    if args.growth_root is not None:
+        os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # vLLM then has the two routes
     args.calibrations = calibrations_of(Path(checkpoint), config, args.calibration)
     if not ((Path(checkpoint) / TOKENIZER).is_file() or args.tokenizer or args.skip_tokenizer_init):
         raise CheckpointError(f"{checkpoint}: has no {TOKENIZER} (see `tokenformer convert --tokenizer`)")
@@ -134,8 +136,6 @@ def named_path(text: str) -> tuple[str, Path]:
 
 def check_growth(args: Namespace, checkpoint: Path, config: TokenformerConfig) -> None:
     """Raises CheckpointError for a delta that does not fit, before the engine starts."""
-    if args.growth_root is not None:
-        os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     base = fingerprint(checkpoint) if args.growth else ""
     for name, path in args.growth:
         try:
