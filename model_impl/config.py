@@ -74,6 +74,7 @@ class TokenformerConfig(PreTrainedConfig):
 
     `vocab_size` counts the tokenizer's ids, `padded_vocab_size` the rows of the embedding: ids in between are
     padding and never have probability. `growth_stages` is the ordered list described by `GrowthStage`.
+    `ensemble_rate` is the share of parameter tokens that a member of the ensemble leaves out (`model_impl.ensemble`).
     """
 
     model_type = "tokenformer"
@@ -93,6 +94,7 @@ class TokenformerConfig(PreTrainedConfig):
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = 0
     growth_stages: list[dict[str, Any]] | None = None
+    ensemble_rate: float = 0.03
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.growth_stages is None:
@@ -115,6 +117,8 @@ class TokenformerConfig(PreTrainedConfig):
             raise ConfigError(
                 f"partial_rotary_factor: {self.partial_rotary_factor} gives no even number of rotary dimensions"
             )
+        if not 0 < self.ensemble_rate < 1:
+            raise ConfigError(f"ensemble_rate: {self.ensemble_rate} is not between 0 and 1")
         if not self.stages:
             raise ConfigError("growth_stages: at least one stage is needed")
         names = [stage.name for stage in self.stages]

@@ -23,13 +23,14 @@ class Pattention(nn.Module):
         super().__init__()
         shape = (config.token_count(projection), config.hidden_size)
         self.config, self.projection = config, projection
+        self.keep: torch.Tensor | None = None  # bool [n], set by `model_impl.ensemble.masked`
         self.key_param_tokens = nn.Parameter(torch.empty(shape))
         self.value_param_tokens = nn.Parameter(torch.empty(shape))
 
     def forward(self, x: torch.Tensor, stage: int = -1) -> torch.Tensor:
         groups = self.config.norm_groups(self.projection, stage)
         keys, values = self.key_param_tokens, self.value_param_tokens
-        return pattention(x, keys, values, groups, self.config.norm_activation_type)
+        return pattention(x, keys, values, groups, self.config.norm_activation_type, self.keep)
 
     def contributions(self, x: torch.Tensor, stage: int = -1) -> torch.Tensor:
         """w_i^2 ||v_i||^2 summed over the parameter tokens of each growth stage: [..., d] -> [..., stages]."""
