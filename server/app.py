@@ -27,6 +27,7 @@ from model_impl.specialise import specialise
 from server import engine
 from server.errors import with_openai_codes
 from server.models import VariantModels
+from server.playground.routes import router as playground
 from server.schemas import (
     ScoredChatCompletionChunk,
     ScoredChatCompletionRequest,
@@ -99,6 +100,7 @@ class TokenformerEndpoints:
 
     def attach_router(self, app: FastAPI) -> None:
         app.include_router(router)
+        app.include_router(playground)
         describe_chunks(app)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:

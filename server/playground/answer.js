@@ -1,0 +1,167 @@
+// One model's answer to one question: the tinted tokens, and below them what the server says about the whole.
+
+import { provenance, sparkline } from "./charts.js";
+import { describes, tokenDetail } from "./detail.js";
+import { h, number, percent } from "./dom.js";
+import { MEASURES, level } from "./scale.js";
+import { TokenText, utf16Offset } from "./tokens.js";
+
+export class Answer {
+  /** What goes back to the model in the next question; null if this question has to be forgotten. */
+  get text() {
+    return this.#failed && !this.#tokens.text ? null : this.#tokens.text;
+  }
+  #tokens = new TokenText();
+  #elements = [];
+  #summary = null;
+  #failed = false;
+  #finish = null;
+  #measure;
+
+  constructor(card, measure) {
+    this.#measure = measure;
+    const stage = card?.growth_stage ? h("span", { class: "stage" }, card.growth_stage) : null;
+    this.badge = h("p", { class: "badge" });
+    this.plain = h("p", { class: "hidden" });
+    this.line = h("div", { class: "tokens", role: "listbox", "aria-orientation": "horizontal", hidden: true });
+    this.line.setAttribute("aria-label", `Tokens of the answer of ${card.id}`);
+    this.notes = h("div", { class: "notes" });
+    this.below = h("div", { class: "below" });
+    const name = h("h3", {}, card.id, " ", stage);
+    this.element = h("article", { class: "answer", "aria-busy": "true" }, [
+      h("header", {}, name, this.badge),
+      this.plain,
+      this.line,
+      this.notes,
+      this.below,
+    ]);
+    this.line.addEventListener("keydown", (event) => this.#move(event));
+  }
+
+  add(chunk) {
+    const choice = chunk.choices?.[0];
+    if (!choice) return;
+    this.#show(this.#tokens.add(choice.delta?.content ?? "", choice.logprobs?.content ?? []));
+    if (choice.uncertainty) this.#summary = choice.uncertainty;
+    if (choice.finish_reason) this.#finish = choice.finish_reason;
+  }
+
+  /** The stream is over; `error` says why, if not because the answer is complete. Returns what to read out. */
+  end(error = null) {
+    this.#show(this.#tokens.end());
+    this.element.setAttribute("aria-busy", "false");
+    this.#failed = Boolean(error);
+    if (this.#summary?.spans) this.#mark(this.#summary.spans);
+    this.plain.textContent = this.#tokens.text;
+    if (error) this.notes.append(h("p", { class: "error", role: "alert" }, error));
+    if (this.#finish === "length") this.notes.append(h("p", { class: "note" }, "Cut off at the greatest length."));
+    if (!error && !this.#tokens.text) this.notes.append(h("p", { class: "note" }, "The answer is empty."));
+    if (this.#summary) this.#conclude(this.#summary);
+    this.below.append(...[sparkline(this.#tokens.parts), provenance(this.#summary?.growth)].filter(Boolean));
+    return error ?? `${this.#tokens.text} ${this.badge.textContent}`;
+  }
+
+  /** The user stopped it: the text so far stays. */
+  stopped() {
+    this.notes.append(h("p", { class: "note" }, "Stopped."));
+    return this.end();
+  }
+
+  set measure(measure) {
+    this.#measure = measure;
+    this.#tokens.parts.forEach((_, i) => this.#tint(i));
+  }
+
+  #show(parts) {
+    for (const part of parts) {
+      part.entropy = highest(part.tokens.map((token) => token.entropy));
+      part.variance = highest(part.tokens.map((token) => token.variance));
+      part.growth = part.tokens.at(-1)?.growth ?? null;
+      const first = this.#elements.length === 0;
+      const element = h("span", { class: "token", role: "option", tabindex: first ? 0 : -1, "aria-selected": "false" });
+      element.textContent = part.text;
+      describes(element, () => tokenDetail(part));
+      element.addEventListener("focus", () => this.#select(element));
+      this.#elements.push(element);
+      this.#tint(this.#elements.length - 1);
+      this.line.append(element);
+    }
+    this.line.hidden = this.#elements.length === 0;
+  }
+
+  #tint(i) {
+    const [part, element] = [this.#tokens.parts[i], this.#elements[i]];
+    const value = this.#measure.value(part);
+    element.dataset.level = level(this.#measure, value);
+    element.classList.toggle("doubted", Boolean(part.reason));
+    const said = value === null || value === undefined ? "" : `, ${this.#measure.label} ${this.#measure.format(value)}`;
+    element.setAttribute("aria-label", `${part.text.trim() || "space"}${said}`);
+  }
+
+  /** Spans tell which parts of the answer to doubt; a part in several has the highest risk of them. */
+  #mark(spans) {
+    for (const span of spans) {
+      const [start, end] = [span.start, span.end].map((offset) => utf16Offset(this.#tokens.text, offset));
+      for (const part of this.#tokens.parts) {
+        if (part.start >= end || part.start + part.text.length <= start) continue;
+        if (part.risk === undefined || span.risk > part.risk) Object.assign(part, { risk: span.risk, reason: span.reason });
+      }
+    }
+    this.measure = this.#measure;
+  }
+
+  #conclude(summary) {
+    const peak = `highest entropy ${number(summary.max_entropy)} nats`;
+    if (summary.risk === null) {
+      this.badge.append(h("b", { "data-level": level(MEASURES.entropy, summary.max_entropy) }, peak), " not calibrated");
+    } else {
+      const risk = h("b", { "data-level": level(MEASURES.risk, summary.risk) }, `risk ${percent(summary.risk)}`);
+      this.badge.append(risk, summary.calibrated ? "" : " not calibrated");
+    }
+    const reasons = (summary.spans ?? []).map((span) => {
+      const risk = span.risk === null ? "" : `, risk ${percent(span.risk)}`;
+      return h("li", {}, h("b", {}, span.text.trim()), `: ${span.reason}${risk}`);
+    });
+    if (reasons.length) this.notes.append(h("p", {}, "To doubt:"), h("ul", { class: "reasons" }, reasons));
+    if (summary.abstain) this.notes.append(h("p", { class: "note" }, "The risk is above the threshold."));
+    this.below.before(figures(summary));
+  }
+
+  #select(element) {
+    for (const other of this.#elements) {
+      other.tabIndex = other === element ? 0 : -1;
+      other.setAttribute("aria-selected", String(other === element));
+    }
+  }
+
+  #move(event) {
+    const at = this.#elements.indexOf(document.activeElement);
+    const last = this.#elements.length - 1;
+    const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: last }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    this.#elements[Math.max(0, Math.min(last, to))].focus();
+  }
+}
+
+const highest = (values) => values.reduce((top, value) => (value > (top ?? -1) ? value : top), null);
+
+function figures(summary) {
+  const rows = [
+    ["Mean entropy", summary.mean_entropy, "nats"],
+    ["Worst 8 tokens", summary.worst_window_entropy, "nats"],
+    ["Mean epistemic", summary.mean_epistemic, "nats"],
+    ["Highest epistemic", summary.max_epistemic, "nats"],
+    ["Mean aleatoric", summary.mean_aleatoric, "nats"],
+    ["Mean variance", summary.mean_variance, "nats²"],
+    ["Lowest probability", summary.min_logprob === null ? null : 100 * Math.exp(summary.min_logprob), "%"],
+    ["Surprise", summary.standardised_surprisal, "sd"],
+  ].filter(([, value]) => value !== null && value !== undefined);
+  const known = summary.calibration ? [h("dt", {}, "Calibration"), h("dd", {}, summary.calibration)] : [];
+  return h(
+    "dl",
+    { class: "figures" },
+    rows.map(([name, value, unit]) => h("div", {}, h("dt", {}, name), h("dd", {}, `${number(value)} ${unit}`))),
+    known.length ? h("div", {}, known) : null,
+  );
+}

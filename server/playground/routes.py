@@ -1,0 +1,46 @@
+"""`GET /playground`: a page that chats with this server and shows what the model is sure of; no build step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter, HTTPException
+from fastapi.responses import FileResponse
+
+FOLDER = Path(__file__).parent
+MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+FILES = {path.name: path for path in FOLDER.iterdir() if path.suffix in MEDIA_TYPES}
+"""All that is ever served, by name: a path that a client makes up cannot lead anywhere else."""
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        *(f"{kind}-src 'self'" for kind in ("script", "style", "connect", "img")),
+        *(f"{what} 'none'" for what in ("base-uri", "form-action", "frame-ancestors")),
+    ]
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # the page and its scripts change together
+}
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/playground")
+async def page() -> FileResponse:
+    return _file("index.html")
+
+
+@router.get("/playground/{name}")
+async def asset(name: str) -> FileResponse:
+    return _file(name)
+
+
+def _file(name: str) -> FileResponse:
+    path = FILES.get(name)
+    if path is None:
+        raise HTTPException(404, f"the playground has no file {name!r}")
+    return FileResponse(path, media_type=MEDIA_TYPES[path.suffix], headers=HEADERS)

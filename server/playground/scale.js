@@ -1,0 +1,62 @@
+// From a token's number to one of nine levels, whose looks are in style.css: darker in light mode, lighter in dark
+// mode, always monotone in luminance, and underlined ever more thickly, so that no level is told by its hue alone.
+
+import { h, number, percent } from "./dom.js";
+
+const share = (value) => percent(value);
+
+/** `value` takes what a token says (null: nothing); a value at or above `bounds[i]` is of level i + 1 at least. */
+export const MEASURES = {
+  entropy: {
+    label: "Entropy",
+    unit: "nats",
+    about: "how many continuations were possible",
+    bounds: [0.1, 0.25, 0.5, 1, 1.5, 2, 2.5, 3],
+    value: (token) => token.entropy,
+    format: (value) => number(value),
+  },
+  variance: {
+    label: "Variance",
+    unit: "nats²",
+    about: "how unequal the surprise of the continuations was",
+    bounds: [0.1, 0.25, 0.5, 1, 2, 3, 4, 6],
+    value: (token) => token.variance,
+    format: (value) => number(value),
+  },
+  risk: {
+    label: "Risk",
+    unit: "probability",
+    about: "parts of the answer to doubt; known once it is complete",
+    bounds: [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8],
+    value: (token) => token.risk,
+    format: share,
+  },
+  internals: {
+    label: "Newest stage",
+    unit: "share",
+    about: "share of the newest growth stage's parameter tokens",
+    bounds: [0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3],
+    value: (token) => (token.growth ? Object.values(token.growth).at(-1) : null),
+    format: share,
+  },
+};
+
+export const LEVELS = 9;
+
+/** 0 to 8; a token without the number is of level 0. */
+export function level(measure, value) {
+  if (value === null || value === undefined) return 0;
+  return measure.bounds.filter((bound) => value >= bound).length;
+}
+
+export function legend(measure) {
+  const steps = [0, ...measure.bounds].map((bound, i) => {
+    const label = measure.unit === "nats" || measure.unit === "nats²" ? String(bound) : String(Math.round(100 * bound));
+    return h("li", {}, h("span", { class: "swatch", "data-level": i, "aria-hidden": "true" }), label);
+  });
+  const unit = measure.unit.startsWith("nats") ? measure.unit : "%";
+  return [
+    h("p", {}, h("b", {}, `${measure.label}, ${unit}`), h("span", {}, `: ${measure.about}`)),
+    h("ol", { "aria-label": `Scale of ${measure.label}: each step begins at` }, steps),
+  ];
+}
