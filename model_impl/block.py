@@ -13,7 +13,6 @@ from vllm.distributed import (
     get_tensor_model_parallel_rank,
     get_tensor_model_parallel_world_size,
     tensor_model_parallel_all_gather,
-    tensor_model_parallel_all_reduce,
 )
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.layernorm import LayerNorm
@@ -21,8 +20,10 @@ from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.layers.rotary_embedding import get_rope
 from vllm.platforms import current_platform
 
+from model_impl.collector import Collector
 from model_impl.config import TokenformerConfig
 from model_impl.parallel_pattention import ParallelPattention
+from model_impl.row_operation import sum_over_ranks
 from model_impl.variants import Selection
 
 
@@ -61,9 +62,9 @@ class TokenformerAttention(nn.Module):
         )
 
     def forward(
-        self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, shares: list[torch.Tensor] | None
+        self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, collector: Collector | None
     ) -> torch.Tensor:
-        query, key, value = self.own_heads(self.qkv(x, selection, shares))
+        query, key, value = self.own_heads(self.qkv(x, selection, collector))
         query, key = self.rotate(positions, query, key)
         padding = self.cached_head_dim - self.head_dim
         if padding:
@@ -74,7 +75,7 @@ class TokenformerAttention(nn.Module):
         # Heads are split over ranks, but every parameter token scores whole rows.
         if self.tp_size > 1:
             mixed = tensor_model_parallel_all_gather(mixed)
-        return sum_over_ranks(self.output(mixed, selection, shares)[0])
+        return sum_over_ranks(self.output(mixed, selection, collector)[0])
 
     def own_heads(self, shares: list[torch.Tensor]) -> list[torch.Tensor]:
         """Sum the ranks' shares of query, key and value [T, d] in one all-reduce; keep this rank's heads."""
@@ -106,14 +107,10 @@ class TokenformerBlock(nn.Module):
         self.ffn = ParallelPattention(config, ("ffn",), quant_config, f"{prefix}.ffn")
 
     def forward(
-        self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, shares: list[torch.Tensor] | None
+        self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, collector: Collector | None
     ) -> torch.Tensor:
-        x = x + self.attention(positions, self.input_layernorm(x), selection, shares)
-        return x + sum_over_ranks(self.ffn(self.post_attention_layernorm(x), selection, shares)[0])
-
-
-def sum_over_ranks(shares: torch.Tensor) -> torch.Tensor:
-    return tensor_model_parallel_all_reduce(shares) if get_tensor_model_parallel_world_size() > 1 else shares
+        x = x + self.attention(positions, self.input_layernorm(x), selection, collector)
+        return x + sum_over_ranks(self.ffn(self.post_attention_layernorm(x), selection, collector)[0])
 
 
 def cached_head_dim(head_dim: int) -> int:

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from vllm.compilation.decorators import support_torch_compile
 from vllm.config import CompilationMode, CUDAGraphMode, VllmConfig
@@ -29,8 +30,9 @@ from vllm.model_executor.models.utils import (
 )
 from vllm.sequence import IntermediateTensors
 
-from model_impl.block import TokenformerBlock, sum_over_ranks
+from model_impl.block import TokenformerBlock
 from model_impl.checkpoint import CheckpointError, check_keys_not_zero, expected_tensors
+from model_impl.collector import Collector, Wish
 from model_impl.config import TokenformerConfig
 from model_impl.delta import GrowthDelta
 from model_impl.growth import token_tensor
@@ -74,7 +76,9 @@ class TokenformerModel(nn.Module):
         compilation = vllm_config.compilation_config
         graphs = compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE)
         self.compiled = compilation.mode != CompilationMode.NONE or graphs
-        self.wants_provenance = self.compiled and len(config.stages) > 1 and pipeline.world_size == 1
+        # Pipeline ranks see only their own layers' contributions, so they report nothing.
+        self.reports = pipeline.world_size == 1
+        self.wish = Wish.PROVENANCE if self.compiled and len(config.stages) > 1 and self.reports else Wish.NOTHING
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, self.embed_tokens(input_ids))
@@ -92,16 +96,15 @@ class TokenformerModel(nn.Module):
             assert intermediate_tensors is not None
             x = intermediate_tensors["hidden_states"]
         selection = self.variants.select(len(positions))
-        shares: list[torch.Tensor] | None = [] if self.wants_provenance else None
+        collector = Collector(self.wish) if self.wish else None
         for block in islice(self.layers, self.start_layer, self.end_layer):
-            x = block(positions, x, selection, shares)
+            x = block(positions, x, selection, collector)
         if not get_pp_group().is_last_rank:
             return IntermediateTensors({"hidden_states": x})
         x = cast(torch.Tensor, self.norm(x))
-        if shares is None:
+        if collector is None:
             return x
-        # Provenance rides as trailing columns: the runner then indexes it together with the rows it samples.
-        return torch.cat([x.float(), sum_over_ranks(torch.stack(shares).sum(dim=0))], dim=-1)
+        return torch.cat([x.float(), collector.columns(self.variants, selection)], dim=-1)
 
 
 class TokenformerForCausalLM(nn.Module, SupportsPP):
@@ -126,7 +129,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         # The vocabulary is the tokenizer's: padding rows are never loaded, so padding ids have no logit at all.
         self.logits_processor = LogitsProcessor(config.vocab_size)
         self.dtype = vllm_config.model_config.dtype
-        self.sampled_provenance: torch.Tensor | None = None
+        self.reported: torch.Tensor = torch.empty(0, 0)
         self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -143,11 +146,18 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         return cast(torch.Tensor | IntermediateTensors, output)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
-        """Logits of some rows; their provenance columns, if there are any, are kept for the sampler."""
-        width = self.config.hidden_size
-        self.sampled_provenance = hidden_states[:, width:] if hidden_states.shape[-1] > width else None
-        rows = hidden_states[:, :width].to(self.dtype) if self.sampled_provenance is not None else hidden_states
-        return cast(torch.Tensor | None, self.logits_processor(self.lm_head, rows))
+        """Logits of some rows; the collector's columns of the same rows are kept for the sampler."""
+        rows, self.reported = hidden_states.tensor_split([self.config.hidden_size], dim=-1)
+        return cast(torch.Tensor | None, self.logits_processor(self.lm_head, rows.to(self.dtype)))
+
+    def reported_columns(self, width: int | None = None) -> torch.Tensor:
+        """What the collector reported of the rows that `compute_logits` had last: float32 [N, C], cut or filled up with
+        zeros to `width` columns."""
+        return (
+            self.reported
+            if width is None
+            else F.pad(self.reported[:, :width], (0, max(width - self.reported.shape[1], 0)))
+        )
 
     def add_delta(self, adapter_id: int, delta: GrowthDelta) -> None:
         """Serve checkpoint + delta as the variant `adapter_id`; raises CheckpointError and changes nothing if it

@@ -13,6 +13,7 @@ from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_pa
 from vllm.model_executor.layers.linear import MergedColumnParallelLinear, RowParallelLinear
 from vllm.model_executor.layers.quantization import QuantizationConfig
 
+from model_impl.collector import Collector
 from model_impl.config import TokenformerConfig
 from model_impl.row_operation import TokenShard, token_weights
 from model_impl.variants import Selection
@@ -78,8 +79,8 @@ class ParallelPattention(nn.Module):
         self.deltas: dict[int, list[DeltaTokens]] = {}
         self._lay_out()
 
-    def forward(self, x: torch.Tensor, selection: Selection, shares: list[torch.Tensor] | None) -> list[torch.Tensor]:
-        """`selection` for all projections of the model; `shares` collects provenance [T, S] where it is wanted."""
+    def forward(self, x: torch.Tensor, selection: Selection, collector: Collector | None) -> list[torch.Tensor]:
+        """`selection` for all projections of the model; `collector` for provenance and internals where wanted."""
         columns = [
             list(scores.split(shard.shares, dim=-1))
             for scores, shard in zip(self.key_tokens(x).split(self.widths, dim=-1), self.shards, strict=True)
@@ -88,8 +89,8 @@ class ParallelPattention(nn.Module):
             for own, delta in zip(columns, tokens, strict=True):
                 own.append(F.linear(x, delta.keys))
         weights = token_weights(columns, selection.for_projections(self.projections), self.activation, self.padding)
-        if shares is not None:
-            shares.append(self.provenance(weights))
+        if collector is not None:
+            collector.add(x, columns, weights, self.squares)
         outputs = []
         for i, (values, own) in enumerate(zip(self.value_tokens.values(), weights, strict=True)):
             stages = own[: len(self.shards[i].shares)]
@@ -98,14 +99,6 @@ class ParallelPattention(nn.Module):
                 output = output + w @ tokens[i].values
             outputs.append(output)
         return outputs
-
-    def provenance(self, weights: list[list[torch.Tensor]]) -> torch.Tensor:
-        """sum of w_i^2 ||v_i||^2 over this rank's tokens of each segment and all projections: float32 [T, S]."""
-        sums = [
-            torch.stack([w.float().square() @ squares for w, squares in zip(own, self.squares[i], strict=True)], dim=-1)
-            for i, own in enumerate(weights)
-        ]
-        return torch.stack(sums).sum(dim=0)
 
     def load_tokens(self, projection: str, part: str, tokens: torch.Tensor) -> str:
         """Load one official tensor, `part` key or value, tokens [n, d]; returns the name of the parameter filled."""

@@ -76,7 +76,7 @@ def token_weights(
         before = activation == "gelu_l2_norm"
         rows = [[F.gelu(column.float()) if before else column for column in row] for row in columns]
         norms = [torch.linalg.vector_norm(c, dim=-1, keepdim=True, dtype=torch.float32) for row in rows for c in row]
-        squares = _shape(_sum_over_ranks(torch.cat(norms, dim=-1).square_()), columns)
+        squares = _shape(sum_over_ranks(torch.cat(norms, dim=-1).square_()), columns)
         scales = _share(squares, selection).clamp_min_(TINY).rsqrt_() * selection.tau
         scaled = _scale(rows, scales)
         weights = scaled if before else [[F.gelu(column) for column in row] for row in scaled]
@@ -103,7 +103,7 @@ def _softmax(columns: Columns, selection: Selection, padding: Columns) -> list[l
     tops = torch.where(shared.unsqueeze(1), tops.unsqueeze(-1), -torch.inf).amax(dim=-2)
     masses = [[(c - top).exp_() for c, top in _with_scale(row, tops[:, p])] for p, row in enumerate(rows)]
     totals = torch.cat([mass.sum(dim=-1, keepdim=True) for row in masses for mass in row], dim=-1)
-    totals = _shape(_sum_over_ranks(totals), columns)
+    totals = _shape(sum_over_ranks(totals), columns)
     return _scale(masses, selection.tau.square() / _share(totals, selection).clamp_min_(TINY))
 
 
@@ -126,5 +126,5 @@ def _with_scale(row: Sequence[torch.Tensor], scales: torch.Tensor) -> zip[tuple[
     return zip(row, scales.split(1, dim=-1), strict=True)
 
 
-def _sum_over_ranks(statistics: torch.Tensor) -> torch.Tensor:
-    return tensor_model_parallel_all_reduce(statistics) if get_tensor_model_parallel_world_size() > 1 else statistics
+def sum_over_ranks(shares: torch.Tensor) -> torch.Tensor:
+    return tensor_model_parallel_all_reduce(shares) if get_tensor_model_parallel_world_size() > 1 else shares

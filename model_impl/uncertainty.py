@@ -13,11 +13,11 @@ STATISTICS = ("entropy", "variance", "margin")
 STATISTICS_ID = -1
 """Pseudo token id under which the statistics travel as extra logprobs columns; no tokenizer has it."""
 
-SEGMENT_ID = -2
-"""Provenance travels in further columns: the share of the segment numbered i under the id SEGMENT_ID - i."""
+PROVENANCE_ID, INTERNALS_ID = -2, -3
+"""Further columns, see `model_impl.collector`: one per growth stage and one for a delta; then the internals."""
 
-PROVENANCE_ARG = "tokenformer_provenance"
-"""Key in a request's `extra_args` that asks the engine for provenance."""
+PROVENANCE_ARG, INTERNALS_ARG = "tokenformer_provenance", "tokenformer_internals"
+"""Keys in a request's `extra_args` that ask the engine for provenance; and for internals as well."""
 
 
 def token_statistics(logits: torch.Tensor) -> torch.Tensor:

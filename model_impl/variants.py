@@ -71,9 +71,16 @@ class VariantTable:
         del self.deltas[adapter_id]
         self._build()
 
-    def segment_ids(self) -> list[int]:
-        """For every segment a number that names it: the stage's index, or stage_count + adapter id for a delta."""
-        return [*range(self.stage_count), *(self.stage_count + adapter_id for adapter_id in self.deltas)]
+    @property
+    def grown(self) -> bool:
+        """Whether there is more than one stage to tell apart."""
+        return self.stage_count + len(self.deltas) > 1
+
+    def places(self, sums: torch.Tensor) -> torch.Tensor:
+        """Sums over each segment [..., S] -> [..., stage_count + 1]: one per stage of the checkpoint, and one for the
+        delta that a row uses, whichever it is: the other deltas' sums are 0 in its row."""
+        own, deltas = sums[..., : self.stage_count], sums[..., self.stage_count :]
+        return torch.cat([own, deltas.sum(dim=-1, keepdim=True)], dim=-1)
 
     def __contains__(self, adapter_id: int) -> bool:
         return adapter_id in self.slots
@@ -112,4 +119,7 @@ class VariantTable:
                 taus = [by_number[stage.norm_group].tau for by_number in groups]
                 tau[slot, :, segment] = torch.tensor(taus, dtype=torch.float32)
         self.rows.zero_()  # what they held may name a variant that is gone
+        segments = [*self.base_stages, *self.deltas.values()]
+        counts = [[segment.tokens[projection] for segment in segments] for projection in PROJECTIONS]
+        self.counts = torch.tensor(counts, device=self.rows.device)  # int64 [5, S]: parameter tokens
         self.coupling, self.tau = coupling.to(self.rows.device), tau.to(self.rows.device)

@@ -8,8 +8,9 @@ them out again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -23,10 +24,20 @@ from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.worker_base import CompilationTimes
 
+from model_impl.collector import Wish
+from model_impl.config import TokenformerConfig
 from model_impl.delta import load_delta
 from model_impl.model import TokenformerForCausalLM
 from model_impl.specialise import specialise
-from model_impl.uncertainty import PROVENANCE_ARG, SEGMENT_ID, STATISTICS, STATISTICS_ID, token_statistics
+from model_impl.uncertainty import (
+    INTERNALS_ARG,
+    INTERNALS_ID,
+    PROVENANCE_ARG,
+    PROVENANCE_ID,
+    STATISTICS,
+    STATISTICS_ID,
+    token_statistics,
+)
 from model_impl.variants import VERSION_MARK
 
 if current_platform.is_cpu():
@@ -38,12 +49,21 @@ else:
 class StatisticsSampler(Sampler):
     """Appends `token_statistics` of the raw distribution to whatever logprobs it gathers.
 
-    `provenance` holds, during `forward`, what the model reported of the sampled rows [N, S] and the ids of the S
-    segments; it becomes further columns, each under the pseudo token id of its segment.
+    `report` gives, where it is set, what the model reported of the rows that are gathered [N, C]; this becomes further
+    columns, the first `places` of which are provenance.
     """
 
     raw_statistics: torch.Tensor | None = None
-    provenance: tuple[torch.Tensor, list[int]] | None = None
+    report: Callable[[], torch.Tensor] | None = None
+    places: int
+
+    @contextmanager
+    def reporting(self, report: Callable[[], torch.Tensor] | None) -> Iterator[None]:
+        self.report = report
+        try:
+            yield
+        finally:
+            self.report = None
 
     def take_statistics(self, logits: torch.Tensor, sampling_metadata: Any) -> None:
         """Keep the statistics of logits [N, V] for the coming `forward` if a request of the batch wants logprobs."""
@@ -74,10 +94,10 @@ class StatisticsSampler(Sampler):
     def _with_statistics(self, gathered: LogprobsTensors, logprobs: torch.Tensor) -> LogprobsTensors:
         statistics = token_statistics(logprobs) if self.raw_statistics is None else self.raw_statistics
         column_ids = [STATISTICS_ID] * len(STATISTICS)
-        if self.raw_statistics is not None and self.provenance is not None:
-            shares, segment_ids = self.provenance
-            statistics = torch.cat([statistics, shares], dim=1)
-            column_ids += [SEGMENT_ID - segment for segment in segment_ids]
+        if self.report is not None:
+            reported = self.report()
+            statistics = torch.cat([statistics, reported], dim=1)
+            column_ids += [PROVENANCE_ID if i < self.places else INTERNALS_ID for i in range(reported.shape[1])]
         ids = gathered.logprob_token_ids
         return gathered._replace(
             logprob_token_ids=torch.cat([ids, ids.new_tensor(column_ids).expand(len(ids), -1)], dim=1),
@@ -98,26 +118,44 @@ class StatisticsRunner(GPUModelRunner):
         model = self.tokenformer.model
         model.variants.assign(adapters, num_scheduled_tokens)
         if not model.compiled:
-            wanted = any(map(self._wants_provenance, self.input_batch.req_ids))
-            # Pipeline ranks see only their own layers' contributions, so it is not collected there.
-            single = self.parallel_config.pipeline_parallel_size == 1
-            model.wants_provenance = wanted and single and len(model.variants.segment_ids()) > 1
+            model.wish = max(map(self._wish, self.input_batch.req_ids), default=Wish.NOTHING)
         return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
-    def _wants_provenance(self, request_id: str) -> bool:
+    def _wish(self, request_id: str) -> Wish:
+        """What this request is to have reported, of what it wants and what this engine can."""
+        model = self.tokenformer.model
         params = self.requests[request_id].sampling_params
-        return bool(params and (params.extra_args or {}).get(PROVENANCE_ARG))
+        wanted = (params and params.extra_args) or {}
+        if not model.reports:
+            return Wish.NOTHING
+        if wanted.get(INTERNALS_ARG) and not model.compiled:
+            return Wish.INTERNALS
+        return Wish.PROVENANCE if wanted.get(PROVENANCE_ARG) and model.variants.grown else Wish.NOTHING
 
     def _get_prompt_logprobs_dict(
         self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
     ) -> dict[str, LogprobsTensors | None]:
-        for request_id, num_logprobs in self.num_prompt_logprobs.items():
+        """As vLLM's, request by request: each has as many columns as it began with, whatever its steps report."""
+        pending = self.num_prompt_logprobs
+        found: dict[str, LogprobsTensors | None] = {}
+        sampler, model = cast(StatisticsSampler, self.sampler), self.tokenformer
+        for request_id, num_logprobs in list(pending.items()):
             request = self.requests[request_id]
+            plain = num_logprobs + 1 + len(STATISTICS)
             if request.in_progress_prompt_logprobs_cpu is None and request.prompt_token_ids is not None:
+                reported = self._wish(request_id).width(sampler.places, model.config.num_hidden_layers)
                 request.in_progress_prompt_logprobs_cpu = LogprobsTensors.empty_cpu(
-                    len(request.prompt_token_ids) - 1, num_logprobs + 1 + len(STATISTICS)
+                    len(request.prompt_token_ids) - 1, plain + reported
                 )
-        return super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)
+            self.num_prompt_logprobs = {request_id: num_logprobs}
+            held = request.in_progress_prompt_logprobs_cpu
+            width = 0 if held is None else held.logprobs.shape[1] - plain
+            with sampler.reporting(partial(model.reported_columns, width)):
+                found |= super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)
+            if not self.num_prompt_logprobs:
+                del pending[request_id]
+        self.num_prompt_logprobs = pending
+        return found
 
     def sample_tokens(self, grammar_output: GrammarOutput | None) -> Any:  # type: ignore[override]  # mistyped in torch
         """As vLLM's; a grammar bans words in place ahead of the sampler, so the statistics are taken before that."""
@@ -127,11 +165,10 @@ class StatisticsRunner(GPUModelRunner):
         return super().sample_tokens(grammar_output)  # type: ignore[type-var]
 
     def _sample(self, *args: Any) -> SamplerOutput:
-        model = self.tokenformer
-        shares = model.sampled_provenance
-        sampler = cast(StatisticsSampler, self.sampler)
-        sampler.provenance = None if shares is None else (shares, model.model.variants.segment_ids())
-        with self._unfinished_prefills_unseeded():
+        sampler, model = cast(StatisticsSampler, self.sampler), self.tokenformer
+        # Accepted drafts are gathered in an order of their own, so under speculative decoding nothing is reported.
+        report = model.reported_columns if self.speculative_config is None else None
+        with sampler.reporting(report), self._unfinished_prefills_unseeded():
             return super()._sample(*args)
 
     def _bookkeeping_sync(self, *args: Any) -> Any:
@@ -167,6 +204,8 @@ class TokenformerWorker(PlatformWorker):
         # The runner of each platform is a class of its own, made deep inside init_device: specialise the object.
         specialise(self.model_runner, StatisticsRunner)
         specialise(self.model_runner.sampler, StatisticsSampler)
+        stages = cast(TokenformerConfig, self.model_config.hf_config).stages
+        cast(StatisticsSampler, self.model_runner.sampler).places = len(stages) + 1
         if current_platform.is_cpu():
             # Counting ranks is compiled at the first request that wants logprobs, which then waits up to 30 s.
             vllm_sampler.batched_count_greater_than = count_at_least

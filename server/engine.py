@@ -15,7 +15,7 @@ from vllm.v1.engine import output_processor
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
-from model_impl.uncertainty import SEGMENT_ID, STATISTICS, STATISTICS_ID
+from model_impl.uncertainty import INTERNALS_ID, STATISTICS
 
 
 @dataclass
@@ -28,10 +28,15 @@ class ScoredLogprob(Logprob):
     entropy: float = math.nan
     variance: float = math.nan
     margin: float = math.nan
-    provenance: dict[int, float] | None = None
-    """Segment number -> sum of w^2 ||v||^2 over its parameter tokens; see `model_impl.variants`."""
     growth: dict[str, float] | None = None
     """Growth stage -> its share; filled in for requests that want it token by token."""
+    internals: dict[str, Any] | None = None
+    """`server.internals.TokenInternals` as JSON holds it; filled in likewise."""
+
+    def __post_init__(self) -> None:
+        # As the model reported them, see `model_impl.collector`. No fields: answers must not show them.
+        self.provenance: list[float] | None = None
+        self.internal_columns: list[float] | None = None
 
 
 class StatisticsProcessor(LogprobsProcessor):
@@ -53,20 +58,22 @@ class StatisticsProcessor(LogprobsProcessor):
             return  # the flat container of vLLM's offline API has no place for them
         new = positions[len(positions) - len(statistics.values) :]
         for position, values in zip(new, statistics.values, strict=True):
-            if not all(map(math.isfinite, values)):
+            plain, internals = values[: statistics.plain], values[statistics.plain :]
+            if not all(map(math.isfinite, plain)):
                 continue  # logits that overflowed: JSON has no NaN, and there is nothing to report
             token_id, chosen = next(iter(position.items()))  # the chosen token comes first
-            provenance = dict(zip(statistics.segments, values[len(STATISTICS) :], strict=True)) or None
-            columns: dict[str, Any] = dict(zip(STATISTICS, values, strict=False))
-            position[token_id] = ScoredLogprob(**vars(chosen), **columns, provenance=provenance)
+            columns: dict[str, Any] = dict(zip(STATISTICS, plain, strict=False))
+            entry = position[token_id] = ScoredLogprob(**vars(chosen), **columns)
+            entry.provenance = plain[len(STATISTICS) :] or None
+            entry.internal_columns = internals or None
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The extra columns of some positions: `STATISTICS`, then the provenance of the numbered segments."""
+    """The extra columns of some positions: `plain` of them are `STATISTICS` and provenance, the others internals."""
 
     values: list[list[float]]
-    segments: list[int]
+    plain: int
 
 
 def split_statistics(logprobs: Any) -> tuple[Any, Statistics | None]:
@@ -77,8 +84,7 @@ def split_statistics(logprobs: Any) -> tuple[Any, Statistics | None]:
         return logprobs, None
     width = len(extra)
     plain = logprobs._replace(logprob_token_ids=ids[:, :-width], logprobs=values[:, :-width])
-    segments = [SEGMENT_ID - token_id for token_id in extra if token_id != STATISTICS_ID]
-    return plain, Statistics(values[:, -width:].tolist(), segments)
+    return plain, Statistics(values[:, -width:].tolist(), width - extra.count(INTERNALS_ID))
 
 
 def install() -> None:

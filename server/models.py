@@ -78,11 +78,11 @@ class VariantModels(OpenAIServingModels):
         self.calibrations = {i: calibrations[name] for i, name in last.items() if name in calibrations}
 
     def segments(self, adapter: LoRARequest | None) -> dict[int, str]:
-        """Segment number (see model_impl.variants) -> growth stage, for the segments that a variant consists of."""
-        adapter_id = adapter.lora_int_id if adapter else 0
-        names = [stage.name for stage in self.variants[adapter_id]]
-        numbers = [*range(min(len(names), len(self.config.stages))), len(self.config.stages) + adapter_id]
-        return dict(zip(numbers, names, strict=False))
+        """Place (see model_impl.collector) -> growth stage, for the stages that a variant consists of; empty where
+        nothing ever grew."""
+        if len(self.variants) == len(self.config.stages) == 1:
+            return {}
+        return dict(enumerate(stage.name for stage in self.variants[adapter.lora_int_id if adapter else 0]))
 
     def calibration(self, adapter: LoRARequest | None) -> Calibration | None:
         """What was fitted for exactly this variant."""

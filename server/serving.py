@@ -66,7 +66,7 @@ class RequestScores:
             entry = scored(position)
             if position and entry:
                 found = entry.provenance
-                provenance = {name: found[i] for i, name in segments.items()} if found else None
+                provenance = {name: found[i] for i, name in segments.items()} if found and segments else None
                 score.add(position[token_id].logprob, entry.entropy, entry.variance, entry.margin, provenance)
                 entry.growth = shares(provenance) if provenance and self.options.internals else None
                 metrics.observe_token(self.model_name, entry.entropy, entry.variance)

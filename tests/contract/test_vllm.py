@@ -157,6 +157,8 @@ def test_gathering_is_called_through_the_object() -> None:
     prompts = inspect.getsource(find("vllm.v1.worker.gpu_model_runner:GPUModelRunner._get_prompt_logprobs_dict"))
     assert "self.sampler.gather_logprobs(" in prompts
     assert "in_progress_prompt_logprobs_cpu" in prompts
+    assert "num_prompt_logprobs_dict = self.num_prompt_logprobs" in prompts
+    assert "del num_prompt_logprobs_dict[req_id]" in prompts
 
 
 def test_the_rank_count_is_looked_up_in_the_samplers_module() -> None:

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from model_impl.delta import load_delta, split
+from model_impl.internals import internals
 from model_impl.reference import ReferenceTokenformer, provenance
-from model_impl.uncertainty import PROVENANCE_ARG
+from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG
 from tests.engines import engine, recomputed, statistics_rows, token_params
 from tests.grown import grown_checkpoint
 
@@ -88,8 +89,10 @@ def sibling(directory: Path, name: str, base: ReferenceTokenformer) -> Reference
 
 
 def ask(family: Family, requests: list[tuple[str, list[int]]], **options: Any) -> list[Any]:
-    """All requests at once, each (member, prompt); statistics and provenance of every token come along."""
-    params = token_params(extra_args={PROVENANCE_ARG: True}, **({"max_tokens": 8} | options))
+    """All requests at once, each (member, prompt); statistics and provenance of every token come along, and the
+    internals for every other request."""
+    wishes: list[dict[str, Any]] = [{PROVENANCE_ARG: True}, {PROVENANCE_ARG: True, INTERNALS_ARG: True}]
+    params = [token_params(extra_args=wishes[i % 2], **({"max_tokens": 8} | options)) for i in range(len(requests))]
     outputs: list[Any] = family.llm.generate(
         [{"prompt_token_ids": prompt} for _, prompt in requests],
         params,
@@ -113,18 +116,41 @@ def check(family: Family, name: str, prompt: list[int], output: Any) -> None:
     torch.testing.assert_close(reported, exact_statistics(logits), atol=1e-4, rtol=0)
     expected = provenance(served.reference, ids, served.stage)[0, len(prompt) - 1 : -1]
     entries = [next(iter(position.values())).provenance for position in output.outputs[0].logprobs]
-    found = torch.tensor([[share for share in entry.values() if share] for entry in entries])
+    found = torch.tensor([[share for share in entry if share] for entry in entries])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def check_internals(family: Family, name: str, prompt: list[int], output: Any) -> None:
+    """Of all tokens but the first, those of the prompt included, within 1e-4 of the reference; and their provenance."""
+    served = family.members[name]
+    ids = torch.tensor([[*prompt, *output.outputs[0].token_ids]])
+    positions = [*output.prompt_logprobs[1:], *output.outputs[0].logprobs]
+    entries = [next(iter(position.values())) for position in positions]
+    expected = internals(served.reference, ids, served.stage)[0, :-1]
+    stages = family.members["base"].reference.config.stages
+    found = torch.tensor([entry.internal_columns for entry in entries]).unflatten(1, (*expected.shape[1:3], -1))
+    # The columns of stages and deltas that the row's model leaves out are there, and 0.
+    assert found.shape[-1] == 4 + len(stages) + 1
+    assert not found[..., expected.shape[-1] :].any()
+    torch.testing.assert_close(found[..., : expected.shape[-1]], expected.float(), rtol=1e-4, atol=1e-4)
+    shares = torch.tensor([entry.provenance for entry in entries])[:, : served.stage + 1]
+    torch.testing.assert_close(shares, provenance(served.reference, ids, served.stage)[0, :-1], rtol=1e-4, atol=1e-5)
+
+
 def check_mixed_batch(family: Family) -> None:
-    """Prefill and decode of all members in the same steps: 16 requests, chunked prompts of different lengths."""
+    """Prefill and decode of all members in the same steps: 20 requests, chunked prompts of different lengths."""
     draw = random.Random(2)
-    names = list(family.members) * 4
+    names = [name for name in family.members for _ in range(5)]
     prompts = [[draw.randrange(VOCABULARY) for _ in range(draw.randrange(3, 60))] for _ in names]
     requests = list(zip(names, prompts, strict=True))
-    for (name, prompt), output in zip(requests, ask(family, requests), strict=True):
+    for i, ((name, prompt), output) in enumerate(zip(requests, ask(family, requests, prompt_logprobs=0), strict=True)):
         check(family, name, prompt, output)
+        if i % 2:
+            check_internals(family, name, prompt, output)
+        else:
+            prompted = [next(iter(position.values())) for position in output.prompt_logprobs[1:]]
+            assert {entry.internal_columns for entry in prompted} == {None}
+            assert all(entry.provenance for entry in prompted)
 
 
 def test_stages_and_siblings_mix_in_one_batch(family: Family) -> None:
@@ -175,7 +201,8 @@ def test_a_removed_delta_leaves_the_others_alone(family: Family) -> None:
 
 def test_nothing_is_collected_unless_asked_for(family: Family) -> None:
     (output,) = family.llm.generate([{"prompt_token_ids": PROMPT}], token_params(max_tokens=2), use_tqdm=False)
-    assert [next(iter(position.values())).provenance for position in output.outputs[0].logprobs] == [None, None]
+    entries = [next(iter(position.values())) for position in output.outputs[0].logprobs]
+    assert [(entry.provenance, entry.internal_columns) for entry in entries] == [(None, None)] * 2
     rows = statistics_rows(output.outputs[0].logprobs)
     answer = list(output.outputs[0].token_ids)
     reference = recomputed(family.members["last"].reference, PROMPT, answer)

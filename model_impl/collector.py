@@ -1,0 +1,69 @@
+"""What a forward pass reports beside its hidden states: provenance, and the internals of every Pattention.
+
+It rides as trailing columns of the hidden states, so that the runner picks exactly the rows it samples. The columns
+have the same meaning in every row: growth stages have fixed places, and the delta that a row may use has the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import torch
+
+from model_impl.config import PROJECTIONS
+from model_impl.internals import INTERNALS, internals_from_sums, row_sums
+from model_impl.row_operation import Columns, sum_over_ranks
+from model_impl.variants import Selection, VariantTable
+
+
+class Wish(IntEnum):
+    """What a request wants to have reported; a step reports what the most demanding of its requests wants."""
+
+    NOTHING = 0
+    PROVENANCE = 1
+    INTERNALS = 2
+
+    def width(self, places: int, layers: int) -> int:
+        """Number of trailing columns: provenance first, then what internals add to it."""
+        internals = layers * len(PROJECTIONS) * (len(INTERNALS) + places)
+        return (0, places, places + internals)[self]
+
+
+class Collector:
+    """Fed by every `ParallelPattention` in turn, whose projections are those of `PROJECTIONS`, layer after layer."""
+
+    def __init__(self, wish: Wish) -> None:
+        self.wish = wish
+        self.sums: list[torch.Tensor] = []
+        self.x_squares: list[torch.Tensor] = []
+
+    def add(
+        self, x: torch.Tensor, scores: Columns, weights: Columns, value_squares: Sequence[Sequence[torch.Tensor]]
+    ) -> None:
+        """One module's input [T, d], and per projection and segment this rank's scores and weights [T, share] and
+        ||v||^2 of its tokens [share]."""
+        rows = zip(scores, weights, value_squares, strict=True)
+        if self.wish == Wish.PROVENANCE:
+            parts = [[w.float().square() @ v for _, w, v in zip(*row, strict=True)] for row in rows]
+            self.sums += [torch.stack(part, dim=-1) for part in parts]
+        else:
+            parts = [[row_sums(*segment) for segment in zip(*row, strict=True)] for row in rows]
+            self.sums += [torch.stack(part, dim=-2).float() for part in parts]
+            self.x_squares += [x.double().square().sum(dim=-1)] * len(weights)
+
+    def columns(self, variants: VariantTable, selection: Selection) -> torch.Tensor:
+        """Float32 [T, columns] of all ranks together: sum of w^2 ||v||^2 per place; for internals, then per layer and
+        projection the statistics `INTERNALS` and that sum again, for this Pattention alone."""
+        if self.wish == Wish.PROVENANCE:
+            return variants.places(sum_over_ranks(torch.stack(self.sums).sum(dim=0)))
+        layered = (-1, len(PROJECTIONS))
+        sums = sum_over_ranks(torch.stack(self.sums, dim=1)).unflatten(1, layered)  # [T, layers, 5, segments, sums]
+        x_squares = torch.stack(self.x_squares, dim=1).unflatten(1, layered)
+        # Weights of segments that a row leaves out are 0; their scores are not.
+        used = (selection.tau > 0).unsqueeze(1)  # [T or 1, 1, 5, segments]
+        count = (used * variants.counts).sum(dim=-1)
+        statistics = internals_from_sums(x_squares, count, sums.where(used.unsqueeze(-1), 0.0).sum(dim=-2))
+        contributions = variants.places(sums[..., -1])
+        parts = torch.cat([statistics, contributions], dim=-1)
+        return torch.cat([contributions.sum(dim=(1, 2)), parts.flatten(1)], dim=-1).float()
