@@ -25,17 +25,19 @@ MEMBER_ARG = "tokenformer_member"
 
 
 def token_mask(member: int, layer: int, projection: str, counts: Sequence[int], rate: float) -> torch.Tensor:
-    """Which tokens member number `member` keeps: bool [sum(counts)], True with probability 1 - rate.
+    """Which tokens member number `member` keeps: bool [sum(counts)], `counts` being the tokens per growth stage."""
+    kept = [stage_mask(member, layer, projection, stage, count, rate) for stage, count in enumerate(counts)]
+    return torch.cat(kept)
 
-    `counts` are the tokens per growth stage. The bits come from a hash of the place, so they are the same on every
-    machine and in every version, and those of a stage do not depend on the stages after it.
+
+def stage_mask(member: int, layer: int, projection: str, stage: int, count: int, rate: float) -> torch.Tensor:
+    """Which tokens of one growth stage (number) a member keeps: bool [count], True with probability 1 - rate.
+
+    The bits are a hash of the place, so they are the same on every machine and in every version, and do not depend on
+    the stages that come later.
     """
-    limit = round(rate * 2**32)
-    kept = [
-        np.frombuffer(shake_256(f"{member}/{layer}/{projection}/{stage}".encode()).digest(4 * count), "<u4") >= limit
-        for stage, count in enumerate(counts)
-    ]
-    return torch.from_numpy(np.concatenate(kept))
+    digest = shake_256(f"{member}/{layer}/{projection}/{stage}".encode()).digest(4 * count)
+    return torch.from_numpy(np.frombuffer(digest, "<u4") >= round(rate * 2**32))
 
 
 @contextmanager

@@ -12,20 +12,26 @@ from torch import nn
 from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
 from vllm.model_executor.layers.linear import MergedColumnParallelLinear, RowParallelLinear
 from vllm.model_executor.layers.quantization import QuantizationConfig
+from vllm.model_executor.models.utils import extract_layer_index
 
 from model_impl.collector import Collector
 from model_impl.config import TokenformerConfig
+from model_impl.ensemble import MAX_MEMBERS, stage_mask
 from model_impl.row_operation import TokenShard, token_weights
 from model_impl.variants import Selection
 
 
 @dataclass(frozen=True)
 class DeltaTokens:
-    """One rank's share of a delta in one projection: keys and values [m, d], and which rows only fill it up [m]."""
+    """One rank's share of a delta in one projection: keys and values [m, d], and which rows only fill it up [m].
+
+    `count` is how many tokens all ranks hold together.
+    """
 
     keys: torch.Tensor
     values: torch.Tensor
     padding: torch.Tensor
+    count: int
 
 
 class ParallelPattention(nn.Module):
@@ -77,6 +83,8 @@ class ParallelPattention(nn.Module):
         # ||v||^2 of every value token, for provenance; the weights themselves may be packed or quantised later.
         self.value_squares = [torch.zeros(shard.local_count) for shard in self.shards]
         self.deltas: dict[int, list[DeltaTokens]] = {}
+        self.layer, self.ensemble_rate = extract_layer_index(prefix), config.ensemble_rate
+        self.left_out: list[list[torch.Tensor]] | None = None  # made when the first ensemble asks
         self._lay_out()
 
     def forward(self, x: torch.Tensor, selection: Selection, collector: Collector | None) -> list[torch.Tensor]:
@@ -89,6 +97,8 @@ class ParallelPattention(nn.Module):
             for own, delta in zip(columns, tokens, strict=True):
                 own.append(F.linear(x, delta.keys))
         weights = token_weights(columns, selection.for_projections(self.projections), self.activation, self.padding)
+        if selection.members is not None:
+            self._mask(weights, selection.members)
         if collector is not None:
             collector.add(x, columns, weights, self.squares)
         outputs = []
@@ -99,6 +109,33 @@ class ParallelPattention(nn.Module):
                 output = output + w @ tokens[i].values
             outputs.append(output)
         return outputs
+
+    def _mask(self, weights: list[list[torch.Tensor]], members: torch.Tensor) -> None:
+        """Set the weights that the rows' ensemble members leave out to zero, in place."""
+        if self.left_out is None:
+            self.left_out = [self._left_out(i) for i in range(len(self.projections))]
+        for own, tables in zip(weights, self.left_out, strict=True):
+            for weight, table in zip(own, tables, strict=True):
+                weight.masked_fill_(table[members], 0.0)
+
+    def _left_out(self, index: int) -> list[torch.Tensor]:
+        """What every member leaves out of one projection, row 0 nothing: per segment, bool [1 + members, share].
+
+        A delta is the stage after the checkpoint's last, whichever others are loaded beside it.
+        """
+        shard, projection = self.shards[index], self.projections[index]
+        counts = [*shard.counts, *(tokens[index].count for tokens in self.deltas.values())]
+        stages = [*range(len(shard.counts)), *[len(shard.counts)] * len(self.deltas)]
+        tables = []
+        for count, stage in zip(counts, stages, strict=True):
+            rows = [
+                stage_mask(member, self.layer, projection, stage, count, self.ensemble_rate)
+                for member in range(MAX_MEMBERS)
+            ]
+            kept = torch.stack([torch.ones(count, dtype=torch.bool, device="cpu"), *rows])
+            own = TokenShard([count], self.tp_rank, self.tp_size).own(kept.t())
+            tables.append((~own).t().contiguous().to(self.device))
+        return tables
 
     def load_tokens(self, projection: str, part: str, tokens: torch.Tensor) -> str:
         """Load one official tensor, `part` key or value, tokens [n, d]; returns the name of the parameter filled."""
@@ -121,7 +158,7 @@ class ParallelPattention(nn.Module):
             keys, values = tokens[projection]
             shard = TokenShard([len(keys)], self.tp_rank, self.tp_size)
             keys, values = (shard.own(part).to(self.device, self.dtype, copy=True) for part in (keys, values))
-            held.append(DeltaTokens(keys, values, shard.is_padding.to(self.device)))
+            held.append(DeltaTokens(keys, values, shard.is_padding.to(self.device), shard.token_count))
         self.deltas[adapter_id] = held
         self._lay_out()
 
@@ -132,6 +169,7 @@ class ParallelPattention(nn.Module):
     def _lay_out(self) -> None:
         """What forward needs to know about the segments, worked out once per load."""
         self.widths = [shard.local_count for shard in self.shards]
+        self.left_out = None
         self.padding, self.squares = [], []
         for i, shard in enumerate(self.shards):
             held = [tokens[i] for tokens in self.deltas.values()]

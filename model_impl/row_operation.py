@@ -33,6 +33,7 @@ class TokenShard:
 
     def __init__(self, counts: Sequence[int], rank: int, size: int) -> None:
         self.size = size
+        self.counts = tuple(counts)
         self.token_count = sum(counts)
         self.shares = [-(-count // size) for count in counts]
         self.local_count = sum(self.shares)

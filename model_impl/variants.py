@@ -9,7 +9,7 @@ depend on the data.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,13 +35,15 @@ class Selection:
 
     coupling float32 [R, S, S]: 1 where two segments belong to one normalisation group of the row's variant.
     tau float32 [R, 5, S], projections as in `PROJECTIONS`: the group's tau; 0 for segments the variant leaves out.
+    members int64 [T]: 1 + the ensemble member that a row belongs to, 0 for rows of none; None where all are of none.
     """
 
     coupling: torch.Tensor
     tau: torch.Tensor
+    members: torch.Tensor | None = None
 
     def for_projections(self, projections: Sequence[str]) -> Selection:
-        return Selection(self.coupling, self.tau[:, [PROJECTIONS.index(name) for name in projections]])
+        return replace(self, tau=self.tau[:, [PROJECTIONS.index(name) for name in projections]])
 
 
 class VariantTable:
@@ -57,6 +59,7 @@ class VariantTable:
         self.base_stages = stages
         self.deltas: dict[int, GrowthStage] = {}
         self.rows = torch.zeros(max_rows, dtype=torch.int64)
+        self.members: torch.Tensor | None = None
         self.stage_variants = {
             index + 1: Variant(stages[: index + 1], range(index + 1)) for index in config.servable_stages
         }
@@ -85,8 +88,17 @@ class VariantTable:
     def __contains__(self, adapter_id: int) -> bool:
         return adapter_id in self.slots
 
-    def assign(self, adapter_ids: ArrayLike, row_counts: ArrayLike) -> None:
-        """Set the variant of the step's rows, request by request; rows beyond are padding and use the last stage."""
+    def assign(self, adapter_ids: ArrayLike, row_counts: ArrayLike, members: Sequence[int | None] = ()) -> None:
+        """Set the variant of the step's rows, request by request; rows beyond are padding and use the last stage.
+
+        `members` are the requests' ensemble members, where there are any.
+        """
+        self.members = None
+        if any(member is not None for member in members):
+            numbers = np.array([0 if member is None else member + 1 for member in members], dtype=np.int64)
+            own = torch.from_numpy(np.repeat(numbers, np.asarray(row_counts)))
+            self.members = torch.zeros_like(self.rows)
+            self.members[: len(own)].copy_(own)
         slots = np.array([self.slots[adapter_id] for adapter_id in np.asarray(adapter_ids).tolist()], dtype=np.int64)
         rows = torch.from_numpy(np.repeat(slots, np.asarray(row_counts)))
         self.rows[: len(rows)].copy_(rows)
@@ -94,10 +106,11 @@ class VariantTable:
 
     def select(self, num_rows: int) -> Selection:
         """The selection for the step's rows; one row that serves all of them where there is one variant only."""
+        members = None if self.members is None else self.members[:num_rows]
         if len(self.coupling) == 1:
-            return Selection(self.coupling, self.tau)
+            return Selection(self.coupling, self.tau, members)
         rows = self.rows[:num_rows]
-        return Selection(self.coupling[rows], self.tau[rows])
+        return Selection(self.coupling[rows], self.tau[rows], members)
 
     def _build(self) -> None:
         newest = Variant(self.base_stages, range(self.stage_count))

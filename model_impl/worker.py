@@ -27,6 +27,8 @@ from vllm.v1.worker.worker_base import CompilationTimes
 from model_impl.collector import Wish
 from model_impl.config import TokenformerConfig
 from model_impl.delta import load_delta
+from model_impl.ensemble import MEMBER_ARG
+from model_impl.mixture import ROWS_AT_ONCE, Membership, Mixtures
 from model_impl.model import TokenformerForCausalLM
 from model_impl.specialise import specialise
 from model_impl.uncertainty import (
@@ -106,7 +108,12 @@ class StatisticsSampler(Sampler):
 
 
 class StatisticsRunner(GPUModelRunner):
-    """vLLM's V1 model runner, with growth stages, statistics of prompt tokens, and seeds that survive chunking."""
+    """vLLM's V1 model runner, with growth stages, ensembles, statistics of prompt tokens, and seeds that survive
+    chunking."""
+
+    memberships: dict[str, Membership]
+    """The requests of the current step that are ensemble members, by id."""
+    mixtures: Mixtures
 
     @property
     def tokenformer(self) -> TokenformerForCausalLM:
@@ -116,7 +123,9 @@ class StatisticsRunner(GPUModelRunner):
         """As vLLM's; also tells the model the variant of every row, and whether any request wants provenance."""
         adapters = self.input_batch.request_lora_mapping[: self.input_batch.num_reqs]
         model = self.tokenformer.model
-        model.variants.assign(adapters, num_scheduled_tokens)
+        self.memberships = {i: own for i in self.input_batch.req_ids if (own := self._membership(i)) is not None}
+        members = [self.memberships[i].member if i in self.memberships else None for i in self.input_batch.req_ids]
+        model.variants.assign(adapters, num_scheduled_tokens, members if self.memberships else ())
         if not model.compiled:
             model.wish = max(map(self._wish, self.input_batch.req_ids), default=Wish.NOTHING)
         return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
@@ -132,10 +141,28 @@ class StatisticsRunner(GPUModelRunner):
             return Wish.INTERNALS
         return Wish.PROVENANCE if wanted.get(PROVENANCE_ARG) and model.variants.grown else Wish.NOTHING
 
+    def _membership(self, request_id: str) -> Membership | None:
+        params = self.requests[request_id].sampling_params
+        return Membership.of(params.extra_args, MEMBER_ARG) if params else None
+
+    def _add_to_mixtures(self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]) -> None:
+        """Add the distributions of this step's rows of ensemble members to their mixtures."""
+        for request_id, own in self.memberships.items():
+            request = self.requests[request_id]
+            first, prompt = request.num_computed_tokens, len(request.prompt_token_ids or ())
+            row = int(self.query_start_loc.np[self.input_batch.req_id_to_index[request_id]]) - first
+            wanted = self.mixtures.wanted(own, first, min(first + num_scheduled_tokens[request_id], prompt))
+            for start in range(wanted.start, wanted.stop, ROWS_AT_ONCE):
+                stop = min(start + ROWS_AT_ONCE, wanted.stop)
+                logits = self.tokenformer.compute_logits(hidden_states[row + start : row + stop])
+                if logits is not None:  # tensor parallel ranks other than the first may get none
+                    self.mixtures.add(own, prompt - own.start, start, logits)
+
     def _get_prompt_logprobs_dict(
         self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
     ) -> dict[str, LogprobsTensors | None]:
         """As vLLM's, request by request: each has as many columns as it began with, whatever its steps report."""
+        self._add_to_mixtures(hidden_states, num_scheduled_tokens)
         pending = self.num_prompt_logprobs
         found: dict[str, LogprobsTensors | None] = {}
         sampler, model = cast(StatisticsSampler, self.sampler), self.tokenformer
@@ -203,6 +230,7 @@ class TokenformerWorker(PlatformWorker):
             raise RuntimeError("token statistics need vLLM's V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0")
         # The runner of each platform is a class of its own, made deep inside init_device: specialise the object.
         specialise(self.model_runner, StatisticsRunner)
+        self.model_runner.memberships, self.model_runner.mixtures = {}, Mixtures()
         specialise(self.model_runner.sampler, StatisticsSampler)
         stages = cast(TokenformerConfig, self.model_config.hf_config).stages
         cast(StatisticsSampler, self.model_runner.sampler).places = len(stages) + 1
@@ -227,6 +255,18 @@ class TokenformerWorker(PlatformWorker):
 
     def list_loras(self) -> set[int]:
         return set(self.model_runner.tokenformer.model.variants.deltas)
+
+    def take_mixture(self, ensemble: str) -> list[list[float]] | None:
+        """Epistemic and aleatoric uncertainty (nats) of every position that an ensemble's members have scored.
+
+        None on ranks that see no logits, and for an ensemble that never began. Its memory is freed.
+        """
+        mixture = self.model_runner.mixtures.take(ensemble)
+        return None if mixture is None else mixture.result()
+
+    def drop_mixture(self, ensemble: str) -> None:
+        """Free an ensemble's memory."""
+        self.model_runner.mixtures.take(ensemble)
 
     def compile_or_warm_up_model(self) -> CompilationTimes:
         """As vLLM's; on CPU, where eager mode skips it, one step is run so that no request is the first."""

@@ -10,31 +10,42 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
-from vllm.exceptions import VLLMNotFoundError
+from vllm.exceptions import VLLMNotFoundError, VLLMValidationError
 from vllm.lora.request import LoRARequest
+from vllm.pooling_params import PoolingParams
+from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.input_processor import InputProcessor
 
 from model_impl.checkpoint import CheckpointError
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
 from model_impl.delta import DESCRIPTION, TENSORS, check_delta, load_delta
+from model_impl.ensemble import MEMBER_ARG
 from model_impl.fingerprint import fingerprint
 from model_impl.specialise import specialise
 from model_impl.variants import VERSION_MARK
 from server.calibration import Calibration
+from server.ensemble import is_own
 
 DRAIN_POLL_SECONDS = 0.05
 
 
 class VariantInput(InputProcessor):
-    """Lets requests name a variant although vLLM's own adapters are off, unless the engine has dropped it."""
+    """Lets requests name a variant although vLLM's own adapters are off, unless the engine has dropped it; and lets no
+    client write what makes a request a member of an ensemble."""
 
     dropped: set[int]
+
+    def _validate_params(self, params: SamplingParams | PoolingParams, *args: Any) -> bool | None:
+        arguments = getattr(params, "extra_args", None) or {}
+        if MEMBER_ARG in arguments and not is_own(arguments[MEMBER_ARG]):
+            raise VLLMValidationError(f"`{MEMBER_ARG}` is not for clients", parameter="vllm_xargs")
+        return super()._validate_params(params, *args)
 
     def _validate_lora(self, lora_request: LoRARequest | None) -> None:
         if lora_request is not None and lora_request.lora_int_id in self.dropped:

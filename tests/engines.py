@@ -69,6 +69,28 @@ def token_params(**options: Any) -> Any:
     return SamplingParams(**({"temperature": 0, "logprobs": 0, "ignore_eos": True, "detokenize": False} | options))
 
 
+def ensemble_name(name: str) -> str:
+    """As this process's API would call it."""
+    from server.ensemble import SECRET
+
+    return f"{SECRET}-{name}"
+
+
+def member_requests(name: str, members: int, prompt: Sequence[int], answer: Sequence[int]) -> list[tuple[Any, Any]]:
+    """Prompt and parameters of the requests that together are ensemble `name`, for the tokens of `answer`."""
+    from model_impl.ensemble import MEMBER_ARG
+    from model_impl.mixture import Membership
+
+    requests = []
+    for member in range(members):
+        own = Membership(ensemble_name(name), member, members, len(prompt) - 1)
+        params = token_params(max_tokens=1, logprobs=None, extra_args={MEMBER_ARG: own.to_dict()})
+        # The last token's distribution is that of the position before it.
+        ids = {"prompt_token_ids": [*prompt, *answer][:-1], "cache_salt": f"member {member}"}
+        requests.append((ids, params))
+    return requests
+
+
 def whole_rows(positions: Iterable[Any], vocabulary: int) -> torch.Tensor:
     """Logprobs that were asked for with -1, as a matrix float32 [positions, vocabulary]."""
     rows = [[position[word].logprob for word in range(vocabulary)] for position in positions]

@@ -11,29 +11,39 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
 import tests.conftest  # noqa: F401 - vLLM's settings, before it is imported
-from tests.engines import engine, generate, statistics_rows, token_params, whole_rows
+from tests.engines import engine, ensemble_name, generate, member_requests, statistics_rows, token_params, whole_rows
 from tests.golden_cases import PROMPT_TOKENS
 
 SCORES, ANSWERS = "scores.safetensors", "answers.json"
 ANSWER_TOKENS = 16
+MEMBERS = 3
 
 
-def score(llm: object, directory: Path) -> None:
-    """Logits and statistics after every position of the prompts, and greedy answers to their first tokens."""
+def score(llm: Any, directory: Path) -> None:
+    """Logits and statistics after every position of the prompts, greedy answers to their first tokens, and what an
+    ensemble says of the first prompt's other tokens."""
     prompts = json.loads((directory / "prompts.json").read_text())
     scored = generate(llm, prompts, token_params(max_tokens=1, logprobs=-1, prompt_logprobs=-1))
     answered = generate(llm, [prompt[:PROMPT_TOKENS] for prompt in prompts], token_params(max_tokens=ANSWER_TOKENS))
+    requests = member_requests("scored", MEMBERS, prompts[0][:PROMPT_TOKENS], prompts[0][PROMPT_TOKENS:])
+    inputs, params = zip(*requests, strict=True)
+    llm.generate(list(inputs), list(params), use_tqdm=False)
+    uncertainty = [
+        rows for rows in llm.collective_rpc("take_mixture", args=(ensemble_name("scored"),)) if rows is not None
+    ]
     if os.environ.get("RANK", "0") != "0":
         return
     positions = [[*output.prompt_logprobs[1:], *output.outputs[0].logprobs] for output in scored]
     scores = {
         "logits": torch.stack([whole_rows(row, len(row[0])) for row in positions]),
         "statistics": torch.stack([statistics_rows(row) for row in positions]),
+        "ensemble": torch.tensor(uncertainty[0]),
         "answer_statistics": torch.stack([statistics_rows(output.outputs[0].logprobs) for output in answered]),
     }
     save_file(scores, directory / SCORES)

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from model_impl.config import TokenformerConfig
+from model_impl.ensemble import ensemble_uncertainty
 from model_impl.reference import ReferenceTokenformer
 from tests.conformance.models import random_prompts, random_weights, variant_config
-from tests.conformance.rank import ANSWER_TOKENS, ANSWERS, SCORES, score
+from tests.conformance.rank import ANSWER_TOKENS, ANSWERS, MEMBERS, SCORES, score
 from tests.engines import assert_exact_statistics, assert_same_statistics, engine, saved_model
 from tests.exact import exact_statistics
 from tests.golden_cases import CASES, PROMPT_TOKENS, TOLERANCE, load_case
@@ -90,6 +91,10 @@ def assert_golden(directory: Path, name: str) -> None:
     torch.testing.assert_close(found["logits"], golden, atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(found["statistics"], exact_statistics(golden), atol=TOLERANCE, rtol=0)
     assert_exact_statistics(found["statistics"], found["logits"])
+    model = ReferenceTokenformer(case.config)
+    model.load_state_dict(case.weights)
+    members = ensemble_uncertainty(model, case.io["input_ids"][:1], MEMBERS)[0, PROMPT_TOKENS - 1 : -1]
+    torch.testing.assert_close(found["ensemble"], members, atol=TOLERANCE, rtol=0)
     assert json.loads((directory / ANSWERS).read_text()) == case.io["greedy_ids"][:, PROMPT_TOKENS:].tolist()
 
 
@@ -109,6 +114,8 @@ def test_token_counts_that_do_not_divide(tensor_parallel: Path, name: str) -> No
     answered = model(torch.cat([prompts[:, :PROMPT_TOKENS], answers], dim=1))[:, PROMPT_TOKENS - 1 : -1]
     assert answers.shape == (len(prompts), ANSWER_TOKENS)
     assert answers.tolist() == answered.argmax(-1).tolist()
+    members = ensemble_uncertainty(model, prompts[:1], MEMBERS)[0, PROMPT_TOKENS - 1 : -1]
+    torch.testing.assert_close(found["ensemble"], members, atol=TOLERANCE, rtol=0)
     assert_same_statistics(found["answer_statistics"], exact_statistics(answered))
 
 

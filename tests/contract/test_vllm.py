@@ -1,8 +1,8 @@
 """What our code assumes about vLLM's private interfaces, symbol by symbol.
 
 An upgrade of vLLM that moves or changes one of them fails here, with the symbol's name, and not as a wrong number
-somewhere else. The files that rely on them: model_impl/{worker,model,parallel_pattention,row_operation}.py and
-server/{engine,serving,app,models,offline,serve}.py.
+somewhere else. The files that rely on them: model_impl/{worker,model,parallel_pattention,row_operation,prefix_reuse}.py
+and server/{engine,ensemble,serving,app,models,offline,serve}.py.
 """
 
 import dataclasses
@@ -46,6 +46,8 @@ SIGNATURES = {
     "vllm.v1.worker.worker_base:WorkerBase.add_lora": ("self", "lora_request"),
     "vllm.v1.worker.worker_base:WorkerBase.remove_lora": ("self", "lora_id"),
     "vllm.v1.worker.worker_base:WorkerBase.list_loras": ("self",),
+    # model_impl/prefix_reuse.py
+    "vllm.v1.core.kv_cache_manager:KVCacheManager.get_computed_blocks": ("self", "request"),
     # model_impl/model.py and its parts
     "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackend.get_supported_head_sizes": (),
     "vllm.model_executor.layers.rotary_embedding:get_rope": ("head_size", "max_position"),
@@ -113,6 +115,10 @@ SIGNATURES = {
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels.load_lora_adapter": ("self", "request"),
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels.unload_lora_adapter": ("self", "request"),
     "vllm.v1.engine.input_processor:InputProcessor._validate_lora": ("self", "lora_request"),
+    "vllm.v1.engine.input_processor:InputProcessor._validate_params": ("self", "params"),
+    # server/ensemble.py
+    "vllm.v1.engine.async_llm:AsyncLLM.generate": ("self", "prompt", "sampling_params", "request_id"),
+    "vllm.v1.engine.async_llm:AsyncLLM.collective_rpc": ("self", "method", "timeout", "args"),
     # server/offline.py
     "vllm:LLM.generate": ("self", "prompts", "sampling_params", "use_tqdm", "lora_request"),
     "vllm:LLM.get_tokenizer": ("self",),
@@ -183,6 +189,15 @@ def test_what_the_runner_has() -> None:
     assert "in_progress_prompt_logprobs_cpu" in {field.name for field in dataclasses.fields(state)}
     metadata = {field.name for field in dataclasses.fields(find("vllm.v1.sample.metadata:SamplingMetadata"))}
     assert {"max_num_logprobs", "logprob_token_ids"} <= metadata
+
+
+def test_the_scheduler_looks_its_cache_manager_up_by_name() -> None:
+    """So `model_impl.prefix_reuse` can put its own there, which relies on what the lookup reads of a request."""
+    from vllm.v1.core.kv_cache_manager import KVCacheManager
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    assert "KVCacheManager(" in inspect.getsource(Scheduler.__init__)
+    assert "max_cache_hit_length = request.num_tokens - 1" in inspect.getsource(KVCacheManager.get_computed_blocks)
 
 
 def test_what_travels_with_a_token() -> None:

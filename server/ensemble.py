@@ -1,0 +1,113 @@
+"""Asking the engine's parameter-token ensemble about an answer that is there already."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.engine.protocol import EngineClient
+from vllm.lora.request import LoRARequest
+from vllm.sampling_params import SamplingParams
+from vllm.utils import random_uuid
+
+from model_impl.ensemble import MEMBER_ARG
+from model_impl.mixture import Membership
+
+MIXTURE_BYTES = 256 << 20
+"""Memory that one ensemble's mixture [positions, V] may take in the engine; longer answers are scored in parts."""
+
+CONCURRENT = 4
+"""Ensembles that an API process has in the engine at once; more wait for their turn."""
+
+SECRET = secrets.token_hex(16)
+"""Begins the names of this process's ensembles and the members' cache salts, so that no client can put a request among
+the members, or name their KV cache blocks."""
+
+
+def is_own(membership: object) -> bool:
+    """Whether the value of MEMBER_ARG in a request's `extra_args` was written here."""
+    return isinstance(membership, dict) and str(membership.get("ensemble")).startswith(SECRET)
+
+
+@dataclass(frozen=True)
+class ScoredAnswer:
+    """`prompt` and `answer` are token ids; the rest is how the request that they belong to runs."""
+
+    prompt: Sequence[int]
+    answer: Sequence[int]
+    adapter: LoRARequest | None = None
+    cache_salt: str | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class EnsembleUncertainty:
+    """Per token of the answer, nats; None for a token without a distribution, the first without a prompt before it.
+
+    `computed` counts the tokens that the members ran through the model: the cost, m prefills less what was cached.
+    """
+
+    epistemic: list[float | None]
+    aleatoric: list[float | None]
+    computed: int
+
+
+class Ensemble:
+    """The ensemble of the engine's model, for one API process."""
+
+    def __init__(self, client: EngineClient, vocabulary: int) -> None:
+        self.client = client
+        self.positions = max(1, MIXTURE_BYTES // (4 * vocabulary))
+        self.turns = asyncio.Semaphore(CONCURRENT)
+
+    async def uncertainty(self, scored: ScoredAnswer, members: int) -> EnsembleUncertainty:
+        """Re-score an answer under `members` members, as ordinary requests beside all others."""
+        ids = [*scored.prompt, *scored.answer]
+        start = max(len(scored.prompt), 1)
+        rows: list[list[float]] = []
+        computed = 0
+        for first in range(start, len(ids), self.positions):
+            # The distribution of a token is that of the position before it.
+            part, tokens = await self._part(
+                ids[: min(first + self.positions, len(ids)) - 1], first - 1, scored, members
+            )
+            rows += part
+            computed += tokens
+        blank: list[float | None] = [None] * (start - len(scored.prompt) if scored.answer else 0)
+        return EnsembleUncertainty([*blank, *(row[0] for row in rows)], [*blank, *(row[1] for row in rows)], computed)
+
+    async def _part(
+        self, ids: list[int], start: int, scored: ScoredAnswer, members: int
+    ) -> tuple[list[list[float]], int]:
+        """Epistemic and aleatoric uncertainty after the positions of `ids` from `start` on, and the tokens computed."""
+        name = f"{SECRET}-{random_uuid()}"
+        async with self.turns:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    runs = [
+                        group.create_task(self._member(Membership(name, member, members, start), ids, scored))
+                        for member in range(members)
+                    ]
+                found = await self.client.collective_rpc("take_mixture", args=(name,))
+            except BaseException:
+                await asyncio.shield(self.client.collective_rpc("drop_mixture", args=(name,)))
+                raise
+        rows: list[list[float]] = next(rows for rows in found if rows is not None)
+        return rows, sum(run.result() for run in runs)
+
+    async def _member(self, own: Membership, ids: list[int], scored: ScoredAnswer) -> int:
+        """Run one member over `ids`; returns the tokens that were computed."""
+        params = SamplingParams(temperature=0, max_tokens=1, detokenize=False, extra_args={MEMBER_ARG: own.to_dict()})
+        salt = f"{SECRET}/{own.member}/{scored.cache_salt or ''}"
+        prompt: Any = {"prompt_token_ids": ids, "cache_salt": salt}
+        request_id = f"ensemble-{random_uuid()}-{own.member}"  # logged, unlike the name
+        results = self.client.generate(
+            prompt, params, request_id, lora_request=scored.adapter, priority=scored.priority
+        )
+        cached = 0
+        async for result in results:
+            cached = result.num_cached_tokens or 0
+        return len(ids) - cached
