@@ -33,7 +33,9 @@ FEATURES = (
 Method = Literal["logistic", "isotonic"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
-FORMAT = "tokenformer-calibration-1"
+FORMAT = "tokenformer-calibration-2"
+"""Raised whenever a feature changes its meaning. 2: the first token's entropy is that of the first with a letter or
+digit."""
 
 
 class CalibrationError(ValueError):
@@ -106,7 +108,10 @@ def load_calibration(path: Path) -> Calibration:
         raise CalibrationError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise CalibrationError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+    found = content.pop("format", None) if isinstance(content, dict) else None
+    if str(found).startswith(FORMAT.rstrip("0123456789")) and found != FORMAT:
+        raise CalibrationError(f"{path}: {found}, which another version made; make it anew by `tokenformer calibrate`")
+    if found != FORMAT:
         raise CalibrationError(f"{path}: not a calibration ({FORMAT})")
     try:
         calibration = Calibration(**content)

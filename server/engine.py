@@ -6,16 +6,21 @@ With `model_impl.worker` this is the only place that touches vLLM's private inte
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 from vllm.logprobs import FlatLogprobs, Logprob
+from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import output_processor
+from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from model_impl.uncertainty import INTERNALS_ID, STATISTICS
+from server.tokens import TokenScore
 
 
 @dataclass
@@ -98,3 +103,56 @@ def scored(position: Mapping[int, Logprob] | None) -> ScoredLogprob | None:
     Under beam search it need not be the token that the beam chose, but it describes the same distribution.
     """
     return next((entry for entry in (position or {}).values() if isinstance(entry, ScoredLogprob)), None)
+
+
+class TokenReader:
+    """Reads the tokens of one choice in order: their statistics, and the text that each of them adds.
+
+    The text is that of vLLM's own incremental detokenizer, a second one, since vLLM does not tell what its first made
+    of which token. Of `params` it needs only how special tokens and stop tokens are shown; `echoed` stands before it.
+    """
+
+    def __init__(
+        self, tokenizer: Any, prompt_token_ids: Sequence[int] | None, params: SamplingParams, echoed: str = ""
+    ) -> None:
+        request: Any = SimpleNamespace(
+            request_id="", sampling_params=params, prompt_token_ids=prompt_token_ids, prompt_embeds=None
+        )
+        self.detokenizer = IncrementalDetokenizer.from_new_request(tokenizer, request)
+        self.special = special_ids(tokenizer)
+        self.text = echoed
+
+    def read(
+        self,
+        token_id: int,
+        position: Mapping[int, Logprob] | None,
+        provenance: Mapping[str, float] | None = None,
+        *,
+        stopped: bool = False,
+    ) -> TokenScore | None:
+        """None where the position has no statistics. `stopped`: the token ended the answer, as a stop token does."""
+        start = len(self.text)
+        self.detokenizer.update([token_id], stopped)
+        self.text += self.detokenizer.get_next_output_text(finished=False, delta=True)
+        entry = scored(position)
+        if entry is None or position is None:
+            return None
+        return TokenScore(
+            logprob=position[token_id].logprob,
+            entropy=entry.entropy,
+            variance=entry.variance,
+            margin=entry.margin,
+            text=self.text[start:],
+            start=start,
+            special=token_id in self.special,
+            provenance=provenance,
+        )
+
+
+@lru_cache(maxsize=8)  # a large vocabulary's takes milliseconds, and a server has one tokenizer
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Token ids that are no text. Empty without a tokenizer."""
+    if tokenizer is None:
+        return frozenset()
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset(tokenizer.all_special_ids) | {token_id for token_id, token in added if token.special}

@@ -59,10 +59,11 @@ def score_labels(
     for label, prompt, answer, output in zip(labels, prompts, answers, outputs, strict=True):
         own = output.outputs[0]
         if label.answer is None:
-            scored.append((score_of(own.token_ids, own.logprobs or ()), label.is_correct(own.text)))
+            score = score_of(tokenizer, prompt, own.token_ids, own.logprobs or ())
+            scored.append((score, label.is_correct(own.text)))
         else:
             positions = (output.prompt_logprobs or ())[len(prompt) :]
-            scored.append((score_of(answer, positions), label.is_correct(label.answer)))
+            scored.append((score_of(tokenizer, prompt, answer, positions), label.is_correct(label.answer)))
     return scored
 
 
@@ -124,13 +125,12 @@ def answer_ids(tokenizer: Any, label: Label) -> list[int]:
     return [*ids, tokenizer.eos_token_id] if ended else ids
 
 
-def score_of(token_ids: Iterable[int], positions: Iterable[Any]) -> ChoiceScore:
-    """The score of tokens whose positions' logprobs carry statistics."""
-    from server.engine import scored
+def score_of(tokenizer: Any, prompt: Sequence[int], token_ids: Iterable[int], positions: Iterable[Any]) -> ChoiceScore:
+    """The score of tokens after a prompt; the positions' logprobs carry statistics."""
+    from vllm import SamplingParams
 
-    score = ChoiceScore()
-    for token_id, position in zip(token_ids, positions, strict=True):
-        entry = scored(position)
-        if entry is not None:
-            score.add(position[token_id].logprob, entry.entropy, entry.variance, entry.margin)
-    return score
+    from server.engine import TokenReader
+
+    reader = TokenReader(tokenizer, prompt, SamplingParams())
+    tokens = (reader.read(*pair) for pair in zip(token_ids, positions, strict=True))
+    return ChoiceScore.of(token for token in tokens if token is not None)

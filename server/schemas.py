@@ -40,6 +40,9 @@ class UncertaintyOptions(BaseModel):
     tokens: StrictBool = Field(
         default=False, description="Return entropy, variance, rank and margin of every token, as `logprobs` would."
     )
+    spans: StrictBool = Field(
+        default=False, description="Return the words to doubt, with the reason, as `uncertainty.spans`."
+    )
     internals: StrictBool = Field(
         default=False, description="As `tokens`, and the share of each growth stage in every token."
     )
@@ -123,6 +126,19 @@ class ScoredCompletionRequest(CompletionRequest):
         return _with_logprobs(super().to_sampling_params(*args, **kwargs), self.uncertainty)
 
 
+class Span(BaseModel):
+    """Words of an answer to doubt."""
+
+    start: int = Field(description="Where they start in the text, in characters (Unicode code points).")
+    end: int = Field(description="Where they end: `text` is the characters from start up to end.")
+    text: str
+    risk: float | None = Field(
+        description="What the calibration says of these tokens alone, and never above the answer's risk, as a part "
+        "cannot be likelier wrong than the whole; null without a calibration."
+    )
+    reason: str = Field(description="Why they are doubted, in plain words.")
+
+
 class Uncertainty(BaseModel):
     """How sure the model was of one choice: aggregates over its tokens; null where it has none."""
 
@@ -137,7 +153,9 @@ class Uncertainty(BaseModel):
     unit: Literal["nat"] = "nat"
     mean_entropy: float | None = Field(description="Mean token entropy, nats.")
     max_entropy: float | None = Field(description="Highest token entropy, nats.")
-    first_token_entropy: float | None = Field(description="Entropy of the first token, nats.")
+    first_token_entropy: float | None = Field(
+        description="Entropy of the first token with a letter or digit (of the first token if none has), nats."
+    )
     worst_window_entropy: float | None = Field(
         description="Highest mean entropy of 8 tokens in a row (of all tokens, if they are fewer), nats."
     )
@@ -149,6 +167,12 @@ class Uncertainty(BaseModel):
     tokens: int = Field(description="Number of tokens summarised.")
     growth: dict[str, float] | None = Field(
         default=None, description="Share of each growth stage in the answer; null for a checkpoint that never grew."
+    )
+    spans: list[Span] | None = Field(
+        default=None,
+        description="The words to doubt, in order, if `uncertainty.spans` asked for them. They lie in the generated "
+        "text: the message's content, or the text before tool calls and reasoning were taken out of it; for "
+        "completions in the choice's `text`, an echoed prompt included.",
     )
 
 

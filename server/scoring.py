@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from server.calibration import FEATURES, Calibration
-from server.schemas import Uncertainty
+from server.schemas import Span, Uncertainty
+from server.spans import doubted_spans
+from server.tokens import TokenScore, placed
 
 LOWEST_LOGPROB = -9999.0
 """What OpenAI's API reports for a probability of zero; JSON has no infinity."""
@@ -30,42 +32,47 @@ class ChoiceScore:
     margin_sum: float = 0.0
     surprisal_excess: float = 0.0
     max_entropy: float | None = None
-    first_token_entropy: float | None = None
     worst_window_entropy: float | None = None
     min_logprob: float | None = None
     min_margin: float = 1.0
     window: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     provenance: dict[str, float] = field(default_factory=dict)
+    scores: list[TokenScore] = field(default_factory=list)
 
-    def add(
-        self,
-        logprob: float,
-        entropy: float,
-        variance: float,
-        margin: float,
-        provenance: Mapping[str, float] | None = None,
-    ) -> None:
-        """One generated token: its raw logprob; its distribution's entropy [nats], variance [nats^2] and margin; and
-        what each growth stage contributed (sum of w^2 ||v||^2 over its parameter tokens)."""
-        logprob = max(logprob, LOWEST_LOGPROB)
+    @classmethod
+    def of(cls, tokens: Iterable[TokenScore]) -> ChoiceScore:
+        score = cls()
+        for token in tokens:
+            score.add(token)
+        return score
+
+    def add(self, token: TokenScore) -> None:
+        """The next generated token."""
+        logprob, entropy = max(token.logprob, LOWEST_LOGPROB), token.entropy
         if self.max_entropy is None or self.min_logprob is None:
-            self.first_token_entropy = self.max_entropy = entropy
-            self.min_logprob = logprob
+            self.max_entropy, self.min_logprob = entropy, logprob
+        self.scores.append(token)
         self.tokens += 1
         self.entropy_sum += entropy
-        self.variance_sum += variance
-        self.margin_sum += margin
+        self.variance_sum += token.variance
+        self.margin_sum += token.margin
         self.surprisal_excess += -logprob - entropy
         self.max_entropy = max(self.max_entropy, entropy)
         self.min_logprob = min(self.min_logprob, logprob)
-        self.min_margin = min(self.min_margin, margin)
+        self.min_margin = min(self.min_margin, token.margin)
         self.window.append(entropy)
         mean = math.fsum(self.window) / len(self.window)
         # Until the first window is full it is the only one.
         if self.worst_window_entropy is None or self.tokens <= WINDOW or mean > self.worst_window_entropy:
             self.worst_window_entropy = mean
-        for stage, contribution in (provenance or {}).items():
+        for stage, contribution in (token.provenance or {}).items():
             self.provenance[stage] = self.provenance.get(stage, 0.0) + contribution
+
+    @property
+    def first_token_entropy(self) -> float | None:
+        """Of the first token with a letter or digit (or with a part of one); of the first token where there is none."""
+        first = next((token.score for token in placed(self.scores) if token.is_content), None)
+        return first.entropy if first else self.scores[0].entropy if self.scores else None
 
     @property
     def standardised_surprisal(self) -> float | None:
@@ -97,10 +104,17 @@ class ChoiceScore:
         # A maximum or minimum can skip a NaN; sums cannot, so checking all of them finds it.
         return features if all(map(math.isfinite, features.values())) else None
 
-    def summary(self, calibration: Calibration | None = None, abstain_above: float | None = None) -> Uncertainty:
+    def summary(
+        self,
+        calibration: Calibration | None = None,
+        abstain_above: float | None = None,
+        text: str | None = None,
+        epistemic: Sequence[float | None] | None = None,
+    ) -> Uncertainty:
         """What the response carries; null where there was no token, and a risk only with a calibration.
 
-        `abstain` is null unless there is a risk and the request gave a limit for it.
+        `abstain` is null unless there is a risk and the request gave a limit for it; `spans` is unless the `text` that
+        the tokens made is given. `epistemic`: see `server.spans.doubted_spans`.
         """
         features = self.features()
         judged = calibration if features else None
@@ -119,7 +133,35 @@ class ChoiceScore:
             standardised_surprisal=self.standardised_surprisal,
             tokens=self.tokens,
             growth=shares(self.provenance),
+            spans=None if text is None else self.spans(text, judged, risk, epistemic),
         )
+
+    def spans(
+        self,
+        text: str,
+        calibration: Calibration | None = None,
+        risk: float | None = None,
+        epistemic: Sequence[float | None] | None = None,
+    ) -> list[Span]:
+        """The words of `text` to doubt; `risk` is the answer's."""
+        return [
+            Span(
+                start=span.start,
+                end=span.end,
+                text=text[span.start : span.end],
+                risk=_part_risk(span.tokens, calibration, risk),
+                reason=span.reason,
+            )
+            for span in doubted_spans(self.scores, text, epistemic)
+        ]
+
+
+def _part_risk(tokens: Sequence[TokenScore], calibration: Calibration | None, whole: float | None) -> float | None:
+    """What the calibration says of the tokens alone; a part cannot be likelier wrong than the whole."""
+    features = ChoiceScore.of(tokens).features() if calibration else None
+    if calibration is None or whole is None or features is None:
+        return None
+    return min(whole, calibration.risk(features))
 
 
 def shares(provenance: Mapping[str, float]) -> dict[str, float] | None:

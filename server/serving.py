@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from vllm.entrypoints.openai.chat_completion.protocol import (
@@ -20,11 +21,12 @@ from vllm.entrypoints.openai.completion.protocol import CompletionLogProbs, Comp
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import SamplingParams
 
 from model_impl.uncertainty import STATISTICS
 from server import metrics
 from server.calibration import Calibration
-from server.engine import scored
+from server.engine import TokenReader, scored
 from server.schemas import (
     ScoredChatChoice,
     ScoredChatCompletionResponse,
@@ -37,46 +39,76 @@ from server.schemas import (
 from server.scoring import ChoiceScore, shares
 
 
+@dataclass
+class RunningChoice:
+    """A choice while the engine's outputs of it pass by."""
+
+    reader: TokenReader
+    score: ChoiceScore = field(default_factory=ChoiceScore)
+    text: str = ""
+
+    def spans_text(self) -> str | None:
+        """The text in which the tokens lie where the reader says. Not so only under beam search, which decodes its
+        answers in another way, with tokenizers that put blanks between tokens."""
+        return self.text if self.reader.text.startswith(self.text) else None
+
+
 class RequestScores:
     """The scores of one request's choices, fed with the engine's outputs as they pass by."""
 
-    def __init__(self, request: ChatCompletionRequest | CompletionRequest, model_name: str, models: Any) -> None:
+    def __init__(
+        self, request: ChatCompletionRequest | CompletionRequest, model_name: str, models: Any, tokenizer: Any
+    ) -> None:
         options = getattr(request, "uncertainty", False)
         self.wanted = options is not False
         # A mere echo: vLLM generates one token all the same and keeps it to itself.
         self.nothing_shown = request.max_tokens == 0
         self.options = options if isinstance(options, UncertaintyOptions) else UncertaintyOptions()
-        self.model_name, self.models = model_name, models
+        self.model_name, self.models, self.tokenizer = model_name, models, tokenizer
+        self.shown = SamplingParams(
+            skip_special_tokens=request.skip_special_tokens,
+            spaces_between_special_tokens=request.spaces_between_special_tokens,
+            include_stop_str_in_output=request.include_stop_str_in_output,
+        )
         self.calibration: Calibration | None = None
-        self.choices: dict[int, ChoiceScore] = {}
+        self.choices: dict[int, RunningChoice] = {}
         self.finished: set[int] = set()
 
-    def add(self, result: RequestOutput, first_index: int = 0) -> None:
-        """New tokens of the choices from `first_index` on."""
+    def add(self, result: RequestOutput, first_index: int = 0, echoed: str = "") -> None:
+        """New tokens of the choices from `first_index` on, whose texts begin with `echoed`."""
         segments = self.models.segments(result.lora_request)
         self.calibration = self.models.calibration(result.lora_request)
         for output in result.outputs:
-            self._add(first_index + output.index, output, segments)
+            index = first_index + output.index
+            if index not in self.choices:
+                reader = TokenReader(self.tokenizer, result.prompt_token_ids, self.shown, echoed)
+                self.choices[index] = RunningChoice(reader, text=echoed)
+            if not self.nothing_shown:
+                self._add(self.choices[index], output, segments)
+            if output.finish_reason is not None:
+                self.finished.add(index)
 
-    def _add(self, index: int, output: CompletionOutput, segments: Mapping[int, str]) -> None:
-        """New tokens of choice `index`; the output's logprobs cover exactly the new tokens."""
-        score = self.choices.setdefault(index, ChoiceScore())
-        token_ids = () if self.nothing_shown else output.token_ids
-        for token_id, position in zip(token_ids, output.logprobs or (), strict=False):
+    def _add(self, choice: RunningChoice, output: CompletionOutput, segments: Mapping[int, str]) -> None:
+        """New tokens of a choice; the output's logprobs cover exactly the new tokens."""
+        choice.text += output.text
+        # A stop token ends the answer without being part of it; a stop string is cut out of the text.
+        by_token = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
+        last = len(output.token_ids) - 1 if by_token else None
+        for i, (token_id, position) in enumerate(zip(output.token_ids, output.logprobs or (), strict=False)):
             entry = scored(position)
-            if position and entry:
-                found = entry.provenance
-                provenance = {name: found[i] for i, name in segments.items()} if found and segments else None
-                score.add(position[token_id].logprob, entry.entropy, entry.variance, entry.margin, provenance)
+            found = entry.provenance if entry else None
+            provenance = {name: found[number] for number, name in segments.items()} if found and segments else None
+            token = choice.reader.read(token_id, position, provenance, stopped=i == last)
+            if entry and token:
+                choice.score.add(token)
                 entry.growth = shares(provenance) if provenance and self.options.internals else None
-                metrics.observe_token(self.model_name, entry.entropy, entry.variance)
-        if output.finish_reason is not None:
-            self.finished.add(index)
+                metrics.observe_token(self.model_name, token.entropy, token.variance)
 
     def summary(self, index: int) -> Uncertainty:
         """What the answer says of choice `index`, once it is complete; it is counted in the metrics."""
-        abstain_above = self.options.abstain_above
-        summary = self.choices[index].summary(self.calibration, abstain_above)
+        abstain_above, choice = self.options.abstain_above, self.choices[index]
+        text = choice.spans_text() if self.options.spans else None
+        summary = choice.score.summary(self.calibration, abstain_above, text)
         if self.calibration is not None and summary.risk is not None:
             own = (self.calibration.abstain or {}).get("above")
             metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)
@@ -110,7 +142,7 @@ class ScoredChat(OpenAIServingChat):
         *args: Any,
         **kwargs: Any,
     ) -> AsyncGenerator[str, None]:
-        scores = RequestScores(request, model_name, self.models)
+        scores = RequestScores(request, model_name, self.models, self.renderer.tokenizer)
         if scores.wanted:
             result_generator = observe(result_generator, scores.add)
         chunks = super().chat_completion_stream_generator(
@@ -128,7 +160,7 @@ class ScoredChat(OpenAIServingChat):
         *args: Any,
         **kwargs: Any,
     ) -> ErrorResponse | ChatCompletionResponse:
-        scores = RequestScores(request, model_name, self.models)
+        scores = RequestScores(request, model_name, self.models, self.renderer.tokenizer)
         if scores.wanted:
             result_generator = observe(result_generator, scores.add)
         response = await super().chat_completion_full_generator(
@@ -155,6 +187,11 @@ class ScoredChat(OpenAIServingChat):
         return logprobs
 
 
+def echoed(request: CompletionRequest, prompt: str | None) -> str:
+    """What vLLM puts in front of a choice's text: no prompt where its token ids are returned."""
+    return prompt or "" if request.echo and not request.return_token_ids else ""
+
+
 class ScoredCompletion(OpenAIServingCompletion):
     async def completion_stream_generator(
         self,
@@ -167,10 +204,15 @@ class ScoredCompletion(OpenAIServingCompletion):
         *args: Any,
         **kwargs: Any,
     ) -> AsyncGenerator[str, None]:
-        scores = RequestScores(request, model_name, self.models)
+        scores = RequestScores(request, model_name, self.models, self.renderer.tokenizer)
         if scores.wanted:
-            choices = request.n or 1
-            result_generator = observe(result_generator, lambda pair: scores.add(pair[1], pair[0] * choices))
+
+            def add(pair: tuple[int, RequestOutput]) -> None:
+                i, result = pair
+                prompt = self._extract_prompt_text(engine_inputs[i]) if result.prompt is None else result.prompt
+                scores.add(result, i * (request.n or 1), echoed(request, prompt))
+
+            result_generator = observe(result_generator, add)
         chunks = super().completion_stream_generator(
             request, engine_inputs, result_generator, request_id, created_time, model_name, *args, **kwargs
         )
@@ -187,10 +229,10 @@ class ScoredCompletion(OpenAIServingCompletion):
         *args: Any,
         **kwargs: Any,
     ) -> CompletionResponse:
-        scores = RequestScores(request, model_name, self.models)
+        scores = RequestScores(request, model_name, self.models, self.renderer.tokenizer)
         if scores.wanted:
             for i, result in enumerate(final_res_batch):
-                scores.add(result, i * (request.n or 1))
+                scores.add(result, i * (request.n or 1), echoed(request, result.prompt))
         response = super().request_output_to_completion_response(
             final_res_batch, request, request_id, created_time, model_name, *args, **kwargs
         )

@@ -12,6 +12,7 @@ import torch
 
 from model_impl.reference import ReferenceTokenformer
 from server.scoring import ChoiceScore
+from server.tokens import TokenScore
 from tests.exact import exact_statistics
 from tests.grown import grown_checkpoint
 from tests.growth.test_server import VOCABULARY, word_tokenizer
@@ -45,10 +46,12 @@ def greedy(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], lengt
 def features(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], answer: Sequence[int]) -> dict[str, float]:
     """Of the reference model's distributions."""
     logits = model(torch.tensor([[*prompt, *answer]]), stage)[0, len(prompt) - 1 : -1].double()
-    score = ChoiceScore()
-    for word, row, statistics in zip(answer, logits.log_softmax(-1), exact_statistics(logits), strict=True):
-        score.add(float(row[word]), *statistics.tolist())
-    found = score.features()
+    rows = zip(answer, logits.log_softmax(-1), exact_statistics(logits), strict=True)
+    tokens = (
+        TokenScore(float(row[word]), *statistics.tolist(), text=f" w{word}", special=word == END)
+        for word, row, statistics in rows
+    )
+    found = ChoiceScore.of(tokens).features()
     assert found is not None
     return found
 

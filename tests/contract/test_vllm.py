@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import importlib.metadata
 import inspect
+import re
 import subprocess
 import sys
 from typing import Any
@@ -62,7 +63,11 @@ SIGNATURES = {
     # server/engine.py
     "vllm.v1.engine.logprobs:LogprobsProcessor._update_sample_logprobs": ("self", "logprobs_lists"),
     "vllm.v1.engine.logprobs:LogprobsProcessor._update_prompt_logprobs": ("self", "prompt_logprobs_tensors"),
+    "vllm.v1.engine.detokenizer:IncrementalDetokenizer.from_new_request": ("tokenizer", "request"),
+    "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.update": ("self", "new_token_ids", "stop_terminated"),
+    "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.get_next_output_text": ("self", "finished", "delta"),
     # server/serving.py
+    "vllm.entrypoints.serve.engine.serving:BaseServing._extract_prompt_text": ("self", "prompt"),
     "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.chat_completion_stream_generator": (
         "self",
         "request",
@@ -216,6 +221,18 @@ def test_the_output_processor_looks_its_logprobs_processor_up_by_name() -> None:
     assert "LogprobsProcessor.from_new_request" in inspect.getsource(processor)
     logprobs = find("vllm.v1.engine.logprobs:LogprobsProcessor")
     assert isinstance(inspect.getattr_static(logprobs, "from_new_request"), classmethod)
+
+
+def test_what_the_detokenizer_reads_of_a_request() -> None:
+    """`server.engine.TokenReader` brings these and no more."""
+    source = inspect.getsource(importlib.import_module("vllm.v1.engine.detokenizer"))
+    found = set(re.findall(r"\brequest\.(\w+)", source))
+    assert found == {"request_id", "sampling_params", "prompt_token_ids", "prompt_embeds"}
+
+
+def test_where_the_tokenizer_is() -> None:
+    source = inspect.getsource(find("vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion"))
+    assert "tokenizer = self.renderer.tokenizer" in source
 
 
 def test_what_the_offline_engine_has() -> None:

@@ -113,4 +113,4 @@ def test_serve_refuses_a_named_file_that_is_no_calibration(
     file.write_text("{}")
     assert serve([str(checkpoint), "--calibration", str(file)]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == f"tokenformer: error: {file}: not a calibration (tokenformer-calibration-1)"
+    assert last == f"tokenformer: error: {file}: not a calibration (tokenformer-calibration-2)"

@@ -87,7 +87,8 @@ def test_names_tell_calibrations_apart() -> None:
 @pytest.mark.parametrize(
     ("method", "changes", "message"),
     [
-        ("logistic", {"format": "tokenformer-calibration-0"}, "not a calibration (tokenformer-calibration-1)"),
+        ("logistic", {"format": "something-else"}, "not a calibration (tokenformer-calibration-2)"),
+        ("logistic", {"format": "tokenformer-calibration-1"}, "which another version made; make it anew by"),
         ("logistic", {"method": "probe"}, "method 'probe' is unknown; known are logistic, isotonic"),
         ("logistic", {"features": ["max_entropy"]}, "logistic needs one coefficient per feature"),
         ("logistic", {"features": ["mood"] * len(FEATURES)}, "feature 'mood' is unknown"),
@@ -115,7 +116,7 @@ def test_a_broken_file_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", pickle.dumps({"format": "tokenformer-calibration-1"})])
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", pickle.dumps({"format": "tokenformer-calibration-2"})])
 def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "calibration.json"
     file.write_bytes(content)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from server.calibration import FEATURES, Calibration
 from server.scoring import LOWEST_LOGPROB, WINDOW, ChoiceScore
+from server.tokens import TokenScore
 
 Tokens = list[tuple[float, float, float, float]]
 """Logprob, entropy, variance and margin of each."""
@@ -17,10 +18,7 @@ TOKENS: Tokens = [(-0.1, 0.4, 0.7, 0.8), (-2.3, 2.9, 1.1, 0.1), (-0.5, 0.0, 0.0,
 
 
 def score_of(tokens: Tokens) -> ChoiceScore:
-    score = ChoiceScore()
-    for token in tokens:
-        score.add(*token)
-    return score
+    return ChoiceScore.of(TokenScore(*token, text="w", start=i) for i, token in enumerate(tokens))
 
 
 def test_the_summary_aggregates_its_tokens() -> None:
@@ -35,6 +33,42 @@ def test_the_summary_aggregates_its_tokens() -> None:
     assert summary.standardised_surprisal == pytest.approx((0.1 - 0.4 + 2.3 - 2.9 + 0.5) / math.sqrt(1.8))
     assert summary.unit == "nat"
     assert (summary.risk, summary.calibrated, summary.calibration) == (None, False, None)
+    assert summary.spans is None
+
+
+WORDS = {"first": 1.0, "é": 2.0}
+
+
+@pytest.mark.parametrize(
+    "texts, entropy",
+    [
+        (["first", " ", "é"], 1.0),
+        ([" ", "\n", "“", "é", "first"], 2.0),
+        ([" first"], 1.0),
+        ([" ", ".", "?"], 0.1),
+        ([], None),
+        (["<|end|>", "é"], 2.0),
+        (["<|end|>"], 0.1),
+    ],
+)
+def test_the_first_token_is_the_first_with_a_letter_or_digit(texts: list[str], entropy: float | None) -> None:
+    """Of the answer's own words; the very first token where there is none."""
+    tokens = [
+        TokenScore(-0.1, WORDS.get(text.strip(), 0.1), 0.2, 0.5, text, special=text.startswith("<|")) for text in texts
+    ]
+    score = ChoiceScore.of(tokens)
+    features = score.features()
+    assert score.summary().first_token_entropy == entropy
+    assert (features and features["first_token_entropy"]) == entropy
+
+
+def test_a_letter_in_several_tokens_begins_with_the_first_of_them() -> None:
+    parts = [(" ", 0.1), ("", 3.0), ("", 0.2), ("日", 0.3)]
+    tokens = [TokenScore(-0.1, entropy, 0.2, 0.5, text) for text, entropy in parts]
+    assert ChoiceScore.of(tokens).first_token_entropy == 3.0
+    emoji = [*tokens[:3], TokenScore(-0.1, 0.3, 0.2, 0.5, "🙂"), TokenScore(-0.1, 0.7, 0.2, 0.5, "a")]
+    assert ChoiceScore.of(emoji).first_token_entropy == 0.7
+    assert ChoiceScore.of(tokens[:3]).first_token_entropy == 0.1, "the letter was never finished"
 
 
 def test_nothing_generated_gives_null_and_no_sentinel() -> None:
@@ -60,7 +94,7 @@ answers = st.lists(st.tuples(st.floats(-30, 0), statistic, statistic, st.floats(
 def test_every_prefix_has_the_summary_it_would_have_alone(tokens: Tokens) -> None:
     running = ChoiceScore()
     for length, token in enumerate(tokens, start=1):
-        running.add(*token)
+        running.add(TokenScore(*token, text="w", start=length - 1))
         summary, prefix = running.summary(CALIBRATION), tokens[:length]
         assert summary == score_of(prefix).summary(CALIBRATION)
         assert summary.max_entropy == max(entropy for _, entropy, _, _ in prefix)
@@ -129,3 +163,23 @@ def test_abstaining_is_a_risk_above_the_limit() -> None:
     assert score.summary(CALIBRATION, abstain_above=risk).abstain is False
     assert score.summary(CALIBRATION, abstain_above=math.nextafter(risk, 0)).abstain is True
     assert score.summary(None, abstain_above=0.0).abstain is None
+
+
+def test_a_spans_risk_is_that_of_its_tokens_alone_and_at_most_the_answers() -> None:
+    parts = [("Lis", -2.0, 2.9), ("bon", -0.1, 0.1), (" ", -4.0, 0.1), ("or", -1.2, 1.5)]
+    tokens, start = [], 0
+    for text, logprob, entropy in parts:
+        tokens.append(TokenScore(logprob, entropy, 0.5, 0.1, text, start))
+        start += len(text)
+    score = ChoiceScore.of(tokens)
+    summary = score.summary(CALIBRATION, text="Lisbon or")
+    assert summary.spans is not None
+    assert [(span.start, span.end, span.text) for span in summary.spans] == [(0, 6, "Lisbon"), (7, 9, "or")]
+    alone = [ChoiceScore.of(part).summary(CALIBRATION).risk for part in (tokens[:2], tokens[3:])]
+    assert [span.risk for span in summary.spans] == alone
+    assert [span.risk for span in score.summary(text="Lisbon or").spans or ()] == [None, None]
+    # Here the whole is less risky than its parts: length makes it so.
+    longer_is_better = Calibration("logistic", "f" * 64, "base", ["tokens"], [-1.0], 1.0)
+    summary = score.summary(longer_is_better, text="Lisbon or")
+    assert [span.risk for span in summary.spans or ()] == [summary.risk] * 2
+    assert ChoiceScore().summary(CALIBRATION, text="").spans == []

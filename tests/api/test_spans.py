@@ -1,0 +1,149 @@
+"""`uncertainty.spans`: the words to doubt lie where they say, in streams and plain answers alike."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from openai import BadRequestError, OpenAI
+
+from tests.api.test_chat import Streamed, ask, calling_a_tool, is_content
+from tests.api.test_completions import complete
+
+pytestmark = pytest.mark.server
+
+SPANS = {"uncertainty": {"spans": True}}
+HOT = {"temperature": 1.5, "seed": 3, "max_tokens": 40}
+
+CASES: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "sampled": HOT | {"n": 2},
+    "letters in several tokens": {"structured_outputs": {"choice": ["Café 東京 🙂 sure"]}, "max_tokens": 60},
+    "special tokens shown": HOT | {"extra": {"skip_special_tokens": False, "ignore_eos": True}},
+    "stop in a word": {"structured_outputs": {"choice": ["certainly not sure"]}, "stop": ["inly"], "max_tokens": 60},
+    "stop string kept": {
+        "structured_outputs": {"choice": ["certainly not sure"]},
+        "stop": ["inly"],
+        "extra": {"include_stop_str_in_output": True},
+        "max_tokens": 60,
+    },
+    "no text": {"structured_outputs": {"choice": ["never"]}, "stop": ["n"], "max_tokens": 60},
+    "a stop token": HOT | {"extra": {"stop_token_ids": list(range(5, 500))}},
+}
+
+
+def asked(client: OpenAI, case: dict[str, Any], **options: Any) -> Any:
+    options = {name: value for name, value in case.items() if name != "extra"} | SPANS | options
+    defaults: dict[str, Any] = {"model": "demo", "messages": [{"role": "user", "content": "Who are you?"}]}
+    extra = {name: options.pop(name) for name in ("uncertainty", "structured_outputs") if name in options}
+    defaults |= {"max_tokens": 24, "temperature": 0}
+    return client.chat.completions.create(**(defaults | options), extra_body=extra | case.get("extra", {}))
+
+
+def assert_in_place(spans: list[dict[str, Any]], text: str) -> None:
+    position = 0
+    for span in spans:
+        assert list(span) == ["start", "end", "text", "risk", "reason"]
+        assert position <= span["start"] < span["end"] <= len(text)
+        assert text[span["start"] : span["end"]] == span["text"]
+        assert span["text"].strip()
+        assert span["reason"].startswith(("high entropy", "an unlikely word"))
+        assert span["risk"] is None
+        position = span["end"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_spans_lie_in_the_text_streamed_and_plain(client: OpenAI, name: str) -> None:
+    choices = asked(client, CASES[name]).choices
+    streamed = Streamed(asked(client, CASES[name], stream=True))
+    for choice in choices:
+        text = choice.message.content
+        assert_in_place(choice.uncertainty["spans"], text)
+        assert streamed.texts[choice.index] == text
+        assert streamed.summaries[choice.index]["spans"] == choice.uncertainty["spans"]
+    found = [span["text"] for choice in choices for span in choice.uncertainty["spans"]]
+    text = choices[0].message.content
+    match name:
+        case "sampled":
+            assert found
+        case "letters in several tokens":  # "Who are you?" is never answered so, whatever the grammar leaves
+            assert text == "Café 東京 🙂 sure"
+            assert "Café" in found
+        case "stop in a word":
+            assert (text, found) == ("certa", ["certa"])
+        case "stop string kept":
+            assert (text, found) == ("certainly", ["certainly"])
+        case "no text":
+            assert (text, found) == ("", [])
+
+
+def test_every_doubted_token_is_in_a_span_and_no_span_is_without(client: OpenAI) -> None:
+    choice = ask(client, logprobs=True, uncertainty={"spans": True}, **HOT).choices[0]
+    text, position, doubted = choice.message.content, 0, []
+    for token in choice.logprobs.content:
+        if is_content(token.token):
+            assert text[position:].startswith(token.token)
+            if token.entropy > math.log(2) or -token.logprob - token.entropy > math.log(5):
+                doubted.append(range(position, position + len(token.token)))
+        position += 0 if token.token.startswith("<|") else len(token.token)
+    spans = choice.uncertainty["spans"]
+    assert doubted
+    for places in doubted:
+        letters = [place for place in places if text[place].isalnum()]
+        assert all(any(span["start"] <= place < span["end"] for span in spans) for place in letters)
+    for span in spans:
+        assert any(span["start"] <= place < span["end"] for places in doubted for place in places)
+
+
+def test_nothing_unless_asked_for(client: OpenAI) -> None:
+    for uncertainty in (True, {}, {"spans": False}, {"tokens": True}):
+        assert ask(client, uncertainty=uncertainty).choices[0].uncertainty["spans"] is None
+
+
+@pytest.mark.parametrize("wrong", [1, "yes", None, []])
+def test_a_wrong_value_is_refused(client: OpenAI, wrong: Any) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        ask(client, uncertainty={"spans": wrong})
+    assert caught.value.param == "uncertainty"
+    assert "`uncertainty.spans` must be true or false" in str(caught.value)
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_completions_count_in_the_choices_text(client: OpenAI, echo: bool) -> None:
+    """Which an echoed prompt is a part of; it is not doubted itself."""
+    prompts = ["Ünder the", "I am a sma"]
+    options = SPANS | HOT | {"prompt": prompts, "n": 2, "echo": echo}
+    plain = complete(client, **options).choices
+    spans: dict[int, list[dict[str, Any]]] = {}
+    for chunk in complete(client, stream=True, **options):
+        for choice in chunk.choices:
+            if choice.finish_reason:
+                spans[choice.index] = choice.uncertainty["spans"]
+    for choice in plain:
+        assert_in_place(choice.uncertainty["spans"], choice.text)
+        assert spans[choice.index] == choice.uncertainty["spans"]
+        prompt = prompts[choice.index // 2]
+        assert choice.text.startswith(prompt) == echo
+        if echo:
+            assert all(span["end"] > len(prompt) for span in choice.uncertainty["spans"])
+    assert any(choice.uncertainty["spans"] for choice in plain)
+
+
+def test_a_mere_echo_has_no_spans(client: OpenAI) -> None:
+    choice = complete(client, echo=True, max_tokens=0, **SPANS).choices[0]
+    assert choice.text == "I am a small"
+    assert choice.uncertainty["spans"] == []
+
+
+def test_tool_calls_are_doubted_as_they_were_generated(client: OpenAI) -> None:
+    """Spans lie in the text that the calls were read out of, which has more than the arguments."""
+    options = calling_a_tool()
+    choice = asked(client, {}, logprobs=True, **options).choices[0]
+    streamed = [c for chunk in asked(client, {}, stream=True, **options) for c in chunk.choices]
+    spans = choice.uncertainty["spans"]
+    generated = "".join(token.token for token in choice.logprobs.content if not token.token.startswith("<|"))
+    assert generated != choice.message.tool_calls[0].function.arguments
+    assert_in_place(spans, generated)
+    assert "place" in {span["text"] for span in spans}
+    assert [c.uncertainty["spans"] for c in streamed if c.finish_reason] == [spans]
