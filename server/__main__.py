@@ -18,6 +18,10 @@ def main(argv: list[str] | None = None) -> int:
 
         return serve(argv[1:])
     arguments = _parser().parse_args(argv)
+    if arguments.command == "chat":  # a client: it needs neither torch nor a checkpoint
+        from server.chat import main as chat
+
+        return chat(arguments.url, arguments.model, arguments.temperature)
     from model_impl.checkpoint import CheckpointError
     from model_impl.config import ConfigError
     from server.calibration import CalibrationError
@@ -123,6 +127,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     calibrate.add_argument(
         "--out", type=Path, metavar="DIR", help="directory to write to (default: CHECKPOINT, where serve finds it)"
+    )
+
+    chat = commands.add_parser(
+        "chat",
+        help="talk to a server, every token tinted by its entropy",
+        description="Talk to the server at URL. From a pipe, every line is a question of its own and the output plain. "
+        "The API key is taken from OPENAI_API_KEY.",
+    )
+    chat.add_argument("url", metavar="URL", help="address of the server, for instance http://127.0.0.1:8000")
+    chat.add_argument("--model", metavar="NAME", help="model or growth stage to ask (default: the first listed)")
+    chat.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="0 always takes the likeliest token (default: 0)"
     )
     return parser
 

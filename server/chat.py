@@ -1,0 +1,192 @@
+"""`tokenformer chat`: a conversation in the terminal, every token tinted by its entropy, with rich and OpenAI's client.
+
+From a pipe, every line is a question of its own and the output is plain.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import openai
+from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
+from rich.console import Console
+from rich.text import Text
+
+from server.tint import Tint, legend, printable, summary
+
+HELP = "/model lists the models, /model NAME changes it, /new forgets the conversation, /quit ends"
+
+
+class ChatError(Exception):
+    """What cannot be answered, in one line."""
+
+
+class Chat:
+    """One conversation with one of a server's models."""
+
+    def __init__(self, url: str, model: str | None, temperature: float) -> None:
+        """Raises ChatError if the server does not answer or has no such model."""
+        if not url.startswith(("http://", "https://")):
+            raise ChatError(f"{url} is not a URL: it has to begin with http:// or https://")
+        base = url.rstrip("/")
+        self.url = base if base.endswith("/v1") else f"{base}/v1"
+        key = os.environ.get("OPENAI_API_KEY") or "none"
+        self.client = openai.OpenAI(base_url=self.url, api_key=key, max_retries=0)
+        self.temperature = temperature
+        self.history: list[ChatCompletionMessageParam] = []
+        self.models = self._list_models()
+        self.use(model or next(iter(self.models)))
+
+    def _list_models(self) -> dict[str, str]:
+        try:
+            cards = list(self.client.models.list())
+        except openai.OpenAIError as error:
+            raise ChatError(self.explain(error)) from error
+        if not cards:
+            raise ChatError(f"{self.url} serves no model")
+        return {card.id: (card.model_extra or {}).get("growth_stage") or "" for card in cards}
+
+    def use(self, model: str) -> None:
+        """Ask `model` from now on; the conversation stays."""
+        if model not in self.models:
+            raise ChatError(f"there is no model {printable(model)}; there are {', '.join(self.models)}")
+        self.model = model
+
+    def ask(self, question: str) -> Iterator[ChatCompletionChunk]:
+        """The answer as it comes; a question that is not answered to the end is forgotten. Raises ChatError."""
+        asked: list[ChatCompletionMessageParam] = [*self.history, {"role": "user", "content": question}]
+        answer, began, finished = "", False, False
+        try:
+            with self.client.chat.completions.create(
+                model=self.model,
+                messages=asked,
+                temperature=self.temperature,
+                stream=True,
+                logprobs=True,
+                extra_body={"uncertainty": {"tokens": True}},
+            ) as chunks:
+                for chunk in chunks:
+                    began = True
+                    yield chunk
+                    for choice in chunk.choices:
+                        answer += choice.delta.content or ""
+                        finished = finished or choice.finish_reason is not None
+        except openai.APIConnectionError as error:
+            lost = "the connection was lost before the answer was complete"
+            raise ChatError(lost if began else self.explain(error)) from error
+        except openai.OpenAIError as error:
+            raise ChatError(self.explain(error)) from error
+        if not finished:
+            raise ChatError("the connection ended before the answer was complete")
+        self.history = [*asked, {"role": "assistant", "content": answer}]
+
+    def explain(self, error: openai.OpenAIError) -> str:
+        """One line, in the server's words where it has said something."""
+        if isinstance(error, openai.APIStatusError):
+            body: Any = error.body
+            said = body.get("message") or body.get("error") or body if isinstance(body, dict) else body
+            key = " (is OPENAI_API_KEY right?)" if error.status_code == 401 else ""
+            return f"the server refused ({error.status_code}): {printable(said or error.message)}{key}"
+        if isinstance(error, openai.APIConnectionError):
+            return f"{self.url} cannot be reached"
+        return f"the server gave up: {printable(error)}"
+
+
+def answer(chat: Chat, question: str, console: Console) -> None:
+    """Ask and print; Ctrl-C stops the answer. Raises ChatError."""
+    uncertainty: dict[str, Any] | None = None
+    tint: Tint | None = None
+    try:
+        for chunk in chat.ask(question):
+            tint = tint or Tint()
+            for choice in chunk.choices:
+                logprobs = choice.logprobs and choice.logprobs.content
+                show(console, tint.add(choice.delta.content or "", logprobs or ()), end="")
+                uncertainty = (choice.model_extra or {}).get("uncertainty") or uncertainty
+    finally:
+        if tint is not None:
+            show(console, tint.rest())
+    for line in summary(uncertainty) if uncertainty else ():
+        show(console, line)
+
+
+def show(console: Console, text: Text, end: str = "\n") -> None:
+    """Without rich's own wrapping, as a token does not know the column that it starts in."""
+    console.print(text, end=end, soft_wrap=True, highlight=False)
+
+
+def command(chat: Chat, words: Sequence[str], console: Console) -> bool:
+    """Do what a line that starts with / says; whether the conversation goes on."""
+    match words:
+        case ["/quit"]:
+            return False
+        case ["/new"]:
+            chat.history = []
+        case ["/model"]:
+            for name, stage in chat.models.items():
+                show(console, Text(f"{'*' if name == chat.model else ' '} {name}{stage and f' (stage {stage})'}"))
+        case ["/model", name]:
+            chat.use(name)
+        case _:
+            show(console, Text(HELP))
+    return True
+
+
+def main(url: str, model: str | None, temperature: float) -> int:
+    """Talk until the input ends. Exit code 1 if the server cannot be asked, or if a question from a pipe was not
+    answered; 130 if interrupted."""
+    console, errors = Console(), Console(stderr=True)
+    try:
+        return talk(Chat(url, model, temperature), console, errors)
+    except ChatError as error:
+        complain(errors, error)
+        return 1
+    except KeyboardInterrupt:
+        console.print()
+        return 130
+
+
+def complain(errors: Console, error: ChatError) -> None:
+    show(errors, Text(f"tokenformer: error: {error}"))
+
+
+def talk(chat: Chat, console: Console, errors: Console) -> int:
+    """Ask what the input says, line by line; the exit code."""
+    interactive, failed = sys.stdin.isatty(), False
+    if interactive:
+        import readline  # noqa: F401 - gives `input` editing and a history
+
+        show(console, Text(f"{chat.model} at {chat.url}. ").append(HELP))
+        show(console, legend())
+    for line in lines(interactive):
+        try:
+            if not interactive:
+                chat.history = []
+            elif line.startswith("/"):
+                if not command(chat, line.split(), console):
+                    break
+                continue
+            answer(chat, line, console)
+        except ChatError as error:
+            failed = True
+            complain(errors, error)
+        except KeyboardInterrupt:
+            if not interactive:
+                raise
+    return int(failed and not interactive)
+
+
+def lines(interactive: bool) -> Iterator[str]:
+    """The lines of the input that say something."""
+    while True:
+        try:
+            line = (input("> ") if interactive else input()).strip()
+        except EOFError:
+            if interactive:
+                print()
+            return
+        if line:
+            yield line
