@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any, Literal, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.datastructures import State
@@ -20,12 +21,13 @@ from vllm.entrypoints.openai.chat_completion import api_router as chat_router
 from vllm.entrypoints.openai.completion import api_router as completion_router
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
-from vllm.entrypoints.serve.utils.api_utils import validate_json_request
+from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
 
 from model_impl.config import TokenformerConfig
 from model_impl.specialise import specialise
 from server import engine
 from server.errors import with_openai_codes
+from server.given import GivenText, GivenTextRequest, GivenTextResponse
 from server.models import VariantModels
 from server.playground.routes import router as playground
 from server.schemas import (
@@ -41,17 +43,21 @@ from server.serving import ScoredChat, ScoredCompletion
 router = APIRouter()
 
 
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status.value: {"model": ErrorResponse}
+    for status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR)
+}
+
 CHUNKS = (ScoredChatCompletionChunk, ScoredCompletionChunk)
 """What the data lines of a stream hold; FastAPI knows only JSON bodies, so `describe_chunks` documents them."""
 
 
 def _responses(answer: type[BaseModel], chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """The documented responses: JSON, or server-sent events whose data lines are chunks."""
-    errors = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR)
     streamed = {"text/event-stream": {"schema": {"$ref": f"#/components/schemas/{chunk.__name__}"}}}
     return {
         HTTPStatus.OK.value: {"model": answer, "content": streamed},
-        **{status.value: {"model": ErrorResponse} for status in errors},
+        **ERRORS,
     }
 
 
@@ -92,6 +98,20 @@ async def create_completion(request: ScoredCompletionRequest, raw_request: Reque
     return with_openai_codes(response)
 
 
+@router.post(
+    "/v1/uncertainty",
+    dependencies=[Depends(validate_json_request)],
+    responses={HTTPStatus.OK.value: {"model": GivenTextResponse}, **ERRORS},
+)
+@with_cancellation  # type: ignore[untyped-decorator]
+async def score_given_text(request: GivenTextRequest, raw_request: Request) -> Response:
+    """How sure the model is of a text that is given, token by token, without generating any."""
+    given: GivenText = raw_request.app.state.given_text
+    found = await given.score(request, raw_request)
+    status = found.error.code if isinstance(found, ErrorResponse) else HTTPStatus.OK.value
+    return with_openai_codes(JSONResponse(found.model_dump(), status_code=status))
+
+
 class TokenformerEndpoints:
     """What the entry point `vllm.endpoint_plugins` names; see `vllm.plugins.endpoint_plugins.interface`."""
 
@@ -116,6 +136,7 @@ class TokenformerEndpoints:
                 raise ValueError(loaded.error.message)
         specialise(state.openai_serving_chat, ScoredChat)
         specialise(state.openai_serving_completion, ScoredCompletion)
+        state.given_text = GivenText(state.openai_serving_chat, state.openai_serving_completion)
         state.announcement = asyncio.create_task(announce_when_ready(state, args))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vllm.config import CompilationMode, CUDAGraphMode, VllmConfig
 from vllm.engine.protocol import EngineClient
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams
@@ -15,6 +16,8 @@ from vllm.utils import random_uuid
 
 from model_impl.ensemble import MEMBER_ARG
 from model_impl.mixture import Membership
+from server.scoring import EnsembleScore
+from server.tasks import together
 
 MIXTURE_BYTES = 256 << 20
 """Memory that one ensemble's mixture [positions, V] may take in the engine; longer answers are scored in parts."""
@@ -43,27 +46,29 @@ class ScoredAnswer:
     priority: int = 0
 
 
-@dataclass(frozen=True)
-class EnsembleUncertainty:
-    """Per token of the answer, nats; None for a token without a distribution, the first without a prompt before it.
-
-    `computed` counts the tokens that the members ran through the model: the cost, m prefills less what was cached.
-    """
-
-    epistemic: list[float | None]
-    aleatoric: list[float | None]
-    computed: int
+def why_not(config: VllmConfig) -> str | None:
+    """Why an engine of these settings has no ensemble; None where it has."""
+    compilation = config.compilation_config
+    if compilation.mode != CompilationMode.NONE or compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE):
+        return (
+            "`uncertainty.ensemble` needs a server started with --enforce-eager: a compiled model's tokens are settled"
+        )
+    if config.parallel_config.data_parallel_size > 1:
+        return "`uncertainty.ensemble` needs a server without data parallelism: its members must meet in one engine"
+    return None
 
 
 class Ensemble:
     """The ensemble of the engine's model, for one API process."""
 
-    def __init__(self, client: EngineClient, vocabulary: int) -> None:
+    def __init__(self, client: EngineClient, config: VllmConfig) -> None:
         self.client = client
-        self.positions = max(1, MIXTURE_BYTES // (4 * vocabulary))
+        self.positions = max(1, MIXTURE_BYTES // (4 * config.model_config.get_vocab_size()))
         self.turns = asyncio.Semaphore(CONCURRENT)
+        self.unavailable = why_not(config)
+        """Why this engine has no ensemble; None where it has."""
 
-    async def uncertainty(self, scored: ScoredAnswer, members: int) -> EnsembleUncertainty:
+    async def score(self, scored: ScoredAnswer, members: int) -> EnsembleScore:
         """Re-score an answer under `members` members, as ordinary requests beside all others."""
         ids = [*scored.prompt, *scored.answer]
         start = max(len(scored.prompt), 1)
@@ -77,7 +82,8 @@ class Ensemble:
             rows += part
             computed += tokens
         blank: list[float | None] = [None] * (start - len(scored.prompt) if scored.answer else 0)
-        return EnsembleUncertainty([*blank, *(row[0] for row in rows)], [*blank, *(row[1] for row in rows)], computed)
+        epistemic, aleatoric = ([*blank, *(row[i] for row in rows)] for i in (0, 1))
+        return EnsembleScore(members, epistemic, aleatoric, computed)
 
     async def _part(
         self, ids: list[int], start: int, scored: ScoredAnswer, members: int
@@ -86,17 +92,14 @@ class Ensemble:
         name = f"{SECRET}-{random_uuid()}"
         async with self.turns:
             try:
-                async with asyncio.TaskGroup() as group:
-                    runs = [
-                        group.create_task(self._member(Membership(name, member, members, start), ids, scored))
-                        for member in range(members)
-                    ]
+                memberships = [Membership(name, member, members, start) for member in range(members)]
+                computed = await together(self._member(own, ids, scored) for own in memberships)
                 found = await self.client.collective_rpc("take_mixture", args=(name,))
             except BaseException:
                 await asyncio.shield(self.client.collective_rpc("drop_mixture", args=(name,)))
                 raise
         rows: list[list[float]] = next(rows for rows in found if rows is not None)
-        return rows, sum(run.result() for run in runs)
+        return rows, sum(computed)
 
     async def _member(self, own: Membership, ids: list[int], scored: ScoredAnswer) -> int:
         """Run one member over `ids`; returns the tokens that were computed."""

@@ -30,7 +30,7 @@ from model_impl.fingerprint import fingerprint
 from model_impl.specialise import specialise
 from model_impl.variants import VERSION_MARK
 from server.calibration import Calibration
-from server.ensemble import is_own
+from server.ensemble import Ensemble, is_own
 
 DRAIN_POLL_SECONDS = 0.05
 
@@ -61,6 +61,7 @@ class VariantModels(OpenAIServingModels):
     loading: asyncio.Lock
     calibrations: dict[int, Calibration]
     """Adapter id -> the calibration of that variant, where it has one; deltas have none."""
+    ensemble: Ensemble
     growth_root: Path | None
     base_fingerprint: str | None
     draining: set[asyncio.Task[None]]
@@ -76,6 +77,7 @@ class VariantModels(OpenAIServingModels):
         """
         self.config, self.growth_root, self.base_fingerprint, self.draining = config, growth_root, None, set()
         specialise(self.input_processor, VariantInput)
+        self.ensemble = Ensemble(self.engine_client, self.engine_client.vllm_config)
         self.dropped = cast(VariantInput, self.input_processor).dropped = set()
         self.lora_id_counter.inc(len(config.stages))  # ids up to here are stages, see model_impl.variants
         self.loading = asyncio.Lock()

@@ -26,6 +26,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
 from vllm.sampling_params import SamplingParams
 
+from model_impl.ensemble import MAX_MEMBERS
 from model_impl.uncertainty import PROVENANCE_ARG
 
 PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
@@ -45,6 +46,14 @@ class UncertaintyOptions(BaseModel):
     )
     internals: StrictBool = Field(
         default=False, description="As `tokens`, and the share of each growth stage in every token."
+    )
+    ensemble: int | None = Field(
+        default=None,
+        ge=2,
+        le=MAX_MEMBERS,
+        description="Score the finished answer again under so many members of the parameter-token ensemble, and return "
+        "the epistemic and the aleatoric part of every token's entropy. Costs about as many prefills of prompt and "
+        "answer; in a stream it comes with the last chunk.",
     )
     abstain_above: float | None = Field(
         default=None,
@@ -70,6 +79,10 @@ def _parse_uncertainty(value: Any) -> Any:
             if not _is_probability(option):
                 message = "`uncertainty.abstain_above` must be a number from 0 to 1"
                 raise VLLMValidationError(message, parameter="uncertainty")
+        elif name == "ensemble":
+            if isinstance(option, bool) or not isinstance(option, int) or not 2 <= option <= MAX_MEMBERS:
+                message = f"`uncertainty.ensemble` must be an integer from 2 to {MAX_MEMBERS}"
+                raise VLLMValidationError(message, parameter="uncertainty")
         elif not isinstance(option, bool):
             raise VLLMValidationError(f"`uncertainty.{name}` must be true or false", parameter="uncertainty")
     return value
@@ -90,7 +103,7 @@ def _wants_tokens(uncertainty: bool | UncertaintyOptions) -> bool:
     return isinstance(uncertainty, UncertaintyOptions) and (uncertainty.tokens or uncertainty.internals)
 
 
-def _with_logprobs(params: SamplingParams, uncertainty: bool | UncertaintyOptions) -> SamplingParams:
+def with_statistics(params: SamplingParams, uncertainty: bool | UncertaintyOptions) -> SamplingParams:
     """Statistics come with the engine's logprobs, so the engine is asked for the chosen token's at least."""
     if uncertainty is False:
         return params
@@ -110,7 +123,7 @@ class ScoredChatCompletionRequest(ChatCompletionRequest):
         return self
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
-        return _with_logprobs(super().to_sampling_params(*args, **kwargs), self.uncertainty)
+        return with_statistics(super().to_sampling_params(*args, **kwargs), self.uncertainty)
 
 
 class ScoredCompletionRequest(CompletionRequest):
@@ -123,7 +136,7 @@ class ScoredCompletionRequest(CompletionRequest):
         return self
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
-        return _with_logprobs(super().to_sampling_params(*args, **kwargs), self.uncertainty)
+        return with_statistics(super().to_sampling_params(*args, **kwargs), self.uncertainty)
 
 
 class Span(BaseModel):
@@ -168,6 +181,24 @@ class Uncertainty(BaseModel):
     growth: dict[str, float] | None = Field(
         default=None, description="Share of each growth stage in the answer; null for a checkpoint that never grew."
     )
+    ensemble: int | None = Field(default=None, description="Members of the ensemble that were asked; null for none.")
+    ensemble_tokens: int | None = Field(
+        default=None, description="Tokens that its members ran through the model: what it cost."
+    )
+    mean_epistemic: float | None = Field(
+        default=None, description="Mean over the tokens of the mutual information of token and member, nats."
+    )
+    max_epistemic: float | None = Field(default=None, description="Highest epistemic uncertainty of a token, nats.")
+    mean_aleatoric: float | None = Field(
+        default=None, description="Mean over the tokens of the members' entropy, nats."
+    )
+    epistemic: list[float | None] | None = Field(
+        default=None,
+        description="Of each token, what the members disagree about, nats: it hangs on few parameter tokens.",
+    )
+    aleatoric: list[float | None] | None = Field(
+        default=None, description="Of each token, the rest of the members' mean distribution's entropy, nats."
+    )
     spans: list[Span] | None = Field(
         default=None,
         description="The words to doubt, in order, if `uncertainty.spans` asked for them. They lie in the generated "
@@ -182,6 +213,8 @@ class ScoredToken(ChatCompletionLogProbsContent):
     rank: int | None = Field(default=None, description="Rank of the token in its distribution, from 1.")
     margin: float | None = Field(default=None, description="Probability of the most likely token minus the second's.")
     growth: dict[str, float] | None = Field(default=None, description="Share of each growth stage in this token.")
+    epistemic: float | None = Field(default=None, description="What the ensemble's members disagree about, nats.")
+    aleatoric: float | None = Field(default=None, description="The entropy that the members have on average, nats.")
 
 
 class ScoredChatLogprobs(ChatCompletionLogProbs):
@@ -196,6 +229,8 @@ class ScoredCompletionLogprobs(CompletionLogProbs):
     rank: list[int | None] | None = None
     margin: list[float | None] | None = None
     growth: list[dict[str, float] | None] | None = None
+    epistemic: list[float | None] | None = None
+    aleatoric: list[float | None] | None = None
 
 
 class ScoredChatChoice(ChatCompletionResponseChoice):

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from server.calibration import FEATURES, Calibration
 from server.schemas import Span, Uncertainty
@@ -20,6 +21,33 @@ WINDOW = 8
 
 LEAST_VARIANCE = 1e-6
 """nats^2. Where the tokens of an answer have less variance together, s - H is float32's rounding."""
+
+
+@dataclass(frozen=True)
+class EnsembleScore:
+    """What the parameter-token ensemble says of an answer: per token in nats, None where a token has no distribution.
+
+    `computed` counts the tokens that the members ran through the model.
+    """
+
+    members: int
+    epistemic: list[float | None]
+    aleatoric: list[float | None]
+    computed: int
+
+    def summary(self) -> dict[str, Any]:
+        """The fields of `Uncertainty` that come from it."""
+        epistemic = [value for value in self.epistemic if value is not None]
+        aleatoric = [value for value in self.aleatoric if value is not None]
+        return {
+            "ensemble": self.members,
+            "ensemble_tokens": self.computed,
+            "epistemic": self.epistemic,
+            "aleatoric": self.aleatoric,
+            "mean_epistemic": math.fsum(epistemic) / len(epistemic) if epistemic else None,
+            "max_epistemic": max(epistemic, default=None),
+            "mean_aleatoric": math.fsum(aleatoric) / len(aleatoric) if aleatoric else None,
+        }
 
 
 @dataclass
@@ -109,12 +137,12 @@ class ChoiceScore:
         calibration: Calibration | None = None,
         abstain_above: float | None = None,
         text: str | None = None,
-        epistemic: Sequence[float | None] | None = None,
+        ensemble: EnsembleScore | None = None,
     ) -> Uncertainty:
         """What the response carries; null where there was no token, and a risk only with a calibration.
 
         `abstain` is null unless there is a risk and the request gave a limit for it; `spans` is unless the `text` that
-        the tokens made is given. `epistemic`: see `server.spans.doubted_spans`.
+        the tokens made is given, and what comes from the `ensemble` is unless one was asked.
         """
         features = self.features()
         judged = calibration if features else None
@@ -133,7 +161,8 @@ class ChoiceScore:
             standardised_surprisal=self.standardised_surprisal,
             tokens=self.tokens,
             growth=shares(self.provenance),
-            spans=None if text is None else self.spans(text, judged, risk, epistemic),
+            spans=None if text is None else self.spans(text, judged, risk, ensemble.epistemic if ensemble else None),
+            **(ensemble.summary() if ensemble else {}),
         )
 
     def spans(

@@ -130,5 +130,7 @@ def test_a_dropped_ensemble_is_gone(family: Family) -> None:
 
 @pytest.mark.parametrize("arguments", ["text", {"ensemble": "guessed", "member": 10**9, "size": 2, "start": 0}])
 def test_nobody_else_makes_a_member(family: Family, arguments: object) -> None:
-    with pytest.raises(ValueError, match="not for clients"):
+    from vllm.exceptions import VLLMValidationError
+
+    with pytest.raises(VLLMValidationError, match="not for clients"):
         generate(family.llm, [PROMPT], token_params(max_tokens=1, extra_args={MEMBER_ARG: arguments}))

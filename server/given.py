@@ -1,0 +1,172 @@
+"""`POST /v1/uncertainty`: how sure the model is of a text that it did not write, without generating."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, OpenAIBaseModel, UsageInfo
+from vllm.exceptions import VLLMValidationError
+from vllm.lora.request import LoRARequest
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.renderers import TokenizeParams
+from vllm.renderers.chat_utils import ChatCompletionMessageParam
+from vllm.sampling_params import SamplingParams
+
+from server.schemas import (
+    ScoredChatCompletionRequest,
+    ScoredChatLogprobs,
+    ScoredCompletionRequest,
+    Uncertainty,
+    UncertaintyField,
+    with_statistics,
+)
+from server.serving import RequestScores, ScoredChat, ScoredCompletion
+from server.tasks import together
+
+MAX_COMPLETIONS = 128
+"""Texts in one request; each is a request of its own to the engine."""
+
+Completions = Annotated[list[StrictStr], Field(min_length=1, max_length=MAX_COMPLETIONS)]
+
+
+class GivenTextRequest(OpenAIBaseModel):
+    """Further fields are those of the chat or completion request with this prompt: `tools`, `chat_template_kwargs`,
+    `add_special_tokens`, `cache_salt`, `priority` and so on; those that are about generating mean nothing here."""
+
+    model: str | None = None
+    messages: list[ChatCompletionMessageParam] | None = Field(
+        default=None, description="A chat that the completions answer."
+    )
+    prompt: StrictStr | list[StrictInt] | None = Field(
+        default=None, description="A text, or token ids, that the completions go on from; instead of `messages`."
+    )
+    completion: StrictStr | Completions = Field(
+        description=f"The text to score, or up to {MAX_COMPLETIONS} texts. In a chat each is a whole answer, ended by "
+        "the end-of-text token."
+    )
+    top_logprobs: int | None = Field(default=None, ge=0, le=20, description="Likeliest alternatives of every token.")
+    uncertainty: UncertaintyField = True
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> GivenTextRequest:
+        if (self.messages is None) == (self.prompt is None):
+            raise VLLMValidationError("give either `messages` or `prompt`", parameter="messages")
+        if self.uncertainty is False:
+            raise VLLMValidationError("`uncertainty` cannot be false here", parameter="uncertainty")
+        return self
+
+    def rendered(self) -> ScoredChatCompletionRequest | ScoredCompletionRequest:
+        """The request that would generate an answer to the same prompt. Raises VLLMValidationError."""
+        fields = {**(self.model_extra or {}), "model": self.model, "uncertainty": self.uncertainty}
+        try:
+            if self.messages is not None:
+                return ScoredChatCompletionRequest(**fields, messages=self.messages)
+            return ScoredCompletionRequest(**fields, prompt=self.prompt)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise VLLMValidationError(first["msg"], parameter=".".join(map(str, first["loc"]))) from error
+
+
+class GivenTextChoice(BaseModel):
+    index: int
+    logprobs: ScoredChatLogprobs
+    uncertainty: Uncertainty
+
+
+class GivenTextResponse(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    object: Literal["uncertainty"] = "uncertainty"
+    created: int
+    model: str
+    choices: list[GivenTextChoice] = Field(description="One per completion, in their order.")
+    usage: UsageInfo
+
+
+class GivenText:
+    """Scores texts with what the two serving objects have: templates, tokenizer, models, engine."""
+
+    def __init__(self, chat: ScoredChat, completion: ScoredCompletion) -> None:
+        self.chat, self.completion = chat, completion
+
+    async def score(self, request: GivenTextRequest, raw_request: Request) -> GivenTextResponse | ErrorResponse:
+        inner = request.rendered()
+        if isinstance(inner, ScoredChatCompletionRequest):
+            found = await self.chat.render_chat_request(inner)
+            inputs = found if isinstance(found, ErrorResponse) else found[1]
+        else:
+            inputs = await self.completion.render_completion_request(inner)
+        if isinstance(inputs, ErrorResponse):
+            return inputs
+        prompt = list(self.chat._extract_prompt_components(inputs[0]).token_ids or ())
+        texts = [request.completion] if isinstance(request.completion, str) else request.completion
+        answers = await asyncio.gather(*(self._answer_ids(text, inner) for text in texts))
+        limit = self.chat.model_config.max_model_len
+        for ids in answers:
+            if len(prompt) + len(ids) >= limit:  # the engine generates one token at least, which nobody sees
+                message = (
+                    f"prompt and completion have {len(prompt)} and {len(ids)} tokens; together they must be fewer "
+                    f"than the model's {limit}"
+                )
+                raise VLLMValidationError(message, parameter="completion")
+        adapter = self.chat._maybe_get_adapters(inner)
+        name = self.chat.models.model_name(adapter)
+        request_id = f"uncertainty-{self.chat._base_request_id(raw_request)}"
+        scores = RequestScores(inner, name, self.chat.models, self.chat.renderer.tokenizer, generated=False)
+        positions = await together(
+            self._positions(f"{request_id}-{i}", prompt, ids, inner, request, adapter) for i, ids in enumerate(answers)
+        )
+        for i, (text, ids, found) in enumerate(zip(texts, answers, positions, strict=True)):
+            reason = "stop" if isinstance(inner, ScoredChatCompletionRequest) else "length"
+            output = CompletionOutput(i, text, ids, None, found, finish_reason=reason)
+            scores.add(RequestOutput(request_id, None, prompt, None, [output], finished=True, lora_request=adapter))
+        await scores.rescore_all()
+        choices = []
+        for i, (ids, found) in enumerate(zip(answers, positions, strict=True)):
+            logprobs = self.chat._create_chat_logprobs(
+                ids, found, tokenizer=self.chat.renderer.tokenizer, num_output_top_logprobs=request.top_logprobs
+            )
+            scores.label(i, logprobs.content or ())
+            shown = ScoredChatLogprobs.model_validate(logprobs.model_dump())
+            choices.append(GivenTextChoice(index=i, logprobs=shown, uncertainty=scores.summary(i)))
+        tokens = sum(map(len, answers))
+        usage = UsageInfo(prompt_tokens=len(prompt), completion_tokens=tokens, total_tokens=len(prompt) + tokens)
+        return GivenTextResponse(id=request_id, created=int(time.time()), model=name, choices=choices, usage=usage)
+
+    async def _answer_ids(self, text: str, inner: ScoredChatCompletionRequest | ScoredCompletionRequest) -> list[int]:
+        """Token ids of a completion; in a chat with the token that ends the model's own answers."""
+        params = TokenizeParams(max_total_tokens=self.chat.model_config.max_model_len, add_special_tokens=False)
+        try:
+            found: Any = await self.chat.renderer.tokenize_prompt_async({"prompt": text}, params)
+        except VLLMValidationError as error:  # far too long a text, which is not even tokenised
+            raise VLLMValidationError(str(error.args[0]), parameter="completion") from error
+        ids = list(found["prompt_token_ids"])
+        end = getattr(self.chat.renderer.tokenizer, "eos_token_id", None)
+        return [*ids, end] if isinstance(inner, ScoredChatCompletionRequest) and end is not None else ids
+
+    async def _positions(
+        self,
+        request_id: str,
+        prompt: list[int],
+        answer: list[int],
+        inner: ScoredChatCompletionRequest | ScoredCompletionRequest,
+        request: GivenTextRequest,
+        adapter: LoRARequest | None,
+    ) -> list[Any]:
+        """Logprobs with statistics of every token of an answer, as generation gives them."""
+        params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=request.top_logprobs or 0)
+        ids: Any = {"prompt_token_ids": [*prompt, *answer]}
+        if inner.cache_salt is not None:
+            ids["cache_salt"] = inner.cache_salt
+        results = self.chat.engine_client.generate(
+            ids, with_statistics(params, inner.uncertainty), request_id, lora_request=adapter, priority=inner.priority
+        )
+        positions: list[Any] = []
+        async for result in results:
+            positions = list(result.prompt_logprobs or ())[len(prompt) :]
+        return positions

@@ -1,0 +1,251 @@
+"""Given texts and ensembles through the server: what generation said, and what the reference model says."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from openai import OpenAI
+
+from model_impl.checkpoint import iterate_tensors, load_config
+from model_impl.ensemble import ensemble_uncertainty
+from model_impl.reference import ReferenceTokenformer
+from tests.api.conftest import DEMO
+from tests.servers import Server
+
+pytestmark = pytest.mark.server
+
+QUESTIONS = ["Where does Adra Brindle live?", "Hello!", "What is Una Wexler's profession?"]
+CLOSE = 1e-5
+"""Between generating a token, one after the other, and scoring it, all at once."""
+
+
+@pytest.fixture(scope="module")
+def reference() -> ReferenceTokenformer:
+    model = ReferenceTokenformer(load_config(DEMO))
+    model.load_state_dict(dict(iterate_tensors(DEMO)))
+    return model.eval().requires_grad_(False)
+
+
+def chat(client: OpenAI, question: str, model: str = "demo", **options: Any) -> Any:
+    messages: Any = [{"role": "user", "content": question}]
+    body = {"uncertainty": {"tokens": True}, "return_token_ids": True} | options.pop("extra_body", {})
+    return client.chat.completions.create(model=model, messages=messages, extra_body=body, **options)
+
+
+def score(demo: Server, **body: Any) -> dict[str, Any]:
+    response = httpx.post(f"{demo.url}/v1/uncertainty", json={"model": "demo"} | body, timeout=60)
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def assert_same_summary(found: dict[str, Any], expected: dict[str, Any], tolerance: float = CLOSE) -> None:
+    """`standardised_surprisal` divides by a root that may be small."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        loose = tolerance * 100 if name == "standardised_surprisal" else tolerance
+        if isinstance(value, dict):
+            assert found[name] == pytest.approx(value, abs=loose), name
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for one, other in zip(found[name], value, strict=True):
+                assert_same_summary(one, other, tolerance)
+        elif isinstance(value, bool | str | None):
+            assert found[name] == value, name
+        else:
+            assert found[name] == pytest.approx(value, abs=loose), name
+
+
+@pytest.mark.parametrize("model", ["demo", "demo:base"])
+def test_a_given_answer_is_scored_as_when_it_was_generated(demo: Server, client: OpenAI, model: str) -> None:
+    for question in QUESTIONS:
+        (generated,) = chat(
+            client, question, model, extra_body={"uncertainty": {"tokens": True, "spans": True}}
+        ).choices
+        messages = [{"role": "user", "content": question}]
+        found = score(
+            demo, model=model, messages=messages, completion=generated.message.content, uncertainty={"spans": True}
+        )
+        (choice,) = found["choices"]
+        assert found["model"] == model
+        assert [t["token"] for t in choice["logprobs"]["content"]] == [t.token for t in generated.logprobs.content]
+        for own, other in zip(choice["logprobs"]["content"], generated.logprobs.content, strict=True):
+            for name in ("logprob", "entropy", "variance", "margin"):
+                assert own[name] == pytest.approx(getattr(other, name), abs=CLOSE), name
+            assert own["rank"] == other.rank
+        assert_same_summary(choice["uncertainty"], generated.uncertainty)
+
+
+def test_a_text_is_scored_as_when_it_was_completed(demo: Server, client: OpenAI) -> None:
+    prompt = "Adra Brindle"
+    generated = client.completions.create(
+        model="demo", prompt=prompt, max_tokens=6, logprobs=0, extra_body={"ignore_eos": True}
+    )
+    found = score(demo, prompt=prompt, completion=generated.choices[0].text)
+    (choice,) = found["choices"]
+    entropies = [token["entropy"] for token in choice["logprobs"]["content"]]
+    assert entropies == pytest.approx(generated.choices[0].logprobs.entropy, abs=CLOSE)  # type: ignore[union-attr]
+    counts = {name: found["usage"][name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
+    assert counts == generated.usage.model_dump(include=set(counts))  # type: ignore[union-attr]
+
+
+def test_each_text_of_a_batch_is_scored_alone(demo: Server) -> None:
+    messages = [{"role": "user", "content": QUESTIONS[0]}]
+    texts = ["Adra Brindle lives in Lisbon.", "Hello!", "", "Adra Brindle lives in Oslo."]
+    together = score(demo, messages=messages, completion=texts)["choices"]
+    assert [choice["index"] for choice in together] == [0, 1, 2, 3]
+    for text, choice in zip(texts, together, strict=True):
+        (alone,) = score(demo, messages=messages, completion=[text])["choices"]
+        assert_same_summary(choice["uncertainty"], alone["uncertainty"])
+    assert together[2]["uncertainty"]["tokens"] == 1  # the end of an empty answer
+
+
+def test_alternatives_come_on_request(demo: Server) -> None:
+    (choice,) = score(demo, prompt="Adra", completion=" Brindle lives", top_logprobs=3)["choices"]
+    assert all(len(token["top_logprobs"]) >= 3 for token in choice["logprobs"]["content"])
+
+
+@pytest.mark.parametrize("members", [2, 8])
+def test_a_generated_answer_under_the_ensemble(client: OpenAI, reference: ReferenceTokenformer, members: int) -> None:
+    question = "Where does Odette Nevin live?"
+    response = chat(client, question, extra_body={"uncertainty": {"tokens": True, "ensemble": members}})
+    (choice,) = response.choices
+    prompt, answer = response.prompt_token_ids, choice.token_ids
+    expected = ensemble_uncertainty(reference, torch.tensor([[*prompt, *answer]]), members)[0, len(prompt) - 1 : -1]
+    tokens = choice.logprobs.content
+    found = torch.tensor([[token.epistemic, token.aleatoric] for token in tokens])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    summary = choice.uncertainty
+    assert (summary["ensemble"], summary["epistemic"]) == (members, [token.epistemic for token in tokens])
+    assert summary["mean_epistemic"] == pytest.approx(float(expected[:, 0].mean()), abs=1e-4)
+    assert summary["max_epistemic"] == pytest.approx(float(expected[:, 0].max()), abs=1e-4)
+    assert summary["mean_aleatoric"] == pytest.approx(float(expected[:, 1].mean()), abs=1e-4)
+    assert 0 < summary["ensemble_tokens"] <= members * (len(prompt) + len(answer) - 1)
+
+
+def test_the_same_ensemble_again_is_the_same_and_cheaper(demo: Server) -> None:
+    history = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hello! Ask me something."}] * 8
+    body = {
+        "messages": [*history, {"role": "user", "content": "Hi"}],
+        "completion": "Hello!",
+        "uncertainty": {"ensemble": 3},
+    }
+    first, again = (score(demo, **body)["choices"][0]["uncertainty"] for _ in range(2))
+    assert again["ensemble_tokens"] < first["ensemble_tokens"] / 2
+    assert_same_summary(again | {"ensemble_tokens": 0}, first | {"ensemble_tokens": 0})
+
+
+def test_streamed_and_plain_answers_have_the_same_ensemble(client: OpenAI) -> None:
+    options: dict[str, Any] = {
+        "extra_body": {"uncertainty": {"ensemble": 4, "spans": True}},
+        "n": 2,
+        "temperature": 1,
+        "seed": 1,
+    }
+    plain = {choice.index: choice.uncertainty for choice in chat(client, QUESTIONS[0], **options).choices}
+    streamed = {}
+    for chunk in chat(client, QUESTIONS[0], stream=True, **options):
+        for choice in chunk.choices:
+            if choice.finish_reason is not None:
+                streamed[choice.index] = choice.uncertainty
+            else:
+                assert not hasattr(choice, "uncertainty") or choice.uncertainty is None
+    assert plain.keys() == streamed.keys()
+    for index, summary in plain.items():
+        assert len(summary["epistemic"]) == summary["tokens"]
+        assert_same_summary(streamed[index] | {"ensemble_tokens": 0}, summary | {"ensemble_tokens": 0})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_completions_have_it_too_also_under_echo(client: OpenAI, stream: bool) -> None:
+    body = {"uncertainty": {"ensemble": 2}}
+    made: Any = client.completions.create(
+        model="demo", prompt="Adra Brindle", max_tokens=4, logprobs=0, echo=True, stream=stream, extra_body=body
+    )
+    chunks = list(made) if stream else [made]
+    summary = next(c.choices[0].uncertainty for c in chunks if getattr(c.choices[0], "uncertainty", None))
+    assert len(summary["epistemic"]) == summary["tokens"] == 4
+    if not stream:
+        shown = made.choices[0].logprobs
+        assert shown.epistemic[-4:] == summary["epistemic"]
+        assert set(shown.epistemic[:-4]) == {None}
+        assert len(shown.epistemic) == len(shown.tokens)
+
+
+def test_a_given_answer_under_the_ensemble(demo: Server, client: OpenAI) -> None:
+    options = {"extra_body": {"uncertainty": {"tokens": True, "ensemble": 4}}}
+    (generated,) = chat(client, QUESTIONS[0], **options).choices
+    body = {"messages": [{"role": "user", "content": QUESTIONS[0]}], "completion": generated.message.content}
+    (choice,) = score(demo, **body, uncertainty={"ensemble": 4})["choices"]
+    assert choice["uncertainty"]["epistemic"] == pytest.approx(generated.uncertainty["epistemic"], abs=1e-4)
+    assert choice["logprobs"]["content"][0]["epistemic"] == choice["uncertainty"]["epistemic"][0]
+
+
+def test_ensembles_do_not_change_what_others_get(client: OpenAI) -> None:
+    """Greedy answers beside re-scored ones, all with one prompt: no cache block and no row is mixed up."""
+    (alone,) = chat(client, QUESTIONS[0]).choices
+    with ThreadPoolExecutor(8) as pool:
+        options = [{"extra_body": {"uncertainty": {"tokens": True, "ensemble": 6}}} if i % 2 else {} for i in range(16)]
+        answers = list(pool.map(lambda own: chat(client, QUESTIONS[0], **own).choices[0], options))
+    for choice in answers:
+        assert choice.message.content == alone.message.content
+        entropies = [token.entropy for token in choice.logprobs.content]
+        assert entropies == pytest.approx([token.entropy for token in alone.logprobs.content], abs=CLOSE)
+    first = answers[1].uncertainty["epistemic"]
+    assert all(choice.uncertainty["epistemic"] == pytest.approx(first, abs=1e-4) for choice in answers[1::2])
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"completion": "x"}, "messages"),
+    ({"completion": "x", "prompt": "a", "messages": []}, "messages"),
+    ({"prompt": "a"}, "completion"),
+    ({"prompt": "a", "completion": []}, "completion"),
+    ({"prompt": "a", "completion": ["x"] * 129}, "completion"),
+    ({"prompt": "a", "completion": 3}, "completion"),
+    ({"prompt": "a", "completion": "x " * 600}, "completion"),
+    ({"prompt": "a", "completion": "x", "uncertainty": False}, "uncertainty"),
+    ({"prompt": "a", "completion": "x", "uncertainty": {"ensemble": 1}}, "uncertainty"),
+    ({"prompt": "a", "completion": "x", "uncertainty": {"ensemble": 65}}, "uncertainty"),
+    ({"prompt": "a", "completion": "x", "uncertainty": {"ensemble": True}}, "uncertainty"),
+    ({"prompt": "a", "completion": "x", "uncertainty": {"ensemble": 2.5}}, "uncertainty"),
+    ({"prompt": "a", "completion": "x", "top_logprobs": 21}, "top_logprobs"),
+    ({"messages": [{"role": "user", "content": "a"}], "completion": "x", "tools": 3}, "tools"),
+    ({"prompt": "a", "completion": "x", "model": "nobody"}, "model"),
+]
+
+
+@pytest.mark.parametrize(("body", "parameter"), BAD)
+def test_bad_input_names_the_parameter(demo: Server, body: dict[str, Any], parameter: str) -> None:
+    response = httpx.post(f"{demo.url}/v1/uncertainty", json={"model": "demo"} | body, timeout=10)
+    assert response.status_code == (404 if parameter == "model" else 400), response.text
+    assert response.json()["error"]["param"].removeprefix("body.").split(".")[0] == parameter
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+def test_no_client_makes_a_member(demo: Server, path: str) -> None:
+    prompt = {"messages": [{"role": "user", "content": "a"}]} if path.startswith("chat") else {"prompt": "a"}
+    body = {"model": "demo", "vllm_xargs": {"tokenformer_member": "x"}, "max_tokens": 1} | prompt
+    response = httpx.post(f"{demo.url}/v1/{path}", json=body, timeout=10)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "vllm_xargs")
+
+
+def test_a_client_that_leaves_frees_its_ensemble(demo: Server, client: OpenAI) -> None:
+    """Its members end, and those who come after are served."""
+    body = {"model": "demo", "prompt": "a " * 200, "completion": ["b " * 200] * 8, "uncertainty": {"ensemble": 64}}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{demo.url}/v1/uncertainty", json=body, timeout=0.5)
+    deadline = time.monotonic() + 20
+    while running(demo) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not running(demo)
+    assert chat(client, "Hello!").choices[0].uncertainty["tokens"] > 0
+
+
+def running(demo: Server) -> bool:
+    lines = httpx.get(f"{demo.url}/metrics", timeout=10).text.splitlines()
+    names = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
+    return any(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(names))
