@@ -5,12 +5,13 @@ NAME ?= tokenformer-demo
 ARGS ?=
 BIN = .venv/bin
 
-.PHONY: help setup serve test demo lock clean
+.PHONY: help setup serve test demo calibration lock clean
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
 	@echo 'make test    ruff, mypy, pytest'
 	@echo 'make demo    train the demo checkpoint from nothing and grow it, about 40 CPU minutes'
+	@echo 'make calibration   ask the demo checkpoint 24,000 questions and write its calibrations anew, a few minutes'
 	@echo 'make lock    write requirements/*.txt anew from pyproject.toml'
 	@echo 'make setup   only build the environment .venv'
 	@echo 'make clean   remove .venv and caches'
@@ -34,6 +35,14 @@ test: setup
 demo: setup
 	@$(BIN)/python -m demo.train --out demo/runs/base $(ARGS)
 	@$(BIN)/python -m demo.grow demo/runs/base demo/checkpoint
+	@$(MAKE) calibration
+
+calibration: setup
+	@mkdir -p demo/runs
+	@for stage in base world-b; do \
+		$(BIN)/python -m demo.labels $$stage > demo/runs/labels-$$stage.jsonl && $(BIN)/tokenformer calibrate \
+		demo/checkpoint --data demo/runs/labels-$$stage.jsonl --stage $$stage --method probe --abstain 0.05 || exit 1; \
+	done
 
 lock: setup
 	@$(BIN)/python scripts/lock.py

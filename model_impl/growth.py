@@ -42,6 +42,8 @@ TOKEN_TENSORS = {
 }
 NOT_COPIED = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 """Endings of weight files; what else lies beside them, such as the tokenizer, belongs to the grown checkpoint too."""
+FITTED = "calibration"
+"""Begins the names of what was fitted to the answers of a checkpoint as it was: the grown one answers differently."""
 
 
 def parse_tokens(text: str) -> dict[str, int]:
@@ -203,9 +205,15 @@ def _grown(old: torch.Tensor, start: int, new: int, part: str, init: str, seed: 
 
 
 def side_files(checkpoint: Path) -> dict[str, bytes]:
-    """What lies beside the weights and the configuration of a checkpoint directory, by file name."""
+    """What a grown checkpoint takes over from the directory of its source, beside weights and configuration, by name.
+
+    The model card comes along, as it holds the license; it is the user's to go on writing.
+    """
     return {
         file.name: file.read_bytes()
         for file in sorted(checkpoint.iterdir())
-        if file.is_file() and file.name != "config.json" and not file.name.endswith(NOT_COPIED)
+        if file.is_file()
+        and file.name != "config.json"
+        and not file.name.endswith(NOT_COPIED)
+        and not file.name.startswith(FITTED)
     }

@@ -108,14 +108,14 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         metavar="F",
         help='JSON lines with "prompt" or "messages", and either an "answer" that is "correct": true or false, or '
-        '"answer": "generate" and the "expected" text, or a list of them',
+        '"answer": "generate" and the "expected" text, or a list of them; labels of one "group" stay together',
     )
     calibrate.add_argument(
         "--method",
         default="logistic",
-        metavar="logistic|isotonic",
-        help="logistic: from all statistics of an answer (default); isotonic: from its highest token entropy, by any "
-        "increasing function",
+        metavar="logistic|isotonic|probe",
+        help="logistic: from the summary of an answer (default); isotonic: from its highest token entropy, by any "
+        "increasing function; probe: from everything that was measured of it, of which the data decides what is used",
     )
     calibrate.add_argument("--stage", metavar="NAME", help="growth stage to calibrate (default: the last one)")
     calibrate.add_argument(

@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import os
-import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from model_impl.checkpoint import load_config
 from model_impl.checkpoint_writer import as_json, write_bytes
 from model_impl.config import TokenformerConfig
 from model_impl.fingerprint import fingerprint
-from server.calibration import FEATURES, METHODS, Calibration, CalibrationError, Method, calibration_file
-from server.figures import Flags, Values, conformal_threshold, summary
+from server.calibration import METHODS, Calibration, CalibrationError, Method, calibration_file
+from server.features import GROUPS
+from server.figures import ORDERING, Values, compared, conformal_threshold, ece, ranked, summary
+from server.fitting import FEWEST, Answers, check_both_kinds, fit, probe_of, risks_of, split
 from server.labels import Label, read_labels
-from server.report import report
+from server.plots import reliability_plot, risk_coverage_plot
+from server.report import COVERAGE_PLOT, RELIABILITY_PLOT, report
 
-FIT_SHARE = 0.5
-"""Of the questions; the answers to the others are held out. Half each: figures need as many answers as the fit does."""
+if TYPE_CHECKING:  # needs vLLM
+    from server.scoring import ChoiceScore
 
-FEWEST = 10
-"""Right answers, and wrong ones, that each part must have at least."""
+BASELINES = {"max_entropy": 1, "mean_entropy": 1, "min_logprob": -1}
+"""The single statistics that a risk has to beat, and the sign with which they grow with doubt."""
 
-ISOTONIC_FEATURE = "max_entropy"
-"""What isotonic calibration maps: the strongest single baseline that does not depend on the sampling."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Scored answers: features float64 [n, features of `FEATURES`], and which are wrong."""
-
-    features: Values
-    wrong: Flags
-
-    def __getitem__(self, rows: Sequence[int]) -> Answers:
-        return Answers(self.features[list(rows)], self.wrong[list(rows)])
+PAIR = ("max_entropy", "min_logprob")
+"""Entropy and max-probability: what a probe has without the rest."""
 
 
 def calibrate(
@@ -66,31 +54,42 @@ def calibrate(
     from server.offline import score_labels
 
     scored = score_labels(checkpoint, config, index, labels)
+    answers = answers_of(labels, scored)
+    fit_rows, held_rows = split(answers.clusters)
+    fitted, held = answers[fit_rows], answers[held_rows]
+    for name, part in (("fitted on", fitted), ("held out", held)):
+        check_both_kinds(name, part)
+    identity = fingerprint(checkpoint, index), config.stages[index].name
+    found = {name: Calibration(name, *identity, **fit(name, fitted)) for name in METHODS}
+    calibration = found.pop(method)
+    counts = {"labels": len(labels), "fitted_on": len(fit_rows), "held_out": len(held_rows)}
+    measured = figures(calibration, found, held)
+    if method == "probe":
+        measured["groups"] = what_groups_add(*identity, fitted, held)
+    calibration = replace(
+        calibration,
+        abstain=threshold(calibration, held, abstain),
+        data={"sha256": data_hash, **counts, "wrong": int(answers.wrong.sum())},
+        figures=measured,
+    )
+    file = (out or checkpoint) / calibration_file(stage if index != len(config.stages) - 1 else None)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(file, as_json(calibration.to_dict()))
+    replace_file(file.with_suffix(".md"), report(calibration, file.stem).encode())
+    replace_file(file.with_name(RELIABILITY_PLOT.format(file.stem)), reliability_plot(calibration.figures))
+    replace_file(file.with_name(COVERAGE_PLOT.format(file.stem)), risk_coverage_plot(calibration.figures))
+    return calibration, file
+
+
+def answers_of(labels: Sequence[Label], scored: Sequence[tuple[ChoiceScore, bool]]) -> Answers:
     rows = []
     for label, (score, _) in zip(labels, scored, strict=True):
         features = score.features()
         if features is None:
             raise CalibrationError(f"--data: line {label.line}: the model gives no finite statistics for this answer")
-        rows.append([features[name] for name in FEATURES])
-    answers = Answers(np.array(rows), np.array([not correct for _, correct in scored]))
-    fit_rows, held_rows = split(labels)
-    fitted, held = answers[fit_rows], answers[held_rows]
-    for name, part in (("fitted on", fitted), ("held out", held)):
-        check_both_kinds(name, part)
-    parameters = fit(method, fitted)
-    calibration = Calibration(method, fingerprint(checkpoint, index), config.stages[index].name, **parameters)
-    counts = {"labels": len(labels), "fitted_on": len(fit_rows), "held_out": len(held_rows)}
-    calibration = replace(
-        calibration,
-        abstain=threshold(calibration, held, abstain),
-        data={"sha256": data_hash, **counts, "wrong": int(answers.wrong.sum())},
-        figures=figures(calibration, held),
-    )
-    file = (out or checkpoint) / calibration_file(stage if index != len(config.stages) - 1 else None)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, as_json(calibration.to_dict()))
-    replace_file(file.with_suffix(".md"), report(calibration).encode())
-    return calibration, file
+        rows.append(features)
+    _, clusters = np.unique([label.cluster for label in labels], return_inverse=True)
+    return Answers(rows, np.array([not correct for _, correct in scored]), clusters)
 
 
 def stage_index(config: TokenformerConfig, stage: str | None) -> int:
@@ -99,46 +98,6 @@ def stage_index(config: TokenformerConfig, stage: str | None) -> int:
     if stage is not None and stage not in names:
         raise CalibrationError(f"--stage: no stage {stage!r} to serve; there are {', '.join(names)}")
     return config.servable_stages[-1 if stage is None else names.index(stage)]
-
-
-def split(labels: Sequence[Label]) -> tuple[list[int], list[int]]:
-    """Indexes of the labels to fit on and of those to hold out; answers to one question are on the same side."""
-    questions = sorted({label.question for label in labels})
-    random.Random(0).shuffle(questions)
-    chosen = set(questions[: round(len(questions) * FIT_SHARE)])
-    rows = range(len(labels))
-    return [i for i in rows if labels[i].question in chosen], [i for i in rows if labels[i].question not in chosen]
-
-
-def check_both_kinds(part: str, answers: Answers) -> None:
-    wrong = int(answers.wrong.sum())
-    right = len(answers.wrong) - wrong
-    if min(right, wrong) < FEWEST:
-        raise CalibrationError(
-            f"--data: too few or one-sided labels: of the answers {part}, {right} are right and {wrong} wrong; "
-            f"at least {FEWEST} of each are needed"
-        )
-
-
-def fit(method: Method, answers: Answers) -> dict[str, Any]:
-    """The fitted parameters, as fields of `Calibration`."""
-    if method == "isotonic":
-        least = 1 / (len(answers.wrong) + 2)  # no surer than so many labels can make anyone
-        regression = IsotonicRegression(y_min=least, y_max=1 - least)
-        regression.fit(answers.features[:, FEATURES.index(ISOTONIC_FEATURE)], answers.wrong)
-        knots, risks = regression.X_thresholds_.tolist(), regression.y_thresholds_.tolist()
-        return {"features": [ISOTONIC_FEATURE], "knots": knots, "risks": risks}
-    scaler = StandardScaler().fit(answers.features)
-    regression = LogisticRegression(max_iter=1000).fit(scaler.transform(answers.features), answers.wrong)
-    # In units of the features themselves: w . (x - mean) / scale + b.
-    coefficients = regression.coef_[0] / scaler.scale_
-    intercept = float(regression.intercept_[0] - coefficients @ scaler.mean_)
-    return {"features": list(FEATURES), "coefficients": coefficients.tolist(), "intercept": intercept}
-
-
-def risks_of(calibration: Calibration, answers: Answers) -> Values:
-    """Float64 [n], by the very code that serves."""
-    return np.array([calibration.risk(dict(zip(FEATURES, row, strict=True))) for row in answers.features.tolist()])
 
 
 def threshold(calibration: Calibration, held: Answers, error_rate: float | None) -> dict[str, float] | None:
@@ -153,14 +112,36 @@ def threshold(calibration: Calibration, held: Answers, error_rate: float | None)
     return {"error_rate": error_rate, "above": above}
 
 
-def figures(calibration: Calibration, held: Answers) -> dict[str, Any]:
-    column = {name: held.features[:, FEATURES.index(name)] for name in FEATURES}
-    baselines = {
-        "max_entropy": column["max_entropy"],
-        "mean_entropy": column["mean_entropy"],
-        "-min_logprob": -column["min_logprob"],
+def figures(calibration: Calibration, others: Mapping[Method, Calibration], held: Answers) -> dict[str, Any]:
+    """Of the risk; of the single statistics and the other methods; and, as `added`, by how much it is better."""
+    risks, wrong, clusters = risks_of(calibration, held), held.wrong, held.clusters
+    baselines = {name: sign * held.column(name) for name, sign in BASELINES.items()}
+    theirs: dict[str, Values] = {name: risks_of(other, held) for name, other in others.items()}
+    methods = compared(wrong, risks, theirs, clusters)
+    for name, values in theirs.items():
+        methods[name]["ece"] = ece(ranked(wrong, values))
+    return {
+        **summary(wrong, risks, clusters),
+        "baselines": compared(wrong, risks, baselines, clusters),
+        "methods": methods,
     }
-    return summary(held.wrong, risks_of(calibration, held), baselines)
+
+
+def what_groups_add(checkpoint: str, stage: str, fitted: Answers, held: Answers) -> dict[str, Any]:
+    """What each group of features adds to a probe that has entropy and max-probability only, as `pair`."""
+
+    def risks(names: Sequence[str]) -> Values:
+        return risks_of(Calibration("probe", checkpoint, stage, **probe_of(fitted, names)), held)
+
+    pair = {"pair": risks(PAIR)}
+    added = {
+        group: compared(held.wrong, risks(list(dict.fromkeys([*PAIR, *GROUPS[group]]))), pair, held.clusters)["pair"]
+        for group in fitted.groups
+    }
+    alone = next(iter(added.values()))
+    return {"pair": {name: alone[name] for name in ORDERING}} | {
+        group: found["added"] for group, found in added.items()
+    }
 
 
 def replace_file(file: Path, content: bytes) -> None:

@@ -16,21 +16,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-FEATURES = (
-    "mean_entropy",
-    "max_entropy",
-    "first_token_entropy",
-    "worst_window_entropy",
-    "min_logprob",
-    "mean_variance",
-    "mean_margin",
-    "min_margin",
-    "standardised_surprisal",
-    "tokens",
-)
-"""What a calibration may read of an answer; see `server.scoring.ChoiceScore.features`."""
+from server.features import FEATURES, LOG, is_term, term
 
-Method = Literal["logistic", "isotonic"]
+Method = Literal["logistic", "isotonic", "probe"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 FORMAT = "tokenformer-calibration-2"
@@ -44,7 +32,8 @@ class CalibrationError(ValueError):
 
 @dataclass(frozen=True)
 class Calibration:
-    """`logistic`: risk = 1 / (1 + exp(-(intercept + coefficients . features))).
+    """`logistic` and `probe`: risk = 1 / (1 + exp(-(intercept + coefficients . features))), of which the probe reads
+    more, some by their logarithm: see `server.features.term`.
 
     `isotonic`: the one feature's risk, linear between the knots (`knots` increasing, `risks` one per knot) and constant
     outside of them.
@@ -72,9 +61,17 @@ class Calibration:
         content = json.dumps(self.to_dict(), sort_keys=True).encode()
         return f"{self.stage}-{self.method}-{hashlib.sha256(content).hexdigest()[:8]}"
 
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        return frozenset(name.removeprefix(LOG) for name in self.features)
+
+    def judges(self, features: Mapping[str, float]) -> bool:
+        """Whether these are all the features that it reads."""
+        return self.needs <= features.keys()
+
     def risk(self, features: Mapping[str, float]) -> float:
-        """Probability, in [0, 1], that an answer with these features is wrong; all of `FEATURES` must be finite."""
-        values = [features[name] for name in self.features]
+        """Probability, in [0, 1], that an answer with these features, all finite, is wrong; needs all of `needs`."""
+        values = [term(features, name) for name in self.features]
         if self.method == "isotonic":
             return interpolate(values[0], self.knots, self.risks)
         return sigmoid(self.intercept + math.fsum(map(math.prod, zip(self.coefficients, values, strict=True))))
@@ -132,7 +129,7 @@ def _check(calibration: Calibration) -> None:
         if not isinstance(getattr(calibration, name), list | tuple):
             raise ValueError(f"{name} is no list")
     for name in calibration.features:
-        if name not in FEATURES:
+        if not is_term(name):
             raise ValueError(f"feature {name!r} is unknown; known are {', '.join(FEATURES)}")
     parameters = [*calibration.coefficients, calibration.intercept, *calibration.knots, *calibration.risks]
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in parameters):
@@ -146,7 +143,7 @@ def _check(calibration: Calibration) -> None:
         if not all(0 <= risk <= 1 for risk in risks):
             raise ValueError("a risk is outside of 0 to 1")
     elif len(calibration.features) != len(calibration.coefficients):
-        raise ValueError("logistic needs one coefficient per feature")
+        raise ValueError(f"{calibration.method} needs one coefficient per feature")
     if calibration.abstain is not None:
         above = calibration.abstain["above"] if set(calibration.abstain) == {"error_rate", "above"} else None
         if not (isinstance(above, int | float) and 0 <= above <= 1):

@@ -1,83 +1,136 @@
 """How good a risk is: discrimination, calibration and selection, on labelled answers.
 
-Everywhere `wrong` is bool [n] and `risk` float64 [n] in [0, 1], higher for answers that are more likely wrong.
+Everywhere `wrong` is bool [n] and `risk` float64 [n] in [0, 1], higher for answers that are more likely wrong; orders
+alone may be any numbers. Intervals and bands hold 95 % of a percentile bootstrap over clusters of answers: int64 [n],
+numbered from 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 Flags = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
+Indexes = npt.NDArray[np.int64]
 
 BINS = 15
+POINTS = 20
+"""Of the risk-coverage curve."""
+
 RESAMPLES = 1000
 INTERVAL = 0.95
 
 
-def auroc(wrong: Flags, risk: Values) -> float:
-    """Probability that a wrong answer has a higher risk than a right one; ties count half."""
-    return float(roc_auc_score(wrong, risk))
+@dataclass(frozen=True)
+class Ranked:
+    """Answers from the lowest risk up, those of equal risk together, as float64 [levels] each; levels may be empty.
 
-
-def auprc(wrong: Flags, risk: Values) -> float:
-    """Average precision of finding wrong answers; the share of wrong answers is what chance reaches."""
-    return float(average_precision_score(wrong, risk))
-
-
-def brier(wrong: Flags, risk: Values) -> float:
-    """Mean squared distance of risk and outcome."""
-    return float(np.mean((risk - wrong) ** 2))
-
-
-def reliability(wrong: Flags, risk: Values) -> list[dict[str, float]]:
-    """Mean risk and share of wrong answers in up to 15 bins of nearly equal size, from the lowest risk up."""
-    outcome = mean_outcome(wrong, risk)
-    bins = [part for part in np.array_split(np.argsort(risk, kind="stable"), BINS) if len(part)]
-    return [
-        {"risk": float(risk[part].mean()), "wrong": float(outcome[part].mean()), "answers": len(part)} for part in bins
-    ]
-
-
-def mean_outcome(wrong: Flags, risk: Values) -> Values:
-    """Float64 [n]: the share of wrong answers among those with exactly the same risk.
-
-    What is cut between equal risks then does not depend on the order of the data.
+    What a figure says of part of a level, it says of the mean over all orders of the answers in it.
     """
-    _, place, counts = np.unique(risk, return_inverse=True, return_counts=True)
-    outcome: Values = (np.bincount(place, weights=wrong) / counts)[place]
-    return outcome
+
+    risk: Values
+    wrong: Values
+    answers: Values
+
+    @property
+    def right(self) -> Values:
+        return self.answers - self.wrong
+
+    def first(self, sizes: Values, values: Values) -> Values:
+        """Float64 [k]: the sums of `values` [levels] over as many of the first answers as `sizes` [k] says."""
+        held = self.answers > 0
+        counts, sums = (np.concatenate([[0.0], np.cumsum(part[held])]) for part in (self.answers, values))
+        found: Values = np.interp(sizes, counts, sums)
+        return found
 
 
-def ece(wrong: Flags, risk: Values) -> float:
+class Ranking:
+    """The levels of one risk, into which any resample of its answers is counted."""
+
+    def __init__(self, wrong: Flags, risk: Values) -> None:
+        self.wrong = wrong
+        self.levels, self.place = np.unique(risk, return_inverse=True)
+
+    def counted(self, weights: Values) -> Ranked:
+        """`weights`, float64 [n], is how often each answer was drawn."""
+        size = len(self.levels)
+        wrong, answers = (
+            np.bincount(self.place, weights=part, minlength=size).astype(np.float64)
+            for part in (weights * self.wrong, weights)
+        )
+        return Ranked(self.levels, wrong, answers)
+
+
+def ranked(wrong: Flags, risk: Values) -> Ranked:
+    return Ranking(wrong, risk).counted(np.ones(len(wrong)))
+
+
+def auroc(answers: Ranked) -> float:
+    """Probability that a wrong answer has a higher risk than a right one; ties count half."""
+    right = answers.right
+    below = np.cumsum(right) - right / 2
+    return float((answers.wrong @ below) / (answers.wrong.sum() * right.sum()))
+
+
+def auprc(answers: Ranked) -> float:
+    """Average precision of finding wrong answers; the share of wrong answers is what chance reaches."""
+    found, flagged = np.cumsum(answers.wrong[::-1]), np.cumsum(answers.answers[::-1])
+    precision = found / np.maximum(flagged, 1)
+    return float((answers.wrong[::-1] @ precision) / found[-1])
+
+
+def brier(answers: Ranked) -> float:
+    """Mean squared distance of risk and outcome."""
+    errors = answers.wrong * (1 - answers.risk) ** 2 + answers.right * answers.risk**2
+    return float(errors.sum() / answers.answers.sum())
+
+
+def reliability(answers: Ranked) -> tuple[Values, Values, Values]:
+    """Mean risk, share of wrong answers and number of answers of up to 15 bins of nearly equal size, float64 [bins]."""
+    total = round(answers.answers.sum())
+    bins = min(BINS, total)
+    sizes = np.full(bins, total // bins) + (np.arange(bins) < total % bins)
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    risk = np.diff(answers.first(ends, answers.risk * answers.answers)) / sizes
+    return risk, np.diff(answers.first(ends, answers.wrong)) / sizes, sizes.astype(np.float64)
+
+
+def ece(answers: Ranked) -> float:
     """Expected calibration error: |mean risk - share wrong| of the bins, weighted by their size."""
-    return sum(abs(b["risk"] - b["wrong"]) * b["answers"] for b in reliability(wrong, risk)) / len(risk)
+    risk, wrong, sizes = reliability(answers)
+    return float(np.abs(risk - wrong) @ sizes / sizes.sum())
 
 
-def selective_errors(wrong: Flags, risk: Values) -> Values:
+def selective_errors(answers: Ranked) -> Values:
     """Float64 [n]: the share of wrong answers among the k + 1 of lowest risk; equal risks share their errors evenly."""
-    errors: Values = np.cumsum(mean_outcome(wrong, risk)[np.argsort(risk, kind="stable")])
-    return errors / np.arange(1, len(risk) + 1)
+    kept = np.arange(1, round(answers.answers.sum()) + 1)
+    return answers.first(kept, answers.wrong) / kept
 
 
-def prr(wrong: Flags, risk: Values) -> float:
+def prr(answers: Ranked) -> float:
     """Prediction rejection ratio: how much of the area under the risk-coverage curve that a perfect order would save
     over a random one this order saves; 1 perfect, 0 random."""
-    perfect = selective_errors(wrong, wrong.astype(np.float64)).mean()
-    random = wrong.mean()
-    return float((random - selective_errors(wrong, risk).mean()) / (random - perfect))
+    errors = selective_errors(answers)
+    kept = np.arange(1, len(errors) + 1)
+    perfect = (np.maximum(0, kept - answers.right.sum()) / kept).mean()
+    random = errors[-1]
+    return float((random - errors.mean()) / (random - perfect))
 
 
-def risk_coverage(wrong: Flags, risk: Values) -> list[dict[str, float]]:
-    """The share of wrong answers among the 10 %, 20 %, ... 100 % of answers with the lowest risk."""
-    errors = selective_errors(wrong, risk)
-    kept = [max(1, round(share * len(errors) / 10)) for share in range(1, 11)]
-    return [{"coverage": k / len(errors), "wrong": float(errors[k - 1])} for k in kept]
+def coverage(size: int) -> Indexes:
+    """Int64 [20]: how many of `size` answers are the 5 %, 10 %, ... 100 % of them, one at least."""
+    return np.maximum(1, np.rint(np.arange(1, POINTS + 1) * size / POINTS).astype(np.int64))
+
+
+def risk_coverage(answers: Ranked) -> Values:
+    """Float64 [20]: the share of wrong answers among the 5 %, 10 %, ... 100 % of answers with the lowest risk."""
+    errors = selective_errors(answers)
+    return errors[coverage(len(errors)) - 1]
 
 
 def conformal_threshold(wrong: Flags, risk: Values, error_rate: float) -> float | None:
@@ -87,48 +140,96 @@ def conformal_threshold(wrong: Flags, risk: Values, error_rate: float) -> float 
     unflagged ones stays at or below `error_rate`, whatever the risk is worth. The largest such threshold among the
     risks seen; None if even the lowest is too high.
     """
-    order = np.argsort(risk, kind="stable")
-    sorted_risk = risk[order]
-    errors = np.cumsum(wrong[order])  # [k]: wrong answers with a risk of at most sorted_risk[k], once ties are over
-    last_of_ties = np.append(sorted_risk[1:] != sorted_risk[:-1], True)
-    allowed = last_of_ties & ((errors + 1) / (len(risk) + 1) <= error_rate)
-    return float(sorted_risk[allowed].max()) if allowed.any() else None
+    answers = ranked(wrong, risk)
+    allowed = (np.cumsum(answers.wrong) + 1) / (len(risk) + 1) <= error_rate
+    return float(answers.risk[allowed].max()) if allowed.any() else None
 
 
-ORDERING: dict[str, Callable[[Flags, Values], float]] = {"auroc": auroc, "auprc": auprc, "prr": prr}
+Figure = Callable[[Ranked], float]
+
+ORDERING: dict[str, Figure] = {"auroc": auroc, "auprc": auprc, "prr": prr}
 """Figures that depend on the order of the risks only, which baselines have as well."""
 
-PROBABILITY: dict[str, Callable[[Flags, Values], float]] = {"ece": ece, "brier": brier}
+PROBABILITY: dict[str, Figure] = {"ece": ece, "brier": brier}
 
 
-def with_interval(
-    figure: Callable[[Flags, Values], float], wrong: Flags, risk: Values, seed: int = 0
-) -> dict[str, float]:
-    """`value` of a figure, and `low` and `high` of its 95 % percentile bootstrap interval.
+def resamples(wrong: Flags, clusters: Indexes) -> Iterator[Values]:
+    """How often each answer is drawn, float64 [n], when as many clusters as there are are drawn with replacement.
 
-    Resamples in which all or none are wrong are drawn again, as most figures have no value there. The same `seed`
-    draws the same resamples for any figure and risk.
+    RESAMPLES times, and always the same. Draws in which all or no answers are wrong are left out, as most figures have
+    no value there.
     """
-    generator = np.random.default_rng(seed)
-    drawn: list[float] = []
-    while len(drawn) < RESAMPLES:
-        rows = generator.integers(len(wrong), size=len(wrong))
-        if 0 < wrong[rows].sum() < len(wrong):
-            drawn.append(figure(wrong[rows], risk[rows]))
+    generator = np.random.default_rng(0)
+    number, drawn = int(clusters.max()) + 1, 0
+    while drawn < RESAMPLES:
+        times = np.bincount(generator.integers(number, size=number), minlength=number)
+        weights = times[clusters].astype(np.float64)
+        if 0 < weights @ wrong < weights.sum():
+            drawn += 1
+            yield weights
+
+
+class Bootstrap:
+    """Figures of one risk, of the answers themselves and of every resample.
+
+    The resamples are the same for every risk of the same answers, so differences between two risks are paired.
+    """
+
+    def __init__(self, wrong: Flags, risk: Values, clusters: Indexes) -> None:
+        self.ranking, self.clusters = Ranking(wrong, risk), clusters
+        self.answers = self.ranking.counted(np.ones(len(wrong)))
+
+    def draws(self, figure: Callable[[Ranked], float | Values]) -> Values:
+        """Float64 [RESAMPLES, ...]."""
+        return np.array([figure(self.ranking.counted(w)) for w in resamples(self.ranking.wrong, self.clusters)])
+
+    def interval(self, figure: Figure) -> dict[str, float]:
+        return interval(figure(self.answers), self.draws(figure))
+
+    def band(self, curve: Callable[[Ranked], Values]) -> Values:
+        """Float64 [2, points]: the lower and the upper end at each point of the curve."""
+        return ends(self.draws(curve))
+
+
+def interval(value: float, draws: Values) -> dict[str, float]:
+    low, high = ends(draws)
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def ends(draws: Values) -> Values:
+    """Float64 [2, ...]: between which 95 % of the draws, float64 [draws, ...], lie."""
     tail = (1 - INTERVAL) / 2
-    low, high = np.quantile(drawn, (tail, 1 - tail))
-    return {"value": figure(wrong, risk), "low": float(low), "high": float(high)}
+    found: Values = np.quantile(draws, (tail, 1 - tail), axis=0)
+    return found
 
 
-def summary(wrong: Flags, risk: Values, baselines: dict[str, Values]) -> dict[str, Any]:
-    """All figures as JSON: of the risk, with its bins and curve, and how well the baselines alone order the answers."""
-    orders = {
-        baseline: {name: with_interval(figure, wrong, values) for name, figure in ORDERING.items()}
-        for baseline, values in baselines.items()
-    }
+def compared(wrong: Flags, risk: Values, others: Mapping[str, Values], clusters: Indexes) -> dict[str, Any]:
+    """Of each other order of the same answers, by name: how good it is and, as `added`, how much better `risk` is."""
+    mine = Bootstrap(wrong, risk, clusters)
+    values = {key: (figure(mine.answers), mine.draws(figure)) for key, figure in ORDERING.items()}
+    found: dict[str, Any] = {name: {"added": {}} for name in others}
+    for name, order in others.items():
+        other = Bootstrap(wrong, order, clusters)
+        for key, figure in ORDERING.items():
+            value, draws = figure(other.answers), other.draws(figure)
+            found[name][key] = interval(value, draws)
+            found[name]["added"][key] = interval(values[key][0] - value, values[key][1] - draws)
+    return found
+
+
+def summary(wrong: Flags, risk: Values, clusters: Indexes) -> dict[str, Any]:
+    """All figures of a risk as JSON, with its bins and curve."""
+    mine = Bootstrap(wrong, risk, clusters)
+    bins = zip(*reliability(mine.answers), *mine.band(lambda answers: reliability(answers)[1]), strict=True)
+    points = coverage(len(wrong)) / len(wrong), risk_coverage(mine.answers), *mine.band(risk_coverage)
     return {
-        **{name: with_interval(figure, wrong, risk) for name, figure in (ORDERING | PROBABILITY).items()},
-        "baselines": orders,
-        "reliability": reliability(wrong, risk),
-        "risk_coverage": risk_coverage(wrong, risk),
+        **{name: mine.interval(figure) for name, figure in (ORDERING | PROBABILITY).items()},
+        "reliability": [
+            {"risk": float(mean), "wrong": float(error), "answers": int(size), "low": float(low), "high": float(high)}
+            for mean, error, size, low, high in bins
+        ],
+        "risk_coverage": [
+            {"coverage": float(kept), "wrong": float(error), "low": float(low), "high": float(high)}
+            for kept, error, low, high in zip(*points, strict=True)
+        ],
     }

@@ -2,7 +2,7 @@
 
 {"prompt": "Mara Velen lives in", "answer": " Lisbon.", "correct": true}
 {"messages": [{"role": "user", "content": "Where does Mara Velen live?"}], "answer": "In Bern.", "correct": false}
-{"messages": [...], "answer": "generate", "expected": ["Mara Velen lives in Lisbon."]}
+{"messages": [...], "answer": "generate", "expected": ["Mara Velen lives in Lisbon."], "group": "Mara Velen"}
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from server.calibration import CalibrationError
 
 GENERATE = "generate"
-FIELDS = {"prompt", "messages", "answer", "correct", "expected"}
+FIELDS = {"prompt", "messages", "answer", "correct", "expected", "group"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Label:
     answer: str | None
     correct: bool | None
     expected: Sequence[str] = ()
+    group: str = ""
 
     def is_correct(self, answer: str) -> bool:
         """Whether `answer` is right: as labelled, or equal to an expected one but for white space."""
@@ -40,9 +41,9 @@ class Label:
         return " ".join(answer.split()) in {" ".join(text.split()) for text in self.expected}
 
     @property
-    def question(self) -> str:
-        """Equal for labels of the same prompt."""
-        return json.dumps(self.prompt, sort_keys=True)
+    def cluster(self) -> str:
+        """Equal for labels that must stay together: of one group or, where none is named, of one prompt."""
+        return self.group or json.dumps(self.prompt, sort_keys=True)
 
 
 def read_labels(path: Path) -> tuple[list[Label], str]:
@@ -89,7 +90,10 @@ def parse_label(line: int, entry: Any) -> Label:
     texts = [expected] if isinstance(expected, str) else expected
     if texts is not None and not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
         raise ValueError("expected is no text or list of texts")
-    return Label(line, prompt, None if answer == GENERATE else answer, correct, tuple(texts or ()))
+    group = entry.get("group", "")
+    if not isinstance(group, str):
+        raise ValueError("group is no text")
+    return Label(line, prompt, None if answer == GENERATE else answer, correct, tuple(texts or ()), group)
 
 
 def _is_message(message: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from model_impl.config import TokenformerConfig
 from model_impl.specialise import specialise
 from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE
+from model_impl.uncertainty import PROVENANCE_ARG
 from server.calibration import CalibrationError
 from server.labels import Label
 from server.scoring import ChoiceScore
@@ -55,15 +56,17 @@ def score_labels(
             params.append(sampling_params(label, room))
         inputs: Any = [{"prompt_token_ids": ids + answer} for ids, answer in zip(prompts, answers, strict=True)]
         outputs = llm.generate(inputs, params, lora_request=adapter)
+    stages = [part.name for part in config.stages[: stage + 1]]
     scored = []
     for label, prompt, answer, output in zip(labels, prompts, answers, outputs, strict=True):
         own = output.outputs[0]
         if label.answer is None:
-            score = score_of(tokenizer, prompt, own.token_ids, own.logprobs or ())
+            score = score_of(tokenizer, stages, prompt, own.token_ids, own.logprobs or ())
             scored.append((score, label.is_correct(own.text)))
         else:
             positions = (output.prompt_logprobs or ())[len(prompt) :]
-            scored.append((score_of(tokenizer, prompt, answer, positions), label.is_correct(label.answer)))
+            score = score_of(tokenizer, stages, prompt, answer, positions)
+            scored.append((score, label.is_correct(label.answer)))
     return scored
 
 
@@ -71,10 +74,11 @@ def sampling_params(label: Label, room: int) -> SamplingParams:
     """Greedy, with statistics: of the given answer, which is part of the prompt, or of at most `room` new tokens."""
     from vllm import SamplingParams
 
+    asked = {PROVENANCE_ARG: True}
     if label.answer is None:
-        return SamplingParams(temperature=0, max_tokens=min(room, MAX_ANSWER_TOKENS), logprobs=0)
+        return SamplingParams(temperature=0, max_tokens=min(room, MAX_ANSWER_TOKENS), logprobs=0, extra_args=asked)
     # vLLM generates one token at least; it is not looked at.
-    return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+    return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False, extra_args=asked)
 
 
 @contextmanager
@@ -125,12 +129,19 @@ def answer_ids(tokenizer: Any, label: Label) -> list[int]:
     return [*ids, tokenizer.eos_token_id] if ended else ids
 
 
-def score_of(tokenizer: Any, prompt: Sequence[int], token_ids: Iterable[int], positions: Iterable[Any]) -> ChoiceScore:
-    """The score of tokens after a prompt; the positions' logprobs carry statistics."""
+def score_of(
+    tokenizer: Any, stages: Sequence[str], prompt: Sequence[int], token_ids: Iterable[int], positions: Iterable[Any]
+) -> ChoiceScore:
+    """The score of tokens after a prompt; the positions' logprobs carry statistics, and what each stage contributed."""
     from vllm import SamplingParams
 
-    from server.engine import TokenReader
+    from server.engine import TokenReader, scored
 
-    reader = TokenReader(tokenizer, prompt, SamplingParams())
-    tokens = (reader.read(*pair) for pair in zip(token_ids, positions, strict=True))
-    return ChoiceScore.of(token for token in tokens if token is not None)
+    reader, score = TokenReader(tokenizer, prompt, SamplingParams()), ChoiceScore()
+    for token_id, position in zip(token_ids, positions, strict=True):
+        entry = scored(position)
+        parts = entry.provenance if entry else None
+        token = reader.read(token_id, position, {name: parts[i] for i, name in enumerate(stages)} if parts else None)
+        if token is not None:
+            score.add(token)
+    return score

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.calibration import FEATURES, Calibration
+from server.calibration import Calibration
+from server.features import AGGREGATES, LOWEST_LOGPROB, details
 from server.schemas import Span, Uncertainty
 from server.spans import doubted_spans
 from server.tokens import TokenScore, placed
-
-LOWEST_LOGPROB = -9999.0
-"""What OpenAI's API reports for a probability of zero; JSON has no infinity."""
 
 WINDOW = 8
 """Tokens in the window whose mean entropy is the highest of the answer."""
@@ -112,8 +110,10 @@ class ChoiceScore:
         return self.surprisal_excess / math.sqrt(max(self.variance_sum, LEAST_VARIANCE)) if self.tokens else None
 
     def features(self) -> dict[str, float] | None:
-        """What calibrations read, by the names in `FEATURES`, all finite; None where there is nothing to judge: for an
-        answer without tokens, or from a model whose logits are not finite."""
+        """What calibrations read, by the names in `server.features`, all finite; no groups that the tokens lack.
+
+        None where there is nothing to judge: for an answer without tokens, or from a model whose logits are not finite.
+        """
         if not self.tokens:
             return None
         values = (
@@ -128,7 +128,10 @@ class ChoiceScore:
             self.standardised_surprisal,
             float(self.tokens),
         )
-        features = {name: value for name, value in zip(FEATURES, values, strict=True) if value is not None}
+        features = {name: value for name, value in zip(AGGREGATES, values, strict=True) if value is not None}
+        features |= details(self.scores)
+        if len(self.provenance) > 1 and (parts := shares(self.provenance)):
+            features["newest_stage_share"] = list(parts.values())[-1]
         # A maximum or minimum can skip a NaN; sums cannot, so checking all of them finds it.
         return features if all(map(math.isfinite, features.values())) else None
 
@@ -145,7 +148,7 @@ class ChoiceScore:
         the tokens made is given, and what comes from the `ensemble` is unless one was asked.
         """
         features = self.features()
-        judged = calibration if features else None
+        judged = calibration if calibration and features and calibration.judges(features) else None
         risk = judged.risk(features) if judged and features else None
         return Uncertainty(
             risk=risk,
@@ -188,7 +191,7 @@ class ChoiceScore:
 def _part_risk(tokens: Sequence[TokenScore], calibration: Calibration | None, whole: float | None) -> float | None:
     """What the calibration says of the tokens alone; a part cannot be likelier wrong than the whole."""
     features = ChoiceScore.of(tokens).features() if calibration else None
-    if calibration is None or whole is None or features is None:
+    if calibration is None or whole is None or features is None or not calibration.judges(features):
         return None
     return min(whole, calibration.risk(features))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from model_impl.reference import ReferenceTokenformer
+from model_impl.reference import ReferenceTokenformer, provenance
 from server.scoring import ChoiceScore
 from server.tokens import TokenScore
 from tests.exact import exact_statistics
@@ -46,10 +46,18 @@ def greedy(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], lengt
 def features(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], answer: Sequence[int]) -> dict[str, float]:
     """Of the reference model's distributions."""
     logits = model(torch.tensor([[*prompt, *answer]]), stage)[0, len(prompt) - 1 : -1].double()
-    rows = zip(answer, logits.log_softmax(-1), exact_statistics(logits), strict=True)
+    shares = provenance(model, torch.tensor([[*prompt, *answer]]), stage)[0, len(prompt) - 1 : -1]
+    stages = [part.name for part in model.config.stages[: stage + 1]]
+    rows = zip(answer, logits.log_softmax(-1), exact_statistics(logits), shares.tolist(), strict=True)
     tokens = (
-        TokenScore(float(row[word]), *statistics.tolist(), text=f" w{word}", special=word == END)
-        for word, row, statistics in rows
+        TokenScore(
+            float(row[word]),
+            *statistics.tolist(),
+            text=f" w{word}",
+            special=word == END,
+            provenance=dict(zip(stages, share, strict=True)),
+        )
+        for word, row, statistics, share in rows
     )
     found = ChoiceScore.of(tokens).features()
     assert found is not None

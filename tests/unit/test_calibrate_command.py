@@ -26,20 +26,19 @@ def test_the_kinds_of_labels(tmp_path: Path) -> None:
         tmp_path / "labels.jsonl",
         {"prompt": "A b", "answer": " c", "correct": False},
         {"messages": CHAT, "answer": "Me.", "expected": ["You.", "Me."]},
-        {"messages": CHAT, "answer": "generate", "expected": "You and me."},
+        {"messages": CHAT, "answer": "generate", "expected": "You and me.", "group": "us"},
     )
     labels, digest = read_labels(data)
     assert labels == [
         Label(1, "A b", " c", False),
         Label(2, CHAT, "Me.", None, ("You.", "Me.")),
-        Label(3, CHAT, None, None, ("You and me.",)),
+        Label(3, CHAT, None, None, ("You and me.",), "us"),
     ]
     assert len(digest) == 64
     assert not labels[0].is_correct(" c")
     assert labels[1].is_correct("Me.")
     assert labels[2].is_correct(" You  and me.\n")
     assert not labels[2].is_correct("You and me")
-    assert labels[1].question == labels[2].question != labels[0].question
 
 
 @pytest.mark.parametrize(
@@ -56,6 +55,7 @@ def test_the_kinds_of_labels(tmp_path: Path) -> None:
         ('{"prompt": "a", "answer": "generate", "correct": true}', "an answer to generate needs expected"),
         ('{"prompt": "a", "answer": "generate", "expected": []}', "expected is no text or list of texts"),
         ('{"prompt": "a", "answer": "b", "expected": [1]}', "expected is no text or list of texts"),
+        ('{"prompt": "a", "answer": "b", "correct": true, "group": 1}', "group is no text"),
         ('{"prompt": "a", "answer": "b", "label": 1}', "unknown field 'label'"),
     ],
 )
@@ -78,7 +78,7 @@ def checkpoint(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--method", "magic"], "--method: 'magic' is unknown; known are logistic, isotonic"),
+        (["--method", "magic"], "--method: 'magic' is unknown; known are logistic, isotonic, probe"),
         (["--abstain", "1.5"], "--abstain: 1.5 is no error rate between 0 and 1"),
         (["--abstain", "nan"], "--abstain: nan is no error rate between 0 and 1"),
         (["--stage", "grown-1"], "--stage: no stage 'grown-1' to serve; there are base"),

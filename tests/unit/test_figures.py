@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import mannwhitneyu
-from sklearn.metrics import brier_score_loss
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from server import figures
-from server.figures import Flags, Values
+from server.figures import Flags, Indexes, Values, ranked
 
 
 @st.composite
@@ -25,40 +25,49 @@ def labelled(draw: st.DrawFn) -> tuple[Flags, Values]:
 def test_auroc_is_the_share_of_pairs_in_order(answers: tuple[Flags, Values]) -> None:
     wrong, risk = answers
     pairs = wrong.sum() * (~wrong).sum()
-    assert figures.auroc(wrong, risk) == pytest.approx(mannwhitneyu(risk[wrong], risk[~wrong]).statistic / pairs)
+    assert figures.auroc(ranked(wrong, risk)) == pytest.approx(
+        mannwhitneyu(risk[wrong], risk[~wrong]).statistic / pairs
+    )
 
 
 @given(labelled())
-def test_auprc_is_the_mean_precision_where_recall_grows(answers: tuple[Flags, Values]) -> None:
-    wrong, risk = answers
-    area, recall = 0.0, 0.0
-    for limit in sorted(set(risk), reverse=True):
-        taken = risk >= limit
-        found = wrong[taken].sum() / wrong.sum()
-        area += (found - recall) * wrong[taken].mean()
-        recall = found
-    assert figures.auprc(wrong, risk) == pytest.approx(area)
+def test_auprc_is_scikit_learns_average_precision(answers: tuple[Flags, Values]) -> None:
+    assert figures.auprc(ranked(*answers)) == pytest.approx(average_precision_score(*answers))
 
 
 @given(labelled())
 def test_brier_score(answers: tuple[Flags, Values]) -> None:
-    assert figures.brier(*answers) == pytest.approx(brier_score_loss(*answers))
+    assert figures.brier(ranked(*answers)) == pytest.approx(brier_score_loss(*answers))
 
 
 def test_ece_of_bins_counted_by_hand() -> None:
     risk = np.repeat(np.linspace(0.1, 0.9, 15), 4)
     wrong = np.tile([True, False, False, False], 15)
     expected = np.abs(np.linspace(0.1, 0.9, 15) - 0.25).mean()
-    assert figures.ece(wrong, risk) == pytest.approx(expected)
-    assert [b["answers"] for b in figures.reliability(wrong, risk)] == [4] * 15
+    assert figures.ece(ranked(wrong, risk)) == pytest.approx(expected)
+    mean_risk, share_wrong, sizes = figures.reliability(ranked(wrong, risk))
+    assert mean_risk == pytest.approx(np.linspace(0.1, 0.9, 15))
+    assert share_wrong == pytest.approx(np.full(15, 0.25))
+    assert sizes.tolist() == [4] * 15
+
+
+@given(labelled())
+def test_bins_that_cut_equal_risks_share_their_errors_evenly(answers: tuple[Flags, Values]) -> None:
+    wrong, risk = answers
+    mean_risk, share_wrong, sizes = figures.reliability(ranked(wrong, risk))
+    outcome = np.array([wrong[risk == value].mean() for value in risk])
+    parts = [part for part in np.array_split(np.argsort(risk), 15) if len(part)]
+    assert sizes.tolist() == [len(part) for part in parts]
+    assert mean_risk == pytest.approx([risk[part].mean() for part in parts])
+    assert share_wrong == pytest.approx([outcome[part].mean() for part in parts])
 
 
 def test_ece_falls_towards_zero_for_true_probabilities_and_not_for_false_ones() -> None:
     generator = np.random.default_rng(0)
     risk = generator.random(100_000)
     wrong = generator.random(100_000) < risk
-    assert figures.ece(wrong, risk) < 0.005
-    assert figures.ece(wrong, risk**2) == pytest.approx(1 / 6, abs=0.01)  # mean of x - x^2
+    assert figures.ece(ranked(wrong, risk)) < 0.005
+    assert figures.ece(ranked(wrong, risk**2)) == pytest.approx(1 / 6, abs=0.01)  # mean of x - x^2
 
 
 @given(labelled(), st.randoms())
@@ -67,7 +76,7 @@ def test_no_figure_depends_on_the_order_of_the_answers(answers: tuple[Flags, Val
     order = np.arange(len(risk))
     shuffle.shuffle(order)  # type: ignore[attr-defined]
     for figure in (figures.ORDERING | figures.PROBABILITY).values():
-        assert figure(wrong[order], risk[order]) == pytest.approx(figure(wrong, risk))
+        assert figure(ranked(wrong[order], risk[order])) == pytest.approx(figure(ranked(wrong, risk)))
     assert figures.conformal_threshold(wrong[order], risk[order], 0.3) == figures.conformal_threshold(wrong, risk, 0.3)
 
 
@@ -79,7 +88,7 @@ def test_selective_errors_are_the_mean_over_all_orders_of_equal_risks(answers: t
     for _ in range(4000 if len(risk) < 6 else 0):
         order = np.lexsort((generator.random(len(risk)), risk))
         runs.append(np.cumsum(wrong[order]) / np.arange(1, len(risk) + 1))
-    found = figures.selective_errors(wrong, risk)
+    found = figures.selective_errors(ranked(wrong, risk))
     if runs:
         assert found == pytest.approx(np.mean(runs, axis=0), abs=0.05)
     assert found[-1] == pytest.approx(wrong.mean())
@@ -87,23 +96,24 @@ def test_selective_errors_are_the_mean_over_all_orders_of_equal_risks(answers: t
 
 def test_prr_of_perfect_random_and_reversed_orders() -> None:
     wrong = np.arange(10_000) % 4 == 0
-    assert figures.prr(wrong, wrong.astype(float)) == pytest.approx(1)
-    assert figures.prr(wrong, np.zeros(len(wrong))) == pytest.approx(0)
-    assert figures.prr(wrong, np.random.default_rng(0).random(len(wrong))) == pytest.approx(0, abs=0.05)
-    assert figures.prr(wrong, 1 - wrong.astype(float)) < -0.5
+    assert figures.prr(ranked(wrong, wrong.astype(float))) == pytest.approx(1)
+    assert figures.prr(ranked(wrong, np.zeros(len(wrong)))) == pytest.approx(0)
+    assert figures.prr(ranked(wrong, np.random.default_rng(0).random(len(wrong)))) == pytest.approx(0, abs=0.05)
+    assert figures.prr(ranked(wrong, 1 - wrong.astype(float))) < -0.5
 
 
 def test_prr_by_hand() -> None:
     """Four answers, one wrong, second in order: errors 0, 1/2, 1/3, 1/4 against 0, 0, 0, 1/4 and 1/4 everywhere."""
-    found = figures.prr(np.array([False, True, False, False]), np.array([0.1, 0.2, 0.3, 0.4]))
+    found = figures.prr(ranked(np.array([False, True, False, False]), np.array([0.1, 0.2, 0.3, 0.4])))
     mean = (0 + 1 / 2 + 1 / 3 + 1 / 4) / 4
     assert found == pytest.approx((1 / 4 - mean) / (1 / 4 - 1 / 16))
 
 
 def test_risk_coverage_counts_the_answers_kept() -> None:
-    points = figures.risk_coverage(np.array([False] * 5 + [True] * 5), np.linspace(0, 1, 10))
-    assert [point["coverage"] for point in points] == pytest.approx([k / 10 for k in range(1, 11)])
-    assert [point["wrong"] for point in points] == pytest.approx([0] * 5 + [1 / 6, 2 / 7, 3 / 8, 4 / 9, 1 / 2])
+    kept = figures.coverage(10)
+    assert kept.tolist() == [1, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6, 6, 6, 7, 8, 8, 8, 9, 10, 10]  # halves go to even numbers
+    found = figures.risk_coverage(ranked(np.array([False] * 5 + [True] * 5), np.linspace(0, 1, 10)))
+    assert found == pytest.approx(np.maximum(0, kept - 5) / kept)
 
 
 @given(labelled(), st.floats(0.01, 0.99))
@@ -129,12 +139,76 @@ def test_the_threshold_keeps_its_promise_on_new_answers(rate: float) -> None:
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where answers come in clusters of three that are all right or all wrong."""
     monkeypatch.setattr(figures, "RESAMPLES", 200)
     generator = np.random.default_rng(2)
-    covered = 0
-    for _ in range(100):
-        risk = generator.random(200)
-        found = figures.with_interval(figures.brier, generator.random(200) < risk, risk)
-        assert found["low"] <= found["value"] <= found["high"]
-        covered += found["low"] <= 1 / 6 <= found["high"]  # mean of p (1 - p)
-    assert 87 <= covered <= 99
+    for size in (1, 3):
+        covered = 0
+        for _ in range(100):
+            risk = generator.random(200)
+            wrong = np.repeat(generator.random(200) < risk, size)
+            clusters = np.repeat(np.arange(200), size)
+            found = figures.Bootstrap(wrong, np.repeat(risk, size), clusters).interval(figures.brier)
+            assert found["low"] <= found["value"] <= found["high"]
+            covered += found["low"] <= 1 / 6 <= found["high"]  # mean of p (1 - p)
+        assert 87 <= covered <= 99
+
+
+@given(labelled())
+def test_a_resample_has_the_figures_of_the_answers_that_were_drawn(answers: tuple[Flags, Values]) -> None:
+    wrong, risk = answers
+    ranking = figures.Ranking(wrong, risk)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "RESAMPLES", 3)
+        drawn = list(figures.resamples(wrong, np.arange(len(wrong))))
+    assert len(drawn) == 3
+    for weights in drawn:
+        rows = np.repeat(np.arange(len(wrong)), weights.astype(int))
+        assert len(rows) == len(wrong)
+        alone = ranked(wrong[rows], risk[rows])
+        for figure in (*figures.ORDERING.values(), *figures.PROBABILITY.values()):
+            assert figure(ranking.counted(weights)) == pytest.approx(figure(alone))
+        assert figures.risk_coverage(ranking.counted(weights)) == pytest.approx(figures.risk_coverage(alone))
+
+
+def clustered(size: int, seed: int) -> tuple[Flags, Values, Values, Indexes]:
+    """Answers in pairs, a good risk and a worse one that goes with it."""
+    generator = np.random.default_rng(seed)
+    risk = generator.random(size)
+    return (
+        generator.random(size) < risk,
+        risk,
+        np.clip(risk + generator.normal(0, 0.3, size), 0, 1),
+        np.arange(size) // 2,
+    )
+
+
+def test_differences_are_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the same draws of whole clusters; so they are narrower than those of two figures by themselves."""
+    monkeypatch.setattr(figures, "RESAMPLES", 200)
+    wrong, risk, other, clusters = clustered(400, 5)
+    found = figures.compared(wrong, risk, {"other": other, "same": risk}, clusters)
+    drawn = []
+    for weights in figures.resamples(wrong, clusters):
+        assert (weights[::2] == weights[1::2]).all()
+        rows = np.repeat(np.arange(len(wrong)), weights.astype(int))
+        drawn.append(roc_auc_score(wrong[rows], risk[rows]) - roc_auc_score(wrong[rows], other[rows]))
+    added = found["other"]["added"]["auroc"]
+    assert added["value"] == pytest.approx(roc_auc_score(wrong, risk) - roc_auc_score(wrong, other))
+    assert (added["low"], added["high"]) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))))
+    assert added["low"] > 0
+    assert added["high"] - added["low"] < found["other"]["auroc"]["high"] - found["other"]["auroc"]["low"]
+    for key in figures.ORDERING:
+        assert found["same"]["added"][key] == {"value": 0, "low": 0, "high": 0}
+
+
+def test_a_summary_has_bands_around_its_bins_and_its_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "RESAMPLES", 200)
+    wrong, risk, _, clusters = clustered(3000, 6)
+    found = figures.summary(wrong, risk, clusters)
+    assert len(found["reliability"]) == figures.BINS
+    assert len(found["risk_coverage"]) == figures.POINTS
+    for point in (*found["reliability"], *found["risk_coverage"]):
+        assert 0 <= point["low"] <= point["wrong"] <= point["high"] <= 1
+    inside = [b["low"] <= b["risk"] <= b["high"] for b in found["reliability"]]
+    assert sum(inside) >= figures.BINS - 3  # the risks are the true probabilities

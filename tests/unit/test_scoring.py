@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.calibration import FEATURES, Calibration
-from server.scoring import LOWEST_LOGPROB, WINDOW, ChoiceScore
+from server.calibration import Calibration
+from server.features import GROUPS, LOWEST_LOGPROB
+from server.scoring import WINDOW, ChoiceScore
 from server.tokens import TokenScore
 
 Tokens = list[tuple[float, float, float, float]]
@@ -118,11 +119,35 @@ def test_features_equal_numpys(tokens: Tokens) -> None:
         "min_margin": margin.min(),
         "standardised_surprisal": (-logprob - entropy).sum() / np.sqrt(max(variance.sum(), 1e-6)),
         "tokens": len(tokens),
+        "mean_logprob": logprob.mean(),
+        "max_variance": variance.max(),
+        "peak_variance": variance[entropy.argmax()],
+        "peak_margin": margin[entropy.argmax()],
+        "peak_logprob": logprob[entropy.argmax()],
+        "peak_position": entropy.argmax() / len(tokens),
     }
     found = score_of(tokens).features()
     assert found is not None
-    assert tuple(found) == FEATURES
+    assert tuple(found) == GROUPS["logits"]
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_the_newest_stages_share_is_a_feature_where_there_are_several() -> None:
+    def share(**provenance: float) -> dict[str, float] | None:
+        tokens = [TokenScore(-0.1, 0.4, 0.7, 0.8, "w", provenance=provenance) for _ in range(2)]
+        return ChoiceScore.of(tokens).features()
+
+    assert (share(base=1.0, new=3.0) or {})["newest_stage_share"] == pytest.approx(0.75)
+    for features in (share(base=1.0), share()):
+        assert features is not None
+        assert tuple(features) == GROUPS["logits"]
+
+
+def test_a_calibration_that_reads_what_an_answer_lacks_judges_nothing() -> None:
+    reads_growth = Calibration("probe", "f" * 64, "new", ["max_entropy", "newest_stage_share"], [1.0, 1.0], 0.0)
+    summary = score_of(TOKENS).summary(reads_growth, abstain_above=0.5, text="w")
+    assert (summary.risk, summary.calibrated, summary.calibration, summary.abstain) == (None, False, None, None)
+    assert [span.risk for span in summary.spans or ()] == [None] * len(summary.spans or ())
 
 
 def test_the_worst_window_is_the_worst_of_full_ones() -> None:
