@@ -121,21 +121,20 @@ def test_the_reason_says_how_undecided_the_model_was() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "said"),
+    ("epistemic", "said"),
     [
         (None, ""),
         (0.0, "; several answers are familiar"),
-        (0.05, "; several answers are familiar"),
-        (0.3, ""),
-        (0.8, "; unfamiliar to the model's parameters"),
+        (0.44, "; several answers are familiar"),
+        (0.5, ""),
+        (0.61, "; unfamiliar to the model's parameters"),
     ],
 )
-def test_the_ensemble_tells_why_the_entropy_is_high(share: float | None, said: str) -> None:
-    epistemic = None if share is None else share * UNSURE
+def test_the_ensemble_tells_why_the_entropy_is_high(epistemic: float | None, said: str) -> None:
     plain = reason(token("Lis", UNSURE))
     assert reason(token("Lis", UNSURE), epistemic=epistemic) == plain + said
     tokens, text = put_together([token("in", SURE), token(" ", UNSURE), token("Lis", UNSURE)])
-    (span,) = doubted_spans(tokens, text, [UNSURE, UNSURE / 2, epistemic])
+    (span,) = doubted_spans(tokens, text, [0.0, 0.5, epistemic])
     assert span.reason == plain + said
 
 
