@@ -16,6 +16,7 @@ from vllm.renderers import TokenizeParams
 from vllm.renderers.chat_utils import ChatCompletionMessageParam
 from vllm.sampling_params import SamplingParams
 
+from server.request_scores import RequestScores
 from server.schemas import (
     ScoredChatCompletionRequest,
     ScoredChatLogprobs,
@@ -24,7 +25,7 @@ from server.schemas import (
     UncertaintyField,
     with_statistics,
 )
-from server.serving import RequestScores, ScoredChat, ScoredCompletion
+from server.serving import ScoredChat, ScoredCompletion
 from server.tasks import together
 
 MAX_COMPLETIONS = 128

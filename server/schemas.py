@@ -203,7 +203,7 @@ class Uncertainty(BaseModel):
         default=None,
         description="The words to doubt, in order, if `uncertainty.spans` asked for them. They lie in the generated "
         "text: the message's content, or the text before tool calls and reasoning were taken out of it; for "
-        "completions in the choice's `text`, an echoed prompt included.",
+        "completions the choice's `text`. What `echo` puts in front is a part of it.",
     )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import httpx
 import pytest
 from openai import BadRequestError, OpenAI
 
 from tests.api.test_chat import Streamed, ask, calling_a_tool, is_content
 from tests.api.test_completions import complete
+from tests.servers import Server
 
 pytestmark = pytest.mark.server
 
@@ -128,6 +130,35 @@ def test_completions_count_in_the_choices_text(client: OpenAI, echo: bool) -> No
         if echo:
             assert all(span["end"] > len(prompt) for span in choice.uncertainty["spans"])
     assert any(choice.uncertainty["spans"] for choice in plain)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_message_that_is_continued_counts_where_it_is_echoed(client: OpenAI, stream: bool) -> None:
+    begun = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "I am a tall"}]
+    extra = SPANS | {"echo": True, "continue_final_message": True, "add_generation_prompt": False}
+    answer: Any = client.chat.completions.create(
+        model="demo", messages=begun, extra_body=extra, stream=stream, temperature=2, seed=5, max_tokens=12
+    )  # type: ignore[call-overload]
+    if stream:
+        streamed = Streamed(answer)
+        text, spans = streamed.texts[0], streamed.summaries[0]["spans"]
+    else:
+        text, spans = answer.choices[0].message.content, answer.choices[0].uncertainty["spans"]
+    assert text.startswith("I am a tall")
+    assert_in_place(spans, text)
+    assert spans
+    assert all(span["end"] > len("I am a tall") for span in spans)
+
+
+def test_a_given_text_is_doubted_as_a_generated_one(client: OpenAI, demo: Server) -> None:
+    messages = [{"role": "user", "content": "Where does Darian Gorsek live?"}]
+    choice = asked(client, {}, messages=messages).choices[0]
+    body = {"model": "demo", "messages": messages, "completion": [choice.message.content, "In Bern, or in Rome?"]}
+    given = httpx.post(f"{demo.url}/v1/uncertainty", json=body | SPANS, timeout=60).json()["choices"]
+    assert choice.uncertainty["spans"]
+    assert given[0]["uncertainty"]["spans"] == choice.uncertainty["spans"]
+    assert_in_place(given[1]["uncertainty"]["spans"], "In Bern, or in Rome?")
+    assert "Bern" in {span["text"] for span in given[1]["uncertainty"]["spans"]}
 
 
 def test_a_mere_echo_has_no_spans(client: OpenAI) -> None:

@@ -74,6 +74,7 @@ SIGNATURES = {
         "result_generator",
         "request_id",
         "model_name",
+        "conversation",
     ),
     "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.chat_completion_full_generator": (
         "self",
@@ -81,7 +82,9 @@ SIGNATURES = {
         "result_generator",
         "request_id",
         "model_name",
+        "conversation",
     ),
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.get_chat_request_role": ("self", "request"),
     "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat._create_chat_logprobs": (
         "self",
         "token_ids",

@@ -17,7 +17,7 @@ import pytest
 from model_impl.reference import ReferenceTokenformer
 from server.calibration import Calibration, load_calibration
 from tests import calibrated
-from tests.calibrated import features, labels
+from tests.calibrated import features, labels, words
 from tests.growth.test_server import VOCABULARY
 from tests.servers import Server, command_line, serving, user_environment
 
@@ -110,6 +110,27 @@ def test_a_stream_says_the_same(m: Calibrated) -> None:
     last = [c for c in m.client.chat.completions.create(model="m:base", stream=True, **chat) if c.choices][-1]  # type: ignore[call-overload]
     assert answer.choices[0].uncertainty["calibration"] == m.calibration.name
     assert last.choices[0].uncertainty["risk"] == pytest.approx(answer.choices[0].uncertainty["risk"], abs=1e-3)
+
+
+def test_the_words_to_doubt_have_a_risk(m: Calibrated) -> None:
+    """Of their own tokens, and at most the answer's."""
+    choice = ask(m, "m:base", temperature=2, seed=2, uncertainty={"spans": True}).choices[0]
+    summary = choice.uncertainty
+    assert summary["spans"]
+    for span in summary["spans"]:
+        assert choice.text[span["start"] : span["end"]] == span["text"]
+        assert 0 <= span["risk"] <= summary["risk"]
+    assert (
+        summary["spans"]
+        == ask(m, "m:base", temperature=2, seed=2, uncertainty={"spans": True}).choices[0].uncertainty["spans"]
+    )
+    assert all(
+        span["risk"] is None for span in ask(m, "m", uncertainty={"spans": True}).choices[0].uncertainty["spans"]
+    )
+    given = {"model": "m:base", "prompt": words(PROMPT), "completion": "w5 w9 w11", "uncertainty": {"spans": True}}
+    (scored,) = httpx.post(f"{m.server.url}/v1/uncertainty", json=given, timeout=60).json()["choices"]
+    places = [(span["start"], span["end"], span["text"]) for span in scored["uncertainty"]["spans"]]
+    assert places == [(0, 2, "w5"), (3, 5, "w9"), (6, 9, "w11")], "random words, which the model does not expect"
 
 
 def test_abstain_marks_and_changes_nothing(m: Calibrated) -> None:

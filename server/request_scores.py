@@ -1,0 +1,144 @@
+"""The scores of one request's choices, while the engine's outputs of them pass by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionLogProbsContent, ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.lora.request import LoRARequest
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import SamplingParams
+
+from server import metrics
+from server.calibration import Calibration
+from server.engine import TokenReader, scored
+from server.ensemble import ScoredAnswer
+from server.schemas import Uncertainty, UncertaintyOptions
+from server.scoring import ChoiceScore, EnsembleScore, shares
+from server.tasks import together
+
+
+@dataclass
+class RunningChoice:
+    """A choice while the engine's outputs of it pass by."""
+
+    reader: TokenReader
+    prompt: Sequence[int]
+    adapter: LoRARequest | None
+    score: ChoiceScore = field(default_factory=ChoiceScore)
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    ensemble: EnsembleScore | None = None
+
+    def spans_text(self) -> str | None:
+        """The text in which the tokens lie where the reader says. Not so only under beam search, which decodes its
+        answers in another way, with tokenizers that put blanks between tokens."""
+        return self.text if self.reader.text.startswith(self.text) else None
+
+
+class RequestScores:
+    """The scores of one request's choices, fed with the engine's outputs as they pass by."""
+
+    def __init__(
+        self,
+        request: ChatCompletionRequest | CompletionRequest,
+        model_name: str,
+        models: Any,
+        tokenizer: Any,
+        *,
+        generated: bool = True,
+    ) -> None:
+        """`generated`: whether the metrics count these tokens and answers, which are of what the model said."""
+        self.generated = generated
+        options = getattr(request, "uncertainty", False)
+        self.wanted = options is not False
+        # A mere echo: vLLM generates one token all the same and keeps it to itself.
+        self.nothing_shown = request.max_tokens == 0
+        self.options = options if isinstance(options, UncertaintyOptions) else UncertaintyOptions()
+        self.model_name, self.models, self.tokenizer = model_name, models, tokenizer
+        self.shown = SamplingParams(
+            skip_special_tokens=request.skip_special_tokens,
+            spaces_between_special_tokens=request.spaces_between_special_tokens,
+            include_stop_str_in_output=request.include_stop_str_in_output,
+        )
+        self.cache_salt, self.priority = request.cache_salt, request.priority
+        self.calibration: Calibration | None = None
+        self.choices: dict[int, RunningChoice] = {}
+        self.finished: set[int] = set()
+
+    def add(self, result: RequestOutput, first_index: int = 0, echoed: str = "") -> None:
+        """New tokens of the choices from `first_index` on, whose texts begin with `echoed`."""
+        segments = self.models.segments(result.lora_request)
+        self.calibration = self.models.calibration(result.lora_request)
+        for output in result.outputs:
+            index = first_index + output.index
+            if index not in self.choices:
+                prompt = result.prompt_token_ids or ()
+                # A given text was tokenised by itself: a first word has no blank before it because of the prompt.
+                reader = TokenReader(self.tokenizer, prompt if self.generated else (), self.shown, echoed)
+                self.choices[index] = RunningChoice(reader, prompt, result.lora_request, text=echoed)
+            if not self.nothing_shown:
+                self._add(self.choices[index], output, segments)
+            if output.finish_reason is not None:
+                self.finished.add(index)
+
+    def _add(self, choice: RunningChoice, output: CompletionOutput, segments: Mapping[int, str]) -> None:
+        """New tokens of a choice; the output's logprobs cover exactly the new tokens."""
+        choice.text += output.text
+        choice.token_ids += output.token_ids
+        # A stop token ends the answer without being part of it; a stop string is cut out of the text.
+        by_token = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
+        last = len(output.token_ids) - 1 if by_token else None
+        for i, (token_id, position) in enumerate(zip(output.token_ids, output.logprobs or (), strict=False)):
+            entry = scored(position)
+            found = entry.provenance if entry else None
+            provenance = {name: found[number] for number, name in segments.items()} if found and segments else None
+            token = choice.reader.read(token_id, position, provenance, stopped=i == last)
+            if entry and token:
+                choice.score.add(token)
+                entry.growth = shares(provenance) if provenance and self.options.internals else None
+                if self.generated:
+                    metrics.observe_token(self.model_name, token.entropy, token.variance)
+
+    async def rescore(self, index: int) -> None:
+        """Ask the ensemble about choice `index`, once it is complete, if the request wants it."""
+        choice, members = self.choices[index], self.options.ensemble
+        if members is not None:
+            answer = ScoredAnswer(choice.prompt, choice.token_ids, choice.adapter, self.cache_salt, self.priority)
+            choice.ensemble = await self.models.ensemble.score(answer, members)
+
+    async def rescore_all(self) -> None:
+        await together(map(self.rescore, self.choices))
+
+    def label(self, index: int, entries: Sequence[ChatCompletionLogProbsContent]) -> None:
+        """Give each token of choice `index` what the ensemble says of it."""
+        if (found := self.choices[index].ensemble) is not None:
+            for entry, epistemic, aleatoric in zip(entries, found.epistemic, found.aleatoric, strict=True):
+                setattr(entry, "epistemic", epistemic)  # noqa: B010 - extra fields, which the type lacks
+                setattr(entry, "aleatoric", aleatoric)  # noqa: B010
+
+    def summary(self, index: int) -> Uncertainty:
+        """What the answer says of choice `index`, once it is complete; it is counted in the metrics."""
+        abstain_above, choice = self.options.abstain_above, self.choices[index]
+        text = choice.spans_text() if self.options.spans else None
+        summary = choice.score.summary(self.calibration, abstain_above, text, choice.ensemble)
+        if self.generated and self.calibration is not None and summary.risk is not None:
+            own = (self.calibration.abstain or {}).get("above")
+            metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)
+        return summary
+
+    async def complete(self, chunk: str) -> str:
+        """A server-sent event with the summary of the choices that it finishes; other events pass unchanged."""
+        if not self.finished or not chunk.startswith("data: {"):
+            return chunk
+        event = json.loads(chunk.removeprefix("data: "))
+        for choice in event.get("choices", ()):
+            if choice.get("finish_reason") is not None and choice["index"] in self.finished:
+                self.finished.discard(choice["index"])
+                await self.rescore(choice["index"])
+                choice["uncertainty"] = self.summary(choice["index"]).model_dump()
+        return f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n"
