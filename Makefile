@@ -5,7 +5,7 @@ NAME ?= tokenformer-demo
 ARGS ?=
 BIN = .venv/bin
 
-.PHONY: help setup serve test demo calibration lock clean
+.PHONY: help setup serve test demo calibration lock screenshots clean
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
@@ -13,6 +13,7 @@ help:
 	@echo 'make demo    train the demo checkpoint from nothing and grow it, about 40 CPU minutes'
 	@echo 'make calibration   ask the demo checkpoint 24,000 questions and write its calibrations anew, a few minutes'
 	@echo 'make lock    write requirements/*.txt anew from pyproject.toml'
+	@echo 'make screenshots   take those of the README anew (needs Chromium)'
 	@echo 'make setup   only build the environment .venv'
 	@echo 'make clean   remove .venv and caches'
 
@@ -46,6 +47,9 @@ calibration: setup
 
 lock: setup
 	@$(BIN)/python scripts/lock.py
+
+screenshots: setup
+	@$(BIN)/python -m scripts.screenshots
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

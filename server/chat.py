@@ -66,7 +66,7 @@ class Chat:
                 temperature=self.temperature,
                 stream=True,
                 logprobs=True,
-                extra_body={"uncertainty": {"tokens": True}},
+                extra_body={"uncertainty": {"tokens": True, "spans": True}},
             ) as chunks:
                 for chunk in chunks:
                     began = True

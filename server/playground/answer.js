@@ -27,7 +27,7 @@ export class Answer {
     this.line.setAttribute("aria-label", `Tokens of the answer of ${card.id}`);
     this.notes = h("div", { class: "notes" });
     this.below = h("div", { class: "below" });
-    const name = h("h3", {}, card.id, " ", stage);
+    const name = h("h2", {}, card.id, " ", stage);
     this.element = h("article", { class: "answer", "aria-busy": "true" }, [
       h("header", {}, name, this.badge),
       this.plain,
@@ -155,7 +155,6 @@ function figures(summary) {
     ["Mean aleatoric", summary.mean_aleatoric, "nats"],
     ["Mean variance", summary.mean_variance, "nats²"],
     ["Lowest probability", summary.min_logprob === null ? null : 100 * Math.exp(summary.min_logprob), "%"],
-    ["Surprise", summary.standardised_surprisal, "sd"],
   ].filter(([, value]) => value !== null && value !== undefined);
   const known = summary.calibration ? [h("dt", {}, "Calibration"), h("dd", {}, summary.calibration)] : [];
   return h(

@@ -44,7 +44,7 @@ function describe(card) {
   const tokens = Object.values(card.parameter_tokens ?? {}).reduce((sum, count) => sum + count, 0);
   const parts = [
     card.growth_stage && `stage ${card.growth_stage}`,
-    tokens && `${tokens.toLocaleString("en")} tokens per block`,
+    tokens && `${tokens.toLocaleString("en")} tokens`,
     card.calibration ? `calibrated by ${card.calibration.name}` : "not calibrated",
   ];
   return parts.filter(Boolean).join(" · ");
@@ -62,7 +62,7 @@ function messages(index, asked) {
 const message = (role, content) => ({ role, content });
 
 function options() {
-  const uncertainty = { tokens: true, internals: true };
+  const uncertainty = { tokens: true, spans: true, internals: true };
   if (ensemble.checked) uncertainty.ensemble = members.valueAsNumber;
   return { temperature: temperature.valueAsNumber || 0, logprobs: true, top_logprobs: 5, uncertainty };
 }
@@ -76,7 +76,7 @@ async function ask(asked) {
   byId("welcome").hidden = true;
   const turn = h("li", {}, h("p", { class: "question" }, asked), columns);
   byId("conversation").append(turn);
-  turn.scrollIntoView({ block: "start" });
+  if (turns.length > 1) turn.scrollIntoView({ block: "start" }); // the first one is where it has to be
   say("Answering");
   setRunning(new AbortController());
   const ends = await Promise.all(answers.map((answer, i) => follow(answer, names[i], told[i], running.signal)));

@@ -205,9 +205,9 @@ def test_an_ensemble_is_asked_for_and_shown(opened: Opener) -> None:
 def test_the_models_and_their_stages(opened: Opener) -> None:
     page = opened().page
     assert page.get_by_label("Model", exact=True).get_by_role("option").all_inner_texts() == ["m", "m:base"]
-    expect(page.locator("#model-card")).to_have_text("stage news · 40 tokens per block · calibrated by iso-1")
+    expect(page.locator("#model-card")).to_have_text("stage news · 40 tokens · calibrated by iso-1")
     page.get_by_label("Model", exact=True).select_option("m:base")
-    expect(page.locator("#model-card")).to_have_text("stage base · 32 tokens per block · not calibrated")
+    expect(page.locator("#model-card")).to_have_text("stage base · 32 tokens · not calibrated")
 
 
 def test_a_conversation_goes_on_in_each_column(opened: Opener) -> None:
