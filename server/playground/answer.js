@@ -12,6 +12,8 @@ export class Answer {
     return this.#failed && !this.#tokens.text ? null : this.#tokens.text;
   }
   #tokens = new TokenText();
+  /** As they came, also those without text. */
+  #stream = [];
   #elements = [];
   #summary = null;
   #failed = false;
@@ -41,7 +43,9 @@ export class Answer {
   add(chunk) {
     const choice = chunk.choices?.[0];
     if (!choice) return;
-    this.#show(this.#tokens.add(choice.delta?.content ?? "", choice.logprobs?.content ?? []));
+    const tokens = choice.logprobs?.content ?? [];
+    this.#stream.push(...tokens);
+    this.#show(this.#tokens.add(choice.delta?.content ?? "", tokens));
     if (choice.uncertainty) this.#summary = choice.uncertainty;
     if (choice.finish_reason) this.#finish = choice.finish_reason;
   }
@@ -51,7 +55,7 @@ export class Answer {
     this.#show(this.#tokens.end());
     this.element.setAttribute("aria-busy", "false");
     this.#failed = Boolean(error);
-    if (this.#summary?.spans) this.#mark(this.#summary.spans);
+    this.#learn(this.#summary ?? {});
     this.plain.textContent = this.#tokens.text;
     if (error) this.notes.append(h("p", { class: "error", role: "alert" }, error));
     if (this.#finish === "length") this.notes.append(h("p", { class: "note" }, "Cut off at the greatest length."));
@@ -74,9 +78,10 @@ export class Answer {
 
   #show(parts) {
     for (const part of parts) {
-      part.entropy = highest(part.tokens.map((token) => token.entropy));
-      part.variance = highest(part.tokens.map((token) => token.variance));
+      part.entropy = highest(part, "entropy");
+      part.variance = highest(part, "variance");
       part.growth = part.tokens.at(-1)?.growth ?? null;
+      part.internals = distance(part.tokens.at(-1)?.internals);
       const first = this.#elements.length === 0;
       const element = h("span", { class: "token", role: "option", tabindex: first ? 0 : -1, "aria-selected": "false" });
       element.textContent = part.text;
@@ -98,9 +103,11 @@ export class Answer {
     element.setAttribute("aria-label", `${part.text.trim() || "space"}${said}`);
   }
 
-  /** Spans tell which parts of the answer to doubt; a part in several has the highest risk of them. */
-  #mark(spans) {
-    for (const span of spans) {
+  /** What is known at the end only: the ensemble's numbers, and which parts to doubt (the highest risk of several). */
+  #learn({ spans, epistemic, aleatoric }) {
+    if (epistemic) this.#stream.forEach((token, i) => Object.assign(token, { epistemic: epistemic[i], aleatoric: aleatoric[i] }));
+    for (const part of this.#tokens.parts) part.epistemic = highest(part, "epistemic");
+    for (const span of spans ?? []) {
       const [start, end] = [span.start, span.end].map((offset) => utf16Offset(this.#tokens.text, offset));
       for (const part of this.#tokens.parts) {
         if (part.start >= end || part.start + part.text.length <= start) continue;
@@ -144,7 +151,18 @@ export class Answer {
   }
 }
 
-const highest = (values) => values.reduce((top, value) => (value > (top ?? -1) ? value : top), null);
+/** Of the tokens that a part came from; null if none says this. */
+const highest = ({ tokens }, name) => tokens.reduce((top, token) => (token[name] > (top ?? -1) ? token[name] : top), null);
+
+/** Mean |z| of a token's internals over layers, projections and statistics; null without a profile of the training texts. */
+function distance(internals) {
+  const values = (internals?.layers ?? []).flatMap((layer) =>
+    Object.values(layer).flatMap((projection) =>
+      Object.entries(projection).filter(([name, value]) => name.endsWith("_z") && value !== null),
+    ),
+  );
+  return values.length ? values.reduce((sum, [, z]) => sum + Math.abs(z), 0) / values.length : null;
+}
 
 function figures(summary) {
   const rows = [

@@ -60,13 +60,14 @@ export function tokenDetail(part) {
   if (!token) return [h("p", {}, "This text belongs to no single token.")];
   const rows = [
     ["Entropy", part.entropy, (value) => `${number(value, 3)} nats`],
-    ["of it epistemic", token.epistemic, (value) => `${number(value, 3)} nats`],
+    ["of it epistemic", part.epistemic, (value) => `${number(value, 3)} nats`],
     ["of it aleatoric", token.aleatoric, (value) => `${number(value, 3)} nats`],
     ["Variance", token.variance, (value) => `${number(value, 3)} nats²`],
     ["Probability", Math.exp(token.logprob), percent],
     ["Rank", token.rank, String],
     ["Lead over the next", token.margin, percent],
     ...Object.entries(token.growth ?? {}).map(([stage, share]) => [`Stage ${stage}`, share, percent]),
+    ["Internals, mean |z|", part.internals, (value) => number(value)],
     ["Risk", part.risk, percent],
   ].filter(([, value]) => value !== null && value !== undefined);
   return [

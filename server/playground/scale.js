@@ -3,8 +3,6 @@
 
 import { h, number, percent } from "./dom.js";
 
-const share = (value) => percent(value);
-
 /** `value` takes what a token says (null: nothing); a value at or above `bounds[i]` is of level i + 1 at least. */
 export const MEASURES = {
   entropy: {
@@ -25,19 +23,35 @@ export const MEASURES = {
   },
   risk: {
     label: "Risk",
-    unit: "probability",
+    unit: "%",
     about: "parts of the answer to doubt; known once it is complete",
     bounds: [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8],
     value: (token) => token.risk,
-    format: share,
+    format: percent,
+  },
+  epistemic: {
+    label: "Epistemic",
+    unit: "nats",
+    about: "how much an ensemble's members disagree; see Settings",
+    bounds: [0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.9, 1.2],
+    value: (token) => token.epistemic,
+    format: (value) => number(value),
   },
   internals: {
+    label: "Internals",
+    unit: "sd",
+    about: "how far the layers were from what training texts show, mean |z|",
+    bounds: [0.6, 0.8, 1, 1.25, 1.5, 2, 2.5, 3],
+    value: (token) => token.internals,
+    format: (value) => `${number(value)} sd`,
+  },
+  growth: {
     label: "Newest stage",
-    unit: "share",
+    unit: "%",
     about: "share of the newest growth stage's parameter tokens",
     bounds: [0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3],
     value: (token) => (token.growth ? Object.values(token.growth).at(-1) : null),
-    format: share,
+    format: percent,
   },
 };
 
@@ -51,12 +65,11 @@ export function level(measure, value) {
 
 export function legend(measure) {
   const steps = [0, ...measure.bounds].map((bound, i) => {
-    const label = measure.unit === "nats" || measure.unit === "nats²" ? String(bound) : String(Math.round(100 * bound));
+    const label = measure.unit === "%" ? String(Math.round(100 * bound)) : String(bound);
     return h("li", {}, h("span", { class: "swatch", "data-level": i, "aria-hidden": "true" }), label);
   });
-  const unit = measure.unit.startsWith("nats") ? measure.unit : "%";
   return [
-    h("p", {}, h("b", {}, `${measure.label}, ${unit}`), h("span", {}, `: ${measure.about}`)),
+    h("p", {}, h("b", {}, `${measure.label}, ${measure.unit}`), h("span", {}, `: ${measure.about}`)),
     h("ol", { "aria-label": `Scale of ${measure.label}: each step begins at` }, steps),
   ];
 }

@@ -22,6 +22,7 @@ LADDER = (0.05, 0.1, 0.3, 0.7, 1.2, 1.7, 2.2, 2.7, 5.0)
 SPANS: list[dict[str, Any]] = [
     {"start": 2, "end": 8, "text": "Lisbon", "risk": 0.64, "reason": "high entropy at the first value token"}
 ]
+INSIDE = {"key": {"kurtosis": 9.0, "kurtosis_z": 1.0, "score_norm_z": -1.5, "growth": {"base": 1.0}}}
 GROWTH = {"base": 0.7, "news": 0.3}
 SCRIPT: dict[str, Any] = {
     "markup": [*words(made(MARKUP)), last()],
@@ -51,8 +52,27 @@ SCRIPT: dict[str, Any] = {
         ),
     ],
     "ensemble": [
-        *words(made("So", 1.0, epistemic=0.4, aleatoric=0.6)),
-        last(ensemble=4, mean_epistemic=0.41, max_epistemic=0.42, mean_aleatoric=0.59),
+        *words(made("So", 1.0), made(" it", 1.0)),
+        chunk(
+            "",
+            [made("<|end|>", 0.1)],
+            finish_reason="stop",
+            uncertainty=summary(
+                ensemble=4,
+                mean_epistemic=0.41,
+                max_epistemic=0.42,
+                mean_aleatoric=0.59,
+                epistemic=[0.4, 0.7, 0.0],
+                aleatoric=[0.6, 0.3, 0.1],
+            ),
+        ),
+    ],
+    "internals": [
+        *words(
+            made("odd", internals={"layers": [INSIDE, {"key": INSIDE["key"] | {"kurtosis_z": -4.0}}]}),
+            made(" plain", internals={"layers": [{"key": {"kurtosis": 3.0, "kurtosis_z": None}}]}),
+        ),
+        last(),
     ],
     "alternatives": [
         *words(made("yes", 0.6, top_logprobs=[{"token": "yes", "logprob": -0.5}, {"token": "no\n", "logprob": -1.0}])),
@@ -200,6 +220,17 @@ def test_an_ensemble_is_asked_for_and_shown(opened: Opener) -> None:
     expect(answer.locator(".figures div", has_text="Mean epistemic")).to_contain_text("0.41 nats")
     numbers = detail_of(playground.page, token(answer, "So"))
     assert (numbers["of it epistemic"], numbers["of it aleatoric"]) == ("0.400 nats", "0.600 nats")
+    playground.page.get_by_role("radio", name="Epistemic").check(force=True)
+    assert [level(token(answer, word)) for word in ("So", "it")] == [4, 6]
+
+
+def test_internals_tint_by_their_distance_from_the_training_texts(opened: Opener) -> None:
+    playground = opened()
+    (answer,) = playground.ask("internals")
+    assert detail_of(playground.page, token(answer, "odd"))["Internals, mean |z|"] == "2.00"
+    assert "Internals, mean |z|" not in detail_of(playground.page, token(answer, "plain"))  # the server has no profile
+    playground.page.get_by_role("radio", name="Internals").check(force=True)
+    assert [level(token(answer, word)) for word in ("odd", "plain")] == [6, 0]
 
 
 def test_the_models_and_their_stages(opened: Opener) -> None:
