@@ -60,8 +60,8 @@ export function tokenDetail(part) {
   if (!token) return [h("p", {}, "This text belongs to no single token.")];
   const rows = [
     ["Entropy", part.entropy, (value) => `${number(value, 3)} nats`],
-    ["of it epistemic", part.epistemic, (value) => `${number(value, 3)} nats`],
-    ["of it aleatoric", token.aleatoric, (value) => `${number(value, 3)} nats`],
+    ["Epistemic", part.epistemic, (value) => `${number(value, 3)} nats`],
+    ["Aleatoric", token.aleatoric, (value) => `${number(value, 3)} nats`],
     ["Variance", token.variance, (value) => `${number(value, 3)} nats²`],
     ["Probability", Math.exp(token.logprob), percent],
     ["Rank", token.rank, String],

@@ -219,7 +219,7 @@ def test_an_ensemble_is_asked_for_and_shown(opened: Opener) -> None:
     assert playground.bodies[-1]["uncertainty"]["ensemble"] == 4
     expect(answer.locator(".figures div", has_text="Mean epistemic")).to_contain_text("0.41 nats")
     numbers = detail_of(playground.page, token(answer, "So"))
-    assert (numbers["of it epistemic"], numbers["of it aleatoric"]) == ("0.400 nats", "0.600 nats")
+    assert (numbers["Epistemic"], numbers["Aleatoric"]) == ("0.400 nats", "0.600 nats")
     playground.page.get_by_role("radio", name="Epistemic").check(force=True)
     assert [level(token(answer, word)) for word in ("So", "it")] == [4, 6]
 
