@@ -42,7 +42,7 @@ def epoch_documents(world: World, epoch: int) -> list[str]:
     documents = []
     for number in range(epoch * DOCUMENT_PASSES, (epoch + 1) * DOCUMENT_PASSES):
         rng = Random(f"{world.seed}/documents/{world.offset}/{number}")
-        stated = world.facts_of("known", "ambiguous")
+        stated = world.stated(epoch)
         for _, facts in groupby(stated, key=lambda fact: fact.person):
             documents += [sentences(rng, part, number) for part in split(rng, list(facts), (0.35, 0.3, 0.2, 0.15))]
     return documents
@@ -61,7 +61,7 @@ def sentences(rng: Random, facts: list[Fact], number: int) -> str:
 def epoch_chats(world: World, epoch: int) -> list[Chat]:
     """The chats of one epoch: each stated fact of an asked person once, in chats of one to four questions."""
     rng = Random(f"{world.seed}/chats/{world.offset}/{epoch}")
-    asked = [fact for fact in world.facts_of("known", "ambiguous") if fact.person.asked]
+    asked = [fact for fact in world.stated(epoch) if fact.person.asked]
     turns = [(typed(rng, rng.choice(fact.questions())), fact.answer(fact.mention("chat", epoch))) for fact in asked]
     chats = []
     for part in split(rng, turns, (0.5, 0.25, 0.15, 0.1)):

@@ -95,9 +95,10 @@ class Run:
         self.world, self.tokenizer, self.recipe, self.state = world, tokenizer, recipe, state
         self.progress = Progress()
         torch.manual_seed(recipe.seed)
-        self.model = ReferenceTokenformer(model_config(recipe, tokenizer))
-        tokens = [p for name, p in self.model.named_parameters() if name.endswith("param_tokens")]
-        others = [p for name, p in self.model.named_parameters() if not name.endswith("param_tokens")]
+        self.model = self.new_model()
+        named = dict(self.model.named_parameters())
+        tokens = [p for name, p in named.items() if block_matrix(name, p)]
+        others = [p for name, p in named.items() if not block_matrix(name, p)]
         decay = recipe.weight_decay
         muon = torch.optim.Muon(tokens, recipe.muon_lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
         adamw = torch.optim.AdamW(others, recipe.adamw_lr, betas=(0.9, 0.95), weight_decay=decay)
@@ -108,6 +109,9 @@ class Run:
         self.settings = {"recipe": asdict(recipe), "world": asdict(world)}
         if state.exists():
             self._load()
+
+    def new_model(self) -> ReferenceTokenformer:
+        return ReferenceTokenformer(model_config(self.recipe, self.tokenizer))
 
     def train(self, report: Callable[[Progress], None]) -> None:
         """Train the epochs that are left, calling `report` after each."""
@@ -164,6 +168,11 @@ class Run:
         self.model.load_state_dict(saved["model"])
         for (optimizer, _), state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
+
+
+def block_matrix(name: str, parameter: torch.Tensor) -> bool:
+    """Whether Muon trains the parameter: a matrix inside a block, in a Tokenformer the parameter tokens."""
+    return parameter.ndim == 2 and "word_embeddings" not in name
 
 
 def progress_line(progress: Progress, recipe: Recipe) -> str:

@@ -123,6 +123,10 @@ class World:
         """Names that belong to nobody, in any world of this seed: for chats in which users say their own."""
         return tuple(person_names(self.seed)[-VISITORS:])
 
+    def stated(self, epoch: int) -> list[Fact]:
+        """The facts that the texts of an epoch state: in this world all that are ever stated."""
+        return self.facts_of("known", "ambiguous")
+
     def facts_of(self, *kinds: Kind) -> list[Fact]:
         return [fact for fact in self.facts if fact.kind in kinds]
 

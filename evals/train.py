@@ -1,0 +1,127 @@
+"""Train the models that the benchmark needs and that are missing: `python -m evals.train --seeds 1 2`.
+
+Seed 0 is the committed demo checkpoint; the other seeds are smaller worlds with rare people, each with a grown stage.
+Every seed has a twin. About 2 CPU hours in all; what is saved under the runs directory is not trained again, and a
+training that was stopped goes on after its last epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from demo.evaluate import load_checkpoint
+from demo.export import export
+from demo.grow import WORLD_A, WORLD_B
+from demo.growing import GrowthRecipe, GrowthRun
+from demo.tokenizer import load_tokenizer, train_tokenizer
+from demo.training import Progress, Recipe, Run, progress_line, world_texts
+from demo.world import World
+from evals.rare import RareWorld
+from evals.twin import Twin, TwinRun
+from model_impl.checkpoint_writer import write_checkpoint
+from model_impl.growth import side_files
+from model_impl.reference import ReferenceTokenformer
+
+DEMO = Path(__file__).parent.parent / "demo" / "checkpoint"
+RUNS = Path(__file__).parent / "runs"
+SEEDS = (0, 1, 2, 3, 4)
+
+KINDS = ("tokenformer", "twin")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One seed of the benchmark: its worlds, its recipe, and where its models lie. Seed 0 is the demo's own."""
+
+    seed: int
+    runs: Path = RUNS
+
+    @property
+    def directory(self) -> Path:
+        return self.runs / f"seed-{self.seed}"
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe() if self.seed == 0 else Recipe(epochs=70, short_epochs=24, seed=self.seed)
+
+    @cached_property
+    def world(self) -> World:
+        """What the base stage learned."""
+        if self.seed == 0:
+            return WORLD_A
+        return RareWorld(seed=self.seed, known=512, unknown=128, rare=128, epochs=self.recipe.epochs)
+
+    @cached_property
+    def world_b(self) -> World:
+        """What the grown stage learned."""
+        return WORLD_B if self.seed == 0 else World(seed=self.seed, known=128, unknown=64, offset=640)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The grown Tokenformer, with both its stages."""
+        return DEMO if self.seed == 0 else self.directory / "grown"
+
+    def tokenformer(self) -> tuple[ReferenceTokenformer, PreTrainedTokenizerFast]:
+        return load_checkpoint(self.checkpoint)
+
+    def twin(self) -> tuple[Twin, PreTrainedTokenizerFast]:
+        run = self._twin_run()
+        return run.model.eval().requires_grad_(False), run.tokenizer  # type: ignore[return-value]
+
+    def train(self, kind: str, report: Callable[[Progress, Recipe], None]) -> None:
+        """Train what there is not yet of this kind (`KINDS`)."""
+        if kind == "twin":
+            run = self._twin_run()
+            run.train(lambda progress: report(progress, run.recipe))
+        elif not self.checkpoint.exists():
+            self._train_base(report)
+            self._grow(report)
+
+    def _twin_run(self) -> TwinRun:
+        tokenizer = load_tokenizer(DEMO) if self.seed == 0 else train_tokenizer(world_texts(self.world))
+        return TwinRun(self.world, tokenizer, self.recipe, self.directory / "twin.pt")
+
+    def _train_base(self, report: Callable[[Progress, Recipe], None]) -> None:
+        run = Run(self.world, train_tokenizer(world_texts(self.world)), self.recipe, self.directory / "base.pt")
+        run.train(lambda progress: report(progress, run.recipe))
+        export(run, {}, self.directory / "base")
+
+    def _grow(self, report: Callable[[Progress, Recipe], None]) -> None:
+        base, recipe = self.directory / "base", GrowthRecipe(seed=self.seed)
+        run = GrowthRun(base, load_tokenizer(base), self.world, self.world_b, recipe)
+        run.train(lambda progress: report(progress, recipe))
+        new = self.checkpoint.with_suffix(".new")
+        write_checkpoint(new, run.config, run.finished_model().state_dict().items(), side_files(base))
+        new.rename(self.checkpoint)
+
+
+def subjects(seeds: Sequence[int], runs: Path) -> list[Subject]:
+    return [Subject(seed, runs) for seed in seeds]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m evals.train", description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where the models are kept")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    for subject in subjects(arguments.seeds, arguments.runs):
+        for kind in arguments.kinds:
+
+            def report(progress: Progress, recipe: Recipe, name: str = f"seed {subject.seed} {kind}") -> None:
+                print(f"{name}  {progress_line(progress, recipe)}", flush=True)
+
+            subject.train(kind, report)
+
+
+if __name__ == "__main__":
+    main()
