@@ -68,6 +68,13 @@ class Subject:
         """The grown Tokenformer, with both its stages."""
         return DEMO if self.seed == 0 else self.directory / "grown"
 
+    def trained(self, model: str) -> bool:
+        """Whether the twin has been trained to its end, or else the Tokenformer."""
+        if model != "twin":
+            return self.checkpoint.exists()
+        state = self.directory / "twin.pt"
+        return state.exists() and self._twin_run().progress.epoch == self.recipe.epochs
+
     def tokenformer(self) -> tuple[ReferenceTokenformer, PreTrainedTokenizerFast]:
         return load_checkpoint(self.checkpoint)
 

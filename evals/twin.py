@@ -33,14 +33,11 @@ class Mlp(nn.Module):
         super().__init__()
         self.keys = nn.Parameter(torch.empty(hidden, width))
         self.values = nn.Parameter(torch.empty(hidden, width))
+        self.keep: torch.Tensor | None = None  # bool [hidden], set by `evals.members.dropout`
 
     def forward(self, x: torch.Tensor, stage: int = -1) -> torch.Tensor:
-        hidden = self.activations(x)
-        return hidden @ self.values
-
-    def activations(self, x: torch.Tensor) -> torch.Tensor:
-        """The hidden units, [..., hidden]."""
-        return F.gelu(F.linear(x, self.keys))
+        hidden = F.gelu(F.linear(x, self.keys))
+        return (hidden if self.keep is None else hidden * self.keep) @ self.values
 
 
 class Twin(ReferenceTokenformer):

@@ -1,0 +1,58 @@
+"""What is learned from labels: every prediction is for people of whom the fit saw no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from evals.matching import Flags, Values
+
+FOLDS = 5
+PROBE_STRENGTH = 0.01
+"""Inverse of the penalty of probes on many inputs (hidden states, internals); elsewhere it is scikit-learn's 1."""
+
+
+def folds_of(groups: Sequence[str], seed: int = 0) -> npt.NDArray[np.int64]:
+    """A fold number per example, the same for all of a group (a person); folds are about equally large."""
+    names, place = np.unique(np.array(groups), return_inverse=True)
+    return np.random.default_rng(seed).permutation(len(names))[place] % FOLDS
+
+
+def logistic(
+    inputs: npt.NDArray[np.floating], label: Flags, folds: npt.NDArray[np.int64], strength: float = 1.0
+) -> Values:
+    """Probability of the label by logistic regression on the other folds: inputs [n, k] -> float64 [n]."""
+    found = np.full(len(label), np.nan)
+    for fold in np.unique(folds):
+        held = folds == fold
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
+        found[held] = model.fit(inputs[~held], label[~held]).predict_proba(inputs[held])[:, 1]
+    return found
+
+
+def isotonic(signal: Values, label: Flags, folds: npt.NDArray[np.int64]) -> Values:
+    """The share of the label as an increasing function of the signal, fitted on the other folds."""
+    found = np.full(len(label), np.nan)
+    for fold in np.unique(folds):
+        held = folds == fold
+        model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(signal[~held], label[~held])
+        found[held] = model.predict(signal[held])
+    return found
+
+
+def text_only(texts: Sequence[str], label: Flags, folds: npt.NDArray[np.int64]) -> Values:
+    """From the words of question and answer alone: what labels give away without any model."""
+    found, array = np.full(len(label), np.nan), np.array(texts)
+    for fold in np.unique(folds):
+        held = folds == fold
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        model = make_pipeline(words, LogisticRegression(max_iter=2000))
+        found[held] = model.fit(array[~held], label[~held]).predict_proba(array[held])[:, 1]
+    return found

@@ -1,0 +1,74 @@
+"""Comparing two kinds of questions at equal entropy, and figures with weights, which bootstrap and matching share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+BIN = 0.1
+"""nats: questions of equal entropy lie in the same bin of this width."""
+
+RESAMPLES = 500
+INTERVAL = 0.95
+
+
+def weighted_auroc(positive: Flags, score: Values, weights: Values) -> Values:
+    """AUROC for every row of weights [R, n] of the examples: float64 [R]; ties count half.
+
+    A weight of k counts an example k times, so a bootstrap resample is a row of counts. NaN where a side has none.
+    """
+    order = np.argsort(score, kind="stable")
+    _, place = np.unique(score[order], return_inverse=True)
+    starts = np.flatnonzero(np.diff(place, prepend=-1))
+    up = np.add.reduceat((weights * positive)[:, order], starts, axis=1)  # [R, distinct scores]
+    down = np.add.reduceat((weights * ~positive)[:, order], starts, axis=1)
+    below = np.cumsum(down, axis=1) - down / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: Values = (up * below).sum(axis=1) / (up.sum(axis=1) * down.sum(axis=1))
+    return found
+
+
+def matching_weights(positive: Flags, entropy: Values, weights: Values) -> Values:
+    """Weights [R, n] after which both kinds have the same histogram of entropy, in bins of BIN.
+
+    In every bin the more frequent kind is weighted down to the less frequent one, which is what drawing as many of each
+    gives on average, without the noise of drawing.
+    """
+    _, place = np.unique(np.floor(entropy / BIN), return_inverse=True)
+    bins = np.arange(place.max() + 1)[:, None] == place  # [bins, n]
+    up, down = (weights * positive) @ bins.T, (weights * ~positive) @ bins.T  # [R, bins]
+    least = np.minimum(up, down)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        factor_up = np.where(up > 0, least / up, 0.0)
+        factor_down = np.where(down > 0, least / down, 0.0)
+    matched: Values = weights * np.where(positive, factor_up[:, place], factor_down[:, place])
+    return matched
+
+
+def resample_counts(groups: Sequence[str], seed: int = 0) -> Values:
+    """Float64 [1 + RESAMPLES, n]: a row of ones, then how often each example is in a bootstrap resample of the groups.
+
+    Groups, here people, are drawn with all that belongs to them: answers about one person are not independent. The same
+    groups and seed give the same resamples, so that figures of several signals can be compared pair by pair.
+    """
+    names, place = np.unique(np.array(groups), return_inverse=True)
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    return np.vstack([np.ones(len(place)), drawn[:, place].astype(np.float64)])
+
+
+def interval(values: Values) -> dict[str, float]:
+    """`value`, the first, and `low` and `high` of the 95 % percentile interval of the others."""
+    tail = (1 - INTERVAL) / 2
+    low, high = np.nanquantile(values[1:], (tail, 1 - tail))
+    return {"value": float(values[0]), "low": float(low), "high": float(high)}
+
+
+def matched_auroc(positive: Flags, score: Values, entropy: Values, weights: Values) -> Values:
+    """AUROC at matched entropy, for every row of weights."""
+    return weighted_auroc(positive, score, matching_weights(positive, entropy, weights))

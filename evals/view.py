@@ -1,0 +1,150 @@
+"""One model's answers as arrays: labels, kinds, people, and every signal by the name that the report gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from evals.fitted import PROBE_STRENGTH, folds_of, isotonic, logistic, text_only
+from evals.matching import Flags, Values
+from evals.questions import Item
+from evals.score import SERVED, Table
+from evals.signals import rank_sum
+
+PLAIN = {
+    "max probability": "max_probability",
+    "perplexity": "perplexity",
+    "sequence probability": "sequence_probability",
+    "entropy, first value token": "entropy_first",
+    "entropy, mean": "entropy_mean",
+    "entropy, max of value": "entropy_max",
+    "variance, first value token": "variance_first",
+    "variance, max of value": "variance_max",
+    "variance, mean": "variance_mean",
+    "margin, first value token": "margin_first",
+    "margin, min of value": "margin_max",
+    "self-certainty, first value token": "self_certainty_first",
+    "self-certainty, mean": "self_certainty_mean",
+    "logsumexp, first value token": "logsumexp_first",
+    "LogTokU, first value token": "logtoku_first",
+    "LogTokU, max of value": "logtoku_max",
+    "LogTokU aleatoric, first value token": "logtoku_aleatoric_first",
+    "LogTokU epistemic, first value token": "logtoku_epistemic_first",
+    "name surprisal in the question": "name_surprisal",
+    "server: max entropy": f"{SERVED}max_entropy",
+    "server: worst window": f"{SERVED}worst_window_entropy",
+    "server: standardised surprisal": f"{SERVED}standardised_surprisal",
+}
+"""Signals of a single pass without labels, with their columns in the table."""
+
+SAMPLED = {
+    "10 samples: semantic entropy": "semantic_entropy",
+    "10 samples: disagreement": "disagreement",
+    "10 samples: semantic energy": "semantic_energy",
+}
+ENSEMBLE = {
+    "ensemble epistemic, first value token": "epistemic_first",
+    "ensemble epistemic, max of value": "epistemic_max",
+    "ensemble epistemic, mean": "epistemic_mean",
+    "ensemble aleatoric, first value token": "aleatoric_first",
+}
+COMBINED = {
+    "epistemic + margin (ranks)": ("epistemic_first", "margin_first"),
+    "epistemic + max probability (ranks)": ("epistemic_max", "max_probability"),
+    "epistemic + variance, mean (ranks)": ("epistemic_max", "variance_mean"),
+    "variance, mean + margin (ranks)": ("variance_mean", "margin_max"),
+    "variance, mean + name surprisal (ranks)": ("variance_mean", "name_surprisal"),
+}
+"""Sums of ranks over the answers, without labels."""
+
+REFERENCE = "max probability"
+"""The baseline that differences are taken to."""
+
+FITTED = (
+    "calibrated (logistic)",
+    "calibrated (isotonic)",
+    "calibrated + ensemble",
+    "all signals",
+    "hidden-state probe",
+)
+FITTED_TOKENFORMER = ("Pattention internals probe", "calibrated + internals")
+LEAKAGE = "text only (leakage)"
+
+
+@dataclass(frozen=True)
+class View:
+    """Answers to some of the questions of one model; columns over them."""
+
+    items: list[Item]
+    table: Table
+
+    def where(self, rows: Flags | Sequence[int]) -> View:
+        index = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
+        table = Table(
+            {name: column[index] for name, column in self.table.signals.items()},
+            {name: column[index] for name, column in self.table.vectors.items()},
+            [self.table.answers[i] for i in index],
+        )
+        return View([self.items[i] for i in index], table)
+
+    @cached_property
+    def wrong(self) -> Flags:
+        pairs = zip(self.items, self.table.answers, strict=True)
+        return np.array([not item.right(answer) for item, answer in pairs], dtype=bool)
+
+    @cached_property
+    def kind(self) -> np.ndarray:
+        return np.array([item.fact.kind for item in self.items])
+
+    @cached_property
+    def world(self) -> np.ndarray:
+        return np.array([item.world for item in self.items])
+
+    @cached_property
+    def people(self) -> list[str]:
+        return [item.person for item in self.items]
+
+    def column(self, name: str) -> Values:
+        return self.table.signals[name]
+
+    def unlabelled(self) -> dict[str, Values]:
+        """Every signal that needs no labels, by the report's name."""
+        names = {name: column for name, column in (PLAIN | SAMPLED | ENSEMBLE).items() if column in self.table.signals}
+        signals = {name: self.column(column) for name, column in names.items()}
+        return signals | {name: rank_sum(*map(self.column, columns)) for name, columns in COMBINED.items()}
+
+    @cached_property
+    def served(self) -> Values:
+        """What the server's calibrations read, float64 [n, features]."""
+        return np.stack([v for name, v in self.table.signals.items() if name.startswith(SERVED)], axis=1)
+
+    @cached_property
+    def ensemble(self) -> Values:
+        return np.stack([self.column(name) for name in ENSEMBLE.values()], axis=1)
+
+    @cached_property
+    def internals(self) -> Values:
+        """Float64 [n, 4 statistics of every layer and projection]."""
+        return self.table.vectors["internals"].reshape(len(self.items), -1).astype(np.float64)
+
+    def fitted(self, label: Flags, folds: np.ndarray | None = None) -> dict[str, Values]:
+        """Probability of `label` by everything that is learned, for people whom the fit did not see."""
+        folds = folds_of(self.people) if folds is None else folds
+        signals = np.stack(list(self.table.signals.values()), axis=1)
+        texts = [f"{item.text} {answer}" for item, answer in zip(self.items, self.table.answers, strict=True)]
+        found = {
+            "calibrated (logistic)": logistic(self.served, label, folds),
+            "calibrated (isotonic)": isotonic(self.column(f"{SERVED}max_entropy"), label, folds),
+            "calibrated + ensemble": logistic(np.hstack([self.served, self.ensemble]), label, folds),
+            "all signals": logistic(signals, label, folds),
+            "hidden-state probe": logistic(self.table.vectors["hidden"], label, folds, PROBE_STRENGTH),
+            LEAKAGE: text_only(texts, label, folds),
+        }
+        if "internals" in self.table.vectors:
+            both = np.hstack([self.served, self.internals])
+            found["Pattention internals probe"] = logistic(self.internals, label, folds, PROBE_STRENGTH)
+            found["calibrated + internals"] = logistic(both, label, folds, PROBE_STRENGTH)
+        return found
