@@ -5,13 +5,14 @@ NAME ?= tokenformer-demo
 ARGS ?=
 BIN = .venv/bin
 
-.PHONY: help setup serve test demo calibration lock screenshots clean
+.PHONY: help setup serve test demo calibration eval lock screenshots clean
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
 	@echo 'make test    ruff, mypy, pytest'
 	@echo 'make demo    train the demo checkpoint from nothing and grow it, about 40 CPU minutes'
 	@echo 'make calibration   ask the demo checkpoint 24,000 questions and write its calibrations anew, a few minutes'
+	@echo 'make eval    how well the score finds wrong answers: evals/results/REPORT.md; hours, ARGS="--quick" minutes'
 	@echo 'make lock    write requirements/*.txt anew from pyproject.toml'
 	@echo 'make screenshots   take those of the README anew (needs Chromium)'
 	@echo 'make setup   only build the environment .venv'
@@ -44,6 +45,9 @@ calibration: setup
 		$(BIN)/python -m demo.labels $$stage > demo/runs/labels-$$stage.jsonl && $(BIN)/tokenformer calibrate \
 		demo/checkpoint --data demo/runs/labels-$$stage.jsonl --stage $$stage --method probe --abstain 0.05 || exit 1; \
 	done
+
+eval: setup
+	@$(BIN)/python -m evals $(ARGS)
 
 lock: setup
 	@$(BIN)/python scripts/lock.py

@@ -16,6 +16,9 @@ SAMPLES = {"known": 500, "ambiguous": 500, "never_stated": 150, "unknown": 500}
 """At most so many questions per kind of fact about the base's world, and a quarter of them about the grown stage's.
 Facts about rare people, who are known, come on top."""
 
+RARE = 400
+"""At most so many facts about rare people."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -53,8 +56,10 @@ def draw_items(world: World, world_b: World, epochs: int, share: float = 1.0) ->
         for kind, most in SAMPLES.items():
             facts = [fact for fact in part.facts_of(kind) if fact.person not in rare]
             drawn = rng.sample(facts, min(len(facts), round(most * share * (1 if name == "A" else 0.25))))
-            drawn += [fact for fact in part.facts_of(kind) if fact.person in rare and kind == "known"]
             items += [item(rng, part, fact, name, epochs) for fact in drawn]
+        facts = [fact for fact in part.facts_of("known") if fact.person in rare]
+        drawn = rng.sample(facts, min(len(facts), round(RARE * share)))
+        items += [item(rng, part, fact, name, epochs) for fact in drawn]
     return items
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from evals import tasks
+from evals.rare import RareWorld
 from evals.run import Scored
 from evals.study import study_items
 from evals.view import View
@@ -21,8 +23,15 @@ TWO_KINDS = {"unknown": "unknown people", "never_stated": "facts never stated ab
 
 def seed_figures(scored: Scored) -> tasks.Figures:
     """Per model (`MODELS`) and task."""
+    world, recipe = scored.subject.world, scored.subject.recipe
+    rare = f", {world.rare} of them rare" if isinstance(world, RareWorld) else ""
+    trained = {
+        "world": f"{world.known} people known{rare}, {world.unknown} unknown",
+        "epochs": f"{recipe.epochs} epochs",
+    }
     return {
         "seed": scored.subject.seed,
+        "trained": trained,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} thread, torch {torch.__version__}",
         "models": {name: model_figures(scored, name) for name in scored.tables},
     }
@@ -71,14 +80,15 @@ def separation(view: View, kind: str) -> tasks.Figures | None:
 def write(figures: tasks.Figures, results: Path) -> Path:
     results.mkdir(parents=True, exist_ok=True)
     file = results / f"seed-{figures['seed']}.json"
-    file.write_text(json.dumps(rounded(figures), indent=1, sort_keys=True) + "\n")
+    file.write_text(json.dumps(rounded(figures), indent=1) + "\n")
     return file
 
 
 def rounded(value: object) -> object:
-    """Floats to five decimals, so that the files are small and their differences readable."""
+    """Floats to five decimals, so that the files are small and their differences readable; null for what has no value
+    (the rank correlation of a constant)."""
     if isinstance(value, float):
-        return round(value, 5)
+        return round(value, 5) if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: rounded(part) for key, part in value.items()}
     return [rounded(part) for part in value] if isinstance(value, list) else value

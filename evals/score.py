@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from demo.scoring import Prompt
 from demo.tokenizer import END, special_id
 from evals.answers import BATCH, Answer, Draft, Logits, answers, greedy, padded, sampler
+from evals.attribution import contrast, logit_parts
 from evals.members import Members, disagreement
 from evals.questions import Item
 from evals.signals import Values, agreement_signals, answer_signals, token_signals
@@ -118,7 +119,10 @@ def score(
         part = [judged[i] for i in batch]
         ids = padded([one.ids for one in part])
         logits = forward(ids)
-        earlier = model(ids, stage - 1) if stage > 0 else logits
+        if stage > 0:
+            earlier = model(ids, stage - 1)
+            places = torch.tensor([one.first_value for one in part])
+            parts = logit_parts(model, ids, torch.arange(len(part)), places)
         disagreements = ensemble_signals(forward, members, ids, part)
         found = hidden_vectors(model, stage, ids, part)
         if not isinstance(model, Twin):
@@ -130,6 +134,10 @@ def score(
             rows[i] |= disagreements[row]
             if stage > 0:
                 rows[i]["stage_gain"] = stage_gain(earlier[row], logits[row], judged[i])
+                first = judged[i].answer.tokens[judged[i].span.start]
+                added = contrast(parts[row], logits[row, judged[i].first_value], first)
+                rows[i]["attribution"] = float(added[-1])
+                rows[i]["attribution_share"] = float(added[-1] / added.abs().sum())
             top = logits[row, judged[i].first_value].double().log_softmax(dim=-1).topk(TOP).values
             vectors[i] = found[row] | {"top_log_probs": top.float().numpy()}
     if sampled:

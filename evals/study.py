@@ -37,7 +37,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "output": ("output",),
     "ffn": ("ffn",),
 }
-QUESTIONS = 200
+QUESTIONS = 120
 """At most so many per kind of fact."""
 
 

@@ -131,12 +131,19 @@ def calibration(view: View) -> Figures:
     return {
         name: {
             "ece": ece(wrong, risk),
+            "ece_by_chance": chance_ece(risk),
             "brier": brier(wrong, risk),
             "reliability": reliability(wrong, risk),
             "risk_coverage": risk_coverage(wrong, risk),
         }
         for name, risk in risks.items()
     }
+
+
+def chance_ece(risk: Values, draws: int = 100) -> float:
+    """The ECE that a perfectly calibrated risk of these values has on average, because its bins are finite."""
+    generator = np.random.default_rng(0)
+    return float(np.mean([ece(generator.random(len(risk)) < risk, risk) for _ in range(draws)]))
 
 
 def value_tokens(view: View) -> Figures | None:
@@ -217,6 +224,9 @@ def provenance(view: View) -> Figures:
     }
 
 
+ATTRIBUTION = "attribution, first value token"
+
+
 def shares(view: View) -> dict[str, Values]:
     """Candidates for one number: the grown stage's part, of contributions [n, L, 5, 2]."""
     answer, first = (view.table.vectors[name].astype(np.float64) for name in ("answer_contributions", "contributions"))
@@ -230,6 +240,8 @@ def shares(view: View) -> dict[str, Values]:
         found[f"mean log share, first value token, layer {layer}"] = log_shares(first)[:, layer].mean(axis=1)
     for number, projection in enumerate(("query", "key", "value", "output", "ffn")):
         found[f"mean log share, first value token, {projection}"] = log_shares(first)[:, :, number].mean(axis=1)
+    found[f"{ATTRIBUTION}, added to the logit"] = view.column("attribution")
+    found[f"{ATTRIBUTION}, share"] = view.column("attribution_share")
     found["log p(answer): grown minus base"] = view.column("stage_gain")
     found["entropy, first value token"] = view.column("entropy_first")
     return found

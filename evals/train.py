@@ -8,7 +8,7 @@ training that was stopped goes on after its last epoch.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -109,8 +109,9 @@ class Subject:
         new.rename(self.checkpoint)
 
 
-def subjects(seeds: Sequence[int], runs: Path) -> list[Subject]:
-    return [Subject(seed, runs) for seed in seeds]
+def show(name: str) -> Callable[[Progress, Recipe], None]:
+    """A report of every epoch that prints its line."""
+    return lambda progress, recipe: print(f"{name}  {progress_line(progress, recipe)}", flush=True)
 
 
 def main() -> None:
@@ -121,13 +122,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    for subject in subjects(arguments.seeds, arguments.runs):
+    for seed in arguments.seeds:
         for kind in arguments.kinds:
-
-            def report(progress: Progress, recipe: Recipe, name: str = f"seed {subject.seed} {kind}") -> None:
-                print(f"{name}  {progress_line(progress, recipe)}", flush=True)
-
-            subject.train(kind, report)
+            Subject(seed, arguments.runs).train(kind, show(f"seed {seed} {kind}"))
 
 
 if __name__ == "__main__":

@@ -60,17 +60,14 @@ COMBINED = {
 }
 """Sums of ranks over the answers, without labels."""
 
+NAME = "name surprisal in the question"
 REFERENCE = "max probability"
 """The baseline that differences are taken to."""
 
-FITTED = (
-    "calibrated (logistic)",
-    "calibrated (isotonic)",
-    "calibrated + ensemble",
-    "all signals",
-    "hidden-state probe",
-)
-FITTED_TOKENFORMER = ("Pattention internals probe", "calibrated + internals")
+ONE_PASS = (*(name for name in PLAIN if name != NAME), "variance, mean + margin (ranks)")
+"""What a target for a single pass without labels may choose from. That a name is unfamiliar is left out: it says
+nothing about the answer, and is reported on its own."""
+
 LEAKAGE = "text only (leakage)"
 
 

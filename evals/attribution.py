@@ -1,0 +1,56 @@
+"""How much each growth stage writes of a token's logit, directly: another measure of which stage answered.
+
+The residual stream is a sum of what layers add to it, and what an output projection or feed-forward adds is a sum over
+parameter tokens, sum_i w_i v_i. So the logit of a token, read through the final norm with its scale held fixed, splits
+into the parts of the stages, the embedding's part aside (direct logit attribution, Elhage et al. 2021). Unlike
+w_i^2 ||v_i||^2 it asks in which direction a stage pushes, not how hard.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from model_impl.pattention import token_weights
+from model_impl.reference import Pattention, ReferenceTokenformer
+
+RIVALS = 10
+"""Likeliest other tokens that a token's logit is compared with: most of a logit is common to all sensible tokens."""
+
+
+@torch.no_grad()
+def logit_parts(
+    model: ReferenceTokenformer, ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+) -> torch.Tensor:
+    """What each stage adds to all logits at positions (rows, columns) of ids [B, T]: float32 [N, stages, V]."""
+    counts = [{name: stage.tokens[name] for name in ("output", "ffn")} for stage in model.config.stages]
+    added = torch.zeros(len(rows), len(counts), model.config.hidden_size)
+
+    def record(layer: Pattention, inputs: tuple[torch.Tensor, int], _: torch.Tensor) -> None:
+        x = inputs[0][rows, columns]
+        groups = layer.config.norm_groups(layer.projection, -1)
+        weights = token_weights(F.linear(x, layer.key_param_tokens), groups, layer.config.norm_activation_type)
+        sizes = [count[layer.projection] for count in counts]
+        parts = zip(weights.split(sizes, dim=-1), layer.value_param_tokens.split(sizes), strict=True)
+        for stage, (weight, values) in enumerate(parts):
+            added[:, stage] += weight @ values
+
+    layers = [m for m in model.modules() if isinstance(m, Pattention) and m.projection in ("output", "ffn")]
+    hooks = [layer.register_forward_hook(record) for layer in layers]
+    try:
+        final = model.hidden_states(ids)[-1][rows, columns]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    norm = model.get_submodule(f"sequential.{model.config.num_hidden_layers + 3}.norm")
+    scale = (final.var(dim=-1, correction=0) + model.config.layer_norm_eps).rsqrt()[:, None, None]
+    normed = (added - added.mean(dim=-1, keepdim=True)) * scale * norm.get_parameter("weight")
+    return F.linear(normed, model.embedding().weight[: model.config.vocab_size])
+
+
+def contrast(parts: torch.Tensor, logits: torch.Tensor, token: int) -> torch.Tensor:
+    """What each stage adds to the logit of `token` above the mean of its RIVALS: parts [stages, V], logits [V] of the
+    whole model -> [stages]."""
+    ranked = logits.topk(min(RIVALS + 1, len(logits))).indices.tolist()
+    rivals = [rival for rival in ranked if rival != token][:RIVALS]
+    return parts[:, token] - parts[:, rivals].mean(dim=-1)

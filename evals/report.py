@@ -1,0 +1,418 @@
+"""The report in Markdown, from the seeds' JSON files: every number in it is computed, none is typed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import mean
+
+from evals.aggregate import DEVELOPMENT, Results, spread
+from evals.study import FEW, PART_RATES, PARTS, RATES, SOME
+from evals.targets import targets
+from evals.view import LEAKAGE, NAME
+from server.report import table
+
+SCOPES = ("all", "one answer", "known people")
+
+CERTAIN = "max probability"
+
+HEADLINE = (
+    "max probability",
+    "entropy, first value token",
+    "variance, mean",
+    "10 samples: semantic entropy",
+    "ensemble epistemic, max of value",
+    "epistemic + max probability (ranks)",
+    "calibrated (logistic)",
+    "calibrated + ensemble",
+)
+"""Signals that are shown seed by seed with their intervals."""
+
+
+def report(results: Results, commands: str, machine: str) -> str:
+    parts = [
+        "# Does the score find hallucinations?",
+        f"Written by `make eval`; all numbers are computed from `evals/results/seed-*.json`. {machine}",
+        "## In plain language",
+        summary(results),
+        "## Targets",
+        "Signals and settings were chosen on seeds "
+        f"{names(DEVELOPMENT)} and are judged on the others, as mean ± standard deviation over those seeds. "
+        "A task that has too few answers of one kind in a seed leaves that seed out.",
+        table(["target", "at least", "signal", "found", "met"], targets(results)),
+        "## What was measured",
+        METHOD,
+        table(["seed", "world A", "base trained for", "twin"], seeds(results)),
+        "## The models, by kind of question",
+        "Right: exactly the sentence with a value that texts state. Entropy and epistemic uncertainty (median, nats) "
+        "are those of the first value token; at a style position, those of what follows a name.",
+        *cell_tables(results),
+        "## Finding wrong answers",
+        DETECTION,
+        *(part for scope in SCOPES for part in detection(results, scope)),
+        "### Seed by seed",
+        "AUROC over all answers with 95 % bootstrap intervals over people; in brackets.",
+        seed_table(results, "all"),
+        "AUROC over facts with one answer:",
+        seed_table(results, "one answer"),
+        "### People and wordings that chats never used",
+        held_out_table(results),
+        "## Not knowing against knowing several answers",
+        SEPARATION,
+        *separation(results),
+        "### Style positions",
+        STYLE,
+        style_table(results),
+        "## The ensemble's settings, and the control",
+        STUDY,
+        "![rates and members](study.svg)",
+        study_table(results),
+        part_table(results),
+        "## First and later value tokens",
+        "Facts with one answer whose value has at least two tokens (dishes, cities of two words): AUROC for right and "
+        "wrong of the entropy at the value's first and last token, and the median entropy of wrong answers there.",
+        value_token_table(results),
+        "## Calibration",
+        CALIBRATION,
+        "![reliability](calibration.svg)",
+        calibration_table(results),
+        "## Exclusive catches",
+        EXCLUSIVE,
+        exclusive_table(results),
+        "## How often texts mention a person",
+        EXPOSURE,
+        "![exposure](exposure.svg)",
+        exposure_table(results),
+        "## Which stage answered",
+        PROVENANCE,
+        provenance_table(results),
+        "## Null results, and what this does not show",
+        nulls(results),
+        "## Commands",
+        commands,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+METHOD = """\
+Every seed is a world of made-up people of its own and models trained on it from nothing: a Tokenformer (1.25 M
+parameters), which is then grown on a second world B, and its *twin*, an ordinary transformer of the same parameter
+count, depth, width, vocabulary, data and recipe. Seed 0 is the committed demo checkpoint. In the other seeds a quarter
+of the known people are *rare*: texts mention them in 1, 2, 4, 8 or 16 epochs only. Names of known, rare and unknown
+people use the same name parts equally often.
+
+All answers are greedy, scored by the reference model, and right if they equal the chat's sentence with a value that
+texts state for the fact (of an ambiguous fact: any of its values). Half of the questions use wordings that training
+never used. Everything fitted predicts only people of whom the fit saw no answer (five folds). Intervals are 95 %
+bootstrap intervals over people, the same resamples for every signal.
+
+The ensemble has 16 members and masks 3 % of the parameter tokens of the output projections and the feed-forwards; the
+twin's drops 3 % of the MLPs' hidden units by the same hash."""
+
+DETECTION = """\
+AUROC: how often a wrong answer gets the higher value than a right one; 0.5 is chance. PRR: 1 perfect, 0 random. Three
+sets of answers: *all* four kinds of facts, where an ambiguous fact's answer is right although the model is rightly
+torn; *one answer*, without ambiguous facts; and *known people*, facts that texts state, where errors come from
+rarity."""
+
+EXCLUSIVE = """\
+Each signal flags the 20 % of the answers that it is least sure of. Of all wrong answers, the share that it flags; that
+it flags and entropy (highest of the value) does not; and that entropy flags and it does not. All kinds of facts, mean
+over seeds."""
+
+SEPARATION = """\
+An unknown fact and an ambiguous one can look alike: high entropy. Of answers to unknown people (or to facts never
+stated about known people) and to ambiguous facts, both kinds are weighted so that their histograms of the entropy at
+the first value token agree (bins of 0.1 nat); entropy itself then has AUROC 0.5. Positive is not knowing. Fitted probes
+are also tested on held-out shapes: ambiguous facts with a number of values (2 to 6) that no fact of the fit has."""
+
+STYLE = """\
+After a name at the beginning of a document, what comes next is a matter of style and choice: which fact, in which of
+three wordings. AUROC of unknown people's first value token against these positions, at matched entropy. The two barely
+overlap in entropy, so few positions match and intervals are wide."""
+
+STUDY = """\
+AUROC at matched entropy, unknown people against ambiguous facts (120 of each), of the epistemic uncertainty at the
+first value token, given the right sentence up to there. Mean ± standard deviation over seeds."""
+
+CALIBRATION = """\
+Expected calibration error in 15 bins of equal size, and Brier score, before and after. Even a perfectly calibrated risk
+has an ECE above 0 in finite bins: *by chance* is what it would have on average with these very risks."""
+
+EXPOSURE = """\
+Known facts by the number of training epochs whose texts mention the person (each states the fact twice in documents
+and, for people asked about, once in a chat); the signals are medians in nats, averaged over the seeds with rare people.
+Spearman: rank correlation of that number with the signal."""
+
+PROVENANCE = """\
+Right answers of the grown model about known facts of world B, which only the growth stage learned, against those of
+world A. AUROC of the growth stage's part in the answer. A *share* sums w² ‖v‖² over parameter tokens, as the server
+does; a *log share* is the logarithm of new over old per layer and projection, averaged. *Attribution* is what the
+growth stage's output and feed-forward tokens add to the logit of the value's first token, above what they add to its
+ten likeliest rivals, and its share among both stages. *grown minus base* compares the answer's log-probability under
+the two stages, which takes a second prefill."""
+
+
+def names(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def summary(results: Results) -> str:
+    def figure(signal: str, scope: str, model: str = "base") -> str:
+        return spread(results.values(model, "detection", scope, "signals", signal, "auroc"), 2)
+
+    def apart(signal: str, model: str = "base", kind: str = "unknown") -> str:
+        return spread(results.values(model, "separation", kind, "signals", signal, "matched"), 2)
+
+    epistemic, entropy = "ensemble epistemic, first value token", "entropy, first value token"
+    twins = len(results.values("twin", "separation", "unknown", "matched"))
+    after = results.values("base", "calibration", "all", "calibrated + ensemble", "ece")
+    before = results.values("base", "calibration", "all", "1 - probability of the answer (before)", "ece")
+    stage = results.values("grown", "provenance", "signals", "share, answer (served)")
+    gain = results.values("grown", "provenance", "signals", "log p(answer): grown minus base")
+    return f"""\
+Over {len(results.seeds)} seeds ({twins} with a twin); AUROC unless said otherwise, mean ± standard deviation.
+
+- **Is the answer wrong?** Where facts have one answer, plain entropy and probability do most of the work: max
+  probability {figure(CERTAIN, "one answer")}, entropy {figure(entropy, "one answer")}, the ensemble's epistemic part
+  {figure(epistemic, "one answer")}. With ambiguous facts among the questions, where being torn is right: max
+  probability {figure(CERTAIN, "all")}, entropy {figure(entropy, "all")}, ensemble {figure(epistemic, "all")},
+  calibrated on one pass {figure("calibrated (logistic)", "all")}, calibrated with the ensemble
+  {figure("calibrated + ensemble", "all")}.
+- **Does it not know, or does it know several answers?** At equal entropy the ensemble tells {apart(epistemic)} (facts
+  never stated about known people: {apart(epistemic, kind="never_stated")}); from one pass mean variance tells
+  {apart("variance, mean")}, max probability {apart(CERTAIN)}.
+- **Because it is a Tokenformer?** The twin with dropped hidden units tells {apart(epistemic, "twin")} on that task, and
+  finds wrong answers among all with {figure(epistemic, "all", "twin")}.
+- **Calibration** takes the expected calibration error over all answers from {spread(before)} to {spread(after)}.
+- **Which stage answered?** The served share tells {spread(stage, 2)}; comparing the answer's probability under both
+  stages {spread(gain, 2)}."""
+
+
+def seeds(results: Results) -> list[list[str]]:
+    rows = []
+    for seed, figures in results.seeds.items():
+        trained = figures["trained"]
+        rows.append([str(seed), trained["world"], trained["epochs"], "yes" if "twin" in figures["models"] else "no"])
+    return rows
+
+
+def cell_tables(results: Results) -> list[str]:
+    parts = []
+    for model, title in (("base", "Tokenformer, base stage"), ("grown", "Tokenformer, grown"), ("twin", "Twin")):
+        rows: dict[tuple[str, str, bool], list[dict[str, float]]] = {}
+        for figures in results.seeds.values():
+            for cell in figures["models"].get(model, {}).get("cells", []):
+                rows.setdefault((cell["world"], cell["kind"], cell["rare"]), []).append(cell)
+        columns = ("right", "right_asked", "right_not_asked", "right_trained_wording", "right_held_out_wording")
+        lines = [
+            [
+                f"{world}: {kind.replace('_', ' ')}{', rare' if rare else ''}",
+                str(sum(int(cell["answers"]) for cell in cells)),
+                *(average(cells, column, "{:.1%}") for column in columns),
+                average(cells, "entropy", "{:.3f}"),
+                average(cells, "epistemic", "{:.4f}"),
+            ]
+            for (world, kind, rare), cells in rows.items()
+        ]
+        head = ["world: kind", "answers", "right", "people asked about", "not asked about", "trained wording"]
+        parts += [f"### {title}", table([*head, "held-out wording", "entropy", "epistemic"], lines)]
+    return parts
+
+
+def average(cells: Sequence[dict[str, float]], column: str, form: str) -> str:
+    found = [cell[column] for cell in cells if column in cell]
+    return form.format(mean(found)) if found else "-"
+
+
+def detection(results: Results, scope: str) -> list[str]:
+    rows = []
+    for signal in results.names("base", "detection", scope, "signals"):
+        path = ("detection", scope, "signals", signal)
+        found = [results.values(model, *path, "auroc") for model in ("base", "twin")]
+        extra = [results.values("base", *path, name) for name in ("prr", "above_reference")]
+        rows.append([signal, spread(found[0]), spread(extra[0]), spread(extra[1]), spread(found[1])])
+    counts = results.values("base", "detection", scope, "answers"), results.values("base", "detection", scope, "wrong")
+    answers, wrong = (int(sum(values.values())) for values in counts)
+    head = ["signal", "AUROC", "PRR", "AUROC above max probability", "twin: AUROC"]
+    lead = f"{answers:,} answers of {len(counts[0])} seeds (Tokenformer, base stage), {wrong:,} of them wrong."
+    return [f"### {scope.capitalize()}", lead, table(head, rows)]
+
+
+def seed_table(results: Results, scope: str) -> str:
+    rows = []
+    for signal in HEADLINE:
+        row = [signal]
+        for figures in results.seeds.values():
+            found = figures["models"]["base"]["detection"][scope]
+            row.append(with_interval(found["signals"][signal]["auroc"]) if found else "-")
+        rows.append(row)
+    return table(["signal", *(f"seed {seed}" for seed in results.seeds)], rows)
+
+
+def with_interval(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def held_out_table(results: Results) -> str:
+    scopes = ("one answer", "one answer, people never asked about in training", "one answer, held-out wordings")
+    rows = [
+        [signal, *(spread(results.values("base", "detection", scope, "signals", signal, "auroc")) for scope in scopes)]
+        for signal in HEADLINE
+    ]
+    return table(["signal", "all with one answer", "people never asked about", "held-out wordings"], rows)
+
+
+def separation(results: Results) -> list[str]:
+    parts = []
+    for kind, title in (("unknown", "Unknown people"), ("never_stated", "Facts never stated about known people")):
+        rows = []
+        for signal in results.names("base", "separation", kind, "signals"):
+            path = ("separation", kind, "signals", signal)
+            plain = results.values("base", *path, "plain")
+            rows.append(
+                [signal, *(spread(results.values(m, *path, "matched")) for m in ("base", "twin")), spread(plain)]
+            )
+        matched = results.values("base", "separation", kind, "matched")
+        lead = f"Matched answers of each kind, by seed: {', '.join(f'{n:.0f}' for n in matched.values())}."
+        head = ["signal", "Tokenformer", "twin", "Tokenformer, entropy not matched"]
+        parts += [f"### {title} against ambiguous facts", lead, table(head, rows)]
+    return parts
+
+
+def style_table(results: Results) -> str:
+    rows = [
+        [signal.replace("_", " "), *(spread(results.values(m, "style", "signals", signal)) for m in ("base", "twin"))]
+        for signal in results.names("base", "style", "signals")
+    ]
+    return table(["signal", "Tokenformer", "twin"], rows)
+
+
+def study_table(results: Results) -> str:
+    def row(model: str, masked: str, label: str, rate: float) -> list[str]:
+        counts = (*SOME, 32)
+        found = [results.values(model, "study", f"{masked}/{rate}/{m}", "matched") for m in counts]
+        return [label, f"{rate:.0%}", *(spread(values) for values in found)]
+
+    settings = [("base", "all", "all parameter tokens"), ("base", "output, ffn", "output and ffn tokens")]
+    settings += [("twin", "hidden units", "twin: MLP hidden units"), ("twin", "inputs", "twin: inputs of all linears")]
+    rows = [row(*setting, rate) for setting in settings for rate in RATES]
+    head = ["masked", "rate", *(f"m = {m}" for m in (*SOME, 32))]
+    return table(head, [line for line in rows if any(cell != "-" for cell in line[2:])])
+
+
+def part_table(results: Results) -> str:
+    rows = []
+    for masked in PARTS:
+        for rate in PART_RATES:
+            found = [results.values("base", "study", f"{masked}/{rate}/{m}", "matched") for m in FEW]
+            sizes = [results.values("base", "study", f"{masked}/{rate}/{FEW[-1]}", f"median_{k}") for k in KINDS]
+            rows.append([masked, f"{rate:.0%}", *map(spread, found), *map(spread, sizes)])
+    head = ["tokens of", "rate", *(f"m = {m}" for m in FEW)]
+    return table([*head, f"median, unknown (m = {FEW[-1]})", f"median, ambiguous (m = {FEW[-1]})"], rows)
+
+
+KINDS = ("unknown", "ambiguous")
+
+
+def value_token_table(results: Results) -> str:
+    rows = []
+    for model, label in (("base", "Tokenformer"), ("twin", "twin")):
+        paths = [("signals", f"entropy_{place}") for place in ("first", "last", "max")]
+        paths += [("median_entropy_first_wrong",), ("median_entropy_last_wrong",), ("answers",), ("wrong",)]
+        found = [results.values(model, "value_tokens", *path) for path in paths]
+        counts = [str(int(sum(values.values()))) for values in found[-2:]]
+        rows.append([label, *(spread(values) for values in found[:-2]), *counts])
+    head = ["", "first", "last", "highest", "entropy at the first, wrong", "at the last, wrong", "answers", "wrong"]
+    return table(head, rows)
+
+
+def calibration_table(results: Results) -> str:
+    rows = []
+    for scope in ("all", "one answer"):
+        for risk in results.names("base", "calibration", scope):
+            keys = ("ece", "ece_by_chance", "brier")
+            found = [spread(results.values("base", "calibration", scope, risk, key)) for key in keys]
+            rows.append([scope, risk, *found, spread(results.values("twin", "calibration", scope, risk, "ece"))])
+    return table(["answers", "risk", "ECE", "by chance", "Brier", "twin: ECE"], rows)
+
+
+def exclusive_table(results: Results) -> str:
+    wrong = results.values("base", "exclusive", "all", "wrong")
+    rows = []
+    for signal in results.names("base", "exclusive", "all"):
+        if signal in ("wrong", "flagged"):
+            continue
+        found = [
+            results.values("base", "exclusive", "all", signal, key) for key in ("caught", "only_this", "only_entropy")
+        ]
+        rows.append([signal, *(f"{mean(values[s] / wrong[s] for s in values):.1%}" for values in found)])
+    return table(["signal", "caught", "only by this", "only by entropy"], rows)
+
+
+def exposure_table(results: Results) -> str:
+    levels: dict[int, list[dict[str, float]]] = {}
+    for figures in results.seeds.values():
+        found = figures["models"]["base"]["exposure"]
+        for level in found["levels"] if found["spearman"] else []:
+            levels.setdefault(level["exposure"], []).append(level)
+    columns = (
+        [name for name in next(iter(levels.values()))[0] if name not in ("exposure", "answers", "right")]
+        if levels
+        else []
+    )
+    rows = [
+        [
+            str(level),
+            str(sum(int(row["answers"]) for row in found)),
+            average(found, "right", "{:.1%}"),
+            *(average(found, name, "{:.4f}") for name in columns),
+        ]
+        for level, found in sorted(levels.items())
+    ]
+    spearman = [spread(results.values("base", "exposure", "spearman", name)) for name in columns]
+    rows.append(["Spearman", "", "", *spearman])
+    head = [
+        "epochs that mention the person",
+        "answers",
+        "right",
+        *(f"{name} (as surprisal)" if name.startswith("max") else name for name in columns),
+    ]
+    return table(head, rows)
+
+
+def provenance_table(results: Results) -> str:
+    rows = []
+    for signal in results.names("grown", "provenance", "signals"):
+        found = results.values("grown", "provenance", "signals", signal)
+        held = results.held_out.values("grown", "provenance", "signals", signal)
+        rows.append(
+            [signal, spread(found), spread(held), *(f"{found[s]:.3f}" if s in found else "-" for s in results.seeds)]
+        )
+    return table(["signal", "all seeds", "held-out seeds", *(f"seed {seed}" for seed in results.seeds)], rows)
+
+
+def nulls(results: Results) -> str:
+    def found(signal: str, scope: str = "one answer") -> str:
+        return spread(results.values("base", "detection", scope, "signals", signal, "auroc"))
+
+    return f"""\
+AUROC for right and wrong, facts with one answer.
+
+- Text only (TF-IDF of question and answer): {found(LEAKAGE)}; chance is 0.5, and where folds of people share no telling
+  words a fit can fall below it. Nothing leaks that helps.
+- Hidden states, linear probe: {found("hidden-state probe")}.
+- Pattention internals (score norm, kurtosis, participation ratio, positive share), linear probe:
+  {found("Pattention internals probe")}. Added to the calibration's features they change its
+  {found("calibrated (logistic)")} to {found("calibrated + internals")}.
+- LogTokU: {found("LogTokU, first value token")}, its epistemic part {found("LogTokU epistemic, first value token")}:
+  the size of these models' logits carries little of what the method reads from it.
+- Standardised surprisal: {found("server: standardised surprisal")}. A greedy answer surprises the less the more the
+  model is torn, so for greedy answers its sign is the wrong way round.
+- Ten samples cost ten generations and find less than one pass: semantic entropy
+  {found("10 samples: semantic entropy")}, disagreement {found("10 samples: disagreement")}, semantic energy
+  {found("10 samples: semantic energy")}, against max probability {found(CERTAIN)}.
+- An unfamiliar name finds unknown people, and nothing else: name surprisal {found(NAME)} here, and at matched entropy
+  {spread(results.values("base", "separation", "never_stated", "signals", NAME, "matched"))} for facts never stated
+  about known people.
+- All of this is one kind of synthetic world, short answers of one form, and models of 1.25 M parameters that have seen
+  most facts more than a hundred times. What a large model does that has read natural text once is not shown."""
