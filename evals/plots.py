@@ -66,15 +66,14 @@ def calibration(results: Results) -> Figure:
     """Reliability of all seeds before and after, and the share of wrong answers among those kept."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    risks = ("1 - probability of the answer (before)", "calibrated (logistic)", "calibrated + ensemble")
+    risks = ("1 - probability of the answer (before)", "calibrated (probe)", "calibrated (probe) + ensemble")
     for number, risk in enumerate(risks):
         for seed, found in calibrations(results, risk).items():
             name = {"label": risk} if seed == next(iter(results.seeds)) else {}
             bins, curve = found["reliability"], found["risk_coverage"]
-            left.plot(
-                [b["risk"] for b in bins], [b["wrong"] for b in bins], ".-", color=f"C{number}", alpha=0.6, **name
-            )
-            right.plot([p["coverage"] for p in curve], [p["wrong"] for p in curve], color=f"C{number}", alpha=0.6)
+            left.plot(bins["risk"], bins["wrong"], ".-", color=f"C{number}", alpha=0.6, **name)
+            kept = [(point + 1) / len(curve) for point in range(len(curve))]
+            right.plot(kept, curve, color=f"C{number}", alpha=0.6)
     left.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
     left.set(xlabel="risk (mean of the bin)", ylabel="share of wrong answers")
     right.set(xlabel="share of answers kept", ylabel="share of wrong answers among them")

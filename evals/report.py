@@ -22,8 +22,8 @@ HEADLINE = (
     "10 samples: semantic entropy",
     "ensemble epistemic, max of value",
     "epistemic + max probability (ranks)",
-    "calibrated (logistic)",
-    "calibrated + ensemble",
+    "calibrated (probe)",
+    "calibrated (probe) + ensemble",
 )
 """Signals that are shown seed by seed with their intervals."""
 
@@ -165,7 +165,7 @@ def summary(results: Results) -> str:
 
     epistemic, entropy = "ensemble epistemic, first value token", "entropy, first value token"
     twins = len(results.values("twin", "separation", "unknown", "matched"))
-    after = results.values("base", "calibration", "all", "calibrated + ensemble", "ece")
+    after = results.values("base", "calibration", "all", "calibrated (probe) + ensemble", "ece")
     before = results.values("base", "calibration", "all", "1 - probability of the answer (before)", "ece")
     stage = results.values("grown", "provenance", "signals", "share, answer (served)")
     gain = results.values("grown", "provenance", "signals", "log p(answer): grown minus base")
@@ -176,8 +176,8 @@ Over {len(results.seeds)} seeds ({twins} with a twin); AUROC unless said otherwi
   probability {figure(CERTAIN, "one answer")}, entropy {figure(entropy, "one answer")}, the ensemble's epistemic part
   {figure(epistemic, "one answer")}. With ambiguous facts among the questions, where being torn is right: max
   probability {figure(CERTAIN, "all")}, entropy {figure(entropy, "all")}, ensemble {figure(epistemic, "all")},
-  calibrated on one pass {figure("calibrated (logistic)", "all")}, calibrated with the ensemble
-  {figure("calibrated + ensemble", "all")}.
+  calibrated on one pass {figure("calibrated (probe)", "all")}, calibrated with the ensemble
+  {figure("calibrated (probe) + ensemble", "all")}.
 - **Does it not know, or does it know several answers?** At equal entropy the ensemble tells {apart(epistemic)} (facts
   never stated about known people: {apart(epistemic, kind="never_stated")}); from one pass mean variance tells
   {apart("variance, mean")}, max probability {apart(CERTAIN)}.
@@ -403,7 +403,7 @@ AUROC for right and wrong, facts with one answer.
 - Hidden states, linear probe: {found("hidden-state probe")}.
 - Pattention internals (score norm, kurtosis, participation ratio, positive share), linear probe:
   {found("Pattention internals probe")}. Added to the calibration's features they change its
-  {found("calibrated (logistic)")} to {found("calibrated + internals")}.
+  {found("calibrated (probe)")} to {found("calibrated (probe) + internals")}.
 - LogTokU: {found("LogTokU, first value token")}, its epistemic part {found("LogTokU epistemic, first value token")}:
   the size of these models' logits carries little of what the method reads from it.
 - Standardised surprisal: {found("server: standardised surprisal")}. A greedy answer surprises the less the more the

@@ -60,7 +60,7 @@ def run(subject: Subject, models: Sequence[str] = MODELS, share: float = 1.0) ->
 
 def run_model(scored: Scored, model: str) -> None:
     subject, items = scored.subject, scored.items_of(model)
-    network, tokenizer = subject.twin() if model == "twin" else subject.tokenformer()
+    network, tokenizer = subject.twin() if model == "twin" else subject.tokenformer(model)
     stage = 1 if model == "grown" else 0
     if isinstance(network, Twin):
         members = dropout_members(network, RATE, "hidden")

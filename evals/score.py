@@ -27,6 +27,7 @@ from evals.twin import Twin
 from model_impl.internals import INTERNALS, internals
 from model_impl.reference import ReferenceTokenformer
 from server.scoring import ChoiceScore
+from server.tokens import TokenScore
 
 SAMPLES = 10
 MEMBERS = 16
@@ -129,7 +130,7 @@ def score(
             found = [a | b for a, b in zip(found, internal_vectors(model, stage, ids, part), strict=True)]
         for row, i in enumerate(batch):
             name = tokenizer(items[i].person)["input_ids"]
-            rows[i] |= output_signals(logits[row], judged[i])
+            rows[i] |= output_signals(logits[row], judged[i], pieces(tokenizer, judged[i]))
             rows[i]["name_surprisal"] = name_surprisal(logits[row], judged[i], name)
             rows[i] |= disagreements[row]
             if stage > 0:
@@ -149,20 +150,27 @@ def score(
     return Table({name: np.array([row[name] for row in rows]) for name in rows[0]}, stacked, texts)
 
 
-def output_signals(logits: torch.Tensor, one: Judged) -> dict[str, float]:
-    """From the logits [T, V] of question and answer: the baselines' signals and the server's own features."""
+def output_signals(logits: torch.Tensor, one: Judged, texts: Sequence[str]) -> dict[str, float]:
+    """From the logits [T, V] of question and answer: the baselines' signals and the server's own features.
+
+    `texts` is what each token of the answer reads.
+    """
     tokens = torch.tensor(one.answer.tokens)
     start = one.prompt.start - 1
     signals = token_signals(logits[start : start + len(tokens)], tokens)
-    served = ChoiceScore()
-    for surprisal, entropy, variance, margin in zip(
-        *(signals[name].tolist() for name in ("surprisal", "entropy", "variance", "margin")), strict=True
-    ):
-        served.add(-surprisal, entropy, variance, -margin)
+    columns = [signals[name].tolist() for name in ("surprisal", "entropy", "variance", "margin")]
+    served = ChoiceScore.of(
+        TokenScore(-surprisal, entropy, variance, -margin, text, special=token == special_id(END))
+        for surprisal, entropy, variance, margin, text, token in zip(*columns, texts, one.answer.tokens, strict=True)
+    )
     features = served.features()
     assert features is not None  # an answer has a token, and these models' logits are finite
     length = {"value_tokens": float(one.span.stop - one.span.start)}
     return answer_signals(signals, one.span) | {f"{SERVED}{k}": v for k, v in features.items()} | length
+
+
+def pieces(tokenizer: PreTrainedTokenizerFast, one: Judged) -> list[str]:
+    return [str(tokenizer.decode([token])) for token in one.answer.tokens]
 
 
 def stage_gain(earlier: torch.Tensor, logits: torch.Tensor, one: Judged) -> float:

@@ -26,7 +26,7 @@ class Target:
     most: bool = False
 
 
-CALIBRATED = ("calibrated (logistic)", "calibrated + ensemble")
+CALIBRATED = ("calibrated (probe)", "calibrated (probe) + ensemble")
 PROBES = ("probe on logits (held-out shapes)", "probe on logits and ensemble (held-out shapes)")
 SHARES = (
     "share, answer (served)",
@@ -55,7 +55,7 @@ def all_targets() -> list[Target]:
         Target("unknown against ambiguous, fitted, held-out shapes", 0.85, [n], path, ("matched",)) for n in PROBES
     ]
     for scope in ("all", "one answer"):
-        for risk in ("calibrated (logistic)", "calibrated (isotonic)", "calibrated + ensemble"):
+        for risk in ("calibrated (isotonic)", *CALIBRATED):
             name = f"calibration error, {scope}"
             found.append(Target(name, 0.02, [risk], ("calibration", scope), ("ece",), most=True))
     path = ("provenance", "signals")

@@ -19,7 +19,7 @@ from evals.matching import (
 )
 from evals.score import Table
 from evals.view import REFERENCE, View
-from server.figures import brier, ece, prr, reliability, risk_coverage
+from server.figures import brier, ece, prr, ranked, reliability, risk_coverage
 
 Figures = dict[str, Any]
 
@@ -44,7 +44,7 @@ def detection(view: View) -> Figures | None:
         "signals": {
             name: {
                 "auroc": interval(values),
-                "prr": prr(wrong, signals[name]),
+                "prr": prr(ranked(wrong, signals[name])),
                 "above_reference": interval(values - drawn[REFERENCE]),
             }
             for name, values in drawn.items()
@@ -127,23 +127,28 @@ def calibration(view: View) -> Figures:
     risks = {
         "1 - probability of the answer (before)": 1 - np.exp(-view.column("sequence_probability")),
         "1 - max probability (before)": 1 - np.exp(-view.column("max_probability")),
-    } | {name: fitted[name] for name in ("calibrated (logistic)", "calibrated (isotonic)", "calibrated + ensemble")}
-    return {
-        name: {
-            "ece": ece(wrong, risk),
+    } | {name: fitted[name] for name in CALIBRATED}
+    found = {}
+    for name, risk in risks.items():
+        answers = ranked(wrong, risk)
+        mean_risk, share, _ = reliability(answers)
+        found[name] = {
+            "ece": ece(answers),
             "ece_by_chance": chance_ece(risk),
-            "brier": brier(wrong, risk),
-            "reliability": reliability(wrong, risk),
-            "risk_coverage": risk_coverage(wrong, risk),
+            "brier": brier(answers),
+            "reliability": {"risk": mean_risk.tolist(), "wrong": share.tolist()},
+            "risk_coverage": risk_coverage(answers).tolist(),
         }
-        for name, risk in risks.items()
-    }
+    return found
+
+
+CALIBRATED = ("calibrated (logistic)", "calibrated (isotonic)", "calibrated (probe)", "calibrated (probe) + ensemble")
 
 
 def chance_ece(risk: Values, draws: int = 100) -> float:
     """The ECE that a perfectly calibrated risk of these values has on average, because its bins are finite."""
     generator = np.random.default_rng(0)
-    return float(np.mean([ece(generator.random(len(risk)) < risk, risk) for _ in range(draws)]))
+    return float(np.mean([ece(ranked(generator.random(len(risk)) < risk, risk)) for _ in range(draws)]))
 
 
 def value_tokens(view: View) -> Figures | None:

@@ -63,20 +63,19 @@ class Subject:
         """What the grown stage learned."""
         return WORLD_B if self.seed == 0 else World(seed=self.seed, known=128, unknown=64, offset=640)
 
-    @property
-    def checkpoint(self) -> Path:
-        """The grown Tokenformer, with both its stages."""
-        return DEMO if self.seed == 0 else self.directory / "grown"
+    def checkpoint(self, model: str) -> Path:
+        """Where the Tokenformer lies: its "base", or "grown", which holds both stages, as the demo's does."""
+        return DEMO if self.seed == 0 else self.directory / model
 
     def trained(self, model: str) -> bool:
-        """Whether the twin has been trained to its end, or else the Tokenformer."""
+        """Whether "base", "grown" or "twin" has been trained to its end."""
         if model != "twin":
-            return self.checkpoint.exists()
+            return self.checkpoint(model).exists()
         state = self.directory / "twin.pt"
         return state.exists() and self._twin_run().progress.epoch == self.recipe.epochs
 
-    def tokenformer(self) -> tuple[ReferenceTokenformer, PreTrainedTokenizerFast]:
-        return load_checkpoint(self.checkpoint)
+    def tokenformer(self, model: str) -> tuple[ReferenceTokenformer, PreTrainedTokenizerFast]:
+        return load_checkpoint(self.checkpoint(model))
 
     def twin(self) -> tuple[Twin, PreTrainedTokenizerFast]:
         run = self._twin_run()
@@ -87,9 +86,11 @@ class Subject:
         if kind == "twin":
             run = self._twin_run()
             run.train(lambda progress: report(progress, run.recipe))
-        elif not self.checkpoint.exists():
-            self._train_base(report)
-            self._grow(report)
+        else:
+            if not self.trained("base"):
+                self._train_base(report)
+            if not self.trained("grown"):
+                self._grow(report)
 
     def _twin_run(self) -> TwinRun:
         tokenizer = load_tokenizer(DEMO) if self.seed == 0 else train_tokenizer(world_texts(self.world))
@@ -98,15 +99,16 @@ class Subject:
     def _train_base(self, report: Callable[[Progress, Recipe], None]) -> None:
         run = Run(self.world, train_tokenizer(world_texts(self.world)), self.recipe, self.directory / "base.pt")
         run.train(lambda progress: report(progress, run.recipe))
-        export(run, {}, self.directory / "base")
+        export(run, {}, self.checkpoint("base"))
 
     def _grow(self, report: Callable[[Progress, Recipe], None]) -> None:
-        base, recipe = self.directory / "base", GrowthRecipe(seed=self.seed)
+        base, recipe = self.checkpoint("base"), GrowthRecipe(seed=self.seed)
         run = GrowthRun(base, load_tokenizer(base), self.world, self.world_b, recipe)
         run.train(lambda progress: report(progress, recipe))
-        new = self.checkpoint.with_suffix(".new")
+        grown = self.checkpoint("grown")
+        new = grown.with_suffix(".new")
         write_checkpoint(new, run.config, run.finished_model().state_dict().items(), side_files(base))
-        new.rename(self.checkpoint)
+        new.rename(grown)
 
 
 def show(name: str) -> Callable[[Progress, Recipe], None]:

@@ -13,6 +13,7 @@ from evals.matching import Flags, Values
 from evals.questions import Item
 from evals.score import SERVED, Table
 from evals.signals import rank_sum
+from server.features import AGGREGATES, GROUPS, LEAST_DOUBT, term, terms
 
 PLAIN = {
     "max probability": "max_probability",
@@ -115,12 +116,25 @@ class View:
 
     @cached_property
     def served(self) -> Values:
-        """What the server's calibrations read, float64 [n, features]."""
-        return np.stack([v for name, v in self.table.signals.items() if name.startswith(SERVED)], axis=1)
+        """What the server's calibration `logistic` reads, float64 [n, features]."""
+        return np.stack([self.column(f"{SERVED}{name}") for name in AGGREGATES], axis=1)
+
+    @cached_property
+    def probed(self) -> Values:
+        """What the server's `probe` reads of the logits, float64 [n, terms]."""
+        names = GROUPS["logits"]
+        rows = zip(*(self.column(f"{SERVED}{name}").tolist() for name in names), strict=True)
+        features = [dict(zip(names, row, strict=True)) for row in rows]
+        return np.array([[term(row, name) for name in terms(names)] for row in features])
 
     @cached_property
     def ensemble(self) -> Values:
         return np.stack([self.column(name) for name in ENSEMBLE.values()], axis=1)
+
+    @cached_property
+    def ensemble_terms(self) -> Values:
+        """As the probe reads doubts: themselves and their logarithms."""
+        return np.hstack([self.ensemble, np.log(self.ensemble + LEAST_DOUBT)])
 
     @cached_property
     def internals(self) -> Values:
@@ -135,13 +149,14 @@ class View:
         found = {
             "calibrated (logistic)": logistic(self.served, label, folds),
             "calibrated (isotonic)": isotonic(self.column(f"{SERVED}max_entropy"), label, folds),
-            "calibrated + ensemble": logistic(np.hstack([self.served, self.ensemble]), label, folds),
+            "calibrated (probe)": logistic(self.probed, label, folds),
+            "calibrated (probe) + ensemble": logistic(np.hstack([self.probed, self.ensemble_terms]), label, folds),
             "all signals": logistic(signals, label, folds),
             "hidden-state probe": logistic(self.table.vectors["hidden"], label, folds, PROBE_STRENGTH),
             LEAKAGE: text_only(texts, label, folds),
         }
         if "internals" in self.table.vectors:
-            both = np.hstack([self.served, self.internals])
+            both = np.hstack([self.probed, self.internals])
             found["Pattention internals probe"] = logistic(self.internals, label, folds, PROBE_STRENGTH)
-            found["calibrated + internals"] = logistic(both, label, folds, PROBE_STRENGTH)
+            found["calibrated (probe) + internals"] = logistic(both, label, folds)
         return found

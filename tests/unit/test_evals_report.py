@@ -54,7 +54,7 @@ class Untrained(Subject):
     def trained(self, model: str) -> bool:
         return model in MODELS
 
-    def tokenformer(self) -> tuple[ReferenceTokenformer, PreTrainedTokenizerFast]:
+    def tokenformer(self, model: str) -> tuple[ReferenceTokenformer, PreTrainedTokenizerFast]:
         tokenizer = train_tokenizer(world_texts(self.world))
         config = grown_config(model_config(RECIPE, tokenizer), GrowthRecipe())
         torch.manual_seed(self.seed)
