@@ -17,6 +17,11 @@ from transformers import PreTrainedConfig
 PROJECTIONS = ("query", "key", "value", "output", "ffn")
 """The five Pattention layers of a block, in the order in which a block applies them."""
 
+READING_OUT = ("output", "ffn")
+"""The two that write to the residual stream: what an ensemble masks unless a checkpoint says otherwise. Without some
+tokens of query, key or value a member attends to other words, and members disagree about what the model knows, too:
+measured in evals/results/REPORT.md."""
+
 ACTIVATIONS = ("l2_norm_gelu", "gelu_l2_norm", "softmax")
 """`norm_activation_type` of the official configuration; `l2_norm_gelu` is what every released model uses."""
 
@@ -74,7 +79,8 @@ class TokenformerConfig(PreTrainedConfig):
 
     `vocab_size` counts the tokenizer's ids, `padded_vocab_size` the rows of the embedding: ids in between are
     padding and never have probability. `growth_stages` is the ordered list described by `GrowthStage`.
-    `ensemble_rate` is the share of parameter tokens that a member of the ensemble leaves out (`model_impl.ensemble`).
+    A member of the ensemble (`model_impl.ensemble`) leaves out the share `ensemble_rate` of the parameter tokens of
+    `ensemble_projections`.
     """
 
     model_type = "tokenformer"
@@ -95,11 +101,14 @@ class TokenformerConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = 0
     growth_stages: list[dict[str, Any]] | None = None
     ensemble_rate: float = 0.03
+    ensemble_projections: list[str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.growth_stages is None:
             released = {"query": 768, "key": 768, "value": 768, "output": 768, "ffn": 3072}
             self.growth_stages = [GrowthStage("base", released).to_dict()]
+        if self.ensemble_projections is None:
+            self.ensemble_projections = list(READING_OUT)
         super().__post_init__(**kwargs)
         self._check()
 
@@ -119,6 +128,9 @@ class TokenformerConfig(PreTrainedConfig):
             )
         if not 0 < self.ensemble_rate < 1:
             raise ConfigError(f"ensemble_rate: {self.ensemble_rate} is not between 0 and 1")
+        masked = self.ensemble_projections
+        if not masked or not set(masked) <= set(PROJECTIONS):
+            raise ConfigError(f"ensemble_projections: {masked} are not some of {', '.join(PROJECTIONS)}")
         if not self.stages:
             raise ConfigError("growth_stages: at least one stage is needed")
         names = [stage.name for stage in self.stages]

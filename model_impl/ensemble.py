@@ -1,7 +1,8 @@
 """The parameter-token ensemble: one model, many members, each with a few parameter tokens masked.
 
-Member k leaves out a fixed random few per cent of the parameter tokens of every Pattention: their weights become zero,
-after the row norm and with tau kept, so what is left is what those tokens did not say. Where the members agree the
+Member k leaves out a fixed random few per cent of the parameter tokens (of the output projections and the feed-forwards,
+unless the checkpoint says otherwise): their weights become zero, after the row norm and with tau kept, so what is left
+is what those tokens did not say. Where the members agree the
 model was sure or torn for reasons that all of it knows (aleatoric); where they disagree the answer hangs on few tokens
 (epistemic), as it does where nothing was stored and the model interpolates. It is what Monte Carlo dropout (Gal and
 Ghahramani 2016) is for hidden units, split by the mutual information of Depeweg et al. (2018).
@@ -16,7 +17,6 @@ from hashlib import shake_256
 import numpy as np
 import torch
 
-from model_impl.config import PROJECTIONS
 from model_impl.reference import Pattention, ReferenceTokenformer
 
 MAX_MEMBERS = 64
@@ -42,10 +42,11 @@ def stage_mask(member: int, layer: int, projection: str, stage: int, count: int,
 
 @contextmanager
 def masked(
-    model: ReferenceTokenformer, member: int, rate: float | None = None, projections: Sequence[str] = PROJECTIONS
+    model: ReferenceTokenformer, member: int, rate: float | None = None, projections: Sequence[str] | None = None
 ) -> Iterator[None]:
-    """Within the block the reference model is that member, by default at the rate of its configuration."""
+    """Within the block the reference model is that member, by default as its configuration says."""
     rate = model.config.ensemble_rate if rate is None else rate
+    projections = model.config.ensemble_projections or () if projections is None else projections
     counts = {name: [stage.tokens[name] for stage in model.config.stages] for name in projections}
     layers: Mapping[str, torch.nn.Module] = dict(model.named_modules())
     chosen = [(name, m) for name, m in layers.items() if isinstance(m, Pattention) and m.projection in projections]

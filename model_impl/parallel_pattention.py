@@ -84,6 +84,7 @@ class ParallelPattention(nn.Module):
         self.value_squares = [torch.zeros(shard.local_count) for shard in self.shards]
         self.deltas: dict[int, list[DeltaTokens]] = {}
         self.layer, self.ensemble_rate = extract_layer_index(prefix), config.ensemble_rate
+        self.masked = [name in (config.ensemble_projections or ()) for name in self.projections]
         self.left_out: list[list[torch.Tensor]] | None = None  # made when the first ensemble asks
         self._lay_out()
 
@@ -97,7 +98,7 @@ class ParallelPattention(nn.Module):
             for own, delta in zip(columns, tokens, strict=True):
                 own.append(F.linear(x, delta.keys))
         weights = token_weights(columns, selection.for_projections(self.projections), self.activation, self.padding)
-        if selection.members is not None:
+        if selection.members is not None and any(self.masked):
             self._mask(weights, selection.members)
         if collector is not None:
             collector.add(x, columns, weights, self.squares)
@@ -113,9 +114,9 @@ class ParallelPattention(nn.Module):
     def _mask(self, weights: list[list[torch.Tensor]], members: torch.Tensor) -> None:
         """Set the weights that the rows' ensemble members leave out to zero, in place."""
         if self.left_out is None:
-            self.left_out = [self._left_out(i) for i in range(len(self.projections))]
+            self.left_out = [self._left_out(i) if masked else [] for i, masked in enumerate(self.masked)]
         for own, tables in zip(weights, self.left_out, strict=True):
-            for weight, table in zip(own, tables, strict=True):
+            for weight, table in zip(own, tables, strict=bool(tables)):
                 weight.masked_fill_(table[members], 0.0)
 
     def _left_out(self, index: int) -> list[torch.Tensor]:

@@ -19,13 +19,13 @@ STANDS_OUT = math.log(5)
 word was more than five times less likely than is usual there (e^-H). Only sampling or a ban chooses such a word:
 the likeliest one is never less likely than e^-H."""
 
-UNFAMILIAR = 0.6
-"""nats of disagreement between the ensemble's members. Of 113 facts that the demo model never read, 73 % have more (16
-members without 3 % of the parameter tokens, first token of the value), of 110 that it knows to be ambiguous 10 %. The
-amount tells them apart (AUROC .87 on those facts), its share of the entropy hardly does (.55)."""
+UNFAMILIAR = 0.3
+"""nats of disagreement between the ensemble's members. Of 449 doubted values that the grown demo model never read, 78 %
+have more (16 members, first token of the value), of 222 that it knows to be ambiguous 16 %. The thresholds were chosen
+on these same values; for how well the amount tells such cases apart on others see evals/results/REPORT.md."""
 
-FAMILIAR = 0.45
-"""nats. Less have 8 % of the first and 39 % of the second; in between the members say nothing clear."""
+FAMILIAR = 0.15
+"""nats. Less have 0.4 % of the first and 33 % of the second; in between the members say nothing clear."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from model_impl.config import PROJECTIONS
 from model_impl.delta import load_delta, split
 from model_impl.internals import internals
 from model_impl.reference import ReferenceTokenformer, provenance
@@ -52,7 +53,8 @@ def open_family(directory: Path, activation: str, **options: Any) -> Iterator[Fa
     from model_impl.specialise import specialise
     from server.models import VariantInput
 
-    base = grown_checkpoint(directory / "two", 2, norm_activation_type=activation)
+    masked = {"ensemble_rate": 0.2, "ensemble_projections": list(PROJECTIONS)}  # for tests/engine/test_ensemble.py
+    base = grown_checkpoint(directory / "two", 2, norm_activation_type=activation, **masked)
     members = {"last": Served(None, base, 1), "base": Served(adapter("m:base", 1, directory / "two"), base, 0)}
     settings = {"max_num_batched_tokens": 32, "max_num_seqs": 16, "enable_prefix_caching": True}
     with engine(directory / "two", **settings, **options) as llm:

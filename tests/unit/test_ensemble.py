@@ -83,9 +83,11 @@ def test_uncertainty_is_the_mutual_information_of_token_and_member() -> None:
 
 def test_only_the_chosen_projections_are_masked() -> None:
     model = tiny_model()
-    with masked(model, 0, projections=["ffn"]):
-        held = {m.projection for m in model.modules() if isinstance(m, Pattention) and m.keep is not None}
-    assert held == {"ffn"}
+    found = []
+    for projections in (None, ["query", "ffn"]):
+        with masked(model, 0, projections=projections):
+            found.append({m.projection for m in model.modules() if isinstance(m, Pattention) and m.keep is not None})
+    assert found == [{"output", "ffn"}, {"query", "ffn"}]
 
 
 def test_members_that_agree_have_no_epistemic_part() -> None:
@@ -99,6 +101,12 @@ def test_members_that_agree_have_no_epistemic_part() -> None:
 def test_the_rate_is_a_share(rate: float) -> None:
     with pytest.raises(ConfigError, match="ensemble_rate"):
         tiny_config(ensemble_rate=rate)
+
+
+@pytest.mark.parametrize("projections", [[], ["ffn", "mlp"]])
+def test_the_masked_projections_exist(projections: list[str]) -> None:
+    with pytest.raises(ConfigError, match="ensemble_projections"):
+        tiny_config(ensemble_projections=projections)
 
 
 def test_every_projection_can_be_masked() -> None:
