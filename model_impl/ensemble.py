@@ -1,6 +1,6 @@
 """The parameter-token ensemble: one model, many members, each with a few parameter tokens masked.
 
-Member k leaves out a fixed random few per cent of the parameter tokens (of the output projections and the feed-forwards,
+Member k leaves out a fixed random few per cent of the parameter tokens (of the output projections and feed-forwards,
 unless the checkpoint says otherwise): their weights become zero, after the row norm and with tau kept, so what is left
 is what those tokens did not say. Where the members agree the
 model was sure or torn for reasons that all of it knows (aleatoric); where they disagree the answer hangs on few tokens
