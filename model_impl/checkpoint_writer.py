@@ -185,6 +185,16 @@ def write_bytes(file: Path, content: bytes) -> None:
         os.fsync(stream.fileno())
 
 
+def replace_file(file: Path, content: bytes) -> None:
+    """Write `file` so that nobody ever reads half of it."""
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        write_bytes(part, content)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from model_impl.checkpoint import iterate_tensors, load_config, tensor_shapes
-from model_impl.reference import ReferenceTokenformer
+from model_impl.checkpoint import load_config, tensor_shapes
+from model_impl.reference import load_reference
 
 PROBE_POSITIONS = 64
 PROBE_PARAMETERS = 500_000_000
@@ -40,8 +40,5 @@ def logit_change(before: Path, after: Path, seed: int = 0) -> LogitChange | None
 
 @torch.no_grad()
 def _logits(checkpoint: Path, ids: torch.Tensor) -> torch.Tensor:
-    with torch.device("meta"):  # no memory and no time for an initialisation that nobody sees
-        model = ReferenceTokenformer(load_config(checkpoint))
-    model.load_state_dict({name: tensor.float() for name, tensor in iterate_tensors(checkpoint)}, assign=True)
-    logits: torch.Tensor = model(ids)
+    logits: torch.Tensor = load_reference(checkpoint)(ids)
     return logits

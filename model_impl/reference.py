@@ -7,11 +7,13 @@ every call recomputes the sequence.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from model_impl.checkpoint import iterate_tensors, load_config
 from model_impl.config import TokenformerConfig
 from model_impl.pattention import pattention, token_weights
 
@@ -145,6 +147,14 @@ class ReferenceTokenformer(nn.Module):
         tied = self.config.tie_word_embeddings
         head = self.embedding() if tied else self.sequential[str(layers + 4)].get_submodule("final_linear")
         return F.linear(final, head.get_parameter("weight")[: self.config.vocab_size])
+
+
+def load_reference(checkpoint: Path) -> ReferenceTokenformer:
+    """The checkpoint directory's model in float32, without gradients; raises CheckpointError if it cannot be read."""
+    with torch.device("meta"):  # no memory and no time for an initialisation that nobody sees
+        model = ReferenceTokenformer(load_config(checkpoint))
+    model.load_state_dict({name: tensor.float() for name, tensor in iterate_tensors(checkpoint)}, assign=True)
+    return model.eval().requires_grad_(False)
 
 
 @torch.no_grad()

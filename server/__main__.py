@@ -25,12 +25,21 @@ def main(argv: list[str] | None = None) -> int:
     from model_impl.checkpoint import CheckpointError
     from model_impl.config import ConfigError
     from server.calibration import CalibrationError
+    from server.profile import ProfileError
+    from server.texts import TextError
 
     exit_on_sigterm()
     try:
-        commands = {"convert": _convert, "grow": _grow, "split": _split, "inspect": _inspect, "calibrate": _calibrate}
+        commands = {
+            "convert": _convert,
+            "grow": _grow,
+            "split": _split,
+            "inspect": _inspect,
+            "calibrate": _calibrate,
+            "profile": _profile,
+        }
         commands[arguments.command](arguments)
-    except (CalibrationError, CheckpointError, ConfigError, OSError) as error:
+    except (CalibrationError, CheckpointError, ConfigError, OSError, ProfileError, TextError) as error:
         print(f"tokenformer: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -140,6 +149,21 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 always takes the likeliest token (default: 0)"
     )
+
+    profile = commands.add_parser(
+        "profile",
+        help="measure what the internals of a checkpoint are like on its training texts",
+        description="Write mean and spread of the Pattention internals over texts that the model was trained on, "
+        "against which `serve` standardises them.",
+    )
+    profile.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
+    profile.add_argument(
+        "--data", type=Path, required=True, metavar="F", help='training texts: JSON lines with "text" or "messages"'
+    )
+    profile.add_argument("--stage", metavar="NAME", help="growth stage to profile (default: the last one)")
+    profile.add_argument(
+        "--out", type=Path, metavar="DIR", help="directory to write to (default: CHECKPOINT, where serve finds it)"
+    )
     return parser
 
 
@@ -195,6 +219,13 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         above, rate = calibration.abstain["above"], calibration.abstain["error_rate"]
         print(f"flag answers with a risk above {above:.4f} for at most {rate:.0%} wrong and not flagged")
     print(f"report: {file.with_suffix('.md')}")
+
+
+def _profile(arguments: argparse.Namespace) -> None:
+    from server.profiling import profile
+
+    made, file = profile(arguments.checkpoint, arguments.data, arguments.stage, arguments.out)
+    print(f"{file}: stage {made.stage}, {made.data['tokens']:,} tokens of {made.data['texts']:,} texts")
 
 
 def exit_on_sigterm() -> None:

@@ -129,7 +129,8 @@ class TokenformerEndpoints:
         models: VariantModels = state.openai_serving_models
         specialise(models, VariantModels)
         # Stock `vllm serve` with this plugin has not our flags: it serves the stages, no deltas, no risk.
-        models.open_variants(config, getattr(args, "growth_root", None), getattr(args, "calibrations", {}))
+        calibrations, profiles = getattr(args, "calibrations", {}), getattr(args, "profiles", {})
+        models.open_variants(config, getattr(args, "growth_root", None), calibrations, profiles)
         for name, path in getattr(args, "growth", ()):
             loaded = await models.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
             if isinstance(loaded, ErrorResponse):

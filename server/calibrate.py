@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model_impl.checkpoint import load_config
-from model_impl.checkpoint_writer import as_json, write_bytes
+from model_impl.checkpoint_writer import as_json, replace_file
 from model_impl.config import TokenformerConfig
 from model_impl.fingerprint import fingerprint
 from server.calibration import METHODS, Calibration, CalibrationError, Method, calibration_file
@@ -142,13 +141,3 @@ def what_groups_add(checkpoint: str, stage: str, fitted: Answers, held: Answers)
     return {"pair": {name: alone[name] for name in ORDERING}} | {
         group: found["added"] for group, found in added.items()
     }
-
-
-def replace_file(file: Path, content: bytes) -> None:
-    """Write `file` so that nobody ever reads half of it."""
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        write_bytes(part, content)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)

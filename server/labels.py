@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from server.calibration import CalibrationError
+from server.texts import is_message
 
 GENERATE = "generate"
 FIELDS = {"prompt", "messages", "answer", "correct", "expected", "group"}
@@ -76,7 +77,7 @@ def parse_label(line: int, entry: Any) -> Label:
     prompt = entry["prompt"] if "prompt" in entry else entry["messages"]
     if "prompt" in entry and not (isinstance(prompt, str) and prompt):
         raise ValueError("prompt is no text")
-    if "messages" in entry and not (isinstance(prompt, list) and prompt and all(map(_is_message, prompt))):
+    if "messages" in entry and not (isinstance(prompt, list) and prompt and all(map(is_message, prompt))):
         raise ValueError('messages is no list of {"role": text, "content": text}')
     answer, correct, expected = entry.get("answer"), entry.get("correct"), entry.get("expected")
     if not (isinstance(answer, str) and answer):
@@ -94,7 +95,3 @@ def parse_label(line: int, entry: Any) -> Label:
     if not isinstance(group, str):
         raise ValueError("group is no text")
     return Label(line, prompt, None if answer == GENERATE else answer, correct, tuple(texts or ()), group)
-
-
-def _is_message(message: Any) -> bool:
-    return isinstance(message, dict) and all(isinstance(message.get(name), str) for name in ("role", "content"))

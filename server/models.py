@@ -31,6 +31,8 @@ from model_impl.specialise import specialise
 from model_impl.variants import VERSION_MARK
 from server.calibration import Calibration
 from server.ensemble import Ensemble, is_own
+from server.internals import InternalsReader, why_not
+from server.profile import Profile
 
 DRAIN_POLL_SECONDS = 0.05
 
@@ -62,22 +64,31 @@ class VariantModels(OpenAIServingModels):
     calibrations: dict[int, Calibration]
     """Adapter id -> the calibration of that variant, where it has one; deltas have none."""
     ensemble: Ensemble
+    profiles: dict[int, Profile]
+    """Likewise the profile of its internals."""
+    internals_unavailable: str | None
+    """Why this engine reports no internals; None where it does."""
     growth_root: Path | None
     base_fingerprint: str | None
     draining: set[asyncio.Task[None]]
     dropped: set[int]
 
     def open_variants(
-        self, config: TokenformerConfig, growth_root: Path | None, calibrations: Mapping[str, Calibration]
+        self,
+        config: TokenformerConfig,
+        growth_root: Path | None,
+        calibrations: Mapping[str, Calibration],
+        profiles: Mapping[str, Profile],
     ) -> None:
         """Offer every servable stage; the last is the checkpoint's own name, the others are NAME:STAGE.
 
         `growth_root` is the only directory from which clients may load deltas; None leaves it to `--growth`.
-        `calibrations` are by growth stage.
+        `calibrations` and `profiles` are by growth stage.
         """
         self.config, self.growth_root, self.base_fingerprint, self.draining = config, growth_root, None, set()
         specialise(self.input_processor, VariantInput)
         self.ensemble = Ensemble(self.engine_client, self.engine_client.vllm_config)
+        self.internals_unavailable = why_not(self.engine_client.vllm_config)
         self.dropped = cast(VariantInput, self.input_processor).dropped = set()
         self.lora_id_counter.inc(len(config.stages))  # ids up to here are stages, see model_impl.variants
         self.loading = asyncio.Lock()
@@ -89,6 +100,7 @@ class VariantModels(OpenAIServingModels):
             self.lora_requests[name] = LoRARequest(name, index + 1, base.model_path, base_model_name=base.name)
         last = {adapter_id: stages[-1].name for adapter_id, stages in self.variants.items()}
         self.calibrations = {i: calibrations[name] for i, name in last.items() if name in calibrations}
+        self.profiles = {i: profiles[name] for i, name in last.items() if name in profiles}
 
     def segments(self, adapter: LoRARequest | None) -> dict[int, str]:
         """Place (see model_impl.collector) -> growth stage, for the stages that a variant consists of; empty where
@@ -101,9 +113,15 @@ class VariantModels(OpenAIServingModels):
         """What was fitted for exactly this variant."""
         return self.calibrations.get(adapter.lora_int_id if adapter else 0)
 
+    def internals_reader(self, adapter: LoRARequest | None) -> InternalsReader:
+        profile = self.profiles.get(adapter.lora_int_id if adapter else 0)
+        places = len(self.config.stages) + 1
+        return InternalsReader(self.config.num_hidden_layers, places, self.segments(adapter), profile)
+
     async def show_available_models(self) -> ModelList:
-        """As vLLM's; every card also has its growth stage, the parameter tokens it uses in each projection, and what
-        clients need to know of its calibration: its name, and the threshold that came with it."""
+        """As vLLM's; every card also has its growth stage, the parameter tokens it uses in each projection, whether it
+        offers internals, and what clients need to know of its calibration: its name, and the threshold that came with
+        it."""
         models = await super().show_available_models()
         for card in models.data:
             adapter = self.lora_requests.get(card.id)
@@ -112,6 +130,7 @@ class VariantModels(OpenAIServingModels):
             card.parameter_tokens = {  # type: ignore[attr-defined]
                 projection: sum(stage.tokens[projection] for stage in stages) for projection in PROJECTIONS
             }
+            card.internals = self.internals_unavailable is None  # type: ignore[attr-defined]
             made = self.calibration(adapter)
             card.calibration = made and {"name": made.name, "abstain": made.abstain}  # type: ignore[attr-defined]
         return models

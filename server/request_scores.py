@@ -17,8 +17,9 @@ from server import metrics
 from server.calibration import Calibration
 from server.engine import TokenReader, scored
 from server.ensemble import ScoredAnswer
+from server.internals import InternalsScore
 from server.schemas import Uncertainty, UncertaintyOptions
-from server.scoring import ChoiceScore, EnsembleScore, shares
+from server.scoring import ChoiceScore, EnsembleScore
 from server.tasks import together
 
 
@@ -33,6 +34,7 @@ class RunningChoice:
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     ensemble: EnsembleScore | None = None
+    internals: InternalsScore | None = None
 
     def spans_text(self) -> str | None:
         """The text in which the tokens lie where the reader says. Not so only under beam search, which decodes its
@@ -74,6 +76,10 @@ class RequestScores:
         """New tokens of the choices from `first_index` on, whose texts begin with `echoed`."""
         segments = self.models.segments(result.lora_request)
         self.calibration = self.models.calibration(result.lora_request)
+        internals = self.models.internals_reader(result.lora_request) if self.options.internals else None
+        if internals:
+            for entry in filter(None, map(scored, result.prompt_logprobs or ())):
+                internals.describe(entry)
         for output in result.outputs:
             index = first_index + output.index
             if index not in self.choices:
@@ -81,6 +87,7 @@ class RequestScores:
                 # A given text was tokenised by itself: a first word has no blank before it because of the prompt.
                 reader = TokenReader(self.tokenizer, prompt if self.generated else (), self.shown, echoed)
                 self.choices[index] = RunningChoice(reader, prompt, result.lora_request, text=echoed)
+                self.choices[index].internals = InternalsScore(internals) if internals else None
             if not self.nothing_shown:
                 self._add(self.choices[index], output, segments)
             if output.finish_reason is not None:
@@ -100,7 +107,8 @@ class RequestScores:
             token = choice.reader.read(token_id, position, provenance, stopped=i == last)
             if entry and token:
                 choice.score.add(token)
-                entry.growth = shares(provenance) if provenance and self.options.internals else None
+                if choice.internals:
+                    choice.internals.add(entry)
                 if self.generated:
                     metrics.observe_token(self.model_name, token.entropy, token.variance)
 
@@ -129,6 +137,8 @@ class RequestScores:
         if self.generated and self.calibration is not None and summary.risk is not None:
             own = (self.calibration.abstain or {}).get("above")
             metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)
+        if choice.internals:
+            summary.internals = choice.internals.summary()
         return summary
 
     async def complete(self, chunk: str) -> str:

@@ -27,10 +27,11 @@ from vllm.logprobs import Logprob
 from vllm.sampling_params import SamplingParams
 
 from model_impl.ensemble import MAX_MEMBERS
-from model_impl.uncertainty import PROVENANCE_ARG
+from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG
+from server.internals import TokenInternals
 
 PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
-"""vLLM's prompt_logprobs; the prompt token's entry also has entropy, variance and margin."""
+"""vLLM's prompt_logprobs; the prompt token's entry has our statistics as well."""
 
 
 class UncertaintyOptions(BaseModel):
@@ -45,7 +46,9 @@ class UncertaintyOptions(BaseModel):
         default=False, description="Return the words to doubt, with the reason, as `uncertainty.spans`."
     )
     internals: StrictBool = Field(
-        default=False, description="As `tokens`, and the share of each growth stage in every token."
+        default=False,
+        description="As `tokens`, and what happened inside the model: the share of each growth stage in every token, "
+        "and the Pattention internals of every layer and projection. Needs --enforce-eager, the default on CPU.",
     )
     ensemble: int | None = Field(
         default=None,
@@ -103,13 +106,18 @@ def _wants_tokens(uncertainty: bool | UncertaintyOptions) -> bool:
     return isinstance(uncertainty, UncertaintyOptions) and (uncertainty.tokens or uncertainty.internals)
 
 
+def wants_internals(uncertainty: bool | UncertaintyOptions) -> bool:
+    return isinstance(uncertainty, UncertaintyOptions) and uncertainty.internals
+
+
 def with_statistics(params: SamplingParams, uncertainty: bool | UncertaintyOptions) -> SamplingParams:
     """Statistics come with the engine's logprobs, so the engine is asked for the chosen token's at least."""
     if uncertainty is False:
         return params
     if params.logprobs is None and not params.logprob_token_ids:
         params.logprobs = 0
-    params.extra_args = {**(params.extra_args or {}), PROVENANCE_ARG: True}
+    wishes = {PROVENANCE_ARG: True, INTERNALS_ARG: wants_internals(uncertainty)}
+    params.extra_args = (params.extra_args or {}) | wishes
     return params
 
 
@@ -205,6 +213,11 @@ class Uncertainty(BaseModel):
         "text: the message's content, or the text before tool calls and reasoning were taken out of it; for "
         "completions the choice's `text`. What `echo` puts in front is a part of it.",
     )
+    internals: dict[str, float | None] | None = Field(
+        default=None,
+        description="Mean |z| of each of the internals over tokens, layers and projections, z being the distance from "
+        "the mean over the training texts in standard deviations; null unless asked for, and without a profile.",
+    )
 
 
 class ScoredToken(ChatCompletionLogProbsContent):
@@ -215,6 +228,7 @@ class ScoredToken(ChatCompletionLogProbsContent):
     growth: dict[str, float] | None = Field(default=None, description="Share of each growth stage in this token.")
     epistemic: float | None = Field(default=None, description="What the ensemble's members disagree about, nats.")
     aleatoric: float | None = Field(default=None, description="The entropy that the members have on average, nats.")
+    internals: TokenInternals | None = Field(default=None, description="Only if asked for by `uncertainty.internals`.")
 
 
 class ScoredChatLogprobs(ChatCompletionLogProbs):
@@ -231,6 +245,7 @@ class ScoredCompletionLogprobs(CompletionLogProbs):
     growth: list[dict[str, float] | None] | None = None
     epistemic: list[float | None] | None = None
     aleatoric: list[float | None] | None = None
+    internals: list[TokenInternals | None] | None = None
 
 
 class ScoredChatChoice(ChatCompletionResponseChoice):

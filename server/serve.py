@@ -29,6 +29,7 @@ from model_impl.fingerprint import fingerprint
 from model_impl.plugin import WORKER_CLASS
 from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
 from server.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
+from server.profile import Profile, ProfileError, find_profiles, load_profile
 
 LARGEST_KV_SHARE = 0.5
 """Of the free memory on CPU: the rest is for weights, activations and everything else on the machine."""
@@ -115,6 +116,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     if args.growth_root is not None:
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # vLLM then has the two routes
     args.calibrations = calibrations_of(Path(checkpoint), config, args.calibration)
+    args.profiles = profiles_of(Path(checkpoint), config)
     if not ((Path(checkpoint) / TOKENIZER).is_file() or args.tokenizer or args.skip_tokenizer_init):
         raise CheckpointError(f"{checkpoint}: has no {TOKENIZER} (see `tokenformer convert --tokenizer`)")
     if current_platform.is_cpu():
@@ -170,8 +172,7 @@ def calibrations_of(
                 raise
             say(f"warning: {error}; it is not used")
             continue
-        index = next((i for i in config.servable_stages if config.stages[i].name == calibration.stage), None)
-        if index is None or fingerprint(checkpoint, index) != calibration.checkpoint:
+        if not belongs(calibration, checkpoint, config):
             say(f"warning: {file} was made for another checkpoint or stage; it is not used")
         elif calibration.stage in found:
             say(f"warning: {file} is a second calibration of stage {calibration.stage}; it is not used")
@@ -179,6 +180,28 @@ def calibrations_of(
             found[calibration.stage] = calibration
             say(f"stage {calibration.stage} is calibrated by {file}")
     return found
+
+
+def profiles_of(checkpoint: Path, config: TokenformerConfig) -> dict[str, Profile]:
+    """The profiles beside the weights, by growth stage; those that do not do are left out with a warning."""
+    found: dict[str, Profile] = {}
+    for file in find_profiles(checkpoint):
+        try:
+            profile = load_profile(file, config)
+        except ProfileError as error:
+            say(f"warning: {error}; it is not used")
+            continue
+        if belongs(profile, checkpoint, config):
+            found[profile.stage] = profile
+        else:
+            say(f"warning: {file} was made for another checkpoint or stage; it is not used")
+    return found
+
+
+def belongs(made: Calibration | Profile, checkpoint: Path, config: TokenformerConfig) -> bool:
+    """Whether it was made for the stage that it names, as this checkpoint has it."""
+    index = next((i for i in config.servable_stages if config.stages[i].name == made.stage), None)
+    return index is not None and fingerprint(checkpoint, index) == made.checkpoint
 
 
 def check_checkpoint(checkpoint: Path) -> TokenformerConfig:

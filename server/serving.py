@@ -56,10 +56,12 @@ async def completed(
 
 
 def refusal(request: Any, serving: GenerateBaseServing) -> ErrorResponse | None:
-    """Why a request cannot have the ensemble that it asks for."""
-    options = getattr(request, "uncertainty", False)
-    wanted = isinstance(options, UncertaintyOptions) and options.ensemble is not None
-    reason = cast(VariantModels, serving.models).ensemble.unavailable if wanted else None
+    """Why a request cannot have the ensemble or the internals that it asks for."""
+    options, models = getattr(request, "uncertainty", False), cast(VariantModels, serving.models)
+    if not isinstance(options, UncertaintyOptions):
+        return None
+    no_ensemble = models.ensemble.unavailable if options.ensemble is not None else None
+    reason = no_ensemble or (models.internals_unavailable if options.internals else None)
     return serving.create_error_response(reason, param="uncertainty") if reason else None
 
 
@@ -129,8 +131,9 @@ class ScoredChat(OpenAIServingChat):
             if found := scored(position):
                 for name in STATISTICS:
                     setattr(entry, name, getattr(found, name))
-                if found.growth is not None:
-                    setattr(entry, "growth", found.growth)  # noqa: B010 - as below
+                for name in ("growth", "internals"):
+                    if getattr(found, name) is not None:
+                        setattr(entry, name, getattr(found, name))
                 setattr(entry, "rank", position[token_id].rank)  # noqa: B010 - an extra field, which the type lacks
         return logprobs
 
@@ -230,6 +233,8 @@ class ScoredCompletion(OpenAIServingCompletion):
             positions = zip(token_ids, top_logprobs, strict=False)
             ranks = [position[token_id].rank if position else None for token_id, position in positions]
             setattr(logprobs, "rank", ranks)  # noqa: B010 - an extra field, which the type lacks
-            if any(entry and entry.growth for entry in entries):
-                setattr(logprobs, "growth", [entry and entry.growth for entry in entries])  # noqa: B010
+            for name in ("growth", "internals"):
+                shown = [getattr(entry, name, None) for entry in entries]
+                if any(shown):
+                    setattr(logprobs, name, shown)
         return logprobs

@@ -61,8 +61,8 @@ function messages(index, asked) {
 
 const message = (role, content) => ({ role, content });
 
-function options() {
-  const uncertainty = { tokens: true, spans: true, internals: true };
+function options(card) {
+  const uncertainty = { tokens: true, spans: true, internals: card?.internals ?? false };
   if (ensemble.checked) uncertainty.ensemble = members.valueAsNumber;
   return { temperature: temperature.valueAsNumber || 0, logprobs: true, top_logprobs: 5, uncertainty };
 }
@@ -88,7 +88,7 @@ async function ask(asked) {
 /** Streams into `answer`; returns what to read out at its end. */
 async function follow(answer, name, told, signal) {
   try {
-    for await (const chunk of streamChat({ model: name, messages: told, ...options() }, key.value, signal)) answer.add(chunk);
+    for await (const chunk of streamChat({ model: name, messages: told, ...options(cards.get(name)) }, key.value, signal)) answer.add(chunk);
     return answer.end();
   } catch (error) {
     if (error.name === "AbortError") return answer.stopped();

@@ -17,6 +17,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from model_impl.delta import split
+from model_impl.internals import INTERNALS, internals
 from model_impl.reference import ReferenceTokenformer, provenance
 from tests.exact import exact_statistics
 from tests.grown import grown_checkpoint
@@ -92,6 +93,13 @@ def check(grown: Grown, model: str, prompt: list[int], answer: Any) -> None:
     names = [entry.name for entry in reference.config.stages[: stage + 1]]
     by_token = torch.tensor([[shares[name] for name in names] for shares in choice.logprobs.growth])
     torch.testing.assert_close(by_token, parts / parts.sum(-1, keepdim=True), atol=1e-4, rtol=0)
+    expected = internals(reference, ids, stage)[0, len(prompt) - 1 : -1]
+    by_stage = expected[..., 4:]
+    expected[..., 4:] = by_stage / by_stage.sum(-1, keepdim=True)
+    projections = [part for shown in choice.logprobs.internals for layer in shown["layers"] for part in layer.values()]
+    rows = [[*(part[name] for name in INTERNALS), *part["growth"].values()] for part in projections]
+    torch.testing.assert_close(torch.tensor(rows).double(), expected.flatten(0, 2), atol=1e-4, rtol=1e-4)
+    assert choice.uncertainty["internals"] is None, "there is no profile"
     summary = choice.uncertainty["growth"]
     assert list(summary) == names
     assert list(summary.values()) == pytest.approx((parts.sum(0) / parts.sum()).tolist(), abs=1e-4)

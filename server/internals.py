@@ -1,0 +1,195 @@
+"""The internals of a token as answers show them, and what they come to over an answer. No vLLM.
+
+The engine delivers them as flat columns, see `model_impl.collector`; docs/internals.md says what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from model_impl.config import PROJECTIONS
+from model_impl.internals import INTERNALS
+from server.profile import Profile
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+    from server.engine import ScoredLogprob
+
+Array = NDArray[np.float64]
+
+DIGITS = 6
+"""After the decimal point: the engine computes in float32, and a token has hundreds of these numbers."""
+
+STANDARDISED = "Standardised: (value - mean) / standard deviation over the training texts; null without a profile."
+
+
+class ProjectionInternals(BaseModel):
+    """Of one Pattention and one token; null where a statistic is not defined."""
+
+    score_norm: float | None = Field(description="ln(||x K^T|| / ||x||): how much of the input the key tokens see.")
+    kurtosis: float | None = Field(description="Kurtosis m4 / m2^2 of the weights w; 3 for a normal distribution.")
+    participation: float | None = Field(
+        description="(sum w^2)^2 / (n sum w^4), the participation ratio as a share of the n tokens, from 1/n to 1."
+    )
+    positive_share: float | None = Field(description="Share of the weights above 0.")
+    score_norm_z: float | None = Field(default=None, description=STANDARDISED)
+    kurtosis_z: float | None = Field(default=None, description=STANDARDISED)
+    participation_z: float | None = Field(default=None, description=STANDARDISED)
+    positive_share_z: float | None = Field(default=None, description=STANDARDISED)
+    growth: dict[str, float] | None = Field(
+        default=None,
+        description="Share of each growth stage in sum w^2 ||v||^2; null for a model that never grew.",
+    )
+
+
+class LayerInternals(BaseModel):
+    query: ProjectionInternals
+    key: ProjectionInternals
+    value: ProjectionInternals
+    output: ProjectionInternals
+    ffn: ProjectionInternals
+
+
+class TokenInternals(BaseModel):
+    layers: list[LayerInternals]
+
+
+@dataclass(frozen=True)
+class InternalsReader:
+    """Makes sense of the columns that the engine reports for one variant.
+
+    `stages` are the names of its growth stages by their place among the `places`; empty where nothing ever grew.
+    """
+
+    layers: int
+    places: int
+    stages: Mapping[int, str]
+    profile: Profile | None
+
+    @cached_property
+    def norms(self) -> tuple[Array, Array] | None:
+        """Mean and standard deviation, float64 [layers, 5, 4] each."""
+        return None if self.profile is None else (np.array(self.profile.mean), np.array(self.profile.std))
+
+    def statistics(self, columns: list[float]) -> Array:
+        """Float64 [layers, 5, 4], not finite where not defined; projections as in `PROJECTIONS`, then `INTERNALS`."""
+        return self._parts(columns)[..., : len(INTERNALS)]
+
+    def standardised(self, statistics: Array) -> Array | None:
+        """(statistics - mean) / std; not finite also where the training texts show no variation."""
+        if self.norms is None:
+            return None
+        mean, std = self.norms
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z: Array = (statistics - mean) / std
+        return z
+
+    def token(self, columns: list[float]) -> dict[str, Any]:
+        """`TokenInternals` as JSON holds it."""
+        statistics = self.statistics(columns)
+        tables, names = [statistics], list(INTERNALS)
+        z = self.standardised(statistics)
+        if z is not None:
+            tables, names = [statistics, z], [*names, *(f"{name}_z" for name in INTERNALS)]
+        rows = np.concatenate(tables, axis=-1).round(DIGITS)
+        shown = rows.astype(object)
+        shown[~np.isfinite(rows)] = None
+        contributions = self._parts(columns)[..., len(INTERNALS) :]
+        layers = [
+            {
+                projection: dict(zip(names, values, strict=True)) | {"growth": self.growth(parts)}
+                for projection, values, parts in zip(PROJECTIONS, *layer, strict=True)
+            }
+            for layer in zip(shown.tolist(), contributions, strict=True)
+        ]
+        return {"layers": layers}
+
+    def _parts(self, columns: list[float]) -> Array:
+        return np.array(columns).reshape(self.layers, len(PROJECTIONS), len(INTERNALS) + self.places)
+
+    def growth(self, contributions: Sequence[float] | Array) -> dict[str, float] | None:
+        """Each stage's part of the whole, from sum w^2 ||v||^2 by place [places]."""
+        total = sum(contributions)
+        if not self.stages or not total > 0:
+            return None
+        return {name: round(float(contributions[i] / total), DIGITS) for i, name in self.stages.items()}
+
+    def describe(self, entry: ScoredLogprob) -> None:
+        """Let the entry show what the engine reported of its token."""
+        if entry.provenance:
+            entry.growth = self.growth(entry.provenance)
+        if entry.internal_columns:
+            entry.internals = self.token(entry.internal_columns)
+
+
+def why_not(config: VllmConfig) -> str | None:
+    """Why an engine of these settings reports no internals; None where it does."""
+    needs = "`uncertainty.internals` needs a server started "
+    if not config.model_config.enforce_eager:
+        return f"{needs}with --enforce-eager: a compiled model returns what it was traced with"
+    if config.parallel_config.pipeline_parallel_size > 1:
+        return f"{needs}without pipeline parallelism: a rank sees only its own layers"
+    if config.speculative_config is not None:
+        return f"{needs}without speculative decoding: drafted tokens are not sampled one by one"
+    return None
+
+
+class InternalsScore:
+    """Running averages of an answer's internals, token by token; what is not finite does not count."""
+
+    def __init__(self, reader: InternalsReader) -> None:
+        self.reader = reader
+        self.means = RunningMean()
+        self.distances = RunningMean()
+
+    def add(self, entry: ScoredLogprob) -> None:
+        """One more token; its entry shows from now on what the engine reported of it."""
+        self.reader.describe(entry)
+        if not entry.internal_columns:
+            return
+        statistics = self.reader.statistics(entry.internal_columns)
+        self.means.add(statistics)
+        z = self.reader.standardised(statistics)
+        if z is not None:
+            self.distances.add(np.abs(z))
+
+    def features(self) -> dict[str, float]:
+        """Mean of every statistic over tokens and layers, as `query_score_norm`; those that are never defined are left
+        out."""
+        means = self.means.over(axis=0)
+        named = {f"{p}_{name}": means[i, j] for i, p in enumerate(PROJECTIONS) for j, name in enumerate(INTERNALS)}
+        return {name: float(value) for name, value in named.items() if np.isfinite(value)}
+
+    def summary(self) -> dict[str, float | None] | None:
+        """Mean |z| of each statistic over tokens, layers and projections; None without a profile."""
+        if self.reader.profile is None:
+            return None
+        means = self.distances.over(axis=(0, 1)).round(DIGITS).tolist()
+        return {name: value if np.isfinite(value) else None for name, value in zip(INTERNALS, means, strict=True)}
+
+
+class RunningMean:
+    """Of arrays [layers, 5, 4], element by element, over those that are finite."""
+
+    def __init__(self) -> None:
+        self.sums: Array = np.zeros(())
+        self.counts: Array = np.zeros(())
+
+    def add(self, values: Array) -> None:
+        finite = np.isfinite(values)
+        self.sums = self.sums + np.where(finite, values, 0.0)
+        self.counts = self.counts + finite
+
+    def over(self, axis: int | tuple[int, ...]) -> Array:
+        """The mean of all values along these axes too; NaN where there are none."""
+        with np.errstate(invalid="ignore"):
+            means: Array = self.sums.sum(axis=axis) / self.counts.sum(axis=axis)
+        return means
