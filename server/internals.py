@@ -28,6 +28,9 @@ Array = NDArray[np.float64]
 DIGITS = 6
 """After the decimal point: the engine computes in float32, and a token has hundreds of these numbers."""
 
+FEATURES = tuple(f"{projection}_{name}" for projection in PROJECTIONS for name in INTERNALS)
+"""What a calibration may read of an answer's internals, see `InternalsScore.features`."""
+
 STANDARDISED = "Standardised: (value - mean) / standard deviation over the training texts; null without a profile."
 
 
@@ -162,15 +165,14 @@ class InternalsScore:
             self.distances.add(np.abs(z))
 
     def features(self) -> dict[str, float]:
-        """Mean of every statistic over tokens and layers, as `query_score_norm`; those that are never defined are left
-        out."""
-        means = self.means.over(axis=0)
-        named = {f"{p}_{name}": means[i, j] for i, p in enumerate(PROJECTIONS) for j, name in enumerate(INTERNALS)}
-        return {name: float(value) for name, value in named.items() if np.isfinite(value)}
+        """Mean of every statistic over tokens and layers by the names in `FEATURES`, but for what is never defined;
+        empty before the first token."""
+        means = self.means.over(axis=0).flatten().tolist() if self.means.sums.ndim else []
+        return {name: value for name, value in zip(FEATURES, means, strict=False) if np.isfinite(value)}
 
     def summary(self) -> dict[str, float | None] | None:
-        """Mean |z| of each statistic over tokens, layers and projections; None without a profile."""
-        if self.reader.profile is None:
+        """Mean |z| of each statistic over tokens, layers and projections; None without a profile, or without a token."""
+        if not self.distances.sums.ndim:
             return None
         means = self.distances.over(axis=(0, 1)).round(DIGITS).tolist()
         return {name: value if np.isfinite(value) else None for name, value in zip(INTERNALS, means, strict=True)}

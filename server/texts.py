@@ -67,9 +67,9 @@ class TextTokenizer:
     """A checkpoint's tokenizer, with the default chat template where it has none of its own."""
 
     def __init__(self, checkpoint: Path) -> None:
-        from transformers import AutoTokenizer
+        from transformers import PreTrainedTokenizerFast
 
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
         self.template = None if self.tokenizer.chat_template else DEFAULT_CHAT_TEMPLATE.read_text()
 
     def ids(self, content: str | Sequence[Mapping[str, Any]], *, ask: bool = False) -> list[int]:

@@ -12,7 +12,7 @@ import pytest
 
 from model_impl.config import PROJECTIONS
 from model_impl.internals import INTERNALS
-from server.internals import Array, InternalsReader, InternalsScore, TokenInternals
+from server.internals import FEATURES, Array, InternalsReader, InternalsScore, TokenInternals
 from server.profile import Profile
 
 LAYERS, STAGES = 3, {0: "base", 1: "grown-1"}
@@ -90,9 +90,10 @@ def test_averages_over_an_answer() -> None:
     z = (statistics - np.array(against.mean)) / np.array(against.std)
     assert score.summary() == pytest.approx(dict(zip(INTERNALS, np.abs(z).mean((0, 1, 2)), strict=True)), abs=1e-6)
     features = score.features()
-    assert len(features) == len(PROJECTIONS) * len(INTERNALS)
+    assert tuple(features) == FEATURES
     assert features["value_kurtosis"] == pytest.approx(statistics[:, :, 2, 1].mean())
-    assert InternalsScore(reader()).summary() is None
+    assert InternalsScore(reader()).summary() is InternalsScore(reader(against)).summary() is None
+    assert InternalsScore(reader()).features() == {}
 
 
 def test_an_entry_shows_what_it_has() -> None:
