@@ -171,7 +171,7 @@ class InternalsScore:
         return {name: value for name, value in zip(FEATURES, means, strict=False) if np.isfinite(value)}
 
     def summary(self) -> dict[str, float | None] | None:
-        """Mean |z| of each statistic over tokens, layers and projections; None without a profile, or without a token."""
+        """Mean |z| of each statistic over tokens, layers and projections; None without a profile or a token."""
         if not self.distances.sums.ndim:
             return None
         means = self.distances.over(axis=(0, 1)).round(DIGITS).tolist()
