@@ -119,6 +119,12 @@ first token of the value, in nats:
 The share of the new stage in the grown model's answers: median {median(share_a):.3f} for facts of world A,
 {median(share_b):.3f} for facts of world B; B's is the higher one with probability {auroc(share_a, share_b):.3f}.
 An unknown person of world B has more entropy than a known one with probability {separation(*unknown):.4f}.
+
+## Calibrated
+
+`calibration.json` turns the statistics of an answer of stage `{run.recipe.name}` into the probability that it is wrong,
+`calibration-base.json` those of stage `base`; `calibration.md` and `calibration-base.md` say how well, on people whom
+they were not fitted on. `make calibration` makes them anew; `demo/labels.py` says what was asked.
 """
 
 

@@ -42,8 +42,8 @@ TOKEN_TENSORS = {
 }
 NOT_COPIED = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 """Endings of weight files; what else lies beside them, such as the tokenizer, belongs to the grown checkpoint too."""
-FITTED = "calibration"
-"""Begins the names of what was fitted to the answers of a checkpoint as it was: the grown one answers differently."""
+FITTED = ("calibration", "profile")
+"""Begin the names of what was measured of a checkpoint as it was: the grown one needs its own."""
 
 
 def parse_tokens(text: str) -> dict[str, int]:

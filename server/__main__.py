@@ -126,6 +126,13 @@ def _parser() -> argparse.ArgumentParser:
         help="logistic: from the summary of an answer (default); isotonic: from its highest token entropy, by any "
         "increasing function; probe: from everything that was measured of it, of which the data decides what is used",
     )
+    calibrate.add_argument(
+        "--ensemble",
+        type=int,
+        metavar="M",
+        help="let the probe read what M members, 2 to 64, of the parameter-token ensemble say of each answer; if that "
+        "helps, serving the calibration asks them as well, which costs about M prefills an answer",
+    )
     calibrate.add_argument("--stage", metavar="NAME", help="growth stage to calibrate (default: the last one)")
     calibrate.add_argument(
         "--abstain",
@@ -211,7 +218,13 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     from server.calibrate import calibrate
 
     calibration, file = calibrate(
-        arguments.checkpoint, arguments.data, arguments.method, arguments.stage, arguments.abstain, arguments.out
+        arguments.checkpoint,
+        arguments.data,
+        arguments.method,
+        arguments.stage,
+        arguments.abstain,
+        arguments.out,
+        arguments.ensemble,
     )
     auroc, ece = (calibration.figures[name]["value"] for name in ("auroc", "ece"))
     print(f"{file}: {calibration.name}, on held-out answers AUROC {auroc:.3f}, ECE {ece:.3f}")

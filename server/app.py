@@ -131,6 +131,12 @@ class TokenformerEndpoints:
         # Stock `vllm serve` with this plugin has not our flags: it serves the stages, no deltas, no risk.
         calibrations, profiles = getattr(args, "calibrations", {}), getattr(args, "profiles", {})
         models.open_variants(config, getattr(args, "growth_root", None), calibrations, profiles)
+        for calibration in models.calibrations.values():
+            if calibration.members and models.ensemble.unavailable:
+                print(
+                    f"tokenformer: warning: no risk by {calibration.name}: {models.ensemble.unavailable}",
+                    file=sys.stderr,
+                )
         for name, path in getattr(args, "growth", ()):
             loaded = await models.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
             if isinstance(loaded, ErrorResponse):

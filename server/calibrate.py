@@ -12,6 +12,7 @@ import numpy as np
 from model_impl.checkpoint import load_config
 from model_impl.checkpoint_writer import as_json, replace_file
 from model_impl.config import TokenformerConfig
+from model_impl.ensemble import MAX_MEMBERS
 from model_impl.fingerprint import fingerprint
 from server.calibration import METHODS, Calibration, CalibrationError, Method, calibration_file
 from server.features import GROUPS
@@ -22,7 +23,7 @@ from server.plots import reliability_plot, risk_coverage_plot
 from server.report import COVERAGE_PLOT, RELIABILITY_PLOT, report
 
 if TYPE_CHECKING:  # needs vLLM
-    from server.scoring import ChoiceScore
+    from server.offline import ScoredLabel
 
 BASELINES = {"max_entropy": 1, "mean_entropy": 1, "min_logprob": -1}
 """The single statistics that a risk has to beat, and the sign with which they grow with doubt."""
@@ -32,17 +33,26 @@ PAIR = ("max_entropy", "min_logprob")
 
 
 def calibrate(
-    checkpoint: Path, data: Path, method: Method, stage: str | None, abstain: float | None, out: Path | None
+    checkpoint: Path,
+    data: Path,
+    method: Method,
+    stage: str | None,
+    abstain: float | None,
+    out: Path | None,
+    members: int | None = None,
 ) -> tuple[Calibration, Path]:
     """Score the labelled answers in `data`, fit, and write the calibration and its report; returns it and its file.
 
-    `stage` None is the last. `out` None is the checkpoint directory, where `serve` finds it. Raises CalibrationError
-    for labels that do not do, before the engine starts where that can be told.
+    `stage` None is the last. `out` None is the checkpoint directory, where `serve` finds it. With `members`, an
+    ensemble of so many scores the answers, too. Raises CalibrationError for labels that do not do, before the engine
+    starts where that can be told.
     """
     if method not in METHODS:
         raise CalibrationError(f"--method: {method!r} is unknown; known are {', '.join(METHODS)}")
     if abstain is not None and not 0 < abstain < 1:
         raise CalibrationError(f"--abstain: {abstain:g} is no error rate between 0 and 1")
+    if members is not None and not (method == "probe" and 2 <= members <= MAX_MEMBERS):
+        raise CalibrationError(f"--ensemble: a number from 2 to {MAX_MEMBERS}, and only --method probe reads it")
     config = load_config(checkpoint)
     index = stage_index(config, stage)
     if not (checkpoint / "tokenizer.json").is_file():
@@ -52,7 +62,7 @@ def calibrate(
         raise CalibrationError(f"--data: {len(labels)} labels are too few; {4 * FEWEST} is the least")
     from server.offline import score_labels
 
-    scored = score_labels(checkpoint, config, index, labels)
+    scored = score_labels(checkpoint, config, index, labels, members)
     answers = answers_of(labels, scored)
     fit_rows, held_rows = split(answers.clusters)
     fitted, held = answers[fit_rows], answers[held_rows]
@@ -61,12 +71,15 @@ def calibrate(
     identity = fingerprint(checkpoint, index), config.stages[index].name
     found = {name: Calibration(name, *identity, **fit(name, fitted)) for name in METHODS}
     calibration = found.pop(method)
+    read = calibration.needs & set(GROUPS["ensemble"])
+    ensemble = {"members": members, "rate": config.ensemble_rate} if members and read else None
     counts = {"labels": len(labels), "fitted_on": len(fit_rows), "held_out": len(held_rows)}
     measured = figures(calibration, found, held)
     if method == "probe":
         measured["groups"] = what_groups_add(*identity, fitted, held)
     calibration = replace(
         calibration,
+        ensemble=ensemble,
         abstain=threshold(calibration, held, abstain),
         data={"sha256": data_hash, **counts, "wrong": int(answers.wrong.sum())},
         figures=measured,
@@ -80,15 +93,15 @@ def calibrate(
     return calibration, file
 
 
-def answers_of(labels: Sequence[Label], scored: Sequence[tuple[ChoiceScore, bool]]) -> Answers:
+def answers_of(labels: Sequence[Label], scored: Sequence[ScoredLabel]) -> Answers:
     rows = []
-    for label, (score, _) in zip(labels, scored, strict=True):
-        features = score.features()
+    for label, found in zip(labels, scored, strict=True):
+        features = found.score.features(found.ensemble)
         if features is None:
             raise CalibrationError(f"--data: line {label.line}: the model gives no finite statistics for this answer")
         rows.append(features)
     _, clusters = np.unique([label.cluster for label in labels], return_inverse=True)
-    return Answers(rows, np.array([not correct for _, correct in scored]), clusters)
+    return Answers(rows, np.array([not found.correct for found in scored]), clusters)
 
 
 def stage_index(config: TokenformerConfig, stage: str | None) -> int:

@@ -12,11 +12,12 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from server.features import FEATURES, LOG, is_term, term
+from model_impl.ensemble import MAX_MEMBERS
+from server.features import FEATURES, GROUPS, LOG, is_term, term
 
 Method = Literal["logistic", "isotonic", "probe"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -33,7 +34,8 @@ class CalibrationError(ValueError):
 @dataclass(frozen=True)
 class Calibration:
     """`logistic` and `probe`: risk = 1 / (1 + exp(-(intercept + coefficients . features))), of which the probe reads
-    more, some by their logarithm: see `server.features.term`.
+    more, some by their logarithm: see `server.features.term`. A feature outside of `lowest` to `highest`, what the
+    answers had that it was fitted on, counts as the nearest of them: beyond, a line says nothing.
 
     `isotonic`: the one feature's risk, linear between the knots (`knots` increasing, `risks` one per knot) and constant
     outside of them.
@@ -46,8 +48,12 @@ class Calibration:
     features: Sequence[str]
     coefficients: Sequence[float] = ()
     intercept: float = 0.0
+    lowest: Sequence[float] = ()
+    highest: Sequence[float] = ()
     knots: Sequence[float] = ()
     risks: Sequence[float] = ()
+    ensemble: Mapping[str, float] | None = None
+    """`members` and mask `rate` of the parameter-token ensemble whose uncertainty it reads."""
     abstain: Mapping[str, float] | None = None
     """`error_rate`, and the risk `above` which an answer should not be trusted so that it holds."""
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -65,6 +71,11 @@ class Calibration:
     def needs(self) -> frozenset[str]:
         return frozenset(name.removeprefix(LOG) for name in self.features)
 
+    @property
+    def members(self) -> int | None:
+        """Of the ensemble that has to score an answer before it can be judged; None where none does."""
+        return int(self.ensemble["members"]) if self.ensemble else None
+
     def judges(self, features: Mapping[str, float]) -> bool:
         """Whether these are all the features that it reads."""
         return self.needs <= features.keys()
@@ -74,11 +85,13 @@ class Calibration:
         values = [term(features, name) for name in self.features]
         if self.method == "isotonic":
             return interpolate(values[0], self.knots, self.risks)
-        return sigmoid(self.intercept + math.fsum(map(math.prod, zip(self.coefficients, values, strict=True))))
+        known = map(min, map(max, values, self.lowest), self.highest)
+        return sigmoid(self.intercept + math.fsum(map(math.prod, zip(self.coefficients, known, strict=True))))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it, without what the other method needs."""
-        unused = ("coefficients", "intercept") if self.method == "isotonic" else ("knots", "risks")
+        linear, isotonic = ("coefficients", "intercept", "lowest", "highest"), ("knots", "risks")
+        unused = linear if self.method == "isotonic" else isotonic
         return {"format": FORMAT} | {name: value for name, value in asdict(self).items() if name not in unused}
 
 
@@ -125,13 +138,14 @@ def _check(calibration: Calibration) -> None:
     for name in ("checkpoint", "stage"):
         if not isinstance(getattr(calibration, name), str):
             raise ValueError(f"{name} is no text")
-    for name in ("features", "coefficients", "knots", "risks"):
+    for name in ("features", "coefficients", "lowest", "highest", "knots", "risks"):
         if not isinstance(getattr(calibration, name), list | tuple):
             raise ValueError(f"{name} is no list")
     for name in calibration.features:
         if not is_term(name):
             raise ValueError(f"feature {name!r} is unknown; known are {', '.join(FEATURES)}")
-    parameters = [*calibration.coefficients, calibration.intercept, *calibration.knots, *calibration.risks]
+    lines = [calibration.coefficients, calibration.lowest, calibration.highest]
+    parameters = [calibration.intercept, *chain(*lines, calibration.knots, calibration.risks)]
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in parameters):
         raise ValueError("a parameter is no finite number")
     if calibration.method == "isotonic":
@@ -142,12 +156,22 @@ def _check(calibration: Calibration) -> None:
             raise ValueError("knots do not increase")
         if not all(0 <= risk <= 1 for risk in risks):
             raise ValueError("a risk is outside of 0 to 1")
-    elif len(calibration.features) != len(calibration.coefficients):
-        raise ValueError(f"{calibration.method} needs one coefficient per feature")
+    elif any(len(calibration.features) != len(line) for line in lines):
+        raise ValueError(f"{calibration.method} needs one coefficient, one lowest and one highest value per feature")
+    if (calibration.ensemble is not None) != bool(calibration.needs & set(GROUPS["ensemble"])):
+        raise ValueError("ensemble must say what the features of that group come from, and only that")
+    if calibration.ensemble is not None:
+        _check_ensemble(calibration.ensemble)
     if calibration.abstain is not None:
         above = calibration.abstain["above"] if set(calibration.abstain) == {"error_rate", "above"} else None
         if not (isinstance(above, int | float) and 0 <= above <= 1):
             raise ValueError("abstain needs error_rate, and above from 0 to 1")
+
+
+def _check_ensemble(ensemble: Any) -> None:
+    members = ensemble["members"] if isinstance(ensemble, dict) and set(ensemble) == {"members", "rate"} else None
+    if not (isinstance(members, int) and 2 <= members <= MAX_MEMBERS and isinstance(ensemble["rate"], float)):
+        raise ValueError(f"ensemble needs members, from 2 to {MAX_MEMBERS}, and their mask rate")
 
 
 def calibration_file(stage: str | None) -> str:

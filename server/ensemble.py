@@ -58,12 +58,27 @@ def why_not(config: VllmConfig) -> str | None:
     return None
 
 
+def positions_at_once(config: VllmConfig) -> int:
+    """How many positions' mixtures the engine may hold for one ensemble."""
+    return max(1, MIXTURE_BYTES // (4 * config.model_config.get_vocab_size()))
+
+
+def ensemble_name() -> str:
+    return f"{SECRET}-{random_uuid()}"
+
+
+def member_request(own: Membership, ids: Sequence[int], cache_salt: str | None) -> tuple[Any, SamplingParams]:
+    """The prompt and the parameters with which the engine runs one member over `ids`."""
+    params = SamplingParams(temperature=0, max_tokens=1, detokenize=False, extra_args={MEMBER_ARG: own.to_dict()})
+    return {"prompt_token_ids": ids, "cache_salt": f"{SECRET}/{own.member}/{cache_salt or ''}"}, params
+
+
 class Ensemble:
     """The ensemble of the engine's model, for one API process."""
 
     def __init__(self, client: EngineClient, config: VllmConfig) -> None:
         self.client = client
-        self.positions = max(1, MIXTURE_BYTES // (4 * config.model_config.get_vocab_size()))
+        self.positions = positions_at_once(config)
         self.turns = asyncio.Semaphore(CONCURRENT)
         self.unavailable = why_not(config)
         """Why this engine has no ensemble; None where it has."""
@@ -89,7 +104,7 @@ class Ensemble:
         self, ids: list[int], start: int, scored: ScoredAnswer, members: int
     ) -> tuple[list[list[float]], int]:
         """Epistemic and aleatoric uncertainty after the positions of `ids` from `start` on, and the tokens computed."""
-        name = f"{SECRET}-{random_uuid()}"
+        name = ensemble_name()
         async with self.turns:
             try:
                 memberships = [Membership(name, member, members, start) for member in range(members)]
@@ -103,9 +118,7 @@ class Ensemble:
 
     async def _member(self, own: Membership, ids: list[int], scored: ScoredAnswer) -> int:
         """Run one member over `ids`; returns the tokens that were computed."""
-        params = SamplingParams(temperature=0, max_tokens=1, detokenize=False, extra_args={MEMBER_ARG: own.to_dict()})
-        salt = f"{SECRET}/{own.member}/{scored.cache_salt or ''}"
-        prompt: Any = {"prompt_token_ids": ids, "cache_salt": salt}
+        prompt, params = member_request(own, ids, scored.cache_salt)
         request_id = f"ensemble-{random_uuid()}-{own.member}"  # logged, unlike the name
         results = self.client.generate(
             prompt, params, request_id, lora_request=scored.adapter, priority=scored.priority

@@ -31,9 +31,13 @@ DETAILS = (
 )
 """The peak is the first token of the highest entropy; its position is from 0 to 1 among the tokens."""
 
-GROUPS: Mapping[str, tuple[str, ...]] = {"logits": AGGREGATES + DETAILS, "growth": ("newest_stage_share",)}
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "logits": AGGREGATES + DETAILS,
+    "growth": ("newest_stage_share",),
+    "ensemble": ("mean_epistemic", "max_epistemic", "mean_aleatoric"),
+}
 """What the probe reads, by where it comes from. All answers have the first; `growth` only those of a stage that was
-grown, served in one process."""
+grown, served in one process; `ensemble` those that were scored again under it."""
 
 FEATURES = tuple(name for names in GROUPS.values() for name in names)
 
@@ -51,6 +55,9 @@ CERTAIN = {
     "peak_variance": 0.0,
     "peak_margin": 1.0,
     "peak_logprob": 0.0,
+    "mean_epistemic": 0.0,
+    "max_epistemic": 0.0,
+    "mean_aleatoric": 0.0,
 }
 """What a feature is where the model has no doubt at all; every doubt lies to one side of it."""
 

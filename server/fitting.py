@@ -28,7 +28,7 @@ ISOTONIC_FEATURE = "max_entropy"
 """What isotonic calibration maps: the strongest single baseline that does not depend on the sampling."""
 
 FOLDS = 5
-INVERSE_PENALTIES = np.logspace(-3, 3, 7)
+INVERSE_PENALTIES = np.logspace(-3, 2, 6)
 """scikit-learn's C, among which cross-validation chooses for the probe."""
 
 
@@ -92,7 +92,7 @@ def fit(method: Method, answers: Answers) -> dict[str, Any]:
 
 def fit_logistic(answers: Answers) -> dict[str, Any]:
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    return linear(AGGREGATES, model.fit(answers.matrix(AGGREGATES), answers.wrong))
+    return linear(AGGREGATES, answers, model.fit(answers.matrix(AGGREGATES), answers.wrong))
 
 
 def fit_isotonic(answers: Answers) -> dict[str, Any]:
@@ -106,8 +106,8 @@ def fit_isotonic(answers: Answers) -> dict[str, Any]:
 def fit_probe(answers: Answers) -> dict[str, Any]:
     """A probe of the logits, and of every further group of features that helps where it was not fitted.
 
-    A group is let in if it makes the likelihood in cross-validation better by more than two standard errors over the
-    folds: serving it may be expensive.
+    A group is let in if it makes the likelihood in cross-validation better by more than three standard errors over the
+    folds (2.8 is 95 % of Student's t for five): serving it may be expensive.
     """
     first, *others = answers.groups
     names = GROUPS[first]
@@ -115,14 +115,14 @@ def fit_probe(answers: Answers) -> dict[str, Any]:
     for group in others:
         more = probe_search(answers, (*names, *GROUPS[group]))
         gain = fold_likelihoods(more) - fold_likelihoods(search)
-        if gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(FOLDS):
+        if gain.mean() > 3 * gain.std(ddof=1) / np.sqrt(FOLDS):
             names, search = (*names, *GROUPS[group]), more
-    return linear(terms(names), search.best_estimator_)
+    return linear(terms(names), answers, search.best_estimator_)
 
 
 def probe_of(answers: Answers, names: Sequence[str]) -> dict[str, Any]:
     """A probe of exactly these features."""
-    return linear(terms(names), probe_search(answers, names).best_estimator_)
+    return linear(terms(names), answers, probe_search(answers, names).best_estimator_)
 
 
 def probe_search(answers: Answers, names: Sequence[str]) -> GridSearchCV:
@@ -141,12 +141,17 @@ def fold_likelihoods(search: GridSearchCV) -> Values:
     return np.array([search.cv_results_[f"split{i}_test_score"][search.best_index_] for i in range(FOLDS)])
 
 
-def linear(names: Sequence[str], pipeline: Any) -> dict[str, Any]:
+def linear(names: Sequence[str], answers: Answers, pipeline: Any) -> dict[str, Any]:
     """A scaler and a regression as one linear function of the features themselves: w . (x - mean) / scale + b."""
     scaler, regression = (step for _, step in pipeline.steps)
-    coefficients = regression.coef_[0] / scaler.scale_
-    intercept = float(regression.intercept_[0] - coefficients @ scaler.mean_)
-    return {"features": list(names), "coefficients": coefficients.tolist(), "intercept": intercept}
+    coefficients, values = regression.coef_[0] / scaler.scale_, answers.matrix(names)
+    return {
+        "features": list(names),
+        "coefficients": coefficients.tolist(),
+        "intercept": float(regression.intercept_[0] - coefficients @ scaler.mean_),
+        "lowest": values.min(axis=0).tolist(),
+        "highest": values.max(axis=0).tolist(),
+    }
 
 
 FITS: Mapping[Method, Callable[[Answers], dict[str, Any]]] = {

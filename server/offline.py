@@ -6,8 +6,11 @@ import os
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from tqdm import tqdm
 
 from model_impl.config import TokenformerConfig
 from model_impl.specialise import specialise
@@ -15,20 +18,29 @@ from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE
 from model_impl.uncertainty import PROVENANCE_ARG
 from server.calibration import CalibrationError
 from server.labels import Label
-from server.scoring import ChoiceScore
+from server.scoring import ChoiceScore, EnsembleScore
 from server.serve import cpu_kv_cache_bytes, defaults, lacks_chat_template, prepare_environment
 
 if TYPE_CHECKING:
     from vllm import LLM, SamplingParams
 
+    from server.ensemble import ScoredAnswer
+
 MAX_ANSWER_TOKENS = 256
 """Where a generated answer is cut, should the model not end it."""
 
 
+@dataclass(frozen=True)
+class ScoredLabel:
+    score: ChoiceScore
+    correct: bool
+    ensemble: EnsembleScore | None = None
+
+
 def score_labels(
-    checkpoint: Path, config: TokenformerConfig, stage: int, labels: Sequence[Label]
-) -> list[tuple[ChoiceScore, bool]]:
-    """For every label the score of its answer, and whether the answer is correct.
+    checkpoint: Path, config: TokenformerConfig, stage: int, labels: Sequence[Label], members: int | None = None
+) -> list[ScoredLabel]:
+    """For every label the score of its answer, whether that is correct, and what an ensemble of `members` says of it.
 
     Given answers are scored without generating. In a chat they count as ended, as a model's own answers are, by the
     end-of-text token. Raises CalibrationError for a label that is too long.
@@ -38,11 +50,13 @@ def score_labels(
     prepare_environment()
     from vllm.lora.request import LoRARequest
 
+    from server.ensemble import ScoredAnswer
+
     # As in server.models: the last stage needs no adapter, stage k is adapter k + 1.
     last = stage == len(config.stages) - 1
     adapter = None if last else LoRARequest(config.stages[stage].name, stage + 1, str(checkpoint))
     template = DEFAULT_CHAT_TEMPLATE.read_text() if lacks_chat_template(checkpoint) else None
-    with opened_engine(checkpoint, config) as llm:
+    with opened_engine(checkpoint, config, eager=members is not None) as llm:
         tokenizer, limit = llm.get_tokenizer(), llm.llm_engine.model_config.max_model_len
         prompts = [prompt_ids(tokenizer, template, label) for label in labels]
         answers = [answer_ids(tokenizer, label) for label in labels]
@@ -56,18 +70,72 @@ def score_labels(
             params.append(sampling_params(label, room))
         inputs: Any = [{"prompt_token_ids": ids + answer} for ids, answer in zip(prompts, answers, strict=True)]
         outputs = llm.generate(inputs, params, lora_request=adapter)
+        texts = [
+            ScoredAnswer(prompt, answer or output.outputs[0].token_ids, adapter)
+            for prompt, answer, output in zip(prompts, answers, outputs, strict=True)
+        ]
+        ensembles: Sequence[EnsembleScore | None] = (
+            [None] * len(texts) if members is None else ensemble_scores(llm, texts, members)
+        )
     stages = [part.name for part in config.stages[: stage + 1]]
     scored = []
-    for label, prompt, answer, output in zip(labels, prompts, answers, outputs, strict=True):
+    for label, text, output, ensemble in zip(labels, texts, outputs, ensembles, strict=True):
         own = output.outputs[0]
-        if label.answer is None:
-            score = score_of(tokenizer, stages, prompt, own.token_ids, own.logprobs or ())
-            scored.append((score, label.is_correct(own.text)))
-        else:
-            positions = (output.prompt_logprobs or ())[len(prompt) :]
-            score = score_of(tokenizer, stages, prompt, answer, positions)
-            scored.append((score, label.is_correct(label.answer)))
+        given = (output.prompt_logprobs or ())[len(text.prompt) :]
+        positions: Any = own.logprobs if label.answer is None else given
+        score = score_of(tokenizer, stages, text.prompt, text.answer, positions or ())
+        scored.append(ScoredLabel(score, label.is_correct(label.answer or own.text), ensemble))
     return scored
+
+
+def ensemble_scores(llm: LLM, texts: Sequence[ScoredAnswer], members: int) -> list[EnsembleScore]:
+    """What the parameter-token ensemble says of each answer, as `server.ensemble` asks it."""
+    from model_impl.mixture import Membership
+    from server.ensemble import ensemble_name, member_request, positions_at_once
+
+    most = positions_at_once(llm.llm_engine.vllm_config)
+    rows: list[list[list[float]]] = [[] for _ in texts]
+    for batch in tqdm(packed([len(text.answer) for text in texts], most), desc="Ensemble"):
+        names = [ensemble_name() for _ in batch]
+        requests = []
+        for name, part in zip(names, batch, strict=True):
+            text = texts[part.text]
+            # The distribution of a token is that of the position before it.
+            ids = [*text.prompt, *text.answer[: part.stop]][:-1]
+            start = len(text.prompt) + part.start - 1
+            requests += [member_request(Membership(name, i, members, start), ids, None) for i in range(members)]
+        prompts, params = zip(*requests, strict=True)
+        llm.generate(list(prompts), list(params), lora_request=texts[0].adapter, use_tqdm=False)
+        for name, part in zip(names, batch, strict=True):
+            found = llm.collective_rpc("take_mixture", args=(name,))
+            rows[part.text] += next(values for values in found if values is not None)
+    return [EnsembleScore(members, [row[0] for row in of], [row[1] for row in of], 0) for of in rows]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The tokens [start, stop) of one text's answer."""
+
+    text: int
+    start: int
+    stop: int
+
+
+def packed(lengths: Sequence[int], most: int) -> list[list[Part]]:
+    """Batches of parts that together cover answers of these lengths in order, of at most `most` tokens each."""
+    batches: list[list[Part]] = [[]]
+    room = most
+    for text, length in enumerate(lengths):
+        start = 0
+        while start < length:
+            if room == 0:
+                batches.append([])
+                room = most
+            stop = min(length, start + room)
+            batches[-1].append(Part(text, start, stop))
+            room -= stop - start
+            start = stop
+    return batches if batches[0] else []
 
 
 def sampling_params(label: Label, room: int) -> SamplingParams:
@@ -82,8 +150,11 @@ def sampling_params(label: Label, room: int) -> SamplingParams:
 
 
 @contextmanager
-def opened_engine(checkpoint: Path, config: TokenformerConfig) -> Iterator[LLM]:
-    """A `vllm.LLM` with our worker and the settings that `serve` would choose, which lets requests name a stage."""
+def opened_engine(checkpoint: Path, config: TokenformerConfig, *, eager: bool = False) -> Iterator[LLM]:
+    """A `vllm.LLM` with our worker and the settings that `serve` would choose, which lets requests name a stage.
+
+    `eager`: not compiled, as the ensemble needs it.
+    """
     from vllm import LLM
     from vllm.distributed import cleanup_dist_env_and_memory
     from vllm.engine.arg_utils import EngineArgs
@@ -97,6 +168,8 @@ def opened_engine(checkpoint: Path, config: TokenformerConfig) -> Iterator[LLM]:
     settings = defaults(checkpoint, config, cpu=cpu)
     names = ("worker_cls", "dtype", "enforce_eager", "block_size")
     options: dict[str, Any] = {name: settings[name] for name in names if name in settings}
+    if eager:
+        options["enforce_eager"] = True
     if cpu:
         flags = Namespace(**vars(EngineArgs(str(checkpoint), **options)))
         options["kv_cache_memory_bytes"] = cpu_kv_cache_bytes(flags, config)

@@ -34,6 +34,9 @@ class RunningChoice:
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     ensemble: EnsembleScore | None = None
+    """What the response shows."""
+    judged_by: EnsembleScore | None = None
+    """What the calibration reads, which was fitted for one number of members."""
     internals: InternalsScore | None = None
 
     def spans_text(self) -> str | None:
@@ -113,11 +116,15 @@ class RequestScores:
                     metrics.observe_token(self.model_name, token.entropy, token.variance)
 
     async def rescore(self, index: int) -> None:
-        """Ask the ensemble about choice `index`, once it is complete, if the request wants it."""
-        choice, members = self.choices[index], self.options.ensemble
-        if members is not None:
-            answer = ScoredAnswer(choice.prompt, choice.token_ids, choice.adapter, self.cache_salt, self.priority)
-            choice.ensemble = await self.models.ensemble.score(answer, members)
+        """Ask the ensemble about choice `index`, once it is complete, if the request or the calibration wants it."""
+        choice = self.choices[index]
+        answer = ScoredAnswer(choice.prompt, choice.token_ids, choice.adapter, self.cache_salt, self.priority)
+        own = self.calibration.members if self.calibration and not self.models.ensemble.unavailable else None
+        if shown := self.options.ensemble or own:
+            choice.ensemble = await self.models.ensemble.score(answer, shown)
+        choice.judged_by = choice.ensemble
+        if own and own != shown:
+            choice.judged_by = await self.models.ensemble.score(answer, own)
 
     async def rescore_all(self) -> None:
         await together(map(self.rescore, self.choices))
@@ -133,7 +140,7 @@ class RequestScores:
         """What the answer says of choice `index`, once it is complete; it is counted in the metrics."""
         abstain_above, choice = self.options.abstain_above, self.choices[index]
         text = choice.spans_text() if self.options.spans else None
-        summary = choice.score.summary(self.calibration, abstain_above, text, choice.ensemble)
+        summary = choice.score.summary(self.calibration, abstain_above, text, choice.ensemble, choice.judged_by)
         if self.generated and self.calibration is not None and summary.risk is not None:
             own = (self.calibration.abstain or {}).get("above")
             metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.calibration import Calibration
-from server.features import AGGREGATES, LOWEST_LOGPROB, details
+from server.features import AGGREGATES, GROUPS, LOWEST_LOGPROB, details
 from server.schemas import Span, Uncertainty
 from server.spans import doubted_spans
 from server.tokens import TokenScore, placed
@@ -109,7 +109,7 @@ class ChoiceScore:
         """
         return self.surprisal_excess / math.sqrt(max(self.variance_sum, LEAST_VARIANCE)) if self.tokens else None
 
-    def features(self) -> dict[str, float] | None:
+    def features(self, ensemble: EnsembleScore | None = None) -> dict[str, float] | None:
         """What calibrations read, by the names in `server.features`, all finite; no groups that the tokens lack.
 
         None where there is nothing to judge: for an answer without tokens, or from a model whose logits are not finite.
@@ -132,6 +132,9 @@ class ChoiceScore:
         features |= details(self.scores)
         if len(self.provenance) > 1 and (parts := shares(self.provenance)):
             features["newest_stage_share"] = list(parts.values())[-1]
+        if ensemble is not None:
+            summary = ensemble.summary()
+            features |= {name: summary[name] for name in GROUPS["ensemble"] if summary[name] is not None}
         # A maximum or minimum can skip a NaN; sums cannot, so checking all of them finds it.
         return features if all(map(math.isfinite, features.values())) else None
 
@@ -141,13 +144,14 @@ class ChoiceScore:
         abstain_above: float | None = None,
         text: str | None = None,
         ensemble: EnsembleScore | None = None,
+        judged_by: EnsembleScore | None = None,
     ) -> Uncertainty:
         """What the response carries; null where there was no token, and a risk only with a calibration.
 
         `abstain` is null unless there is a risk and the request gave a limit for it; `spans` is unless the `text` that
         the tokens made is given, and what comes from the `ensemble` is unless one was asked.
         """
-        features = self.features()
+        features = self.features(judged_by)
         judged = calibration if calibration and features and calibration.judges(features) else None
         risk = judged.risk(features) if judged and features else None
         return Uncertainty(

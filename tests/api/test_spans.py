@@ -51,8 +51,14 @@ def assert_in_place(spans: list[dict[str, Any]], text: str) -> None:
         assert text[span["start"] : span["end"]] == span["text"]
         assert span["text"].strip()
         assert span["reason"].startswith(("high entropy", "an unlikely word"))
-        assert span["risk"] is None
+        assert 0 <= span["risk"] <= 1
         position = span["end"]
+
+
+def assert_same(spans: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    """But for the rounding of numbers that were computed in another batch."""
+    assert [span | {"risk": None} for span in spans] == [span | {"risk": None} for span in others]
+    assert [span["risk"] for span in spans] == pytest.approx([span["risk"] for span in others], abs=1e-3)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -63,7 +69,7 @@ def test_spans_lie_in_the_text_streamed_and_plain(client: OpenAI, name: str) -> 
         text = choice.message.content
         assert_in_place(choice.uncertainty["spans"], text)
         assert streamed.texts[choice.index] == text
-        assert streamed.summaries[choice.index]["spans"] == choice.uncertainty["spans"]
+        assert_same(streamed.summaries[choice.index]["spans"], choice.uncertainty["spans"])
     found = [span["text"] for choice in choices for span in choice.uncertainty["spans"]]
     text = choices[0].message.content
     match name:
@@ -156,7 +162,7 @@ def test_a_given_text_is_doubted_as_a_generated_one(client: OpenAI, demo: Server
     body = {"model": "demo", "messages": messages, "completion": [choice.message.content, "In Bern, or in Rome?"]}
     given = httpx.post(f"{demo.url}/v1/uncertainty", json=body | SPANS, timeout=60).json()["choices"]
     assert choice.uncertainty["spans"]
-    assert given[0]["uncertainty"]["spans"] == choice.uncertainty["spans"]
+    assert_same(given[0]["uncertainty"]["spans"], choice.uncertainty["spans"])
     assert_in_place(given[1]["uncertainty"]["spans"], "In Bern, or in Rome?")
     assert "Bern" in {span["text"] for span in given[1]["uncertainty"]["spans"]}
 

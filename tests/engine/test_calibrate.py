@@ -6,8 +6,11 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 
+from model_impl.ensemble import ensemble_uncertainty
 from server.calibration import CalibrationError
+from server.features import GROUPS
 from server.labels import Label
 from server.offline import score_labels
 from tests import calibrated
@@ -15,6 +18,8 @@ from tests.calibrated import CONTEXT, END, features, greedy, words
 from tests.growth.test_server import VOCABULARY
 
 pytestmark = pytest.mark.engine
+
+MEMBERS = 3
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -36,7 +41,7 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
         Label(4, words(long), None, None, ("w1",)),
         Label(5, words(long), words(answer[:5]), None, (words(answer[:5]),)),
     ]
-    scored = score_labels(tmp_path / "m", model.config, stage, labels)
+    scored = score_labels(tmp_path / "m", model.config, stage, labels, members=MEMBERS)
     expected = [
         features(model, stage, short, answer),
         features(model, stage, asked, [*answer, END]),
@@ -44,9 +49,16 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
         features(model, stage, long, own),
         features(model, stage, long, answer[:5]),
     ]
-    assert [correct for _, correct in scored] == [True, False, True, False, True]
-    for (score, _), wanted in zip(scored, expected, strict=True):
-        assert score.features() == pytest.approx(wanted, abs=2e-4, rel=2e-4)
+    texts = [(short, answer), (asked, [*answer, END]), (long, own), (long, own), (long, answer[:5])]
+    assert [found.correct for found in scored] == [True, False, True, False, True]
+    for found, wanted, (prompt, tokens) in zip(scored, expected, texts, strict=True):
+        assert found.score.features() == pytest.approx(wanted, abs=2e-4, rel=2e-4)
+        assert ("newest_stage_share" in wanted) == (stage == 1)
+        rows = ensemble_uncertainty(model, torch.tensor([[*prompt, *tokens]]), MEMBERS, stage)[0, len(prompt) - 1 : -1]
+        assert found.ensemble is not None
+        assert found.ensemble.epistemic == pytest.approx(rows[:, 0].tolist(), abs=1e-4)
+        assert found.ensemble.aleatoric == pytest.approx(rows[:, 1].tolist(), abs=1e-4)
+        assert set(GROUPS["ensemble"]) < (found.score.features(found.ensemble) or {}).keys()
     assert features(model, 0, short, answer) != features(model, 1, short, answer)
     if stage == 1:
         too_long = [labels[0], Label(8, words(long), words(answer[:6]), True)]

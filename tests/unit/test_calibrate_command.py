@@ -79,6 +79,11 @@ def checkpoint(tmp_path: Path) -> Path:
     ("flags", "message"),
     [
         (["--method", "magic"], "--method: 'magic' is unknown; known are logistic, isotonic, probe"),
+        (["--ensemble", "8"], "--ensemble: a number from 2 to 64, and only --method probe reads it"),
+        (
+            ["--ensemble", "1", "--method", "probe"],
+            "--ensemble: a number from 2 to 64, and only --method probe reads it",
+        ),
         (["--abstain", "1.5"], "--abstain: 1.5 is no error rate between 0 and 1"),
         (["--abstain", "nan"], "--abstain: nan is no error rate between 0 and 1"),
         (["--stage", "grown-1"], "--stage: no stage 'grown-1' to serve; there are base"),

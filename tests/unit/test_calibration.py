@@ -44,7 +44,10 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.figures.RESAMPLES", 50)
 
 
-def answers(size: int, seed: int = 0, names: Sequence[str] = FEATURES) -> Answers:
+GROWN = GROUPS["logits"] + GROUPS["growth"]
+
+
+def answers(size: int, seed: int = 0, names: Sequence[str] = GROWN) -> Answers:
     """Two to a question, wrong more often where the maximum entropy is high; the features' scales differ greatly."""
     generator = np.random.default_rng(seed)
     columns = generator.gamma(2, 1, (size, len(FEATURES))) * np.logspace(-2, 2, len(FEATURES))
@@ -66,7 +69,11 @@ def test_logistic_risk_is_what_scikit_learn_predicts() -> None:
     train, held = answers(400), answers(300, seed=1)
     x, x_held = (np.array([[row[name] for name in AGGREGATES] for row in part.features]) for part in (train, held))
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, train.wrong)
-    assert risks_of(fitted("logistic"), held) == pytest.approx(model.predict_proba(x_held)[:, 1], abs=1e-9)
+    expected = model.predict_proba(x_held.clip(x.min(axis=0), x.max(axis=0)))[:, 1]
+    assert risks_of(fitted("logistic"), held) == pytest.approx(expected, abs=1e-9)
+    inside = ((x_held >= x.min(axis=0)) & (x_held <= x.max(axis=0))).all(axis=1)
+    assert 200 < inside.sum() < 300  # so that both are tried
+    assert expected[inside] == pytest.approx(model.predict_proba(x_held)[inside, 1])
 
 
 def test_isotonic_risk_is_what_scikit_learn_predicts() -> None:
@@ -88,8 +95,9 @@ def test_probe_risk_is_what_scikit_learns_own_search_predicts() -> None:
         doubts = [np.abs(raw[:, names.index(name)] - CERTAIN[name]) for name in names if name in CERTAIN]
         return np.column_stack([raw, *(np.log(doubt + 1e-4) for doubt in doubts)])
 
-    scaler = StandardScaler().fit(columns(train))
-    folds = list(StratifiedGroupKFold(FOLDS).split(columns(train), train.wrong, train.clusters))
+    x = columns(train)
+    scaler = StandardScaler().fit(x)
+    folds = list(StratifiedGroupKFold(FOLDS).split(x, train.wrong, train.clusters))
     model = LogisticRegressionCV(
         Cs=INVERSE_PENALTIES,
         cv=folds,
@@ -98,8 +106,8 @@ def test_probe_risk_is_what_scikit_learns_own_search_predicts() -> None:
         l1_ratios=(0,),
         use_legacy_attributes=False,
     )
-    model.fit(scaler.transform(columns(train)), train.wrong)
-    expected = model.predict_proba(scaler.transform(columns(held)))[:, 1]
+    model.fit(scaler.transform(x), train.wrong)
+    expected = model.predict_proba(scaler.transform(columns(held).clip(x.min(axis=0), x.max(axis=0))))[:, 1]
     made = Calibration("probe", "f" * 64, "base", **probe_of(train, names))
     assert risks_of(made, held) == pytest.approx(expected, abs=1e-3)
 
@@ -111,7 +119,7 @@ def test_a_probe_takes_a_further_group_only_where_it_helps() -> None:
         row | {"newest_stage_share": float(wrong)} for row, wrong in zip(train.features, train.wrong, strict=True)
     ]
     told = fit("probe", replace(train, features=telling))
-    assert told["features"] == terms(FEATURES)
+    assert told["features"] == terms(GROWN)
     assert fit("probe", answers(600, names=GROUPS["logits"]))["features"] == terms(GROUPS["logits"])
 
 
@@ -161,6 +169,24 @@ def test_a_saved_calibration_is_the_same_when_loaded(method: str, tmp_path: Path
     assert loaded.to_dict() == json.loads(json.dumps(made.to_dict()))
 
 
+def test_one_that_reads_the_ensemble_says_of_how_many_members(tmp_path: Path) -> None:
+    """And judges no answer that was not scored under it."""
+    train = answers(600, names=GROUPS["logits"])
+    rows = [
+        row | dict.fromkeys(GROUPS["ensemble"], float(wrong))
+        for row, wrong in zip(train.features, train.wrong, strict=True)
+    ]
+    found = fit("probe", replace(train, features=rows))
+    made = Calibration("probe", "f" * 64, "base", **found, ensemble={"members": 8, "rate": 0.03})
+    file = tmp_path / "calibration.json"
+    file.write_text(json.dumps(made.to_dict()))
+    loaded = load_calibration(file)
+    assert loaded.members == 8
+    assert loaded.judges(rows[0])
+    assert not loaded.judges(train.features[0])
+    assert fitted("probe").members is None
+
+
 def test_names_tell_calibrations_apart() -> None:
     first = fitted("logistic")
     assert first.name.startswith("base-logistic-")
@@ -173,10 +199,15 @@ def test_names_tell_calibrations_apart() -> None:
         ("logistic", {"format": "something-else"}, "not a calibration (tokenformer-calibration-2)"),
         ("logistic", {"format": "tokenformer-calibration-1"}, "which another version made; make it anew by"),
         ("logistic", {"method": "magic"}, "method 'magic' is unknown; known are logistic, isotonic, probe"),
-        ("logistic", {"features": ["max_entropy"]}, "logistic needs one coefficient per feature"),
+        ("logistic", {"features": ["max_entropy"]}, "logistic needs one coefficient, one lowest and one highest value"),
+        ("logistic", {"highest": []}, "logistic needs one coefficient, one lowest and one highest value per feature"),
         ("logistic", {"features": ["mood"] * len(AGGREGATES)}, "feature 'mood' is unknown"),
         ("probe", {"features": ["log tokens"]}, "feature 'log tokens' is unknown"),
-        ("probe", {"coefficients": []}, "probe needs one coefficient per feature"),
+        ("probe", {"ensemble": {"members": 8, "rate": 0.03}}, "ensemble must say what the features of that group"),
+        ("probe", {"features": ["max_epistemic"] * 29}, "ensemble must say what the features of that group come from"),
+        ("probe", {"features": ["max_epistemic"] * 29, "ensemble": {"members": 1, "rate": 0.03}}, "from 2 to 64"),
+        ("probe", {"features": ["max_epistemic"] * 29, "ensemble": {"members": 8}}, "and their mask rate"),
+        ("probe", {"coefficients": []}, "probe needs one coefficient, one lowest"),
         ("logistic", {"intercept": math.nan}, "a parameter is no finite number"),
         ("logistic", {"intercept": "0"}, "a parameter is no finite number"),
         ("logistic", {"coefficients": 3}, "coefficients is no list"),

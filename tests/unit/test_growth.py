@@ -199,8 +199,8 @@ def test_what_is_written(tmp_path: Path, dtype: torch.dtype) -> None:
     weights = tiny_weights(config)
     write_checkpoint(tmp_path / "base", config, weights.items(), {"chat_template.jinja": b"hello"}, shard_bytes=1000)
     (tmp_path / "base" / "pytorch_model.bin").write_bytes(b"the same weights once more")
-    for name in ("calibration.json", "calibration.md", "calibration-base-reliability.svg"):
-        (tmp_path / "base" / name).write_bytes(b"what the base's answers are worth")
+    for name in ("calibration.json", "calibration.md", "calibration-base-reliability.svg", "profile.json"):
+        (tmp_path / "base" / name).write_bytes(b"what was measured of the base")
     grown = grow(tmp_path / "base", tmp_path / "grown", ADDED, name="facts_2.0")
     stages = [GrowthStage("base", TOKENS), GrowthStage("facts_2.0", ADDED, None, norm_group=1)]
     assert load_config(tmp_path / "grown").stages == grown.stages == stages

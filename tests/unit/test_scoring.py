@@ -144,7 +144,7 @@ def test_the_newest_stages_share_is_a_feature_where_there_are_several() -> None:
 
 
 def test_a_calibration_that_reads_what_an_answer_lacks_judges_nothing() -> None:
-    reads_growth = Calibration("probe", "f" * 64, "new", ["max_entropy", "newest_stage_share"], [1.0, 1.0], 0.0)
+    reads_growth = linear(["max_entropy", "newest_stage_share"], [1.0, 1.0], 0.0)
     summary = score_of(TOKENS).summary(reads_growth, abstain_above=0.5, text="w")
     assert (summary.risk, summary.calibrated, summary.calibration, summary.abstain) == (None, False, None, None)
     assert [span.risk for span in summary.spans or ()] == [None] * len(summary.spans or ())
@@ -170,7 +170,13 @@ def test_statistics_of_a_broken_model_have_no_risk(place: int, column: int) -> N
     assert (summary.risk, summary.calibrated, summary.abstain) == (None, False, None)
 
 
-CALIBRATION = Calibration("logistic", "f" * 64, "base", ["max_entropy", "min_logprob"], [1.0, -2.0], -6.0)
+def linear(features: list[str], coefficients: list[float], intercept: float) -> Calibration:
+    far = [1e9] * len(features)
+    lowest = [-limit for limit in far]
+    return Calibration("logistic", "f" * 64, "base", features, coefficients, intercept, lowest=lowest, highest=far)
+
+
+CALIBRATION = linear(["max_entropy", "min_logprob"], [1.0, -2.0], -6.0)
 
 
 def test_a_calibration_gives_risk_and_name() -> None:
@@ -204,7 +210,7 @@ def test_a_spans_risk_is_that_of_its_tokens_alone_and_at_most_the_answers() -> N
     assert [span.risk for span in summary.spans] == alone
     assert [span.risk for span in score.summary(text="Lisbon or").spans or ()] == [None, None]
     # Here the whole is less risky than its parts: length makes it so.
-    longer_is_better = Calibration("logistic", "f" * 64, "base", ["tokens"], [-1.0], 1.0)
+    longer_is_better = linear(["tokens"], [-1.0], 1.0)
     summary = score.summary(longer_is_better, text="Lisbon or")
     assert [span.risk for span in summary.spans or ()] == [summary.risk] * 2
     assert ChoiceScore().summary(CALIBRATION, text="").spans == []
