@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from statistics import mean
 
 from evals.aggregate import Results, spread
+from evals.train import DEMO
 from evals.view import ENSEMBLE, ONE_PASS
+from server.calibration import find_calibrations, load_calibration
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Target:
     most: bool = False
 
 
+ERRORS = 0.98
+ECE = 0.02
 CALIBRATED = ("calibrated (probe)", "calibrated (probe) + ensemble")
 PROBES = ("probe on logits (held-out shapes)", "probe on logits and ensemble (held-out shapes)")
 SHARES = (
@@ -44,7 +48,7 @@ def all_targets() -> list[Target]:
         path = ("detection", scope, "signals")
         found.append(Target(f"errors, {scope}, one pass, no labels", 0.97, ONE_PASS, path, ("auroc",)))
         found.append(Target(f"errors, {scope}, ensemble, no labels", 0.97, tuple(ENSEMBLE), path, ("auroc",)))
-        found += [Target(f"errors, {scope}, calibrated", 0.98, [name], path, ("auroc",)) for name in CALIBRATED]
+        found += [Target(f"errors, {scope}, calibrated", ERRORS, [name], path, ("auroc",)) for name in CALIBRATED]
     path = ("detection", "known people", "signals")
     found.append(Target("wrong against right, known people, no labels", 0.90, ONE_PASS, path, ("auroc",)))
     found += [Target("wrong against right, known people, calibrated", 0.90, [n], path, ("auroc",)) for n in CALIBRATED]
@@ -57,7 +61,7 @@ def all_targets() -> list[Target]:
     for scope in ("all", "one answer"):
         for risk in ("calibrated (isotonic)", *CALIBRATED):
             name = f"calibration error, {scope}"
-            found.append(Target(name, 0.02, [risk], ("calibration", scope), ("ece",), most=True))
+            found.append(Target(name, ECE, [risk], ("calibration", scope), ("ece",), most=True))
     path = ("provenance", "signals")
     found.append(Target("provenance, one number from one pass", 0.90, SHARES, path, model="grown"))
     for name in ("fitted: log shares of layers and projections", "log p(answer): grown minus base"):
@@ -67,17 +71,38 @@ def all_targets() -> list[Target]:
 
 def targets(results: Results) -> list[list[str]]:
     """Rows of the table: target, limit, signal, what was found on the held-out seeds, and whether that meets it."""
-    return [row(results, target) for target in all_targets()]
+    return [row(results, target) for target in all_targets()] + shipped()
+
+
+def shipped() -> list[list[str]]:
+    """The calibrations that ship with the demo checkpoint, on the answers that they were not fitted on."""
+    rows = []
+    for file in find_calibrations(DEMO):
+        calibration = load_calibration(file)
+        held = f"shipped for stage {calibration.stage}, its {calibration.data['held_out']} held-out answers"
+        auroc, error = (calibration.figures[name]["value"] for name in ("auroc", "ece"))
+        name = f"calibrated ({calibration.method})"
+        rows.append([f"errors, {held}", f"{ERRORS:.2f}", name, "-", verdict(auroc >= ERRORS), "-", f"{auroc:.3f}"])
+        rows.append(
+            [f"calibration error, {held}", f"≤ {ECE:.2f}", name, "-", verdict(error <= ECE), "-", f"{error:.3f}"]
+        )
+    return rows
 
 
 def row(results: Results, target: Target) -> list[str]:
     signal = target.signals[0]
     if len(target.signals) > 1:
         signal = results.development.best(target.signals, target.model, *target.path, after=target.after)
-    values = results.held_out.values(target.model, *target.path, signal, *target.after)
+    path = (*target.path, signal, *target.after)
+    values = results.held_out.values(target.model, *path)
+    others = [spread(part.values(target.model, *path)) for part in (results, results[[0]])]
     limit = f"{'≤ ' if target.most else ''}{target.limit:.2f}"
     if not values:
-        return [target.name, limit, signal, "-", "not measured"]
+        return [target.name, limit, signal, "-", "not measured", *others]
     value = mean(values.values())
     met = value <= target.limit if target.most else value >= target.limit
-    return [target.name, limit, signal, spread(values), "yes" if met else "**no**"]
+    return [target.name, limit, signal, spread(values), verdict(met), *others]
+
+
+def verdict(met: bool) -> str:
+    return "yes" if met else "**no**"
