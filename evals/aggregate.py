@@ -35,6 +35,11 @@ class Results:
     def held_out(self) -> Results:
         return self[[seed for seed in self.seeds if seed not in DEVELOPMENT]]
 
+    @property
+    def paired(self) -> Results:
+        """The seeds that have a twin: on these alone it is fair to compare."""
+        return self[[seed for seed, figures in self.seeds.items() if "twin" in figures["models"]]]
+
     def values(self, model: str, *path: str) -> dict[int, float]:
         """The number at models/model/path of every seed that has it; of an interval, its value."""
         found = {}

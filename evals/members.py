@@ -15,7 +15,6 @@ from torch import nn
 
 from evals.answers import Logits
 from evals.twin import Linear, Mlp, Twin
-from model_impl.config import PROJECTIONS
 from model_impl.ensemble import decompose, masked, token_mask
 from model_impl.reference import ReferenceTokenformer
 
@@ -25,7 +24,8 @@ Members = Callable[[int], AbstractContextManager[None]]
 Dropped = Literal["hidden", "inputs"]
 
 
-def token_members(model: ReferenceTokenformer, rate: float, projections: Sequence[str] = PROJECTIONS) -> Members:
+def token_members(model: ReferenceTokenformer, rate: float, projections: Sequence[str] | None = None) -> Members:
+    """By default of the projections that the model's configuration names."""
     return lambda member: masked(model, member, rate, projections)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from evals import tasks
+from evals.matching import Flags
 from evals.rare import RareWorld
 from evals.run import Scored
 from evals.study import study_items
@@ -69,7 +70,13 @@ def scopes(asked: View) -> dict[str, View]:
         "one answer, people never asked about in training": single.where(not_asked),
         "one answer, held-out wordings": single.where(held_out),
         "known people": single.where(single.kind == "known"),
+        "all, without rare people": asked.where(~rare_rows(asked)),
+        "one answer, without rare people": single.where(~rare_rows(single)),
     }
+
+
+def rare_rows(view: View) -> Flags:
+    return np.array([item.rare for item in view.items], dtype=bool)
 
 
 def separation(view: View, kind: str) -> tasks.Figures | None:

@@ -44,7 +44,7 @@ SHARES = (
 
 def all_targets() -> list[Target]:
     found = []
-    for scope in ("all", "one answer"):
+    for scope in ("all", "one answer", "all, without rare people", "one answer, without rare people"):
         path = ("detection", scope, "signals")
         found.append(Target(f"errors, {scope}, one pass, no labels", 0.97, ONE_PASS, path, ("auroc",)))
         found.append(Target(f"errors, {scope}, ensemble, no labels", 0.97, tuple(ENSEMBLE), path, ("auroc",)))

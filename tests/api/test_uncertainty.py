@@ -199,6 +199,15 @@ def test_ensembles_do_not_change_what_others_get(client: OpenAI) -> None:
     assert all(choice.uncertainty["epistemic"] == pytest.approx(first, abs=1e-4) for choice in answers[1::2])
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+def test_every_beam_is_asked_about(demo: Server, path: str) -> None:
+    prompt = {"messages": [{"role": "user", "content": "a"}]} if path.startswith("chat") else {"prompt": "a"}
+    body = {"model": "demo", "use_beam_search": True, "n": 2, "max_tokens": 4, "uncertainty": {"ensemble": 2}} | prompt
+    found = httpx.post(f"{demo.url}/v1/{path}", json=body, timeout=30).json()["choices"]
+    assert len(found) == 2
+    assert all(len(choice["uncertainty"]["epistemic"]) == choice["uncertainty"]["tokens"] > 0 for choice in found)
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"completion": "x"}, "messages"),
     ({"completion": "x", "prompt": "a", "messages": []}, "messages"),
