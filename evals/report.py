@@ -176,25 +176,33 @@ def summary(results: Results) -> str:
     epistemic, entropy = EPISTEMIC, "entropy, first value token"
     after = results.values("base", "calibration", "all", "calibrated (probe) + ensemble", "ece")
     before = results.values("base", "calibration", "all", "1 - probability of the answer (before)", "ece")
-    stage = results.values("grown", "provenance", "signals", "share, answer (served)")
-    gain = results.values("grown", "provenance", "signals", "log p(answer): grown minus base")
+    chance = results.values("base", "calibration", "all", "calibrated (probe) + ensemble", "ece_by_chance")
+
+    def stage(signal: str) -> str:
+        return spread(results.values("grown", "provenance", "signals", signal), 2)
+
     return f"""\
 Over {len(results.seeds)} seeds, {len(results.paired.seeds)} of them with a twin; AUROC unless said otherwise, as mean ±
 standard deviation over seeds.
 
-- **Is the answer wrong?** Where facts have one answer, plain entropy and probability do most of the work: max
-  probability {figure(CERTAIN, "one answer")}, entropy {figure(entropy, "one answer")}, the ensemble's epistemic part
-  {figure(epistemic, "one answer")}. With ambiguous facts among the questions, where being torn is right: max
-  probability {figure(CERTAIN, "all")}, entropy {figure(entropy, "all")}, ensemble {figure(epistemic, "all")},
-  calibrated on one pass {figure("calibrated (probe)", "all")}, calibrated with the ensemble
-  {figure("calibrated (probe) + ensemble", "all")}.
+- **Is the answer wrong?** Where facts have one answer, plain probability and entropy do all the work: max probability
+  {figure(CERTAIN, "one answer, without rare people")} where texts mention everybody in every epoch or never, and
+  {figure(CERTAIN, "one answer")} with rare people among them, entropy {figure(entropy, "one answer")}, the ensemble's
+  epistemic part {figure(epistemic, "one answer")}, a calibrated probe {figure("calibrated (probe)", "one answer")}.
+- With ambiguous facts among the questions, where being torn is right, it takes more: max probability
+  {figure(CERTAIN, "all")}, entropy {figure(entropy, "all")}, the ensemble {figure(epistemic, "all")}, a calibrated
+  probe {figure("calibrated (probe)", "all")}, with the ensemble {figure("calibrated (probe) + ensemble", "all")}.
+- **Which of the facts that it has read does it get wrong?** Rare ones, and probability tells: max probability
+  {figure(CERTAIN, "known people")}.
 - **Does it not know, or does it know several answers?** At equal entropy the ensemble tells {apart(epistemic)} (facts
   never stated about known people: {apart(epistemic, kind="never_stated")}); from one pass mean variance tells
   {apart("variance, mean")}, max probability {apart(CERTAIN)}.
 - **Because it is a Tokenformer?** {verdict(results)}
-- **Calibration** takes the expected calibration error over all answers from {spread(before)} to {spread(after)}.
-- **Which stage answered?** The served share tells {spread(stage, 2)}; comparing the answer's probability under both
-  stages {spread(gain, 2)}."""
+- **Calibration** takes the expected calibration error over all answers from {spread(before)} to {spread(after)};
+  chance alone makes {spread(chance)} of that with so few answers.
+- **Which stage answered?** The served share tells {stage("share, answer (served)")}; what the growth stage adds to the
+  value's logit, from the same pass, {stage("attribution, first value token, share")}; the answer's probability under
+  both stages, for a second prefill, {stage("log p(answer): grown minus base")}."""
 
 
 def verdict(results: Results) -> str:
@@ -453,8 +461,9 @@ def nulls(results: Results) -> str:
     return f"""\
 AUROC for right and wrong, facts with one answer.
 
-- Text only (TF-IDF of question and answer): {found(LEAKAGE)}; chance is 0.5, and where folds of people share no telling
-  words a fit can fall below it. Nothing leaks that helps.
+- Text only (TF-IDF of question and answer): {found(LEAKAGE)}. All kinds of people use every name part equally often,
+  so a part that was wrong more often in the fit is right more often elsewhere, and a fit to names falls below chance.
+  Nothing leaks that helps.
 - Hidden states, linear probe: {found("hidden-state probe")}.
 - Pattention internals (score norm, kurtosis, participation ratio, positive share), linear probe:
   {found("Pattention internals probe")}. Added to the calibration's features they change its
