@@ -121,6 +121,7 @@ byId("ask").addEventListener("submit", (event) => {
   if (running || !asked) return;
   question.value = "";
   hide();
+  byId("settings").open = false;
   ask(asked);
 });
 question.addEventListener("keydown", (event) => {
