@@ -42,7 +42,7 @@ def main() -> None:
             (answer,) = playground.ask(question(unknown))
             max(answer.get_by_role("option").all(), key=level).hover()
             save(playground, f"playground-unknown{suffix}")
-        playground = Playground(browser, server.url, viewport=WINDOW, color_scheme="light")
+        playground = Playground(browser, server.url, viewport=WINDOW | {"height": 820}, color_scheme="light")
         playground.page.get_by_label("Compare with").select_option(f"{NAME}:base")
         playground.ask(question(pet_of_the_newest_stage()))
         save(playground, "playground-stages")

@@ -85,6 +85,13 @@ def harmless(text: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else "\ufffd" for c in text)
 
 
+def percent(share: float) -> str:
+    """What is not quite 0 or 1 does not become it by rounding."""
+    if 0 < share < 0.005:
+        return "<1%"
+    return ">99%" if 0.995 < share < 1 else f"{share:.0%}"
+
+
 def level(entropy: float) -> int:
     """0 to 8."""
     return bisect(BOUNDS, entropy)
@@ -95,16 +102,16 @@ def summary(uncertainty: dict[str, Any]) -> Iterator[Text]:
     peak, mean, risk = uncertainty["max_entropy"], uncertainty["mean_entropy"], uncertainty["risk"]
     line = Text("  ")
     if risk is not None:
-        line.append(f"risk {risk:.0%}", "bold").append(" · ")
+        line.append(f"risk {percent(risk)}", "bold").append(" · ")
     if not uncertainty["calibrated"]:
         line.append("not calibrated · ")
     if peak is not None:
         line.append("highest entropy ").append(f"{peak:.2f} nats", LEVELS[level(peak)]).append(f" · mean {mean:.2f}")
     if growth := uncertainty["growth"]:
-        line.append(" · drew on " + ", ".join(f"{stage} {share:.0%}" for stage, share in growth.items()))
+        line.append(" · drew on " + ", ".join(f"{stage} {percent(share)}" for stage, share in growth.items()))
     yield line
     for span in uncertainty.get("spans") or ():
-        risk = "" if span["risk"] is None else f" (risk {span['risk']:.0%})"
+        risk = "" if span["risk"] is None else f" (risk {percent(span['risk'])})"
         yield Text(f"  {printable(span['text'])}: {printable(span['reason'])}{risk}")
 
 

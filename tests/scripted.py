@@ -19,8 +19,9 @@ from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddlew
 from server.playground.routes import router
 from tests.ports import free_ports
 
+CALIBRATION = {"name": "iso-1", "abstain": {"error_rate": 0.1, "above": 0.6}}
 CARDS = [
-    {"id": "m", "growth_stage": "news", "parameter_tokens": {"query": 10, "ffn": 30}, "calibration": {"name": "iso-1"}},
+    {"id": "m", "growth_stage": "news", "parameter_tokens": {"query": 10, "ffn": 30}, "calibration": CALIBRATION},
     {"id": "m:base", "growth_stage": "base", "parameter_tokens": {"query": 8, "ffn": 24}, "calibration": None},
 ]
 

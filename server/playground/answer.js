@@ -130,7 +130,7 @@ export class Answer {
       return h("li", {}, h("b", {}, span.text.trim()), `: ${span.reason}${risk}`);
     });
     if (reasons.length) this.notes.append(h("p", {}, "To doubt:"), h("ul", { class: "reasons" }, reasons));
-    if (summary.abstain) this.notes.append(h("p", { class: "note" }, "The risk is above the threshold."));
+    if (summary.abstain) this.notes.append(h("p", { class: "note" }, "Flagged: the risk is above the limit that the calibration recommends."));
     this.below.before(figures(summary));
   }
 

@@ -45,7 +45,7 @@ function describe(card) {
   const parts = [
     card.growth_stage && `stage ${card.growth_stage}`,
     tokens && `${tokens.toLocaleString("en")} tokens`,
-    card.calibration ? `calibrated by ${card.calibration.name}` : "not calibrated",
+    card.calibration ? "calibrated" : "not calibrated",
   ];
   return parts.filter(Boolean).join(" · ");
 }
@@ -63,6 +63,7 @@ const message = (role, content) => ({ role, content });
 
 function options(card) {
   const uncertainty = { tokens: true, spans: true, internals: card?.internals ?? false };
+  if (card?.calibration?.abstain) uncertainty.abstain_above = card.calibration.abstain.above;
   if (ensemble.checked) uncertainty.ensemble = members.valueAsNumber;
   return { temperature: temperature.valueAsNumber || 0, logprobs: true, top_logprobs: 5, uncertainty };
 }

@@ -14,7 +14,12 @@ export const h = (tag, attributes = {}, ...children) => build(document.createEle
 export const svg = (tag, attributes = {}, ...children) => build(document.createElementNS(SVG, tag), attributes, children);
 export const byId = (id) => document.getElementById(id);
 
-export const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+/** What is not quite 0 or 1 does not become it by rounding. */
+export function percent(share) {
+  if (share > 0 && share < 0.0005) return "<0.1 %";
+  if (share > 0.995 && share < 1) return ">99 %";
+  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+}
 export const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
 /** Text of which every character can be seen. */

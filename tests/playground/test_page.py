@@ -75,7 +75,17 @@ SCRIPT: dict[str, Any] = {
         last(),
     ],
     "alternatives": [
-        *words(made("yes", 0.6, top_logprobs=[{"token": "yes", "logprob": -0.5}, {"token": "no\n", "logprob": -1.0}])),
+        *words(
+            made(
+                "yes",
+                0.6,
+                top_logprobs=[
+                    {"token": "yes", "logprob": -0.5},
+                    {"token": "no\n", "logprob": -1.0},
+                    {"token": "-", "logprob": -9},
+                ],
+            )
+        ),
         last(),
     ],
     "empty": [last()],
@@ -176,10 +186,12 @@ def test_the_tint_follows_the_measure(opened: Opener) -> None:
 
 
 def test_risk_and_reasons(opened: Opener) -> None:
-    (answer,) = opened().ask("doubt")
+    playground = opened()
+    (answer,) = playground.ask("doubt")
+    assert playground.bodies[0]["uncertainty"]["abstain_above"] == 0.6  # what the model's calibration recommends
     expect(answer.locator(".badge")).to_have_text("risk 71 %")
     expect(answer.locator(".reasons li")).to_have_text("Lisbon: high entropy at the first value token, risk 64 %")
-    expect(answer).to_contain_text("The risk is above the threshold.")
+    expect(answer).to_contain_text("Flagged: the risk is above the limit that the calibration recommends.")
     token(answer, "Lisbon").focus()
     expect(answer.page.get_by_role("tooltip")).to_contain_text("high entropy at the first value token")
     assert detail(answer.page)["Risk"] == "64 %"
@@ -206,7 +218,7 @@ def test_alternatives(opened: Opener) -> None:
     (answer,) = opened().ask("alternatives")
     token(answer, "yes").hover()
     rows = answer.page.get_by_role("tooltip").locator(".alternatives li").all_inner_texts()
-    assert [row.split() for row in rows] == [["yes", "(chosen)", "61", "%"], ["no⏎", "37", "%"]]
+    assert [row.split() for row in rows] == [["yes", "(chosen)", "61", "%"], ["no⏎", "37", "%"], ["-", "<0.1", "%"]]
 
 
 def test_an_ensemble_is_asked_for_and_shown(opened: Opener) -> None:
@@ -236,7 +248,7 @@ def test_internals_tint_by_their_distance_from_the_training_texts(opened: Opener
 def test_the_models_and_their_stages(opened: Opener) -> None:
     page = opened().page
     assert page.get_by_label("Model", exact=True).get_by_role("option").all_inner_texts() == ["m", "m:base"]
-    expect(page.locator("#model-card")).to_have_text("stage news · 40 tokens · calibrated by iso-1")
+    expect(page.locator("#model-card")).to_have_text("stage news · 40 tokens · calibrated")
     page.get_by_label("Model", exact=True).select_option("m:base")
     expect(page.locator("#model-card")).to_have_text("stage base · 32 tokens · not calibrated")
 

@@ -10,7 +10,7 @@ from openai.types.chat import ChatCompletionTokenLogprob
 from rich.text import Text
 
 from server.playground.routes import FILES
-from server.tint import BOUNDS, LEVELS, Tint, harmless, legend, level, printable, summary
+from server.tint import BOUNDS, LEVELS, Tint, harmless, legend, level, percent, printable, summary
 from tests import scripted
 
 
@@ -87,6 +87,11 @@ def test_a_model_cannot_operate_the_terminal(text: str) -> None:
     assert all(c.isprintable() for c in harmless(text))
     assert harmless("a\tb\n🙂") == "a\tb\n🙂"
     assert printable("a\nb\x1b") == "a b\ufffd"
+
+
+def test_percentages_round_to_certainty_only_if_it_is_one() -> None:
+    shown = {0: "0%", 0.004: "<1%", 0.006: "1%", 0.994: "99%", 0.996: ">99%", 1: "100%"}
+    assert {share: percent(share) for share in shown} == shown
 
 
 def test_the_summary() -> None:
