@@ -133,6 +133,11 @@ def _parser() -> argparse.ArgumentParser:
         help="let the probe read what M members, 2 to 64, of the parameter-token ensemble say of each answer; if that "
         "helps, serving the calibration asks them as well, which costs about M prefills an answer",
     )
+    calibrate.add_argument(
+        "--internals",
+        action="store_true",
+        help="let the probe read the Pattention internals of each answer, if that helps; the engine then reports them",
+    )
     calibrate.add_argument("--stage", metavar="NAME", help="growth stage to calibrate (default: the last one)")
     calibrate.add_argument(
         "--abstain",
@@ -225,6 +230,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         arguments.abstain,
         arguments.out,
         arguments.ensemble,
+        arguments.internals,
     )
     auroc, ece = (calibration.figures[name]["value"] for name in ("auroc", "ece"))
     print(f"{file}: {calibration.name}, on held-out answers AUROC {auroc:.3f}, ECE {ece:.3f}")

@@ -132,11 +132,10 @@ class TokenformerEndpoints:
         calibrations, profiles = getattr(args, "calibrations", {}), getattr(args, "profiles", {})
         models.open_variants(config, getattr(args, "growth_root", None), calibrations, profiles)
         for calibration in models.calibrations.values():
-            if calibration.members and models.ensemble.unavailable:
-                print(
-                    f"tokenformer: warning: no risk by {calibration.name}: {models.ensemble.unavailable}",
-                    file=sys.stderr,
-                )
+            no_ensemble = models.ensemble.unavailable if calibration.members else None
+            missing = no_ensemble or (models.internals_unavailable if calibration.reads_internals else None)
+            if missing:
+                print(f"tokenformer: warning: no risk by {calibration.name}: {missing}", file=sys.stderr)
         for name, path in getattr(args, "growth", ()):
             loaded = await models.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
             if isinstance(loaded, ErrorResponse):

@@ -40,12 +40,13 @@ def calibrate(
     abstain: float | None,
     out: Path | None,
     members: int | None = None,
+    internals: bool = False,
 ) -> tuple[Calibration, Path]:
     """Score the labelled answers in `data`, fit, and write the calibration and its report; returns it and its file.
 
     `stage` None is the last. `out` None is the checkpoint directory, where `serve` finds it. With `members`, an
-    ensemble of so many scores the answers, too. Raises CalibrationError for labels that do not do, before the engine
-    starts where that can be told.
+    ensemble of so many scores the answers, too; with `internals`, the engine reports theirs. Raises CalibrationError
+    for labels that do not do, before the engine starts where that can be told.
     """
     if method not in METHODS:
         raise CalibrationError(f"--method: {method!r} is unknown; known are {', '.join(METHODS)}")
@@ -53,6 +54,8 @@ def calibrate(
         raise CalibrationError(f"--abstain: {abstain:g} is no error rate between 0 and 1")
     if members is not None and not (method == "probe" and 2 <= members <= MAX_MEMBERS):
         raise CalibrationError(f"--ensemble: a number from 2 to {MAX_MEMBERS}, and only --method probe reads it")
+    if internals and method != "probe":
+        raise CalibrationError("--internals: only --method probe reads them")
     config = load_config(checkpoint)
     index = stage_index(config, stage)
     if not (checkpoint / "tokenizer.json").is_file():
@@ -62,7 +65,7 @@ def calibrate(
         raise CalibrationError(f"--data: {len(labels)} labels are too few; {4 * FEWEST} is the least")
     from server.offline import score_labels
 
-    scored = score_labels(checkpoint, config, index, labels, members)
+    scored = score_labels(checkpoint, config, index, labels, members, internals)
     answers = answers_of(labels, scored)
     fit_rows, held_rows = split(answers.clusters)
     fitted, held = answers[fit_rows], answers[held_rows]
@@ -96,7 +99,7 @@ def calibrate(
 def answers_of(labels: Sequence[Label], scored: Sequence[ScoredLabel]) -> Answers:
     rows = []
     for label, found in zip(labels, scored, strict=True):
-        features = found.score.features(found.ensemble)
+        features = found.score.features(found.further)
         if features is None:
             raise CalibrationError(f"--data: line {label.line}: the model gives no finite statistics for this answer")
         rows.append(features)

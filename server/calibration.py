@@ -76,6 +76,11 @@ class Calibration:
         """Of the ensemble that has to score an answer before it can be judged; None where none does."""
         return int(self.ensemble["members"]) if self.ensemble else None
 
+    @property
+    def reads_internals(self) -> bool:
+        """Whether the engine has to report the internals of an answer before it can be judged."""
+        return not self.needs.isdisjoint(GROUPS["internals"])
+
     def judges(self, features: Mapping[str, float]) -> bool:
         """Whether these are all the features that it reads."""
         return self.needs <= features.keys()

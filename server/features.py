@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from server.internals import FEATURES as INTERNALS
 from server.tokens import TokenScore
 
 AGGREGATES = (
@@ -35,9 +36,11 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "logits": AGGREGATES + DETAILS,
     "growth": ("newest_stage_share",),
     "ensemble": ("mean_epistemic", "max_epistemic", "mean_aleatoric"),
+    "internals": INTERNALS,
 }
 """What the probe reads, by where it comes from. All answers have the first; `growth` only those of a stage that was
-grown, served in one process; `ensemble` those that were scored again under it."""
+grown, served in one process; `ensemble` those that were scored again under it; `internals` those that the engine was
+asked to report them of."""
 
 FEATURES = tuple(name for names in GROUPS.values() for name in names)
 

@@ -165,7 +165,7 @@ class GivenText:
         if inner.cache_salt is not None:
             ids["cache_salt"] = inner.cache_salt
         results = self.chat.engine_client.generate(
-            ids, with_statistics(params, inner.uncertainty), request_id, lora_request=adapter, priority=inner.priority
+            ids, with_statistics(params, inner), request_id, lora_request=adapter, priority=inner.priority
         )
         positions: list[Any] = []
         async for result in results:

@@ -148,14 +148,16 @@ def why_not(config: VllmConfig) -> str | None:
 class InternalsScore:
     """Running averages of an answer's internals, token by token; what is not finite does not count."""
 
-    def __init__(self, reader: InternalsReader) -> None:
-        self.reader = reader
+    def __init__(self, reader: InternalsReader, *, shown: bool = True) -> None:
+        """`shown`: whether tokens and summary show them; a calibration may read what nobody asked to see."""
+        self.reader, self.shown = reader, shown
         self.means = RunningMean()
         self.distances = RunningMean()
 
     def add(self, entry: ScoredLogprob) -> None:
-        """One more token; its entry shows from now on what the engine reported of it."""
-        self.reader.describe(entry)
+        """One more token."""
+        if self.shown:
+            self.reader.describe(entry)
         if not entry.internal_columns:
             return
         statistics = self.reader.statistics(entry.internal_columns)
@@ -172,7 +174,7 @@ class InternalsScore:
 
     def summary(self) -> dict[str, float | None] | None:
         """Mean |z| of each statistic over tokens, layers and projections; None without a profile or a token."""
-        if not self.distances.sums.ndim:
+        if not self.shown or not self.distances.sums.ndim:
             return None
         means = self.distances.over(axis=(0, 1)).round(DIGITS).tolist()
         return {name: value if np.isfinite(value) else None for name, value in zip(INTERNALS, means, strict=True)}

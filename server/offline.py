@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ from tqdm import tqdm
 from model_impl.config import TokenformerConfig
 from model_impl.specialise import specialise
 from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE
-from model_impl.uncertainty import PROVENANCE_ARG
+from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG
 from server.calibration import CalibrationError
+from server.internals import InternalsReader, InternalsScore
 from server.labels import Label
 from server.scoring import ChoiceScore, EnsembleScore
 from server.serve import cpu_kv_cache_bytes, defaults, lacks_chat_template, prepare_environment
@@ -34,13 +35,20 @@ MAX_ANSWER_TOKENS = 256
 class ScoredLabel:
     score: ChoiceScore
     correct: bool
-    ensemble: EnsembleScore | None = None
+    further: Mapping[str, float]
+    """Features that the ensemble and the internals give it, where they were asked for."""
 
 
 def score_labels(
-    checkpoint: Path, config: TokenformerConfig, stage: int, labels: Sequence[Label], members: int | None = None
+    checkpoint: Path,
+    config: TokenformerConfig,
+    stage: int,
+    labels: Sequence[Label],
+    members: int | None = None,
+    internals: bool = False,
 ) -> list[ScoredLabel]:
-    """For every label the score of its answer, whether that is correct, and what an ensemble of `members` says of it.
+    """For every label the score of its answer, whether that is correct, and what an ensemble of `members` and the
+    internals, if they are wanted, say of it.
 
     Given answers are scored without generating. In a chat they count as ended, as a model's own answers are, by the
     end-of-text token. Raises CalibrationError for a label that is too long.
@@ -56,7 +64,7 @@ def score_labels(
     last = stage == len(config.stages) - 1
     adapter = None if last else LoRARequest(config.stages[stage].name, stage + 1, str(checkpoint))
     template = DEFAULT_CHAT_TEMPLATE.read_text() if lacks_chat_template(checkpoint) else None
-    with opened_engine(checkpoint, config, eager=members is not None) as llm:
+    with opened_engine(checkpoint, config, eager=members is not None or internals) as llm:
         tokenizer, limit = llm.get_tokenizer(), llm.llm_engine.model_config.max_model_len
         prompts = [prompt_ids(tokenizer, template, label) for label in labels]
         answers = [answer_ids(tokenizer, label) for label in labels]
@@ -67,7 +75,7 @@ def score_labels(
                 raise CalibrationError(
                     f"--data: line {label.line} is too long: prompt, answer and one token more must fit into {limit}"
                 )
-            params.append(sampling_params(label, room))
+            params.append(sampling_params(label, room, internals))
         inputs: Any = [{"prompt_token_ids": ids + answer} for ids, answer in zip(prompts, answers, strict=True)]
         outputs = llm.generate(inputs, params, lora_request=adapter)
         texts = [
@@ -78,13 +86,15 @@ def score_labels(
             [None] * len(texts) if members is None else ensemble_scores(llm, texts, members)
         )
     stages = [part.name for part in config.stages[: stage + 1]]
+    inside = InternalsReader(config.num_hidden_layers, len(config.stages) + 1, dict(enumerate(stages)), None)
     scored = []
     for label, text, output, ensemble in zip(labels, texts, outputs, ensembles, strict=True):
         own = output.outputs[0]
         given = (output.prompt_logprobs or ())[len(text.prompt) :]
         positions: Any = own.logprobs if label.answer is None else given
         score = score_of(tokenizer, stages, text.prompt, text.answer, positions or ())
-        scored.append(ScoredLabel(score, label.is_correct(label.answer or own.text), ensemble))
+        further = (ensemble.features() if ensemble else {}) | internal_features(inside, positions or ())
+        scored.append(ScoredLabel(score, label.is_correct(label.answer or own.text), further))
     return scored
 
 
@@ -138,11 +148,21 @@ def packed(lengths: Sequence[int], most: int) -> list[list[Part]]:
     return batches if batches[0] else []
 
 
-def sampling_params(label: Label, room: int) -> SamplingParams:
+def internal_features(reader: InternalsReader, positions: Iterable[Any]) -> dict[str, float]:
+    """What the internals of an answer's tokens come to; empty where the engine reported none."""
+    from server.engine import scored
+
+    score = InternalsScore(reader, shown=False)
+    for entry in filter(None, map(scored, positions)):
+        score.add(entry)
+    return score.features()
+
+
+def sampling_params(label: Label, room: int, internals: bool) -> SamplingParams:
     """Greedy, with statistics: of the given answer, which is part of the prompt, or of at most `room` new tokens."""
     from vllm import SamplingParams
 
-    asked = {PROVENANCE_ARG: True}
+    asked = {PROVENANCE_ARG: True, INTERNALS_ARG: internals}
     if label.answer is None:
         return SamplingParams(temperature=0, max_tokens=min(room, MAX_ANSWER_TOKENS), logprobs=0, extra_args=asked)
     # vLLM generates one token at least; it is not looked at.

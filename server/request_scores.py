@@ -39,6 +39,11 @@ class RunningChoice:
     """What the calibration reads, which was fitted for one number of members."""
     internals: InternalsScore | None = None
 
+    def further_features(self) -> dict[str, float]:
+        """What a calibration may read beyond the statistics of the tokens."""
+        found = self.judged_by.features() if self.judged_by else {}
+        return found | (self.internals.features() if self.internals else {})
+
     def spans_text(self) -> str | None:
         """The text in which the tokens lie where the reader says. Not so only under beam search, which decodes its
         answers in another way, with tokenizers that put blanks between tokens."""
@@ -79,8 +84,10 @@ class RequestScores:
         """New tokens of the choices from `first_index` on, whose texts begin with `echoed`."""
         segments = self.models.segments(result.lora_request)
         self.calibration = self.models.calibration(result.lora_request)
-        internals = self.models.internals_reader(result.lora_request) if self.options.internals else None
-        if internals:
+        judged_by_internals = self.calibration is not None and self.calibration.reads_internals
+        wanted = self.options.internals or judged_by_internals
+        internals = self.models.internals_reader(result.lora_request) if wanted else None
+        if internals and self.options.internals:
             for entry in filter(None, map(scored, result.prompt_logprobs or ())):
                 internals.describe(entry)
         for output in result.outputs:
@@ -90,7 +97,8 @@ class RequestScores:
                 # A given text was tokenised by itself: a first word has no blank before it because of the prompt.
                 reader = TokenReader(self.tokenizer, prompt if self.generated else (), self.shown, echoed)
                 self.choices[index] = RunningChoice(reader, prompt, result.lora_request, text=echoed)
-                self.choices[index].internals = InternalsScore(internals) if internals else None
+                if internals:
+                    self.choices[index].internals = InternalsScore(internals, shown=self.options.internals)
             if not self.nothing_shown:
                 self._add(self.choices[index], output, segments)
             if output.finish_reason is not None:
@@ -140,7 +148,8 @@ class RequestScores:
         """What the answer says of choice `index`, once it is complete; it is counted in the metrics."""
         abstain_above, choice = self.options.abstain_above, self.choices[index]
         text = choice.spans_text() if self.options.spans else None
-        summary = choice.score.summary(self.calibration, abstain_above, text, choice.ensemble, choice.judged_by)
+        further = choice.further_features()
+        summary = choice.score.summary(self.calibration, abstain_above, text, choice.ensemble, further)
         if self.generated and self.calibration is not None and summary.risk is not None:
             own = (self.calibration.abstain or {}).get("above")
             metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, StrictBool, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    StrictBool,
+    model_validator,
+)
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
     ChatCompletionLogProbsContent,
@@ -106,23 +115,23 @@ def _wants_tokens(uncertainty: bool | UncertaintyOptions) -> bool:
     return isinstance(uncertainty, UncertaintyOptions) and (uncertainty.tokens or uncertainty.internals)
 
 
-def wants_internals(uncertainty: bool | UncertaintyOptions) -> bool:
-    return isinstance(uncertainty, UncertaintyOptions) and uncertainty.internals
-
-
-def with_statistics(params: SamplingParams, uncertainty: bool | UncertaintyOptions) -> SamplingParams:
+def with_statistics(
+    params: SamplingParams, request: ScoredChatCompletionRequest | ScoredCompletionRequest
+) -> SamplingParams:
     """Statistics come with the engine's logprobs, so the engine is asked for the chosen token's at least."""
-    if uncertainty is False:
+    if request.uncertainty is False:
         return params
     if params.logprobs is None and not params.logprob_token_ids:
         params.logprobs = 0
-    wishes = {PROVENANCE_ARG: True, INTERNALS_ARG: wants_internals(uncertainty)}
+    shown = isinstance(request.uncertainty, UncertaintyOptions) and request.uncertainty.internals
+    wishes = {PROVENANCE_ARG: True, INTERNALS_ARG: shown or request._judged_by_internals}
     params.extra_args = (params.extra_args or {}) | wishes
     return params
 
 
 class ScoredChatCompletionRequest(ChatCompletionRequest):
     uncertainty: UncertaintyField = True
+    _judged_by_internals: bool = PrivateAttr(default=False)
 
     @model_validator(mode="after")
     def _tokens_imply_logprobs(self) -> ScoredChatCompletionRequest:
@@ -131,11 +140,12 @@ class ScoredChatCompletionRequest(ChatCompletionRequest):
         return self
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
-        return with_statistics(super().to_sampling_params(*args, **kwargs), self.uncertainty)
+        return with_statistics(super().to_sampling_params(*args, **kwargs), self)
 
 
 class ScoredCompletionRequest(CompletionRequest):
     uncertainty: UncertaintyField = True
+    _judged_by_internals: bool = PrivateAttr(default=False)
 
     @model_validator(mode="after")
     def _tokens_imply_logprobs(self) -> ScoredCompletionRequest:
@@ -144,7 +154,7 @@ class ScoredCompletionRequest(CompletionRequest):
         return self
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
-        return with_statistics(super().to_sampling_params(*args, **kwargs), self.uncertainty)
+        return with_statistics(super().to_sampling_params(*args, **kwargs), self)
 
 
 class Span(BaseModel):

@@ -33,6 +33,11 @@ class EnsembleScore:
     aleatoric: list[float | None]
     computed: int
 
+    def features(self) -> dict[str, float]:
+        """What a calibration may read of it, see `server.features`; empty for an answer without distributions."""
+        summary = self.summary()
+        return {name: summary[name] for name in GROUPS["ensemble"] if summary[name] is not None}
+
     def summary(self) -> dict[str, Any]:
         """The fields of `Uncertainty` that come from it."""
         epistemic = [value for value in self.epistemic if value is not None]
@@ -109,8 +114,9 @@ class ChoiceScore:
         """
         return self.surprisal_excess / math.sqrt(max(self.variance_sum, LEAST_VARIANCE)) if self.tokens else None
 
-    def features(self, ensemble: EnsembleScore | None = None) -> dict[str, float] | None:
+    def features(self, further: Mapping[str, float] | None = None) -> dict[str, float] | None:
         """What calibrations read, by the names in `server.features`, all finite; no groups that the tokens lack.
+        `further` are those of the ensemble and of the internals, where they are known.
 
         None where there is nothing to judge: for an answer without tokens, or from a model whose logits are not finite.
         """
@@ -132,9 +138,7 @@ class ChoiceScore:
         features |= details(self.scores)
         if len(self.provenance) > 1 and (parts := shares(self.provenance)):
             features["newest_stage_share"] = list(parts.values())[-1]
-        if ensemble is not None:
-            summary = ensemble.summary()
-            features |= {name: summary[name] for name in GROUPS["ensemble"] if summary[name] is not None}
+        features |= further or {}
         # A maximum or minimum can skip a NaN; sums cannot, so checking all of them finds it.
         return features if all(map(math.isfinite, features.values())) else None
 
@@ -144,14 +148,14 @@ class ChoiceScore:
         abstain_above: float | None = None,
         text: str | None = None,
         ensemble: EnsembleScore | None = None,
-        judged_by: EnsembleScore | None = None,
+        further: Mapping[str, float] | None = None,
     ) -> Uncertainty:
         """What the response carries; null where there was no token, and a risk only with a calibration.
 
         `abstain` is null unless there is a risk and the request gave a limit for it; `spans` is unless the `text` that
-        the tokens made is given, and what comes from the `ensemble` is unless one was asked.
+        the tokens made is given, and what comes from the `ensemble` is unless one was asked. `further`: see `features`.
         """
-        features = self.features(judged_by)
+        features = self.features(further)
         judged = calibration if calibration and features and calibration.judges(features) else None
         risk = judged.risk(features) if judged and features else None
         return Uncertainty(

@@ -56,8 +56,12 @@ async def completed(
 
 
 def refusal(request: Any, serving: GenerateBaseServing) -> ErrorResponse | None:
-    """Why a request cannot have the ensemble or the internals that it asks for."""
+    """Why a request cannot have the ensemble or the internals that it asks for; and a note on a request that its
+    model's calibration reads internals."""
     options, models = getattr(request, "uncertainty", False), cast(VariantModels, serving.models)
+    calibration = models.calibration(models.lora_requests.get(request.model))
+    if options is not False and calibration is not None:
+        request._judged_by_internals = calibration.reads_internals and not models.internals_unavailable
     if not isinstance(options, UncertaintyOptions):
         return None
     no_ensemble = models.ensemble.unavailable if options.ensemble is not None else None

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from model_impl.ensemble import ensemble_uncertainty
+from model_impl.internals import internals
 from server.calibration import CalibrationError
 from server.features import GROUPS
 from server.labels import Label
@@ -41,7 +42,7 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
         Label(4, words(long), None, None, ("w1",)),
         Label(5, words(long), words(answer[:5]), None, (words(answer[:5]),)),
     ]
-    scored = score_labels(tmp_path / "m", model.config, stage, labels, members=MEMBERS)
+    scored = score_labels(tmp_path / "m", model.config, stage, labels, MEMBERS, internals=True)
     expected = [
         features(model, stage, short, answer),
         features(model, stage, asked, [*answer, END]),
@@ -55,10 +56,18 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
         assert found.score.features() == pytest.approx(wanted, abs=2e-4, rel=2e-4)
         assert ("newest_stage_share" in wanted) == (stage == 1)
         rows = ensemble_uncertainty(model, torch.tensor([[*prompt, *tokens]]), MEMBERS, stage)[0, len(prompt) - 1 : -1]
-        assert found.ensemble is not None
-        assert found.ensemble.epistemic == pytest.approx(rows[:, 0].tolist(), abs=1e-4)
-        assert found.ensemble.aleatoric == pytest.approx(rows[:, 1].tolist(), abs=1e-4)
-        assert set(GROUPS["ensemble"]) < (found.score.features(found.ensemble) or {}).keys()
+        inside = internals(model, torch.tensor([[*prompt, *tokens]]), stage)[0, len(prompt) - 1 : -1, ..., :4].mean(
+            (0, 1)
+        )
+        further = [
+            float(rows[:, 0].mean()),
+            float(rows[:, 0].max()),
+            float(rows[:, 1].mean()),
+            *inside.flatten().tolist(),
+        ]
+        names = GROUPS["ensemble"] + GROUPS["internals"]
+        assert found.further == pytest.approx(dict(zip(names, further, strict=True)), abs=1e-4, rel=1e-3)
+        assert found.score.features(found.further) == found.score.features() | found.further  # type: ignore[operator]
     assert features(model, 0, short, answer) != features(model, 1, short, answer)
     if stage == 1:
         too_long = [labels[0], Label(8, words(long), words(answer[:6]), True)]

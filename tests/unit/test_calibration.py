@@ -109,7 +109,7 @@ def test_probe_risk_is_what_scikit_learns_own_search_predicts() -> None:
     model.fit(scaler.transform(x), train.wrong)
     expected = model.predict_proba(scaler.transform(columns(held).clip(x.min(axis=0), x.max(axis=0))))[:, 1]
     made = Calibration("probe", "f" * 64, "base", **probe_of(train, names))
-    assert risks_of(made, held) == pytest.approx(expected, abs=1e-3)
+    assert risks_of(made, held) == pytest.approx(expected, abs=5e-3)  # both stop short of the minimum
 
 
 def test_a_probe_takes_a_further_group_only_where_it_helps() -> None:

@@ -6,12 +6,19 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import SamplingParams
 
+from model_impl.uncertainty import INTERNALS_ARG
 from server.calibration import Calibration
+from server.engine import ScoredLogprob
+from server.internals import InternalsReader
 from server.request_scores import RequestScores, RunningChoice
-from server.schemas import UncertaintyOptions
+from server.schemas import ScoredChatCompletionRequest, ScoredCompletionRequest, UncertaintyOptions, with_statistics
 from server.scoring import ChoiceScore, EnsembleScore
+from server.serving import refusal
 from server.tokens import TokenScore
 
 
@@ -41,9 +48,50 @@ READS_ENSEMBLE = Calibration(
 READS_LOGITS = Calibration("probe", "f" * 64, "base", ["max_entropy"], [1.0], 0.0, lowest=[0.0], highest=[9.0])
 
 
-def summary(ensemble: Ensemble, calibration: Calibration | None, wanted: int | None) -> Any:
-    request: Any = SimpleNamespace(
-        uncertainty=UncertaintyOptions(ensemble=wanted),
+READS_INTERNALS = Calibration("probe", "f" * 64, "base", ["ffn_kurtosis"], [1.0], 0.0, lowest=[0.0], highest=[9.0])
+
+
+def test_internals_are_read_where_the_calibration_wants_them_and_shown_where_the_request_does() -> None:
+    columns = np.arange(2 * 5 * 6, dtype=float)  # 2 layers, 5 projections, 4 statistics and 2 places
+    kurtosis = columns.reshape(2, 5, 6)[:, 4, 1].mean()
+    models = SimpleNamespace(
+        ensemble=Ensemble(),
+        segments=lambda _: {},
+        calibration=lambda _: READS_INTERNALS,
+        internals_reader=lambda _: InternalsReader(2, 2, {}, None),
+    )
+    for wanted in (False, True):
+        entry = ScoredLogprob(-0.1, 1, "w", entropy=0.4, variance=0.7, margin=0.8)
+        entry.internal_columns = columns.tolist()
+        output = CompletionOutput(0, "w", [2], None, [{2: entry}], finish_reason="length")
+        result = RequestOutput("r", None, [1], None, [output], finished=True)
+        scores = RequestScores(asked(UncertaintyOptions(internals=wanted)), "m", models, None, generated=False)
+        scores.add(result)
+        assert scores.summary(0).risk == pytest.approx(READS_INTERNALS.risk({"ffn_kurtosis": kurtosis}))
+        assert (entry.internals is not None) == wanted
+
+
+@pytest.mark.parametrize("request_type", [ScoredChatCompletionRequest, ScoredCompletionRequest])
+@pytest.mark.parametrize("unavailable", [None, "compiled"])
+def test_the_engine_is_asked_for_the_internals_that_a_calibration_reads(
+    request_type: Any, unavailable: str | None
+) -> None:
+    prompt = {"messages": []} if request_type is ScoredChatCompletionRequest else {"prompt": "a"}
+    models = SimpleNamespace(
+        ensemble=Ensemble(),
+        internals_unavailable=unavailable,
+        lora_requests={},
+        calibration=lambda _: READS_INTERNALS,
+    )
+    request = request_type(model="m", **prompt)
+    assert refusal(request, SimpleNamespace(models=models)) is None  # type: ignore[arg-type]
+    arguments = with_statistics(SamplingParams(), request).extra_args or {}
+    assert arguments[INTERNALS_ARG] == (unavailable is None)
+
+
+def asked(options: UncertaintyOptions) -> Any:
+    return SimpleNamespace(
+        uncertainty=options,
         max_tokens=5,
         skip_special_tokens=True,
         spaces_between_special_tokens=True,
@@ -51,6 +99,10 @@ def summary(ensemble: Ensemble, calibration: Calibration | None, wanted: int | N
         cache_salt=None,
         priority=0,
     )
+
+
+def summary(ensemble: Ensemble, calibration: Calibration | None, wanted: int | None) -> Any:
+    request = asked(UncertaintyOptions(ensemble=wanted))
     scores = RequestScores(request, "m", SimpleNamespace(ensemble=ensemble), None, generated=False)
     scores.calibration = calibration
     reader: Any = None
