@@ -155,8 +155,8 @@ class StatisticsRunner(GPUModelRunner):
             for start in range(wanted.start, wanted.stop, ROWS_AT_ONCE):
                 stop = min(start + ROWS_AT_ONCE, wanted.stop)
                 logits = self.tokenformer.compute_logits(hidden_states[row + start : row + stop])
-                if logits is not None:  # tensor parallel ranks other than the first may get none
-                    self.mixtures.add(own, prompt - own.start, start, logits)
+                assert logits is not None  # vLLM gathers them on every rank of this pipeline stage
+                self.mixtures.add(own, prompt - own.start, start, logits)
 
     def _get_prompt_logprobs_dict(
         self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]

@@ -75,7 +75,8 @@ def calibrate(
     found = {name: Calibration(name, *identity, **fit(name, fitted)) for name in METHODS}
     calibration = found.pop(method)
     read = calibration.needs & set(GROUPS["ensemble"])
-    ensemble = {"members": members, "rate": config.ensemble_rate} if members and read else None
+    masks = {"rate": config.ensemble_rate, "projections": config.ensemble_projections}
+    ensemble = {"members": members, **masks} if members and read else None
     counts = {"labels": len(labels), "fitted_on": len(fit_rows), "held_out": len(held_rows)}
     measured = figures(calibration, found, held)
     if method == "probe":

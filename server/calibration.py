@@ -52,8 +52,8 @@ class Calibration:
     highest: Sequence[float] = ()
     knots: Sequence[float] = ()
     risks: Sequence[float] = ()
-    ensemble: Mapping[str, float] | None = None
-    """`members` and mask `rate` of the parameter-token ensemble whose uncertainty it reads."""
+    ensemble: Mapping[str, Any] | None = None
+    """`members` of the parameter-token ensemble whose uncertainty it reads, `rate` and `projections` of their masks."""
     abstain: Mapping[str, float] | None = None
     """`error_rate`, and the risk `above` which an answer should not be trusted so that it holds."""
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -174,9 +174,12 @@ def _check(calibration: Calibration) -> None:
 
 
 def _check_ensemble(ensemble: Any) -> None:
-    members = ensemble["members"] if isinstance(ensemble, dict) and set(ensemble) == {"members", "rate"} else None
-    if not (isinstance(members, int) and 2 <= members <= MAX_MEMBERS and isinstance(ensemble["rate"], float)):
-        raise ValueError(f"ensemble needs members, from 2 to {MAX_MEMBERS}, and their mask rate")
+    complete = isinstance(ensemble, dict) and set(ensemble) == {"members", "rate", "projections"}
+    members = ensemble["members"] if complete else None
+    if not (isinstance(members, int) and 2 <= members <= MAX_MEMBERS):
+        raise ValueError(
+            f"ensemble needs members, from 2 to {MAX_MEMBERS}, and the rate and projections of their masks"
+        )
 
 
 def calibration_file(stage: str | None) -> str:

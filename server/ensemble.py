@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from model_impl.mixture import Membership
 from server.scoring import EnsembleScore
 from server.tasks import together
 
-MIXTURE_BYTES = 256 << 20
+MIXTURE_BYTES = 64 << 20
 """Memory that one ensemble's mixture [positions, V] may take in the engine; longer answers are scored in parts."""
 
 CONCURRENT = 4
@@ -80,11 +81,21 @@ class Ensemble:
         self.client = client
         self.positions = positions_at_once(config)
         self.turns = asyncio.Semaphore(CONCURRENT)
+        self.using: Counter[int] = Counter()
+        """Adapter id -> answers that wait for their scores; a delta stays loaded until there are none."""
         self.unavailable = why_not(config)
         """Why this engine has no ensemble; None where it has."""
 
     async def score(self, scored: ScoredAnswer, members: int) -> EnsembleScore:
         """Re-score an answer under `members` members, as ordinary requests beside all others."""
+        adapter_id = scored.adapter.lora_int_id if scored.adapter else 0
+        self.using[adapter_id] += 1
+        try:
+            return await self._score(scored, members)
+        finally:
+            self.using[adapter_id] -= 1
+
+    async def _score(self, scored: ScoredAnswer, members: int) -> EnsembleScore:
         ids = [*scored.prompt, *scored.answer]
         start = max(len(scored.prompt), 1)
         rows: list[list[float]] = []

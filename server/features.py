@@ -39,8 +39,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "internals": INTERNALS,
 }
 """What the probe reads, by where it comes from. All answers have the first; `growth` only those of a stage that was
-grown, served in one process; `ensemble` those that were scored again under it; `internals` those that the engine was
-asked to report them of."""
+grown, served without pipeline parallelism; `ensemble` those that were scored again under it; `internals` those of which
+the engine was asked to report them."""
 
 FEATURES = tuple(name for names in GROUPS.values() for name in names)
 

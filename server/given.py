@@ -31,6 +31,9 @@ from server.tasks import together
 MAX_COMPLETIONS = 128
 """Texts in one request; each is a request of its own to the engine."""
 
+MAX_TOKENS = 1 << 16
+"""Of prompt and completion, over all completions of a request."""
+
 Completions = Annotated[list[StrictStr], Field(min_length=1, max_length=MAX_COMPLETIONS)]
 
 
@@ -115,6 +118,10 @@ class GivenText:
                     f"than the model's {limit}"
                 )
                 raise VLLMValidationError(message, parameter="completion")
+        total = sum(len(prompt) + len(ids) for ids in answers)
+        if total > MAX_TOKENS:
+            message = f"prompts and completions have {total} tokens; one request may have {MAX_TOKENS}"
+            raise VLLMValidationError(message, parameter="completion")
         adapter = self.chat._maybe_get_adapters(inner)
         name = self.chat.models.model_name(adapter)
         request_id = f"uncertainty-{self.chat._base_request_id(raw_request)}"
@@ -125,19 +132,25 @@ class GivenText:
         for i, (text, ids, found) in enumerate(zip(texts, answers, positions, strict=True)):
             reason = "stop" if isinstance(inner, ScoredChatCompletionRequest) else "length"
             output = CompletionOutput(i, text, ids, None, found, finish_reason=reason)
-            scores.add(RequestOutput(request_id, None, prompt, None, [output], finished=True, lora_request=adapter))
+            result = RequestOutput(request_id, None, prompt, None, [output], finished=True, lora_request=adapter)
+            await asyncio.to_thread(scores.add, result)  # a long text's takes a while, in which others are served
         await scores.rescore_all()
         choices = []
         for i, (ids, found) in enumerate(zip(answers, positions, strict=True)):
-            logprobs = self.chat._create_chat_logprobs(
-                ids, found, tokenizer=self.chat.renderer.tokenizer, num_output_top_logprobs=request.top_logprobs
-            )
-            scores.label(i, logprobs.content or ())
-            shown = ScoredChatLogprobs.model_validate(logprobs.model_dump())
-            choices.append(GivenTextChoice(index=i, logprobs=shown, uncertainty=scores.summary(i)))
+            choices.append(await asyncio.to_thread(self._choice, i, ids, found, scores, request.top_logprobs))
         tokens = sum(map(len, answers))
         usage = UsageInfo(prompt_tokens=len(prompt), completion_tokens=tokens, total_tokens=len(prompt) + tokens)
         return GivenTextResponse(id=request_id, created=int(time.time()), model=name, choices=choices, usage=usage)
+
+    def _choice(
+        self, index: int, ids: list[int], positions: list[Any], scores: RequestScores, alternatives: int | None
+    ) -> GivenTextChoice:
+        logprobs = self.chat._create_chat_logprobs(
+            ids, positions, tokenizer=self.chat.renderer.tokenizer, num_output_top_logprobs=alternatives
+        )
+        scores.label(index, logprobs.content or ())
+        shown = ScoredChatLogprobs.model_validate(logprobs.model_dump())
+        return GivenTextChoice(index=index, logprobs=shown, uncertainty=scores.summary(index))
 
     async def _answer_ids(self, text: str, inner: ScoredChatCompletionRequest | ScoredCompletionRequest) -> list[int]:
         """Token ids of a completion; in a chat with the token that ends the model's own answers."""

@@ -202,8 +202,16 @@ class VariantModels(OpenAIServingModels):
 
     async def _drop_when_unused(self, adapter_id: int) -> None:
         running = self.engine_client.output_processor.request_states  # type: ignore[attr-defined]
-        while any(state.lora_request and state.lora_request.lora_int_id == adapter_id for state in running.values()):
+
+        def in_use() -> bool:
+            return self.ensemble.using[adapter_id] > 0 or any(
+                state.lora_request and state.lora_request.lora_int_id == adapter_id for state in running.values()
+            )
+
+        unused = 0
+        while unused < 2:  # a finished answer asks its ensemble a moment after its request has ended
             await asyncio.sleep(DRAIN_POLL_SECONDS)
+            unused = 0 if in_use() else unused + 1
         self.dropped.add(adapter_id)  # from here on no request can start on it
         # A stop string ends a request here a moment before the engine is told so.
         await asyncio.sleep(DRAIN_POLL_SECONDS)

@@ -20,7 +20,6 @@ from server.ensemble import ScoredAnswer
 from server.internals import InternalsScore
 from server.schemas import Uncertainty, UncertaintyOptions
 from server.scoring import ChoiceScore, EnsembleScore
-from server.tasks import together
 
 
 @dataclass
@@ -67,7 +66,7 @@ class RequestScores:
         options = getattr(request, "uncertainty", False)
         self.wanted = options is not False
         # A mere echo: vLLM generates one token all the same and keeps it to itself.
-        self.nothing_shown = request.max_tokens == 0
+        self.nothing_shown = generated and request.max_tokens == 0
         self.options = options if isinstance(options, UncertaintyOptions) else UncertaintyOptions()
         self.model_name, self.models, self.tokenizer = model_name, models, tokenizer
         self.shown = SamplingParams(
@@ -135,7 +134,9 @@ class RequestScores:
             choice.judged_by = await self.models.ensemble.score(answer, own)
 
     async def rescore_all(self) -> None:
-        await together(map(self.rescore, self.choices))
+        """One choice after the other, so that a request with many does not take every turn."""
+        for index in self.choices:
+            await self.rescore(index)
 
     def label(self, index: int, entries: Sequence[ChatCompletionLogProbsContent]) -> None:
         """Give each token of choice `index` what the ensemble says of it."""

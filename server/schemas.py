@@ -165,7 +165,8 @@ class Span(BaseModel):
     text: str
     risk: float | None = Field(
         description="What the calibration says of these tokens alone, and never above the answer's risk, as a part "
-        "cannot be likelier wrong than the whole; null without a calibration."
+        "cannot be likelier wrong than the whole; null without a calibration that can judge a part: one that reads the "
+        "ensemble or the internals cannot."
     )
     reason: str = Field(description="Why they are doubted, in plain words.")
 

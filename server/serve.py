@@ -174,8 +174,10 @@ def calibrations_of(
             continue
         if not belongs(calibration, checkpoint, config):
             say(f"warning: {file} was made for another checkpoint or stage; it is not used")
-        elif calibration.ensemble and calibration.ensemble["rate"] != config.ensemble_rate:
-            say(f"warning: {file} was made for an ensemble of another rate; it is not used")
+        elif calibration.ensemble and any(
+            calibration.ensemble[name] != getattr(config, f"ensemble_{name}") for name in ("rate", "projections")
+        ):
+            say(f"warning: {file} was made for an ensemble with other masks; it is not used")
         elif calibration.stage in found:
             say(f"warning: {file} is a second calibration of stage {calibration.stage}; it is not used")
         else:

@@ -6,7 +6,9 @@ here only override and never construct.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 from fastapi import Request
@@ -37,9 +39,15 @@ from server.schemas import (
 )
 
 
-async def observe(results: AsyncIterator[Any], note: Callable[[Any], None]) -> AsyncGenerator[Any, None]:
+async def observe(
+    results: AsyncIterator[Any], note: Callable[[Any], None], *, whole: bool = False
+) -> AsyncGenerator[Any, None]:
+    """`whole`: each result is a whole answer, which takes a while to note: in a thread, so that others are served."""
     async for result in results:
-        note(result)
+        if whole:
+            await asyncio.to_thread(note, result)
+        else:
+            note(result)
         yield result
 
 
@@ -86,7 +94,7 @@ class ScoredChat(OpenAIServingChat):
         scores = RequestScores(request, model_name, self.models, self.renderer.tokenizer)
         if scores.wanted:
             begun = self._begun(request, conversation)
-            result_generator = observe(result_generator, lambda result: scores.add(result, echoed=begun))
+            result_generator = observe(result_generator, partial(scores.add, echoed=begun))
         chunks = super().chat_completion_stream_generator(
             request, result_generator, request_id, model_name, conversation, *args, **kwargs
         )
@@ -106,7 +114,7 @@ class ScoredChat(OpenAIServingChat):
         scores = RequestScores(request, model_name, self.models, self.renderer.tokenizer)
         if scores.wanted:
             begun = self._begun(request, conversation)
-            result_generator = observe(result_generator, lambda result: scores.add(result, echoed=begun))
+            result_generator = observe(result_generator, partial(scores.add, echoed=begun), whole=True)
         response = await super().chat_completion_full_generator(
             request, result_generator, request_id, model_name, conversation, *args, **kwargs
         )

@@ -104,6 +104,17 @@ def test_each_text_of_a_batch_is_scored_alone(demo: Server) -> None:
     assert together[2]["uncertainty"]["tokens"] == 1  # the end of an empty answer
 
 
+def test_fields_about_generating_mean_nothing(demo: Server) -> None:
+    plain, other = (
+        score(demo, prompt="Adra", completion=" Brindle", uncertainty={"ensemble": 2, "spans": True}, **fields)
+        for fields in ({}, {"max_tokens": 0, "echo": True, "temperature": 2, "stop": "B"})
+    )
+    assert_same_summary(
+        other["choices"][0]["uncertainty"] | {"ensemble_tokens": 0},
+        plain["choices"][0]["uncertainty"] | {"ensemble_tokens": 0},
+    )
+
+
 def test_alternatives_come_on_request(demo: Server) -> None:
     (choice,) = score(demo, prompt="Adra", completion=" Brindle lives", top_logprobs=3)["choices"]
     assert all(len(token["top_logprobs"]) >= 3 for token in choice["logprobs"]["content"])
@@ -216,6 +227,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "a", "completion": ["x"] * 129}, "completion"),
     ({"prompt": "a", "completion": 3}, "completion"),
     ({"prompt": "a", "completion": "x " * 600}, "completion"),
+    ({"prompt": "a " * 200, "completion": ["x " * 200] * 128}, "completion"),
     ({"prompt": "a", "completion": "x", "uncertainty": False}, "uncertainty"),
     ({"prompt": "a", "completion": "x", "uncertainty": {"ensemble": 1}}, "uncertainty"),
     ({"prompt": "a", "completion": "x", "uncertainty": {"ensemble": 65}}, "uncertainty"),
@@ -243,18 +255,29 @@ def test_no_client_makes_a_member(demo: Server, path: str) -> None:
 
 
 def test_a_client_that_leaves_frees_its_ensemble(demo: Server, client: OpenAI) -> None:
-    """Its members end, and those who come after are served."""
-    body = {"model": "demo", "prompt": "a " * 200, "completion": ["b " * 200] * 8, "uncertainty": {"ensemble": 64}}
+    """Its members end before they are done, and those who come after are served."""
+    body = {"model": "demo", "prompt": "a " * 200, "completion": ["b " * 200] * 40, "uncertainty": {"ensemble": 64}}
+    before = finished(demo)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{demo.url}/v1/uncertainty", json=body, timeout=0.5)
     deadline = time.monotonic() + 20
     while running(demo) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not running(demo)
+    assert finished(demo) - before < 40 * 64 / 2
     assert chat(client, "Hello!").choices[0].uncertainty["tokens"] > 0
 
 
-def running(demo: Server) -> bool:
+def metric(demo: Server, *names: str) -> float:
+    """The sum over all labels."""
     lines = httpx.get(f"{demo.url}/metrics", timeout=10).text.splitlines()
-    names = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
-    return any(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(names))
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(names))
+
+
+def running(demo: Server) -> bool:
+    return metric(demo, "vllm:num_requests_running{", "vllm:num_requests_waiting{") > 0
+
+
+def finished(demo: Server) -> float:
+    """Requests that ran to their end, as members do after one token."""
+    return metric(demo, 'vllm:request_success_total{engine="0",finished_reason="length"')

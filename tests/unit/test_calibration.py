@@ -177,7 +177,9 @@ def test_one_that_reads_the_ensemble_says_of_how_many_members(tmp_path: Path) ->
         for row, wrong in zip(train.features, train.wrong, strict=True)
     ]
     found = fit("probe", replace(train, features=rows))
-    made = Calibration("probe", "f" * 64, "base", **found, ensemble={"members": 8, "rate": 0.03})
+    made = Calibration(
+        "probe", "f" * 64, "base", **found, ensemble={"members": 8, "rate": 0.03, "projections": ["output", "ffn"]}
+    )
     file = tmp_path / "calibration.json"
     file.write_text(json.dumps(made.to_dict()))
     loaded = load_calibration(file)
@@ -203,10 +205,18 @@ def test_names_tell_calibrations_apart() -> None:
         ("logistic", {"highest": []}, "logistic needs one coefficient, one lowest and one highest value per feature"),
         ("logistic", {"features": ["mood"] * len(AGGREGATES)}, "feature 'mood' is unknown"),
         ("probe", {"features": ["log tokens"]}, "feature 'log tokens' is unknown"),
-        ("probe", {"ensemble": {"members": 8, "rate": 0.03}}, "ensemble must say what the features of that group"),
+        (
+            "probe",
+            {"ensemble": {"members": 8, "rate": 0.03, "projections": ["output", "ffn"]}},
+            "ensemble must say what the features of that group",
+        ),
         ("probe", {"features": ["max_epistemic"] * 29}, "ensemble must say what the features of that group come from"),
-        ("probe", {"features": ["max_epistemic"] * 29, "ensemble": {"members": 1, "rate": 0.03}}, "from 2 to 64"),
-        ("probe", {"features": ["max_epistemic"] * 29, "ensemble": {"members": 8}}, "and their mask rate"),
+        (
+            "probe",
+            {"features": ["max_epistemic"] * 29, "ensemble": {"members": 1, "rate": 0.03, "projections": ["ffn"]}},
+            "from 2 to 64",
+        ),
+        ("probe", {"features": ["max_epistemic"] * 29, "ensemble": {"members": 8}}, "projections of their masks"),
         ("probe", {"coefficients": []}, "probe needs one coefficient, one lowest"),
         ("logistic", {"intercept": math.nan}, "a parameter is no finite number"),
         ("logistic", {"intercept": "0"}, "a parameter is no finite number"),

@@ -43,7 +43,7 @@ READS_ENSEMBLE = Calibration(
     0.0,
     lowest=[0.0],
     highest=[9.0],
-    ensemble={"members": 8, "rate": 0.03},
+    ensemble={"members": 8, "rate": 0.03, "projections": ["output", "ffn"]},
 )
 READS_LOGITS = Calibration("probe", "f" * 64, "base", ["max_entropy"], [1.0], 0.0, lowest=[0.0], highest=[9.0])
 
