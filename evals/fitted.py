@@ -26,14 +26,22 @@ def folds_of(groups: Sequence[str], seed: int = 0) -> npt.NDArray[np.int64]:
 
 
 def logistic(
-    inputs: npt.NDArray[np.floating], label: Flags, folds: npt.NDArray[np.int64], strength: float = 1.0
+    inputs: npt.NDArray[np.floating],
+    label: Flags,
+    folds: npt.NDArray[np.int64],
+    strength: float = 1.0,
+    people: Sequence[str] | None = None,
 ) -> Values:
-    """Probability of the label by logistic regression on the other folds: inputs [n, k] -> float64 [n]."""
-    found = np.full(len(label), np.nan)
+    """Probability of the label by logistic regression on the other folds: inputs [n, k] -> float64 [n].
+
+    Where the folds divide `people`, the fit leaves out those of the fold that is judged altogether.
+    """
+    found, names = np.full(len(label), np.nan), None if people is None else np.array(people)
     for fold in np.unique(folds):
         held = folds == fold
+        fit = ~held if names is None else ~held & ~np.isin(names, names[held])
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-        found[held] = model.fit(inputs[~held], label[~held]).predict_proba(inputs[held])[:, 1]
+        found[held] = model.fit(inputs[fit], label[fit]).predict_proba(inputs[held])[:, 1]
     return found
 
 

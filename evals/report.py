@@ -112,7 +112,9 @@ people use the same name parts equally often.
 All answers are greedy, scored by the reference model, and right if they equal the chat's sentence with a value that
 texts state for the fact (of an ambiguous fact: any of its values). Half of the questions use wordings that training
 never used. Everything fitted predicts only people of whom the fit saw no answer (five folds). Intervals are 95 %
-bootstrap intervals over people, the same resamples for every signal.
+bootstrap intervals over people, the same resamples for every signal. Signals "of value" know where the value stands in
+the sentence, and so does "+ ensemble", which reads the ensemble there; a server, which does not, reads the mean and the
+highest over all tokens of the answer (measured for the demo in demo/checkpoint/calibration.md).
 
 The ensemble has 16 members and masks 3 % of the parameter tokens of the output projections and the feed-forwards, as
 served by default, which the study of settings on seed 0 led to; the twin's drops 3 % of the MLPs' hidden units by the

@@ -68,7 +68,9 @@ def separation(view: View, positive: Flags) -> Figures | None:
     by_shape = np.where(positive, folds, shapes)
     signals = view.unlabelled()
     for name, by in (("", folds), (" (held-out shapes)", by_shape)):
-        signals |= {f"{probe}{name}": logistic(x, positive, by, c) for probe, (x, c) in probes(view).items()}
+        signals |= {
+            f"{probe}{name}": logistic(x, positive, by, c, view.people) for probe, (x, c) in probes(view).items()
+        }
     return {
         "positive": int(positive.sum()),
         "others": int((~positive).sum()),
