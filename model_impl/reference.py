@@ -7,6 +7,7 @@ every call recomputes the sequence.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -151,9 +152,14 @@ class ReferenceTokenformer(nn.Module):
 
 def load_reference(checkpoint: Path) -> ReferenceTokenformer:
     """The checkpoint directory's model in float32, without gradients; raises CheckpointError if it cannot be read."""
+    return with_weights(load_config(checkpoint), {name: tensor.float() for name, tensor in iterate_tensors(checkpoint)})
+
+
+def with_weights(config: TokenformerConfig, weights: Mapping[str, torch.Tensor]) -> ReferenceTokenformer:
+    """A model around these very tensors, without gradients."""
     with torch.device("meta"):  # no memory and no time for an initialisation that nobody sees
-        model = ReferenceTokenformer(load_config(checkpoint))
-    model.load_state_dict({name: tensor.float() for name, tensor in iterate_tensors(checkpoint)}, assign=True)
+        model = ReferenceTokenformer(config)
+    model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)
 
 

@@ -9,6 +9,7 @@ import asyncio
 import sys
 from argparse import Namespace
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -39,6 +40,9 @@ from server.schemas import (
     ScoredCompletionResponse,
 )
 from server.serving import ScoredChat, ScoredCompletion
+from server.texts import read_texts
+from server.trace import Tracer
+from server.trace import router as trace
 
 router = APIRouter()
 
@@ -121,6 +125,8 @@ class TokenformerEndpoints:
     def attach_router(self, app: FastAPI) -> None:
         app.include_router(router)
         app.include_router(playground)
+        if getattr(app.state.args, "trace", False):
+            app.include_router(trace)
         describe_chunks(app)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
@@ -143,6 +149,9 @@ class TokenformerEndpoints:
         specialise(state.openai_serving_chat, ScoredChat)
         specialise(state.openai_serving_completion, ScoredCompletion)
         state.given_text = GivenText(state.openai_serving_chat, state.openai_serving_completion)
+        if getattr(args, "trace", False):
+            corpus = read_texts(args.trace_corpus)[0] if args.trace_corpus else []
+            state.tracer = Tracer(state.given_text, Path(args.model), corpus)
         state.announcement = asyncio.create_task(announce_when_ready(state, args))
 
 

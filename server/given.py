@@ -37,7 +37,7 @@ MAX_TOKENS = 1 << 16
 Completions = Annotated[list[StrictStr], Field(min_length=1, max_length=MAX_COMPLETIONS)]
 
 
-class GivenTextRequest(OpenAIBaseModel):
+class PromptRequest(OpenAIBaseModel):
     """Further fields are those of the chat or completion request with this prompt: `tools`, `chat_template_kwargs`,
     `add_special_tokens`, `cache_salt`, `priority` and so on; those that are about generating mean nothing here."""
 
@@ -48,6 +48,26 @@ class GivenTextRequest(OpenAIBaseModel):
     prompt: StrictStr | list[StrictInt] | None = Field(
         default=None, description="A text, or token ids, that the completions go on from; instead of `messages`."
     )
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> PromptRequest:
+        if (self.messages is None) == (self.prompt is None):
+            raise VLLMValidationError("give either `messages` or `prompt`", parameter="messages")
+        return self
+
+    def rendered(self, **fields: Any) -> ScoredChatCompletionRequest | ScoredCompletionRequest:
+        """The request that would generate an answer to the same prompt. Raises VLLMValidationError."""
+        fields = {**(self.model_extra or {}), "model": self.model, **fields}
+        try:
+            if self.messages is not None:
+                return ScoredChatCompletionRequest(**fields, messages=self.messages)
+            return ScoredCompletionRequest(**fields, prompt=self.prompt)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise VLLMValidationError(first["msg"], parameter=".".join(map(str, first["loc"]))) from error
+
+
+class GivenTextRequest(PromptRequest):
     completion: StrictStr | Completions = Field(
         description=f"The text to score, or up to {MAX_COMPLETIONS} texts. In a chat each is a whole answer, ended by "
         "the end-of-text token."
@@ -56,23 +76,10 @@ class GivenTextRequest(OpenAIBaseModel):
     uncertainty: UncertaintyField = True
 
     @model_validator(mode="after")
-    def _one_prompt(self) -> GivenTextRequest:
-        if (self.messages is None) == (self.prompt is None):
-            raise VLLMValidationError("give either `messages` or `prompt`", parameter="messages")
+    def _with_uncertainty(self) -> GivenTextRequest:
         if self.uncertainty is False:
             raise VLLMValidationError("`uncertainty` cannot be false here", parameter="uncertainty")
         return self
-
-    def rendered(self) -> ScoredChatCompletionRequest | ScoredCompletionRequest:
-        """The request that would generate an answer to the same prompt. Raises VLLMValidationError."""
-        fields = {**(self.model_extra or {}), "model": self.model, "uncertainty": self.uncertainty}
-        try:
-            if self.messages is not None:
-                return ScoredChatCompletionRequest(**fields, messages=self.messages)
-            return ScoredCompletionRequest(**fields, prompt=self.prompt)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise VLLMValidationError(first["msg"], parameter=".".join(map(str, first["loc"]))) from error
 
 
 class GivenTextChoice(BaseModel):
@@ -99,15 +106,10 @@ class GivenText:
         self.chat, self.completion = chat, completion
 
     async def score(self, request: GivenTextRequest, raw_request: Request) -> GivenTextResponse | ErrorResponse:
-        inner = request.rendered()
-        if isinstance(inner, ScoredChatCompletionRequest):
-            found = await self.chat.render_chat_request(inner)
-            inputs = found if isinstance(found, ErrorResponse) else found[1]
-        else:
-            inputs = await self.completion.render_completion_request(inner)
-        if isinstance(inputs, ErrorResponse):
-            return inputs
-        prompt = list(self.chat._extract_prompt_components(inputs[0]).token_ids or ())
+        inner = request.rendered(uncertainty=request.uncertainty)
+        prompt = await self.prompt_ids(inner)
+        if isinstance(prompt, ErrorResponse):
+            return prompt
         texts = [request.completion] if isinstance(request.completion, str) else request.completion
         answers = await asyncio.gather(*(self._answer_ids(text, inner) for text in texts))
         limit = self.chat.model_config.max_model_len
@@ -152,14 +154,31 @@ class GivenText:
         shown = ScoredChatLogprobs.model_validate(logprobs.model_dump())
         return GivenTextChoice(index=index, logprobs=shown, uncertainty=scores.summary(index))
 
-    async def _answer_ids(self, text: str, inner: ScoredChatCompletionRequest | ScoredCompletionRequest) -> list[int]:
-        """Token ids of a completion; in a chat with the token that ends the model's own answers."""
+    async def prompt_ids(
+        self, inner: ScoredChatCompletionRequest | ScoredCompletionRequest
+    ) -> list[int] | ErrorResponse:
+        """Token ids of the prompt as it would be generated from."""
+        if isinstance(inner, ScoredChatCompletionRequest):
+            found = await self.chat.render_chat_request(inner)
+            inputs = found if isinstance(found, ErrorResponse) else found[1]
+        else:
+            inputs = await self.completion.render_completion_request(inner)
+        if isinstance(inputs, ErrorResponse):
+            return inputs
+        return list(self.chat._extract_prompt_components(inputs[0]).token_ids or ())
+
+    async def text_ids(self, text: str) -> list[int]:
+        """Token ids of a completion."""
         params = TokenizeParams(max_total_tokens=self.chat.model_config.max_model_len, add_special_tokens=False)
         try:
             found: Any = await self.chat.renderer.tokenize_prompt_async({"prompt": text}, params)
         except VLLMValidationError as error:  # far too long a text, which is not even tokenised
             raise VLLMValidationError(str(error.args[0]), parameter="completion") from error
-        ids = list(found["prompt_token_ids"])
+        return list(found["prompt_token_ids"])
+
+    async def _answer_ids(self, text: str, inner: ScoredChatCompletionRequest | ScoredCompletionRequest) -> list[int]:
+        """Token ids of a completion; in a chat with the token that ends the model's own answers."""
+        ids = await self.text_ids(text)
         end = getattr(self.chat.renderer.tokenizer, "eos_token_id", None)
         return [*ids, end] if isinstance(inner, ScoredChatCompletionRequest) and end is not None else ids
 

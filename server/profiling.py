@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,12 @@ from model_impl.checkpoint_writer import replace_file
 from model_impl.fingerprint import fingerprint
 from model_impl.internals import INTERNALS, internals
 from model_impl.reference import ReferenceTokenformer, load_reference
+from server.batches import batches
 from server.profile import Profile, ProfileError, Table, profile_file
 from server.texts import TextTokenizer, read_texts
 
 SIGNIFICANT = 6
 """Digits of a saved number: more than float32 tells."""
-
-BATCH_TOKENS = 2048
 
 
 def profile(checkpoint: Path, data: Path, stage: str | None, out: Path | None) -> tuple[Profile, Path]:
@@ -51,11 +49,11 @@ def profile(checkpoint: Path, data: Path, stage: str | None, out: Path | None) -
     return made, file
 
 
-def moments(model: ReferenceTokenformer, stage: int, sequences: Iterable[list[int]]) -> tuple[Table, Table]:
+def moments(model: ReferenceTokenformer, stage: int, sequences: Sequence[list[int]]) -> tuple[Table, Table]:
     """Mean and standard deviation of every statistic over all positions of all sequences where it is finite."""
     shape = (model.config.num_hidden_layers, 5, len(INTERNALS))
     count, total, squares = (torch.zeros(shape, dtype=torch.float64) for _ in range(3))
-    for ids in batches(sequences):
+    for _, ids in batches(sequences):
         found = internals(model, ids, stage)[..., : len(INTERNALS)].flatten(0, 1)
         finite = found.isfinite()
         found = found.where(finite, 0.0)
@@ -65,13 +63,6 @@ def moments(model: ReferenceTokenformer, stage: int, sequences: Iterable[list[in
     mean = total / count.clamp_min(1)
     variance = (squares / count.clamp_min(1) - mean.square()).clamp_min(0)
     return rounded(mean), rounded(variance.sqrt())
-
-
-def batches(sequences: Iterable[list[int]]) -> Iterator[torch.Tensor]:
-    """All sequences, int64 [B, T], shortest first: batches of equal lengths need no padding."""
-    for length, group in groupby(sorted(sequences, key=len), key=len):
-        rows = torch.tensor(list(group))
-        yield from rows.split(max(BATCH_TOKENS // length, 1)) if length else ()
 
 
 def rounded(table: torch.Tensor) -> Table:

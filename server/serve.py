@@ -30,6 +30,8 @@ from model_impl.plugin import WORKER_CLASS
 from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
 from server.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
 from server.profile import Profile, ProfileError, find_profiles, load_profile
+from server.texts import TextError, read_texts
+from server.trace_index import MAX_POSITIONS
 
 LARGEST_KV_SHARE = 0.5
 """Of the free memory on CPU: the rest is for weights, activations and everything else on the machine."""
@@ -44,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
             check_tensors(load_config(argv[0]), tensor_shapes(argv[0]))
         say("importing vLLM")
         args = parse(argv)
-    except (CalibrationError, CheckpointError) as error:
+    except (CalibrationError, CheckpointError, TextError) as error:
         say(f"error: {error}")
         return 1
     say(f"starting the engine for {args.model}: {args.dtype}, {describe_memory(args)}")
@@ -104,6 +106,20 @@ def parse(argv: Sequence[str]) -> Namespace:
         help="Use this calibration, made by `tokenformer calibrate`, instead of the calibration*.json beside the "
         "weights; may be given several times, for different growth stages.",
     )
+    trace = parser.add_argument_group("Trace", "Looking into the model by POST /v1/trace.")
+    trace.add_argument(
+        "--trace",
+        action="store_true",
+        help="Offer POST /v1/trace: the parameter tokens that contributed most at a position. Off by default: the API "
+        "process then holds a float32 copy of the model and computes with it on the CPU.",
+    )
+    trace.add_argument(
+        "--trace-corpus",
+        type=Path,
+        metavar="FILE",
+        help='Let /v1/trace name the texts of FILE (JSON lines with "text" or "messages") that fire the same parameter '
+        f"tokens. Clients can read them. Indexed in the background, up to {MAX_POSITIONS:,} tokens.",
+    )
     checkpoint = parser.parse_args(list(argv)).model_tag
     if checkpoint is None:
         parser.error("name a checkpoint directory")
@@ -116,6 +132,10 @@ def parse(argv: Sequence[str]) -> Namespace:
     if args.growth_root is not None:
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # vLLM then has the two routes
     args.calibrations = calibrations_of(Path(checkpoint), config, args.calibration)
+    if args.trace_corpus is not None:
+        if not args.trace:
+            parser.error("--trace-corpus needs --trace")
+        read_texts(args.trace_corpus)  # what is wrong with it shows before the engine starts
     args.profiles = profiles_of(Path(checkpoint), config)
     if not ((Path(checkpoint) / TOKENIZER).is_file() or args.tokenizer or args.skip_tokenizer_init):
         raise CheckpointError(f"{checkpoint}: has no {TOKENIZER} (see `tokenformer convert --tokenizer`)")

@@ -6,7 +6,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from model_impl.contributions import at_position, places
 from model_impl.delta import split
 from model_impl.internals import INTERNALS, internals
 from model_impl.reference import ReferenceTokenformer, provenance
@@ -63,7 +64,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grown]:
     split(foreign, root / "deltas" / "foreign")
     references = {"m": (two, 1), "m:base": (two, 0), "extra": (three, 2), "late": (three, 2)}
     flags = ["--served-model-name", "m", "--growth", f"extra={root / 'deltas' / 'extra'}"]
-    flags += ["--growth-root", root / "deltas", "--kv-cache-memory-bytes", 64 << 20]
+    flags += ["--growth-root", root / "deltas", "--kv-cache-memory-bytes", 64 << 20, "--trace"]
     with serving(root / "two", root / "log", flags) as server:
         server.wait_until_ready()
         yield Grown(server, root, references)
@@ -132,6 +133,25 @@ def test_an_unknown_stage_is_openais_model_not_found(grown: Grown) -> None:
         ask(grown, "m:nothing", [1, 2])
     assert caught.value.code == "model_not_found"
     assert caught.value.param == "model"
+
+
+def test_stages_can_be_traced_and_deltas_say_that_they_cannot(grown: Grown) -> None:
+    prompt = [4, 40, 44, 13]
+    for name in ("m", "m:base"):
+        reference, stage = grown.references[name]
+        answer = grown.post("/v1/trace", {"model": name, "prompt": prompt, "position": 2, "top": 3}).json()
+        found = at_position(reference, prompt, 2, stage)
+        top = found.contributions.topk(3)
+        shown = [(t["layer"], t["projection"], t["index"], t["stage"]) for t in answer["parameter_tokens"]]
+        assert shown == [astuple(places(reference.config, stage)[number]) for number in top.indices.tolist()]
+        shares = [token["share"] for token in answer["parameter_tokens"]]
+        assert shares == pytest.approx((top.values / found.contributions.sum()).tolist(), rel=1e-5)
+        assert (answer["model"], answer["corpus"], answer["training_texts"]) == (name, None, None)
+        assert answer["predicts"] == f"w{int(found.logits.argmax())}"
+    refused = grown.post("/v1/trace", {"model": "extra", "prompt": prompt})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "model"
+    assert "`extra` is a growth delta; only the checkpoint and its stages" in refused.json()["error"]["message"]
 
 
 def test_metrics_carry_the_stage(grown: Grown) -> None:
