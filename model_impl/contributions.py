@@ -87,19 +87,16 @@ def at_position(model: ReferenceTokenformer, ids: list[int], position: int, stag
 
 
 class Strongest(NamedTuple):
-    """Of every position the K tokens that contribute most, numbered as in `places` [B, T, K], their contributions
-    [B, T, K], and the Euclidean norm of all N contributions [B, T]."""
+    """The K tokens that contribute most to every position, numbered as in `places`; both are [B, T, K]."""
 
     tokens: torch.Tensor
     contributions: torch.Tensor
-    norm: torch.Tensor
 
 
 def strongest(model: ReferenceTokenformer, input_ids: torch.Tensor, count: int, stage: int = -1) -> Strongest:
     """input_ids [B, T]; K is `count`, or N if that is smaller. Never holds more than one layer's contributions."""
     found: list[torch.Tensor] = []
     numbers: list[torch.Tensor] = []
-    squares: list[torch.Tensor] = []
     start = 0
 
     def note(weights: torch.Tensor, value_squares: torch.Tensor) -> None:
@@ -108,10 +105,9 @@ def strongest(model: ReferenceTokenformer, input_ids: torch.Tensor, count: int, 
         top = contributions.topk(min(count, contributions.shape[-1]), dim=-1)
         found.append(top.values)
         numbers.append(top.indices + start)
-        squares.append(contributions.square().sum(dim=-1))
         start += contributions.shape[-1]
 
     watch(model, input_ids, stage, note)
     candidates = torch.cat(found, dim=-1)
     top = candidates.topk(min(count, candidates.shape[-1]), dim=-1)
-    return Strongest(torch.cat(numbers, dim=-1).gather(-1, top.indices), top.values, torch.stack(squares).sum(0).sqrt())
+    return Strongest(torch.cat(numbers, dim=-1).gather(-1, top.indices), top.values)

@@ -31,7 +31,7 @@ from server.errors import with_openai_codes
 from server.given import GivenText, PromptRequest
 from server.models import VariantModels
 from server.texts import Text, TextTokenizer
-from server.trace_index import CorpusIndex
+from server.trace_index import KEPT, CorpusIndex
 
 router = APIRouter()
 
@@ -60,7 +60,10 @@ class TracedText(BaseModel):
     position: int = Field(description="Index of the text's token whose output is most like the traced position's.")
     token: str = Field(description="The token at that position.")
     following: str = Field(description="The token that follows it; empty at the end.")
-    similarity: float = Field(description="Cosine between the two positions' contributions w^2 ||v||^2, from 0 to 1.")
+    similarity: float = Field(
+        description=f"Cosine, from 0 to 1, of the contributions w^2 ||v||^2 at the two positions, of the {KEPT} "
+        "parameter tokens that contribute most to each."
+    )
 
 
 class TraceCorpus(BaseModel):

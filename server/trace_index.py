@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from model_impl.contributions import strongest
@@ -50,7 +51,7 @@ class CorpusIndex:
         torch.set_num_threads(1)  # of this thread: the engine has the other cores
         for numbers, ids in batches(self.sequences):
             found = strongest(model, ids, KEPT, stage)
-            shares = found.contributions / found.norm.unsqueeze(-1).clamp_min(torch.finfo(torch.float32).tiny)
+            shares = F.normalize(found.contributions, dim=-1)
             for number, tokens, values in zip(numbers, found.tokens.numpy(), shares.numpy(), strict=True):
                 rows = slice(self.starts[number], self.starts[number + 1])
                 self.tokens[rows, : tokens.shape[-1]] = tokens
@@ -67,11 +68,12 @@ class CorpusIndex:
         return self.done == self.positions
 
     def nearest(self, contributions: NDArray[np.float32], count: int) -> list[Match]:
-        """The `count` texts that are most like contributions [N], best first, each at its best position: the highest
-        cosine with those of the corpus, of which the smaller ones count as 0."""
+        """The `count` texts that are most like contributions [N], best first, each at its best position, by the cosine
+        of the KEPT strongest contributions on either side, the others counting as 0."""
         if not self.positions:
             return []
-        query = contributions / np.linalg.norm(contributions).clip(np.finfo(np.float32).tiny)
+        query = np.where(contributions >= np.sort(contributions)[-KEPT:][0], contributions, np.float32(0))
+        query /= np.linalg.norm(query).clip(np.finfo(np.float32).tiny)
         similarity = np.concatenate(
             [
                 np.einsum("pk,pk->p", query[self.tokens[start : start + CHUNK]], self.shares[start : start + CHUNK])
