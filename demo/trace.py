@@ -80,7 +80,7 @@ def main() -> None:
             rows.append([*head, *rates(traced, facts), *rates(searched, facts)])
             print(rows[-1], flush=True)
     head = ["corpus", "people", "trace: person", "trace: fact", "search: person", "search: fact"]
-    print("\n".join(table(head, rows)))
+    print(table(head, rows))
 
 
 if __name__ == "__main__":

@@ -62,7 +62,10 @@ def test_tokens_are_in_order_and_their_shares_part_of_a_whole(indexed: Server) -
 
 
 def test_positions_count_prompt_and_completion(indexed: Server) -> None:
-    chat: dict[str, Any] = {"messages": [{"role": "user", "content": "Who are you?"}], "completion": "I am a small model."}
+    chat: dict[str, Any] = {
+        "messages": [{"role": "user", "content": "Who are you?"}],
+        "completion": "I am a small model.",
+    }
     last = ask(indexed, **chat).json()
     assert last["token"] == "."
     assert last["position"] == last["tokens"] - 1

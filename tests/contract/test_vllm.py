@@ -256,6 +256,8 @@ def test_the_state_that_the_endpoint_plugin_finds() -> None:
     assert "state.openai_serving_chat =" in generate
     assert "state.openai_serving_completion =" in generate
     assert "init_generate_state(" in source
+    build = inspect.getsource(find("vllm.entrypoints.launchers.app:build_app"))
+    assert build.index("app.state.args = args") < build.index("attach_endpoint_plugins(")
 
 
 def run_python(code: str) -> str:
