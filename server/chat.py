@@ -15,13 +15,13 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 from rich.console import Console
 from rich.text import Text
 
-from server.tint import Tint, legend, printable, summary
+from server.tint import Tint, harmless, legend, one_line, summary
 
 HELP = "/model lists the models, /model NAME changes it, /new forgets the conversation, /quit ends"
 
 
 class ChatError(Exception):
-    """What cannot be answered, in one line."""
+    """Why something cannot be answered."""
 
 
 class Chat:
@@ -52,7 +52,7 @@ class Chat:
     def use(self, model: str) -> None:
         """Ask `model` from now on; the conversation stays."""
         if model not in self.models:
-            raise ChatError(f"there is no model {printable(model)}; there are {', '.join(self.models)}")
+            raise ChatError(f"there is no model {model}; there are {', '.join(self.models)}")
         self.model = model
 
     def ask(self, question: str) -> Iterator[ChatCompletionChunk]:
@@ -84,20 +84,20 @@ class Chat:
         self.history = [*asked, {"role": "assistant", "content": answer}]
 
     def explain(self, error: openai.OpenAIError) -> str:
-        """One line, in the server's words where it has said something."""
+        """In the server's words where it has said something."""
         if isinstance(error, openai.APIStatusError):
             body: Any = error.body
             said = body.get("message") or body.get("error") or body if isinstance(body, dict) else body
             key = " (is OPENAI_API_KEY right?)" if error.status_code == 401 else ""
-            return f"the server refused ({error.status_code}): {printable(said or error.message)}{key}"
+            return f"the server refused ({error.status_code}): {said or error.message}{key}"
         if isinstance(error, openai.APIConnectionError):
             return f"{self.url} cannot be reached"
-        return f"the server gave up: {printable(error)}"
+        return f"the server gave up: {error}"
 
 
 def answer(chat: Chat, question: str, console: Console) -> None:
     """Ask and print; Ctrl-C stops the answer. Raises ChatError."""
-    uncertainty: dict[str, Any] | None = None
+    uncertainty: object = None
     tint: Tint | None = None
     try:
         for chunk in chat.ask(question):
@@ -114,7 +114,9 @@ def answer(chat: Chat, question: str, console: Console) -> None:
 
 
 def show(console: Console, text: Text, end: str = "\n") -> None:
-    """Without rich's own wrapping, as a token does not know the column that it starts in."""
+    """Everything that is shown passes here: whatever the server says, it cannot operate the terminal, which rich
+    would let it. Without rich's own wrapping, as a token does not know the column that it starts in."""
+    text.plain = harmless(text.plain)
     console.print(text, end=end, soft_wrap=True, highlight=False)
 
 
@@ -150,7 +152,7 @@ def main(url: str, model: str | None, temperature: float) -> int:
 
 
 def complain(errors: Console, error: ChatError) -> None:
-    show(errors, Text(f"tokenformer: error: {error}"))
+    show(errors, Text(f"tokenformer: error: {one_line(error)}"))
 
 
 def talk(chat: Chat, console: Console, errors: Console) -> int:

@@ -6,9 +6,10 @@ from bisect import bisect
 from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from unicodedata import category
 
 from openai.types.chat import ChatCompletionTokenLogprob
+from pydantic import BaseModel, ValidationError
 from rich.style import Style
 from rich.text import Text
 
@@ -50,7 +51,8 @@ class Tint:
         """What can be shown after a chunk with this content and these tokens."""
         self.text += content
         for token in tokens:
-            entropy = max(self.unfinished, (token.model_extra or {}).get("entropy") or 0.0)
+            said = (token.model_extra or {}).get("entropy")
+            entropy = max(self.unfinished, said if isinstance(said, int | float) else 0.0)
             own = token.token if token.bytes is None else self.decoder.decode(bytes(token.bytes))
             if own:
                 self.waiting.append((own, entropy))
@@ -59,7 +61,7 @@ class Tint:
 
     def rest(self) -> Text:
         """What is left when the stream is over; text that no token accounts for is not tinted."""
-        return self._lay(complete=True).append(harmless(self.text))
+        return self._lay(complete=True).append(self.text)
 
     def _lay(self, complete: bool) -> Text:
         laid = Text()
@@ -70,19 +72,27 @@ class Tint:
                 break
             self.waiting.popleft()
             if partly or self.text.startswith(own):
-                laid.append(harmless(self.text[: len(own)]), LEVELS[level(entropy)])
+                laid.append(self.text[: len(own)], LEVELS[level(entropy)])
                 self.text = self.text[len(own) :]
         return laid
 
 
-def printable(text: object) -> str:
-    """One line without control characters, which could make the terminal do things."""
-    return " ".join(harmless(str(text)).split())
+def one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Unicode's property Bidi_Control: these can make a line read in another order than it was written in."""
 
 
 def harmless(text: str) -> str:
-    """`text` with every control character but newline and tab replaced."""
-    return "".join(c if c in "\n\t" or c.isprintable() else "\ufffd" for c in text)
+    """`text`, of the same length, with everything replaced that could operate the terminal (control characters but
+    newline and tab), reorder a line, or not be encoded (lone surrogates)."""
+    return "".join("\ufffd" if _harmful(c) else c for c in text)
+
+
+def _harmful(c: str) -> bool:
+    return c in BIDI_CONTROLS or (category(c) in ("Cc", "Cs") and c not in "\n\t")
 
 
 def percent(share: float) -> str:
@@ -97,22 +107,49 @@ def level(entropy: float) -> int:
     return bisect(BOUNDS, entropy)
 
 
-def summary(uncertainty: dict[str, Any]) -> Iterator[Text]:
+class Span(BaseModel):
+    """What is shown of a part of the answer to doubt."""
+
+    text: str
+    reason: str
+    risk: float | None = None
+
+
+class Told(BaseModel):
+    """What is shown of an answer's `uncertainty`, all of it optional: the server may be another one than ours."""
+
+    risk: float | None = None
+    calibrated: bool | None = None
+    max_entropy: float | None = None
+    mean_entropy: float | None = None
+    growth: dict[str, float] | None = None
+    spans: list[Span] | None = None
+
+
+def summary(uncertainty: object) -> Iterator[Text]:
     """The lines below an answer: risk, entropy and growth; then the words to doubt."""
-    peak, mean, risk = uncertainty["max_entropy"], uncertainty["mean_entropy"], uncertainty["risk"]
-    line = Text("  ")
-    if risk is not None:
-        line.append(f"risk {percent(risk)}", "bold").append(" · ")
-    if not uncertainty["calibrated"]:
-        line.append("not calibrated · ")
-    if peak is not None:
-        line.append("highest entropy ").append(f"{peak:.2f} nats", LEVELS[level(peak)]).append(f" · mean {mean:.2f}")
-    if growth := uncertainty["growth"]:
-        line.append(" · drew on " + ", ".join(f"{stage} {percent(share)}" for stage, share in growth.items()))
-    yield line
-    for span in uncertainty.get("spans") or ():
-        risk = "" if span["risk"] is None else f" (risk {percent(span['risk'])})"
-        yield Text(f"  {printable(span['text'])}: {printable(span['reason'])}{risk}")
+    try:
+        told = Told.model_validate(uncertainty)
+    except ValidationError:
+        yield Text("  the `uncertainty` of this server has a shape that is not known here")
+        return
+    parts = []
+    if told.risk is not None:
+        parts.append(Text(f"risk {percent(told.risk)}", "bold"))
+    if told.calibrated is False:
+        parts.append(Text("not calibrated"))
+    if (peak := told.max_entropy) is not None:
+        parts.append(Text("highest entropy ").append(f"{peak:.2f} nats", LEVELS[level(peak)]))
+    if told.mean_entropy is not None:
+        parts.append(Text(f"mean {told.mean_entropy:.2f}"))
+    if told.growth:
+        shares = (f"{stage} {percent(share)}" for stage, share in told.growth.items())
+        parts.append(Text(f"drew on {', '.join(shares)}"))
+    if parts:
+        yield Text("  ").append_text(Text(" · ").join(parts))
+    for span in told.spans or ():
+        risk = "" if span.risk is None else f" (risk {percent(span.risk)})"
+        yield Text(f"  {one_line(span.text)}: {one_line(span.reason)}{risk}")
 
 
 def legend() -> Text:

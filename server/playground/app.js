@@ -36,6 +36,7 @@ async function loadModels() {
 function describeModels() {
   for (const select of [model, compare]) {
     const card = cards.get(select.value);
+    select.title = select.value; // its box may be too narrow for it
     byId(`${select.id}-card`).textContent = card ? describe(card) : "";
   }
 }
@@ -62,7 +63,7 @@ function messages(index, asked) {
 const message = (role, content) => ({ role, content });
 
 function options(card) {
-  const uncertainty = { tokens: true, spans: true, internals: card?.internals ?? false };
+  const uncertainty = { tokens: true, spans: true, internals: Boolean(measure.internals && card?.internals) };
   if (card?.calibration?.abstain) uncertainty.abstain_above = card.calibration.abstain.above;
   if (ensemble.checked) uncertainty.ensemble = members.valueAsNumber;
   return { temperature: temperature.valueAsNumber || 0, logprobs: true, top_logprobs: 5, uncertainty };

@@ -9,8 +9,11 @@ from fastapi.responses import FileResponse
 
 FOLDER = Path(__file__).parent
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-FILES = {path.name: path for path in FOLDER.iterdir() if path.suffix in MEDIA_TYPES}
-"""All that is ever served, by name: a path that a client makes up cannot lead anywhere else."""
+PAGE = FOLDER / "index.html"
+"""Served at /playground only, which its relative links begin from."""
+
+FILES = {path.name: path for path in FOLDER.iterdir() if path.suffix in MEDIA_TYPES and path != PAGE}
+"""All else that is ever served, by name: a path that a client makes up cannot lead anywhere else."""
 
 CONTENT_SECURITY_POLICY = "; ".join(
     [
@@ -31,16 +34,15 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/playground")
 async def page() -> FileResponse:
-    return _file("index.html")
+    return _file(PAGE)
 
 
 @router.get("/playground/{name}")
 async def asset(name: str) -> FileResponse:
-    return _file(name)
-
-
-def _file(name: str) -> FileResponse:
-    path = FILES.get(name)
-    if path is None:
+    if name not in FILES:
         raise HTTPException(404, f"the playground has no file {name!r}")
+    return _file(FILES[name])
+
+
+def _file(path: Path) -> FileResponse:
     return FileResponse(path, media_type=MEDIA_TYPES[path.suffix], headers=HEADERS)

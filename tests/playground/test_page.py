@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests import scripted as scripts
 from tests.browser import Playground, detail, level, token
 from tests.scripted import Break, chunk, last, scripted, summary, words
 from tests.scripted import token as made
@@ -243,6 +244,33 @@ def test_internals_tint_by_their_distance_from_the_training_texts(opened: Opener
     assert "Internals, mean |z|" not in detail_of(playground.page, token(answer, "plain"))  # the server has no profile
     playground.page.get_by_role("radio", name="Internals").check(force=True)
     assert [level(token(answer, word)) for word in ("odd", "plain")] == [6, 0]
+
+
+def test_internals_are_asked_for_only_where_they_are_looked_at(opened: Opener) -> None:
+    playground = opened()
+    playground.page.get_by_label("Compare with").select_option("m:base")  # which does not offer them
+    for measure, expected in (("Entropy", False), ("Internals", True), ("Risk", False), ("Newest stage", True)):
+        playground.page.get_by_role("radio", name=measure).check(force=True)
+        playground.ask("empty")
+        asked = {body["model"]: body["uncertainty"]["internals"] for body in playground.bodies[-2:]}
+        assert asked == {"m": expected, "m:base": False}, measure
+        assert ("in answers from now on" in playground.page.locator("#legend").inner_text()) == expected
+
+
+def test_a_long_name_of_a_model_is_readable(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "tokenformer-qwen3-0.6b:world-b"
+    monkeypatch.setattr(scripts, "CARDS", [{"id": name}, {"id": f"{name}-{name}"}])
+    page = opened().page
+    picker = page.get_by_label("Model", exact=True)
+    for chosen in (name, f"{name}-{name}"):
+        picker.select_option(chosen)
+        expect(picker).to_have_attribute("title", chosen)
+    monkeypatch.setattr(scripts, "CARDS", [{"id": name}])
+    page.reload()
+    expect(picker).to_have_value(name)
+    has, needs = picker.evaluate("e => [e.offsetWidth, (e.style.width = 'max-content', e.offsetWidth)]")
+    assert has >= needs
+    assert needs > 11 * 16  # the width of the picker for short names
 
 
 def test_the_models_and_their_stages(opened: Opener) -> None:

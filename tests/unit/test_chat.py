@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from server.chat import main
+from tests import scripted as server
 from tests.scripted import Break, last, scripted, token, words
 
+EVIL = "x\x1b]0;pwned\x07\x9b2J\u202e"
 SCRIPT: dict[str, Any] = {
     "hello": [*words(token("hi ", 0.1), token("you", 1.0)), last()],
     "markup": [*words(token("[bold]x[/bold] :smile: 12")), last()],
+    "evil": [
+        *words(token(EVIL)),
+        last(growth={EVIL: 1.0}, spans=[{"start": 0, "end": 1, "text": EVIL, "risk": None, "reason": EVIL}]),
+    ],
+    "evil end": [{"error": {"message": EVIL, "code": 500}}],
     "lost": [*words(token("Half")), 0.1, Break.LOST],
     "ended": [*words(token("Half")), Break.ENDED],
     "given up": [*words(token("Half")), {"error": {"message": "out of\nmemory", "code": 500}}],
@@ -93,3 +101,25 @@ def test_the_api_key_is_that_of_the_environment(
         assert piped(monkeypatch, address, "hello") == 1
     refused = "tokenformer: error: the server refused (401): Unauthorized (is OPENAI_API_KEY right?)\n"
     assert capsys.readouterr().err == refused
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_server_cannot_operate_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    """By nothing that it says: answers, stages, words to doubt, reasons, models and errors."""
+    monkeypatch.setattr(server, "CARDS", [{"id": f"{EVIL}-model", "growth_stage": f"{EVIL}-stage"}])
+    monkeypatch.setattr("sys.stdin", Terminal("evil\nevil end\n/model\n/model nope\n"))
+    main(address, None, 0.0)
+    said = capsys.readouterr()
+    shown = "x\ufffd]0;pwned"
+    assert sum(line.startswith(shown) for line in said.out.replace("> ", "").splitlines()) == 2  # greeting and answer
+    for line in (f"drew on {shown}", f"  {shown}", f"* {shown}"):
+        assert line in said.out
+    for line in (f"the server gave up: {shown}", f"there is no model nope; there are {shown}"):
+        assert line in said.err
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", said.out + said.err)

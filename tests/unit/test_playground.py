@@ -11,7 +11,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from server.playground.routes import FILES, FOLDER, router
+from server.playground.routes import FILES, FOLDER, PAGE, router
+
+ALL = {PAGE.name: PAGE, **FILES}
 
 NAMESPACE = "http://www.w3.org/2000/svg"
 """A name that looks like an address; nothing is fetched from it."""
@@ -29,7 +31,15 @@ def test_the_page() -> None:
 
 
 def test_nothing_but_the_pages_own_files_is_served() -> None:
-    for name in ("routes.py", "__init__.py", "nope.js", "..", "%2e%2e%2fapp.py", "..%2f..%2fpyproject.toml"):
+    for name in (
+        "index.html",
+        "routes.py",
+        "__init__.py",
+        "nope.js",
+        "..",
+        "%2e%2e%2fapp.py",
+        "..%2f..%2fpyproject.toml",
+    ):
         assert client.get(f"/playground/{name}").status_code == 404, name
 
 
@@ -51,7 +61,7 @@ def test_headers(path: str) -> None:
     assert headers["referrer-policy"] == "no-referrer"
 
 
-@pytest.mark.parametrize("path", FILES.values(), ids=FILES)
+@pytest.mark.parametrize("path", ALL.values(), ids=ALL)
 def test_a_file_names_no_other_host_and_holds_no_inline_code(path: Path) -> None:
     text = path.read_text().replace(NAMESPACE, "")
     assert not re.search(r"(https?:|wss?:|[\"'(=]\s*)//", text)
@@ -62,7 +72,7 @@ def test_a_file_names_no_other_host_and_holds_no_inline_code(path: Path) -> None
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", text)
 
 
-@pytest.mark.parametrize("path", FILES.values(), ids=FILES)
+@pytest.mark.parametrize("path", ALL.values(), ids=ALL)
 def test_what_a_file_refers_to_is_served(path: Path) -> None:
     text = path.read_text()
     referred = re.findall(r'(?:href|src)="playground/([^"]+)"', text) + re.findall(r'from "\./([^"]+)"', text)
@@ -71,6 +81,6 @@ def test_what_a_file_refers_to_is_served(path: Path) -> None:
 
 def test_an_installation_has_every_file() -> None:
     setuptools = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
-    for name in FILES:
+    for name in ALL:
         assert any(fnmatch(name, pattern) for pattern in setuptools["package-data"]["*"]), name
     assert (FOLDER / "__init__.py").exists()  # what makes the folder a package, whose data is installed

@@ -10,8 +10,10 @@ from openai.types.chat import ChatCompletionTokenLogprob
 from rich.text import Text
 
 from server.playground.routes import FILES
-from server.tint import BOUNDS, LEVELS, Tint, harmless, legend, level, percent, printable, summary
+from server.tint import BOUNDS, LEVELS, Tint, harmless, legend, level, one_line, percent, summary
 from tests import scripted
+
+OTHERS: list[object] = ["high", 0.3, {"max_entropy": "high"}, {"growth": {"base": None}}, {"spans": [{"start": 1}]}]
 
 
 def token(text: str, entropy: float = 0.0, raw: bytes | None = None) -> ChatCompletionTokenLogprob:
@@ -85,8 +87,18 @@ def test_text_without_tokens() -> None:
 @pytest.mark.parametrize("text", ["\x1b[2J", "\x9b2J", "a\rb", "\x07"])
 def test_a_model_cannot_operate_the_terminal(text: str) -> None:
     assert all(c.isprintable() for c in harmless(text))
-    assert harmless("a\tb\n🙂") == "a\tb\n🙂"
-    assert printable("a\nb\x1b") == "a b\ufffd"
+    assert len(harmless(text)) == len(text)
+
+
+@pytest.mark.parametrize("text", ["\u202eevil", "\u2066x", "\u200f", "\ud800"])
+def test_a_model_cannot_reorder_a_line_or_break_its_encoding(text: str) -> None:
+    assert harmless(text)[0] == "\ufffd"
+    assert harmless(text).encode()
+
+
+@pytest.mark.parametrize("text", ["a\tb\n🙂", "12\u00a0%", "東京\u3000大阪", "👩\u200d👧", "co\u00adop", "\ue000"])
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    assert harmless(text) == text
 
 
 def test_percentages_round_to_certainty_only_if_it_is_one() -> None:
@@ -108,3 +120,25 @@ def test_the_summary() -> None:
     ]
     (line,) = summary(scripted.summary())
     assert line.plain == "  not calibrated · highest entropy 0.50 nats · mean 0.50"
+
+
+@pytest.mark.parametrize(
+    ("uncertainty", "lines"),
+    [
+        ({"score": 0.3}, []),
+        ({"mean_entropy": 0.5}, ["  mean 0.50"]),
+        *((other, ["  the `uncertainty` of this server has a shape that is not known here"]) for other in OTHERS),
+    ],
+)
+def test_the_uncertainty_of_another_server(uncertainty: object, lines: list[str]) -> None:
+    assert [line.plain for line in summary(uncertainty)] == lines
+
+
+def test_the_entropy_of_another_server() -> None:
+    tint = Tint()
+    said = token("a").model_copy(update={"entropy": "low"})
+    assert tint.add("a", [said]).plain == "a"
+
+
+def test_one_line() -> None:
+    assert one_line("a\n b\t") == "a b"
