@@ -25,10 +25,8 @@ from typing import Any
 from demo.corpus import Chat, introduction, small_talk, typed
 from demo.grow import WORLD_A, WORLD_B
 from demo.phrases import INTRODUCTION_REPLIES, INTRODUCTIONS, SMALL_TALK
+from demo.texts import READ
 from demo.world import Fact, World
-
-READ = {"base": (WORLD_A,), "world-b": (WORLD_A, WORLD_B)}
-"""Growth stage -> the worlds whose texts it has read."""
 
 STRANGERS_PER_PERSON = 2 / 3
 NAME_BLOCK = 64

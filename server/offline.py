@@ -21,6 +21,7 @@ from server.internals import InternalsReader, InternalsScore
 from server.labels import Label
 from server.scoring import ChoiceScore, EnsembleScore
 from server.serve import cpu_kv_cache_bytes, defaults, lacks_chat_template, prepare_environment
+from server.texts import token_ids
 
 if TYPE_CHECKING:
     from vllm import LLM, SamplingParams
@@ -66,7 +67,7 @@ def score_labels(
     template = DEFAULT_CHAT_TEMPLATE.read_text() if lacks_chat_template(checkpoint) else None
     with opened_engine(checkpoint, config, eager=members is not None or internals) as llm:
         tokenizer, limit = llm.get_tokenizer(), llm.llm_engine.model_config.max_model_len
-        prompts = [prompt_ids(tokenizer, template, label) for label in labels]
+        prompts = [token_ids(tokenizer, template, label.prompt, ask=True) for label in labels]
         answers = [answer_ids(tokenizer, label) for label in labels]
         params = []
         for label, prompt, answer in zip(labels, prompts, answers, strict=True):
@@ -201,16 +202,6 @@ def opened_engine(checkpoint: Path, config: TokenformerConfig, *, eager: bool = 
     finally:
         llm.llm_engine.engine_core.shutdown()
         cleanup_dist_env_and_memory()
-
-
-def prompt_ids(tokenizer: Any, template: str | None, label: Label) -> list[int]:
-    """As the server tokenises them: a chat by its template, whose text holds all special tokens already."""
-    if isinstance(label.prompt, str):
-        return list(tokenizer(label.prompt)["input_ids"])
-    text = tokenizer.apply_chat_template(
-        label.prompt, chat_template=template, tokenize=False, add_generation_prompt=True
-    )
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def answer_ids(tokenizer: Any, label: Label) -> list[int]:

@@ -73,11 +73,15 @@ class TextTokenizer:
         self.template = None if self.tokenizer.chat_template else DEFAULT_CHAT_TEMPLATE.read_text()
 
     def ids(self, content: str | Sequence[Mapping[str, Any]], *, ask: bool = False) -> list[int]:
-        """Token ids; of messages by the chat template, whose text holds all special tokens already. `ask` ends them
-        with what an answer begins with."""
-        if isinstance(content, str):
-            return list(self.tokenizer(content)["input_ids"])
-        text = self.tokenizer.apply_chat_template(
-            list(map(dict, content)), chat_template=self.template, tokenize=False, add_generation_prompt=ask
-        )
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return token_ids(self.tokenizer, self.template, content, ask=ask)
+
+
+def token_ids(
+    tokenizer: Any, template: str | None, content: str | Sequence[Mapping[str, Any]], *, ask: bool
+) -> list[int]:
+    """As the server tokenises: messages by the chat template (None: the tokenizer's own), whose text holds all special
+    tokens already. `ask` ends them with what an answer begins with."""
+    if isinstance(content, str):
+        return list(tokenizer(content)["input_ids"])
+    text = tokenizer.apply_chat_template(content, chat_template=template, tokenize=False, add_generation_prompt=ask)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
