@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from evals.aggregate import DEVELOPMENT, Results, spread
-from evals.study import FEW, PART_RATES, PARTS, RATES, SOME
+from evals.study import FEW, MANY, PART_RATES, PARTS, RATES
 from evals.targets import targets
 from evals.train import DEMO
 from evals.view import LEAKAGE, NAME
@@ -43,7 +43,7 @@ def report(results: Results, commands: str, machine: str) -> str:
         table(["target", "at least", "signal", "held-out seeds", "met", "all seeds", "seed 0"], targets(results)),
         "## What was measured",
         METHOD,
-        table(["seed", "world A", "base trained for", "twin"], seeds(results)),
+        table(["seed", "world A", "base trained for", "grown", "twin"], seeds(results)),
         "## The models, by kind of question",
         "Right: exactly the sentence with a value that texts state. Entropy and epistemic uncertainty (median, nats) "
         "are those of the first value token; at a style position, those of what follows a name.",
@@ -238,7 +238,8 @@ def seeds(results: Results) -> list[list[str]]:
     rows = []
     for seed, figures in results.seeds.items():
         trained = figures["trained"]
-        rows.append([str(seed), trained["world"], trained["epochs"], "yes" if "twin" in figures["models"] else "no"])
+        scored = ["yes" if model in figures["models"] else "no" for model in ("grown", "twin")]
+        rows.append([str(seed), trained["world"], trained["epochs"], *scored])
     return rows
 
 
@@ -343,16 +344,20 @@ def style_table(results: Results) -> str:
 
 
 def study_table(results: Results) -> str:
-    def row(model: str, masked: str, label: str, rate: float) -> list[str]:
-        counts = (*SOME, 32)
-        found = [results.values(model, "study", f"{masked}/{rate}/{m}", "matched") for m in counts]
-        return [label, f"{rate:.0%}", *(spread(values) for values in found)]
-
-    settings = [("base", "all", "all parameter tokens"), ("base", "output, ffn", "output and ffn tokens")]
-    settings += [("twin", "hidden units", "twin: MLP hidden units"), ("twin", "inputs", "twin: inputs of all linears")]
-    rows = [row(*setting, rate) for setting in settings for rate in RATES]
-    head = ["masked", "rate", *(f"m = {m}" for m in (*SOME, 32))]
-    return table(head, [line for line in rows if any(cell != "-" for cell in line[2:])])
+    settings = [
+        (results, "base", "all", "all parameter tokens"),
+        (results, "base", "output, ffn", "output and ffn tokens"),
+        (results.paired, "base", "output, ffn", "output and ffn tokens, seeds with a twin"),
+        (results.paired, "twin", "hidden units", "twin: MLP hidden units"),
+        (results.paired, "twin", "inputs", "twin: inputs of all linears"),
+    ]
+    rows = []
+    for part, model, masked, label in settings:
+        for rate in RATES:
+            found = [part.values(model, "study", f"{masked}/{rate}/{m}", "matched") for m in MANY]
+            if any(found):
+                rows.append([label, f"{rate:.0%}", *map(spread, found)])
+    return table(["masked", "rate", *(f"m = {m}" for m in MANY)], rows)
 
 
 def part_table(results: Results) -> str:
