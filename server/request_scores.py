@@ -44,8 +44,8 @@ class RunningChoice:
         return found | (self.internals.features() if self.internals else {})
 
     def spans_text(self) -> str | None:
-        """The text in which the tokens lie where the reader says. Not so only under beam search, which decodes its
-        answers in another way, with tokenizers that put blanks between tokens."""
+        """The text in which the tokens lie where the reader says; None where it is another: under beam search with
+        tokenizers that put blanks between tokens, and for given texts that the tokenizer does not give back."""
         return self.text if self.reader.text.startswith(self.text) else None
 
 
