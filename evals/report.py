@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from statistics import mean
 
 from evals.aggregate import DEVELOPMENT, Results, spread
 from evals.tables import (
@@ -161,18 +160,17 @@ def verdict(results: Results) -> str:
     }
     if not compared:
         return "Not measured: no twin was scored."
-    gains = [mean(base.values()) - mean(twin.values()) for base, twin in compared.values()]
-    if max(gains) <= SAME:
-        lead = "No: the control does as well"
-    else:
-        lead = "The ensemble does better than the control" if min(gains) > SAME else "In part"
-    told = ";\n  ".join(f"{task} {spread(a, 2)}, twin {spread(b, 2)}" for task, (a, b) in compared.items())
-    return f"{lead} (hidden units dropped in the MLP twin, same seeds):\n  {told}."
+    ahead = {task: sum(base[seed] > twin[seed] for seed in base) for task, (base, twin) in compared.items()}
+    every = all(ahead[task] == len(base) for task, (base, _) in compared.items())
+    lead = "The ensemble does better than the control on every seed" if every else "Not shown"
+    told = ";\n  ".join(
+        f"{task} {spread(base, 2)}, twin {spread(twin, 2)}, the Tokenformer ahead on {ahead[task]} of {len(base)} seeds"
+        for task, (base, twin) in compared.items()
+    )
+    return f"{lead} (the control: hidden units dropped in the MLP twin, same seeds):\n  {told}."
 
 
 EPISTEMIC = "ensemble epistemic, max of value"
-SAME = 0.02
-"""AUROC within which the Tokenformer and its twin count as equally good."""
 
 
 def nulls(results: Results) -> str:
