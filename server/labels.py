@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from server.calibration import CalibrationError
+from server.json_lines import LinesError, read_json_lines
 from server.texts import is_message
 
 GENERATE = "generate"
@@ -50,20 +50,9 @@ class Label:
 def read_labels(path: Path) -> tuple[list[Label], str]:
     """The labels in `path` and the SHA-256 of the file; raises CalibrationError naming the line that is wrong."""
     try:
-        content = path.read_bytes()
-        lines = content.decode().splitlines()
-    except OSError as error:
-        raise CalibrationError(f"--data: {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CalibrationError(f"--data: {path}: not UTF-8") from error
-    labels = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                labels.append(parse_label(number, json.loads(line)))
-            except ValueError as error:
-                raise CalibrationError(f"--data: {path}, line {number}: {error}") from error
-    return labels, hashlib.sha256(content).hexdigest()
+        return read_json_lines(path, parse_label)
+    except LinesError as error:
+        raise CalibrationError(f"--data: {error}") from error
 
 
 def parse_label(line: int, entry: Any) -> Label:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE
+from server.json_lines import LinesError, read_json_lines
 
 
 class TextError(ValueError):
@@ -27,22 +26,12 @@ class Text:
 def read_texts(path: Path) -> tuple[list[Text], str]:
     """The texts in `path` and the SHA-256 of the file; raises TextError naming the line that is wrong."""
     try:
-        content = path.read_bytes()
-        lines = content.decode().splitlines()
-    except OSError as error:
-        raise TextError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise TextError(f"{path}: not UTF-8") from error
-    texts = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                texts.append(Text(number, parse_text(json.loads(line))))
-            except ValueError as error:
-                raise TextError(f"{path}, line {number}: {error}") from error
+        texts, digest = read_json_lines(path, lambda number, entry: Text(number, parse_text(entry)))
+    except LinesError as error:
+        raise TextError(str(error)) from error
     if not texts:
         raise TextError(f"{path}: has no texts")
-    return texts, hashlib.sha256(content).hexdigest()
+    return texts, digest
 
 
 def parse_text(entry: Any) -> str | list[dict[str, Any]]:
