@@ -115,9 +115,10 @@ class ParallelPattention(nn.Module):
         """Set the weights that the rows' ensemble members leave out to zero, in place."""
         if self.left_out is None:
             self.left_out = [self._left_out(i) if masked else [] for i, masked in enumerate(self.masked)]
-        for own, tables in zip(weights, self.left_out, strict=True):
-            for weight, table in zip(own, tables, strict=bool(tables)):
-                weight.masked_fill_(table[members], 0.0)
+        for own, tables, masked in zip(weights, self.left_out, self.masked, strict=True):
+            if masked:
+                for weight, table in zip(own, tables, strict=True):
+                    weight.masked_fill_(table[members], 0.0)
 
     def _left_out(self, index: int) -> list[torch.Tensor]:
         """What every member leaves out of one projection, row 0 nothing: per segment, bool [1 + members, share].
