@@ -1,8 +1,11 @@
-"""Prometheus metrics that vLLM does not have: how sure the model was, by model name."""
+"""Prometheus metrics that vLLM does not have: how sure the model was, by model name, and how the server fares.
+
+Labels take values from fixed sets and from the models that are served, never from what clients make up.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 # Entropy runs from 0 to ln V (10.8 nats for 50,304 words); most tokens of a sure model lie below 0.1.
 _ENTROPY_BUCKETS = (0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 11.0)
@@ -31,6 +34,34 @@ FLAGGED_ANSWERS = Counter(
     "Answers whose risk was above the request's abstain_above or, without one, above the calibration's threshold.",
     ["model_name"],
 )
+
+# vLLM's latency buckets begin at 0.3 s for a request and 10 ms for a token: a small model has answered long before.
+_LATENCY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+REQUEST_SECONDS = Histogram(
+    "tokenformer_request_seconds",
+    "Time from a request's arrival to the last byte of its answer.",
+    ["model_name"],
+    buckets=_LATENCY_BUCKETS,
+)
+FIRST_TOKEN_SECONDS = Histogram(
+    "tokenformer_time_to_first_token_seconds",
+    "Time from a streaming request's arrival to its first token.",
+    ["model_name"],
+    buckets=_LATENCY_BUCKETS,
+)
+REJECTED_REQUESTS = Counter(
+    "tokenformer_rejected_requests",
+    "Requests that were turned away before they reached the model, by reason.",
+    ["reason"],
+)
+QUEUED_REQUESTS = Gauge(
+    "tokenformer_queued_requests", "Sequences in this server that have no token yet: arriving, waiting or in prefill."
+)
+QUEUED_TOKENS = Gauge("tokenformer_queued_prompt_tokens", "Prompt tokens of the sequences that have no token yet.")
+READY = Gauge("tokenformer_ready", "1 while the engine answers and new requests are taken, else 0.")
+DRAINING = Gauge("tokenformer_draining", "1 while running requests are finished before the server ends, else 0.")
+ENGINE_UP = Gauge("tokenformer_engine_up", "1 while the engine process lives, else 0.")
 
 
 def observe_token(model_name: str, entropy: float, variance: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import os
 import sys
@@ -29,9 +28,10 @@ from model_impl.fingerprint import fingerprint
 from model_impl.plugin import WORKER_CLASS
 from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
 from server.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
+from server.flags import add_flags
+from server.gate import MIDDLEWARE
 from server.profile import Profile, ProfileError, find_profiles, load_profile
 from server.texts import TextError, read_texts
-from server.trace_index import MAX_POSITIONS
 
 LARGEST_KV_SHARE = 0.5
 """Of the free memory on CPU: the rest is for weights, activations and everything else on the machine."""
@@ -81,45 +81,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser = make_arg_parser(
         FlexibleArgumentParser(prog="tokenformer serve", usage="tokenformer serve CHECKPOINT [flags]")
     )
-    growth = parser.add_argument_group("Growth", "Growth deltas served on top of the checkpoint.")
-    growth.add_argument(
-        "--growth",
-        action="append",
-        default=[],
-        type=named_path,
-        metavar="NAME=PATH",
-        help="Serve the checkpoint with the delta in directory PATH as model NAME; may be given several times.",
-    )
-    growth.add_argument(
-        "--growth-root",
-        type=Path,
-        metavar="DIR",
-        help="Let clients load and unload deltas below DIR at run time, by vLLM's /v1/load_lora_adapter and "
-        "/v1/unload_lora_adapter. Off by default: whoever may call them changes what the server answers.",
-    )
-    calibration = parser.add_argument_group("Calibration", "What turns token statistics into the risk of an answer.")
-    calibration.add_argument(
-        "--calibration",
-        action="append",
-        type=Path,
-        metavar="FILE",
-        help="Use this calibration, made by `tokenformer calibrate`, instead of the calibration*.json beside the "
-        "weights; may be given several times, for different growth stages.",
-    )
-    trace = parser.add_argument_group("Trace", "Looking into the model by POST /v1/trace.")
-    trace.add_argument(
-        "--trace",
-        action="store_true",
-        help="Offer POST /v1/trace: the parameter tokens that contributed most at a position. Off by default: the API "
-        "process then holds a float32 copy of the model and computes with it on the CPU.",
-    )
-    trace.add_argument(
-        "--trace-corpus",
-        type=Path,
-        metavar="FILE",
-        help='Let /v1/trace name the texts of FILE (JSON lines with "text" or "messages") that fire the same parameter '
-        f"tokens. Clients can read them. Indexed in the background, up to {MAX_POSITIONS:,} tokens.",
-    )
+    add_flags(parser)
     checkpoint = parser.parse_args(list(argv)).model_tag
     if checkpoint is None:
         parser.error("name a checkpoint directory")
@@ -127,6 +89,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser.set_defaults(**defaults(Path(checkpoint), config, cpu=current_platform.is_cpu()))
     args: Namespace = parser.parse_args(list(argv))
     args.subparser, args.model = "serve", checkpoint
+    args.middleware = [*args.middleware, *MIDDLEWARE]
     validate_parsed_serve_args(args)
     check_growth(args, Path(checkpoint), config)
     if args.growth_root is not None:
@@ -147,13 +110,6 @@ def parse(argv: Sequence[str]) -> Namespace:
     if current_platform.is_cpu() and not sized_by_user:
         args.kv_cache_memory_bytes = cpu_kv_cache_bytes(args, config)
     return args
-
-
-def named_path(text: str) -> tuple[str, Path]:
-    name, separator, path = text.partition("=")
-    if not (name and separator and path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
-    return name, Path(path)
 
 
 def check_growth(args: Namespace, checkpoint: Path, config: TokenformerConfig) -> None:

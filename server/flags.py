@@ -1,0 +1,70 @@
+"""The flags that `tokenformer serve` has beyond vLLM's."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from server.trace_index import MAX_POSITIONS
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add every group of ours to vLLM's parser."""
+    _add_growth(parser)
+    _add_calibration(parser)
+    _add_trace(parser)
+
+
+def _add_growth(parser: argparse.ArgumentParser) -> None:
+    growth = parser.add_argument_group("Growth", "Growth deltas served on top of the checkpoint.")
+    growth.add_argument(
+        "--growth",
+        action="append",
+        default=[],
+        type=named_path,
+        metavar="NAME=PATH",
+        help="Serve the checkpoint with the delta in directory PATH as model NAME; may be given several times.",
+    )
+    growth.add_argument(
+        "--growth-root",
+        type=Path,
+        metavar="DIR",
+        help="Let clients load and unload deltas below DIR at run time, by vLLM's /v1/load_lora_adapter and "
+        "/v1/unload_lora_adapter. Off by default: whoever may call them changes what the server answers.",
+    )
+
+
+def _add_calibration(parser: argparse.ArgumentParser) -> None:
+    calibration = parser.add_argument_group("Calibration", "What turns token statistics into the risk of an answer.")
+    calibration.add_argument(
+        "--calibration",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="Use this calibration, made by `tokenformer calibrate`, instead of the calibration*.json beside the "
+        "weights; may be given several times, for different growth stages.",
+    )
+
+
+def _add_trace(parser: argparse.ArgumentParser) -> None:
+    trace = parser.add_argument_group("Trace", "Looking into the model by POST /v1/trace.")
+    trace.add_argument(
+        "--trace",
+        action="store_true",
+        help="Offer POST /v1/trace: the parameter tokens that contributed most at a position. Off by default: the API "
+        "process then holds a float32 copy of the model and computes with it on the CPU.",
+    )
+    trace.add_argument(
+        "--trace-corpus",
+        type=Path,
+        metavar="FILE",
+        help='Let /v1/trace name the texts of FILE (JSON lines with "text" or "messages") that fire the same parameter '
+        f"tokens. Clients can read them. Indexed in the background, up to {MAX_POSITIONS:,} tokens.",
+    )
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
+    return name, Path(path)

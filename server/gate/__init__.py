@@ -1,0 +1,8 @@
+"""What a request passes between the socket and a route: pure ASGI middleware, one file each.
+
+vLLM's public `--middleware` flag puts them into the app that it builds, so they stand in front of every route, vLLM's
+own and those of plugins alike. A middleware finds vLLM's settings and ours in `scope["app"].state.args`.
+"""
+
+MIDDLEWARE: tuple[str, ...] = ()
+"""Innermost first, as vLLM adds them: the last one sees a request first."""
