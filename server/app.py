@@ -28,7 +28,12 @@ from model_impl.config import TokenformerConfig
 from model_impl.specialise import specialise
 from server import engine
 from server.errors import with_openai_codes
+from server.flags import READINESS_SECONDS
+from server.gate.admission import AdmissionControl
 from server.given import GivenText, GivenTextRequest, GivenTextResponse
+from server.health import Health
+from server.health import router as health
+from server.lifecycle import Lifecycle
 from server.models import VariantModels
 from server.playground.routes import router as playground
 from server.schemas import (
@@ -124,6 +129,7 @@ class TokenformerEndpoints:
 
     def attach_router(self, app: FastAPI) -> None:
         app.include_router(router)
+        app.include_router(health)
         app.include_router(playground)
         if getattr(app.state.args, "trace", False):
             app.include_router(trace)
@@ -152,22 +158,13 @@ class TokenformerEndpoints:
         if getattr(args, "trace", False):
             corpus = read_texts(args.trace_corpus)[0] if args.trace_corpus else []
             state.tracer = Tracer(state.given_text, Path(args.model), corpus)
-        state.announcement = asyncio.create_task(announce_when_ready(state, args))
+        self._operate(models.engine_client, state, args)
 
-
-async def announce_when_ready(state: State, args: Namespace) -> None:
-    """Print one line once the socket answers: the address and something to try."""
-    while not (hasattr(state, "server") and state.server.started):
-        await asyncio.sleep(0.02)
-    name = state.openai_serving_models.base_model_paths[0].name
-    host = args.host or "127.0.0.1"
-    url = f"http{'s' if args.ssl_certfile else ''}://{f'[{host}]' if ':' in host else host}:{args.port}"
-    if args.uds:
-        url = f"--unix-socket {args.uds} http://localhost"
-    question = '{"messages": [{"role": "user", "content": "Who are you?"}]}'
-    print(
-        f"tokenformer: {name} is ready at {url}. Try: "
-        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{question}'",
-        file=sys.stderr,
-        flush=True,
-    )
+    def _operate(self, client: EngineClient, state: State, args: Namespace) -> None:
+        """What the probes and the gate ask. Under stock `vllm serve` there is no gate, and its signal handlers stay."""
+        outputs = engine.watched(client)
+        state.admission = AdmissionControl(client, state.vllm_config, args)
+        timeout = getattr(args, "readiness_timeout", READINESS_SECONDS)
+        state.health = Health(client, state.admission, lambda: outputs.last_output, timeout)
+        if hasattr(args, "outcome"):
+            state.lifecycle = asyncio.create_task(Lifecycle(client, state, args, state.admission).run())

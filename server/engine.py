@@ -5,21 +5,27 @@ With `model_impl.worker` this is the only place that touches vLLM's private inte
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
+from vllm.engine.protocol import EngineClient
 from vllm.logprobs import FlatLogprobs, Logprob
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import output_processor
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.logprobs import LogprobsProcessor
+from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
+from model_impl.specialise import specialise
 from model_impl.uncertainty import INTERNALS_ID, STATISTICS
+from server.gate.admission import TICKET
 from server.tokens import TokenScore
 
 
@@ -95,6 +101,47 @@ def split_statistics(logprobs: Any) -> tuple[Any, Statistics | None]:
 def install() -> None:
     """Make every engine client of this process deliver `ScoredLogprob`s."""
     output_processor.LogprobsProcessor = StatisticsProcessor  # type: ignore[misc]
+
+
+class WatchedOutputs(OutputProcessor):
+    """vLLM's list of running sequences. It tells when the engine last made a token, and the ticket of a request that
+    its sequences have come here, where vLLM counts them."""
+
+    last_output: float
+    """Monotonic seconds."""
+
+    def add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        super().add_request(request, *args, **kwargs)
+        if (ticket := TICKET.get()) is not None:
+            ticket.reached_engine(len(request.prompt_token_ids or ()))
+
+    def process_outputs(self, engine_core_outputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        if engine_core_outputs:
+            self.last_output = time.monotonic()
+        return super().process_outputs(engine_core_outputs, *args, **kwargs)
+
+
+def watched(client: EngineClient) -> WatchedOutputs:
+    """The engine client's list of running sequences, made to watch."""
+    outputs: Any = client.output_processor  # type: ignore[attr-defined]
+    if not isinstance(outputs, WatchedOutputs):
+        specialise(outputs, WatchedOutputs)
+        outputs.last_output = 0.0
+    watching: WatchedOutputs = outputs
+    return watching
+
+
+async def end_all(client: EngineClient, error: Exception) -> int:
+    """End every running sequence: who waits for it gets `error`, and the engine drops it. Returns how many there were.
+
+    Unlike vLLM's own abort, after which a stream looks as if it had been completed.
+    """
+    outputs = watched(client)
+    running = list(outputs.request_states)
+    outputs.propagate_error(error)
+    await asyncio.sleep(0)
+    await client.engine_core.abort_requests_async(running)  # type: ignore[attr-defined]
+    return len(running)
 
 
 def scored(position: Mapping[int, Logprob] | None) -> ScoredLogprob | None:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from server.trace_index import MAX_POSITIONS
 
+READINESS_SECONDS = 2.0
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add every group of ours to vLLM's parser."""
     _add_growth(parser)
     _add_calibration(parser)
     _add_trace(parser)
+    _add_operation(parser)
 
 
 def _add_growth(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +63,22 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help='Let /v1/trace name the texts of FILE (JSON lines with "text" or "messages") that fire the same parameter '
         f"tokens. Clients can read them. Indexed in the background, up to {MAX_POSITIONS:,} tokens.",
+    )
+
+
+def _add_operation(parser: argparse.ArgumentParser) -> None:
+    operation = parser.add_argument_group(
+        "Operation",
+        "What probes and supervisors see. See also --max-num-queued-reqs, --max-num-queued-tokens (here answered with "
+        "429 before a request is tokenised) and --shutdown-timeout.",
+    )
+    operation.add_argument(
+        "--readiness-timeout",
+        type=float,
+        default=READINESS_SECONDS,
+        metavar="SECONDS",
+        help="/readyz answers 503 when the engine makes no token for so long; raise it where one step of the engine "
+        f"may take longer (default: {READINESS_SECONDS:g}).",
     )
 
 

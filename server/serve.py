@@ -37,6 +37,10 @@ LARGEST_KV_SHARE = 0.5
 """Of the free memory on CPU: the rest is for weights, activations and everything else on the machine."""
 
 
+GRACE_SECONDS = 30
+"""For running requests, when the server is told to end; Kubernetes gives as much before it kills."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Serve CHECKPOINT (the first positional argument) until interrupted; all other flags are vLLM's."""
     prepare_environment()
@@ -63,6 +67,8 @@ def prepare_environment() -> None:
     os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # How a server ends whose engine has died is for `server.lifecycle` to say, which exits with an error.
+    os.environ.setdefault("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH", "1")
     # Endpoint plugins load only when named here, and naming one shuts out all others: keep what was loaded anyway.
     allowed = os.environ.get("VLLM_PLUGINS")
     general = [plugin.name for plugin in importlib.metadata.entry_points(group="vllm.general_plugins")]
@@ -77,6 +83,8 @@ def parse(argv: Sequence[str]) -> Namespace:
     from vllm.platforms import current_platform
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+    from server.lifecycle import Outcome
+
     cli_env_setup()
     parser = make_arg_parser(
         FlexibleArgumentParser(prog="tokenformer serve", usage="tokenformer serve CHECKPOINT [flags]")
@@ -90,6 +98,10 @@ def parse(argv: Sequence[str]) -> Namespace:
     args: Namespace = parser.parse_args(list(argv))
     args.subparser, args.model = "serve", checkpoint
     args.middleware = [*args.middleware, *MIDDLEWARE]
+    args.outcome = Outcome()
+    # Ours to enforce, earlier than vLLM would; it would count an ensemble's members against them, too.
+    args.queue_limits = (args.max_num_queued_reqs, args.max_num_queued_tokens)
+    args.max_num_queued_reqs = args.max_num_queued_tokens = None
     validate_parsed_serve_args(args)
     check_growth(args, Path(checkpoint), config)
     if args.growth_root is not None:
@@ -199,6 +211,7 @@ def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[
         "host": "127.0.0.1",
         "served_model_name": [checkpoint.resolve().name],
         "worker_cls": WORKER_CLASS,
+        "shutdown_timeout": GRACE_SECONDS,
     }
     if lacks_chat_template(checkpoint):
         values["chat_template"] = str(DEFAULT_CHAT_TEMPLATE)
@@ -248,11 +261,11 @@ def describe_memory(args: Namespace) -> str:
 
 def run(args: Namespace) -> int:
     """vLLM's `serve`; its failures become one line and exit code 1."""
-    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from server.launch import launch
 
     began = time.monotonic()
     try:
-        ServeSubcommand.cmd(args)
+        launch(args)
     except KeyboardInterrupt:
         return 130
     except OSError as error:
@@ -263,4 +276,6 @@ def run(args: Namespace) -> int:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         say(f"error: {reason.splitlines()[0]} (after {time.monotonic() - began:.0f} s; details above)")
         return 1
-    return 0
+    if args.outcome.failure:
+        say(f"error: {args.outcome.failure}")
+    return 1 if args.outcome.failure else 0

@@ -4,5 +4,5 @@ vLLM's public `--middleware` flag puts them into the app that it builds, so they
 own and those of plugins alike. A middleware finds vLLM's settings and ours in `scope["app"].state.args`.
 """
 
-MIDDLEWARE: tuple[str, ...] = ()
+MIDDLEWARE: tuple[str, ...] = ("server.gate.admission.Admission",)
 """Innermost first, as vLLM adds them: the last one sees a request first."""

@@ -1,0 +1,87 @@
+"""Whether the process lives, and whether the model answers: `/livez` and `/readyz`; `/health` is vLLM's own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from itertools import count
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from vllm.engine.protocol import EngineClient
+from vllm.inputs import tokens_input
+from vllm.sampling_params import SamplingParams
+
+from server import metrics
+from server.gate.admission import AdmissionControl
+
+FRESH_SECONDS = 1.0
+"""A token that the engine made so recently, for whomever, shows as much as a probe would; so a loaded server is not
+asked to make more, and one that is probed often makes a token a second at most."""
+
+PROBE = SamplingParams(temperature=0, max_tokens=1, detokenize=False)
+
+
+class Health:
+    """The state that probes ask for. `last_output` tells when the engine last made a token, in monotonic seconds."""
+
+    def __init__(
+        self, engine: EngineClient, admission: AdmissionControl, last_output: Callable[[], float], timeout: float
+    ) -> None:
+        """`timeout`: seconds after which an engine that makes no token is not ready."""
+        self.engine, self.admission, self.last_output, self.timeout = engine, admission, last_output, timeout
+        self.probe: asyncio.Task[None] | None = None
+        self.numbers = count()
+
+    async def why_not_ready(self) -> str | None:
+        """None if the model answers and new requests are taken on."""
+        reason = self._known() or await self._probed()
+        metrics.READY.set(reason is None)
+        return reason
+
+    def _known(self) -> str | None:
+        if self.engine.errored:
+            return "the engine has died"
+        return "the server is shutting down" if self.admission.draining else None
+
+    async def _probed(self) -> str | None:
+        """Let the model make one token, unless it made one just now; all who ask meanwhile wait for the same."""
+        if time.monotonic() - self.last_output() < FRESH_SECONDS:
+            return None
+        if self.probe is None or self.probe.done():
+            self.probe = asyncio.create_task(self._make_token())
+        try:
+            await asyncio.shield(self.probe)
+        except TimeoutError:
+            return f"the engine made no token within {self.timeout:g} s"
+        except Exception:  # whatever it is, there was no token
+            return self._known() or "the engine failed to make a token"
+        return self._known()
+
+    async def _make_token(self) -> None:
+        async with asyncio.timeout(self.timeout):
+            async for _ in self.engine.generate(tokens_input([0]), PROBE, f"readyz-{next(self.numbers)}"):
+                pass
+
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", response_class=JSONResponse)
+async def livez() -> Response:
+    """Whether the process answers at all: always 200. Restart it when this fails."""
+    return JSONResponse({"status": "alive"})
+
+
+@router.get("/readyz", response_class=JSONResponse, responses={503: {"description": "Not ready, and why."}})
+async def readyz(raw_request: Request) -> Response:
+    """Whether the model answers and new requests are taken on: 200, or 503 with the reason. Send requests elsewhere
+    meanwhile."""
+    health: Health = raw_request.app.state.health
+    reason = await health.why_not_ready()
+    if reason is None:
+        return JSONResponse({"status": "ready"})
+    body = {"status": "not ready", "reason": reason}
+    return JSONResponse(body, HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
