@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from server.keys import KEYS_VARIABLE, VLLM_VARIABLE
 from server.trace_index import MAX_POSITIONS
 
 READINESS_SECONDS = 2.0
@@ -16,6 +17,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     _add_calibration(parser)
     _add_trace(parser)
     _add_operation(parser)
+    _add_access(parser)
+    _add_observability(parser)
 
 
 def _add_growth(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +82,40 @@ def _add_operation(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="/readyz answers 503 when the engine makes no token for so long; raise it where one step of the engine "
         f"may take longer (default: {READINESS_SECONDS:g}).",
+    )
+
+
+def _add_observability(parser: argparse.ArgumentParser) -> None:
+    observability = parser.add_argument_group("Observability", "What the server writes down of requests.")
+    observability.add_argument(
+        "--access-log",
+        choices=("json", "off"),
+        default="json",
+        help="Write one line of JSON to standard error when a request has ended: ids, model, tokens, latencies and how "
+        "sure the answer was, but no text. Takes the place of uvicorn's access log, which "
+        "--no-disable-uvicorn-access-log brings back.",
+    )
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    access = parser.add_argument_group("Access", "Who may ask. vLLM's --api-key is refused: it shows the key.")
+    access.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="Answer only those who send one of the keys in FILE, one a line; blank lines and lines that begin with # "
+        f"are skipped. Keys in {KEYS_VARIABLE} (separated by commas) and {VLLM_VARIABLE} are accepted as well.",
+    )
+    access.add_argument(
+        "--allow-public-without-key",
+        action="store_true",
+        help="Serve an address that others can reach although there is no API key.",
+    )
+    access.add_argument(
+        "--isolate-keys",
+        action="store_true",
+        help="Share cached prefixes only among the requests of one API key: otherwise the time that an answer takes "
+        "tells whether someone else has sent the same beginning.",
     )
 
 

@@ -30,7 +30,9 @@ from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
 from server.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
 from server.flags import add_flags
 from server.gate import MIDDLEWARE
+from server.keys import ApiKeyError, readable_by_all, take_keys
 from server.profile import Profile, ProfileError, find_profiles, load_profile
+from server.safety import UnsafeError, check_settings, is_loopback
 from server.texts import TextError, read_texts
 
 LARGEST_KV_SHARE = 0.5
@@ -50,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
             check_tensors(load_config(argv[0]), tensor_shapes(argv[0]))
         say("importing vLLM")
         args = parse(argv)
-    except (CalibrationError, CheckpointError, TextError) as error:
+    except (ApiKeyError, CalibrationError, CheckpointError, TextError, UnsafeError) as error:
         say(f"error: {error}")
         return 1
     say(f"starting the engine for {args.model}: {args.dtype}, {describe_memory(args)}")
@@ -69,6 +71,8 @@ def prepare_environment() -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     # How a server ends whose engine has died is for `server.lifecycle` to say, which exits with an error.
     os.environ.setdefault("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH", "1")
+    # A library of vLLM's would run a checkpoint's model.py, if the checkpoint lies where SageMaker puts one.
+    os.environ.setdefault("CUSTOM_SCRIPT_FILENAME", "")
     # Endpoint plugins load only when named here, and naming one shuts out all others: keep what was loaded anyway.
     allowed = os.environ.get("VLLM_PLUGINS")
     general = [plugin.name for plugin in importlib.metadata.entry_points(group="vllm.general_plugins")]
@@ -102,6 +106,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     # Ours to enforce, earlier than vLLM would; it would count an ensemble's members against them, too.
     args.queue_limits = (args.max_num_queued_reqs, args.max_num_queued_tokens)
     args.max_num_queued_reqs = args.max_num_queued_tokens = None
+    take_access(args)
     validate_parsed_serve_args(args)
     check_growth(args, Path(checkpoint), config)
     if args.growth_root is not None:
@@ -122,6 +127,15 @@ def parse(argv: Sequence[str]) -> Namespace:
     if current_platform.is_cpu() and not sized_by_user:
         args.kv_cache_memory_bytes = cpu_kv_cache_bytes(args, config)
     return args
+
+
+def take_access(args: Namespace) -> None:
+    """Settle who may ask; raises ApiKeyError or UnsafeError."""
+    args.api_keys = take_keys(args.api_key_file, os.environ)
+    check_settings(args, os.environ)
+    args.loopback_guards = args.api_keys is None and args.uds is None and is_loopback(args.host)
+    if args.api_key_file is not None and readable_by_all(args.api_key_file):
+        say(f"warning: every user of this machine can read the keys in {args.api_key_file}")
 
 
 def check_growth(args: Namespace, checkpoint: Path, config: TokenformerConfig) -> None:
@@ -209,6 +223,8 @@ def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[
     """Values of vLLM's flags where the user gives none."""
     values: dict[str, object] = {
         "host": "127.0.0.1",
+        "load_format": "safetensors",
+        "disable_uvicorn_access_log": True,  # ours says more, see --access-log
         "served_model_name": [checkpoint.resolve().name],
         "worker_cls": WORKER_CLASS,
         "shutdown_timeout": GRACE_SECONDS,
@@ -225,7 +241,9 @@ def lacks_chat_template(checkpoint: Path) -> bool:
     """Whether there is a tokenizer, as for every base model, that cannot render a chat."""
     from transformers import AutoTokenizer
 
-    return (checkpoint / TOKENIZER).is_file() and not AutoTokenizer.from_pretrained(checkpoint).chat_template
+    if not (checkpoint / TOKENIZER).is_file():
+        return False
+    return not AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False).chat_template
 
 
 def cpu_dtype(config: TokenformerConfig) -> str:

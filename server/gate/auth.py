@@ -1,0 +1,80 @@
+"""Who may pass: with API keys, nobody without one, wherever the request goes."""
+
+from __future__ import annotations
+
+import base64
+from argparse import Namespace
+from http import HTTPStatus
+
+from starlette._utils import get_route_path
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server import metrics
+from server.errors import openai_error
+from server.keys import CACHE_SALT, ApiKeys
+
+OPEN = frozenset({"/livez", "/readyz", "/health"})
+"""What whoever supervises the process asks; everything else is closed, whether there is such a route or not."""
+
+PAGE = "/playground"
+
+
+class Authentication:
+    """Lets in who presents a key, as `Authorization: Bearer KEY`, or as the password of `Authorization: Basic`, which
+    is how a browser can open a page. Without keys everyone passes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):  # the server's start and end
+            await self.app(scope, receive, send)
+            return
+        args: Namespace = scope["app"].state.args
+        keys: ApiKeys | None = args.api_keys
+        # As the router sees it: no spelling of a path can be open here and lead elsewhere there.
+        path = get_route_path(scope)
+        headers = Headers(scope=scope)
+        if keys is None or path in OPEN or _is_preflight(scope, headers):
+            await self.app(scope, receive, send)
+            return
+        key = presented_key(headers)
+        salt = None if key is None else keys.salt(key)
+        if salt is None:
+            metrics.REJECTED_REQUESTS.labels("unauthorized").inc()
+            said = "No API key was given" if key is None else "The API key is not valid"
+            is_page = path == PAGE or path.startswith(f"{PAGE}/")
+            answer = openai_error(
+                HTTPStatus.UNAUTHORIZED,
+                f"{said}: send `Authorization: Bearer KEY` with a key of this server.",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": 'Basic realm="API key as password"' if is_page else "Bearer"},
+            )
+            await answer(scope, receive, send)
+            return
+        token = CACHE_SALT.set(salt if args.isolate_keys else None)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            CACHE_SALT.reset(token)
+
+
+def presented_key(headers: Headers) -> str | None:
+    """The key that a request comes with, if it comes with one."""
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    # A browser sends a password along by itself, also when a page from elsewhere is the one that asks.
+    if scheme.lower() == "basic" and headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
+        try:
+            return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return None
+    return None
+
+
+def _is_preflight(scope: Scope, headers: Headers) -> bool:
+    """Whether the CORS middleware answers: a browser asks, without credentials, if a page may send a request."""
+    asked = "origin" in headers and "access-control-request-method" in headers
+    return scope.get("method") == "OPTIONS" and asked
