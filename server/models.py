@@ -20,6 +20,7 @@ from vllm.exceptions import VLLMNotFoundError, VLLMValidationError
 from vllm.lora.request import LoRARequest
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import SamplingParams
+from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.input_processor import InputProcessor
 
 from model_impl.checkpoint import CheckpointError
@@ -32,6 +33,7 @@ from model_impl.variants import VERSION_MARK
 from server.calibration import Calibration
 from server.ensemble import Ensemble, is_own
 from server.internals import InternalsReader, why_not
+from server.keys import CACHE_SALT
 from server.profile import Profile
 
 DRAIN_POLL_SECONDS = 0.05
@@ -42,6 +44,14 @@ class VariantInput(InputProcessor):
     client write what makes a request a member of an ensemble."""
 
     dropped: set[int]
+
+    @staticmethod
+    def assign_request_id(request: EngineCoreRequest) -> None:
+        """Also salts the request's cache blocks for its API key: this is the last step to the engine that every
+        request takes in its own context, while raw prompts are prepared in another thread."""
+        if (salt := CACHE_SALT.get()) is not None:
+            request.cache_salt = f"{salt}/{request.cache_salt or ''}"
+        InputProcessor.assign_request_id(request)
 
     def _validate_params(self, params: SamplingParams | PoolingParams, *args: Any) -> bool | None:
         arguments = getattr(params, "extra_args", None) or {}
@@ -119,13 +129,14 @@ class VariantModels(OpenAIServingModels):
         return InternalsReader(self.config.num_hidden_layers, places, self.segments(adapter), profile)
 
     async def show_available_models(self) -> ModelList:
-        """As vLLM's; every card also has its growth stage, the parameter tokens it uses in each projection, whether it
-        offers internals, and what clients need to know of its calibration: its name, and the threshold that came with
-        it."""
+        """As vLLM's, but `root` is a name and no path; every card also has its growth stage, the parameter tokens it
+        uses in each projection, whether it offers internals, and what clients need to know of its calibration: its
+        name, and the threshold that came with it."""
         models = await super().show_available_models()
         for card in models.data:
             adapter = self.lora_requests.get(card.id)
             stages = self.variants[adapter.lora_int_id if adapter else 0]
+            card.root = self.base_model_paths[0].name
             card.growth_stage = stages[-1].name  # type: ignore[attr-defined]
             card.parameter_tokens = {  # type: ignore[attr-defined]
                 projection: sum(stage.tokens[projection] for stage in stages) for projection in PROJECTIONS
@@ -138,11 +149,14 @@ class VariantModels(OpenAIServingModels):
     async def load_lora_adapter(
         self, request: LoadLoRAAdapterRequest, base_model_name: str | None = None
     ) -> ErrorResponse | str:
-        """What clients may call: as `load_delta`, for directories below `growth_root` only."""
-        if self.growth_root is None or not Path(request.lora_path).resolve().is_relative_to(self.growth_root.resolve()):
+        """What clients may call: as `load_delta`, for directories below `growth_root` only; a relative path begins
+        there."""
+        root = self.growth_root and self.growth_root.resolve()
+        path = root and (root / request.lora_path).resolve()
+        if root is None or path is None or not path.is_relative_to(root):
             message = f"The growth delta for `{request.lora_name}` lies outside the directory that may be loaded from."
             return create_error_response(message, param="lora_path")
-        return await self.load_delta(request)
+        return await self.load_delta(request.model_copy(update={"lora_path": str(path)}))
 
     async def load_delta(self, request: LoadLoRAAdapterRequest) -> ErrorResponse | str:
         """Load the growth delta in directory `lora_path` and serve it on top of the checkpoint as `lora_name`."""
@@ -153,7 +167,8 @@ class VariantModels(OpenAIServingModels):
         try:
             stage, digest = await asyncio.to_thread(self._check, path)
         except CheckpointError as error:
-            message = f"The growth delta for `{request.lora_name}` cannot be loaded: {error}"
+            reason = str(error).replace(str(path), path.name)  # where it lies here is not for clients
+            message = f"The growth delta for `{request.lora_name}` cannot be loaded: {reason}"
             return create_error_response(message, param="lora_path")
         versioned = request.model_copy(update={"lora_path": f"{path.resolve()}{VERSION_MARK}{digest}"})
         async with self.loading:

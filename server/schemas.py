@@ -12,6 +12,7 @@ from pydantic import (
     PrivateAttr,
     SerializeAsAny,
     StrictBool,
+    field_validator,
     model_validator,
 )
 from vllm.entrypoints.openai.chat_completion.protocol import (
@@ -38,6 +39,7 @@ from vllm.sampling_params import SamplingParams
 from model_impl.ensemble import MAX_MEMBERS
 from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG
 from server.internals import TokenInternals
+from server.request_ids import PATTERN, valid_request_id
 
 PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
 """vLLM's prompt_logprobs; the prompt token's entry has our statistics as well."""
@@ -100,6 +102,12 @@ def _parse_uncertainty(value: Any) -> Any:
     return value
 
 
+def _checked_request_id(value: str) -> str:
+    if not valid_request_id(value):
+        raise VLLMValidationError(f"`request_id` must match {PATTERN}", parameter="request_id")
+    return value
+
+
 def _is_probability(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
@@ -133,6 +141,8 @@ class ScoredChatCompletionRequest(ChatCompletionRequest):
     uncertainty: UncertaintyField = True
     _judged_by_internals: bool = PrivateAttr(default=False)
 
+    _checked_request_id = field_validator("request_id")(_checked_request_id)
+
     @model_validator(mode="after")
     def _tokens_imply_logprobs(self) -> ScoredChatCompletionRequest:
         if _wants_tokens(self.uncertainty):
@@ -146,6 +156,8 @@ class ScoredChatCompletionRequest(ChatCompletionRequest):
 class ScoredCompletionRequest(CompletionRequest):
     uncertainty: UncertaintyField = True
     _judged_by_internals: bool = PrivateAttr(default=False)
+
+    _checked_request_id = field_validator("request_id")(_checked_request_id)
 
     @model_validator(mode="after")
     def _tokens_imply_logprobs(self) -> ScoredCompletionRequest:
