@@ -4,5 +4,10 @@ vLLM's public `--middleware` flag puts them into the app that it builds, so they
 own and those of plugins alike. A middleware finds vLLM's settings and ours in `scope["app"].state.args`.
 """
 
-MIDDLEWARE: tuple[str, ...] = ("server.gate.admission.Admission",)
+MIDDLEWARE: tuple[str, ...] = (
+    "server.gate.admission.Admission",
+    "server.gate.auth.Authentication",
+    "server.gate.host.LoopbackHost",
+    "server.gate.methods.KnownMethods",
+)
 """Innermost first, as vLLM adds them: the last one sees a request first."""
