@@ -36,6 +36,7 @@ from server.health import router as health
 from server.lifecycle import Lifecycle
 from server.models import VariantModels
 from server.playground.routes import router as playground
+from server.recorded_engine import RecordedEngine
 from server.schemas import (
     ScoredChatCompletionChunk,
     ScoredChatCompletionRequest,
@@ -143,6 +144,8 @@ class TokenformerEndpoints:
         # Stock `vllm serve` with this plugin has not our flags: it serves the stages, no deltas, no risk.
         calibrations, profiles = getattr(args, "calibrations", {}), getattr(args, "profiles", {})
         models.open_variants(config, getattr(args, "growth_root", None), calibrations, profiles)
+        specialise(models.engine_client, RecordedEngine)
+        cast(RecordedEngine, models.engine_client).models = models
         for calibration in models.calibrations.values():
             no_ensemble = models.ensemble.unavailable if calibration.members else None
             missing = no_ensemble or (models.internals_unavailable if calibration.reads_internals else None)

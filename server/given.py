@@ -16,6 +16,7 @@ from vllm.renderers import TokenizeParams
 from vllm.renderers.chat_utils import ChatCompletionMessageParam
 from vllm.sampling_params import SamplingParams
 
+from server.request_record import RECORD
 from server.request_scores import RequestScores
 from server.schemas import (
     ScoredChatCompletionRequest,
@@ -142,6 +143,8 @@ class GivenText:
             choices.append(await asyncio.to_thread(self._choice, i, ids, found, scores, request.top_logprobs))
         tokens = sum(map(len, answers))
         usage = UsageInfo(prompt_tokens=len(prompt), completion_tokens=tokens, total_tokens=len(prompt) + tokens)
+        if (record := RECORD.get()) is not None:
+            record.model, record.prompt_tokens, record.completion_tokens = name, len(prompt), tokens
         return GivenTextResponse(id=request_id, created=int(time.time()), model=name, choices=choices, usage=usage)
 
     def _choice(

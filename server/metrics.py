@@ -34,13 +34,19 @@ FLAGGED_ANSWERS = Counter(
     "Answers whose risk was above the request's abstain_above or, without one, above the calibration's threshold.",
     ["model_name"],
 )
+TOKENS = Counter(
+    "tokenformer_tokens",  # prometheus adds _total
+    "Tokens generated for clients, by the growth stage that made them: the newest that the model consists of.",
+    ["model_name", "growth_stage"],
+)
 
 # vLLM's latency buckets begin at 0.3 s for a request and 10 ms for a token: a small model has answered long before.
 _LATENCY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+_TOKEN_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 REQUEST_SECONDS = Histogram(
     "tokenformer_request_seconds",
-    "Time from a request's arrival to the last byte of its answer.",
+    "Time from a request's arrival to the last byte of its complete answer.",
     ["model_name"],
     buckets=_LATENCY_BUCKETS,
 )
@@ -50,18 +56,39 @@ FIRST_TOKEN_SECONDS = Histogram(
     ["model_name"],
     buckets=_LATENCY_BUCKETS,
 )
+TOKEN_SECONDS = Histogram(
+    "tokenformer_time_per_output_token_seconds",
+    "Mean time between the tokens of a sequence, in the engine.",
+    ["model_name"],
+    buckets=_TOKEN_BUCKETS,
+)
 REJECTED_REQUESTS = Counter(
     "tokenformer_rejected_requests",
     "Requests that were turned away before they reached the model, by reason.",
     ["reason"],
 )
+# Several API processes (--api-server-count) have a gauge each; what is true of the server is said by the mode.
 QUEUED_REQUESTS = Gauge(
-    "tokenformer_queued_requests", "Sequences in this server that have no token yet: arriving, waiting or in prefill."
+    "tokenformer_queued_requests",
+    "Sequences in this server that have no token yet: arriving, waiting or in prefill.",
+    multiprocess_mode="livesum",
 )
-QUEUED_TOKENS = Gauge("tokenformer_queued_prompt_tokens", "Prompt tokens of the sequences that have no token yet.")
-READY = Gauge("tokenformer_ready", "1 while the engine answers and new requests are taken, else 0.")
-DRAINING = Gauge("tokenformer_draining", "1 while running requests are finished before the server ends, else 0.")
-ENGINE_UP = Gauge("tokenformer_engine_up", "1 while the engine process lives, else 0.")
+QUEUED_TOKENS = Gauge(
+    "tokenformer_queued_prompt_tokens",
+    "Prompt tokens of the sequences that have no token yet.",
+    multiprocess_mode="livesum",
+)
+READY = Gauge(
+    "tokenformer_ready",
+    "1 while the engine answers and new requests are taken, else 0.",
+    multiprocess_mode="livemin",
+)
+DRAINING = Gauge(
+    "tokenformer_draining",
+    "1 while running requests are finished before the server ends, else 0.",
+    multiprocess_mode="livemax",
+)
+ENGINE_UP = Gauge("tokenformer_engine_up", "1 while the engine process lives, else 0.", multiprocess_mode="livemin")
 
 
 def observe_token(model_name: str, entropy: float, variance: float) -> None:

@@ -18,6 +18,7 @@ from server.calibration import Calibration
 from server.engine import TokenReader, scored
 from server.ensemble import ScoredAnswer
 from server.internals import InternalsScore
+from server.request_record import RECORD
 from server.schemas import Uncertainty, UncertaintyOptions
 from server.scoring import ChoiceScore, EnsembleScore
 
@@ -146,7 +147,7 @@ class RequestScores:
                 setattr(entry, "aleatoric", aleatoric)  # noqa: B010
 
     def summary(self, index: int) -> Uncertainty:
-        """What the answer says of choice `index`, once it is complete; it is counted in the metrics."""
+        """What the answer says of choice `index`, once it is complete; it is counted and written down."""
         abstain_above, choice = self.options.abstain_above, self.choices[index]
         text = choice.spans_text() if self.options.spans else None
         further = choice.further_features()
@@ -156,6 +157,8 @@ class RequestScores:
             metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)
         if choice.internals:
             summary.internals = choice.internals.summary()
+        if (record := RECORD.get()) is not None:
+            record.uncertainty[index] = summary
         return summary
 
     async def complete(self, chunk: str) -> str:

@@ -23,11 +23,14 @@ from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.protocol import CompletionLogProbs, CompletionRequest, CompletionResponse
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 
 from model_impl.uncertainty import STATISTICS
 from server.engine import scored
 from server.models import VariantModels
+from server.recorded_engine import RecordedEngine
+from server.request_record import RECORD
 from server.request_scores import RequestScores
 from server.schemas import (
     ScoredChatChoice,
@@ -77,7 +80,22 @@ def refusal(request: Any, serving: GenerateBaseServing) -> ErrorResponse | None:
     return serving.create_error_response(reason, param="uncertainty") if reason else None
 
 
-class ScoredChat(OpenAIServingChat):
+class Recorded(GenerateBaseServing):
+    """Writes down what the engine does not see: that a stream ends with an error event, and which beams were left."""
+
+    def beam_search(
+        self, prompt: Any, request_id: str, params: Any, lora_request: LoRARequest | None = None, *rest: Any, **more: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        beams = super().beam_search(prompt, request_id, params, lora_request, *rest, **more)
+        return cast(RecordedEngine, self.engine_client).recorded(beams, lora_request, stream=False)
+
+    def create_streaming_error_response(self, *args: Any, **kwargs: Any) -> str:
+        if (record := RECORD.get()) is not None:
+            record.failed = True
+        return super().create_streaming_error_response(*args, **kwargs)
+
+
+class ScoredChat(Recorded, OpenAIServingChat):
     async def render_chat_request(self, request: ChatCompletionRequest) -> Any:
         return refusal(request, self) or await super().render_chat_request(request)
 
@@ -173,8 +191,10 @@ class UnscoredCompletionResponse(CompletionResponse):
         return recast(ScoredCompletionResponse, self, choices=choices)
 
 
-class ScoredCompletion(OpenAIServingCompletion):
+class ScoredCompletion(Recorded, OpenAIServingCompletion):
     async def render_completion_request(self, request: CompletionRequest) -> Any:
+        if (record := RECORD.get()) is not None:
+            record.nothing_shown = request.max_tokens == 0
         return refusal(request, self) or await super().render_completion_request(request)
 
     async def create_completion(

@@ -9,5 +9,6 @@ MIDDLEWARE: tuple[str, ...] = (
     "server.gate.auth.Authentication",
     "server.gate.host.LoopbackHost",
     "server.gate.methods.KnownMethods",
+    "server.gate.access_log.AccessLog",
 )
 """Innermost first, as vLLM adds them: the last one sees a request first."""

@@ -1,0 +1,165 @@
+"""Every request's id, its latency, and one line of JSON about it when it has ended."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from http import HTTPMethod, HTTPStatus
+from typing import Any, Literal
+
+from pydantic_core import to_json
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from vllm.utils import random_uuid
+
+from server import metrics
+from server.errors import openai_error
+from server.request_ids import PATTERN, valid_request_id
+from server.request_record import RECORD, RequestRecord
+
+REQUEST_ID = "x-request-id"
+
+QUIET = ("/health", "/livez", "/load", "/metrics", "/ping", "/playground", "/readyz", "/version")
+"""What is asked every few seconds by machines, and the page's files: neither logged nor timed."""
+
+Ending = Literal["complete", "rejected", "error", "client_gone"]
+
+SUMMARY = {"risk", "calibrated", "abstain", "mean_entropy", "max_entropy", "mean_variance", "min_logprob", "tokens"}
+"""What the log says of `choices[].uncertainty`; its spans hold text."""
+
+
+class AccessLog:
+    """Outermost: gives every response an `x-request-id`, refuses ids that could not be logged as they are, fills the
+    latency metrics, and writes the log unless `--access-log off`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).getlist(REQUEST_ID)
+        if not given:  # vLLM makes the ids of answers from the request's header
+            given = [random_uuid()]
+            scope["headers"] = [*scope["headers"], (REQUEST_ID.encode(), given[0].encode())]
+        valid = len(given) == 1 and valid_request_id(given[0])
+        exchange = Exchange(RequestRecord(given[0] if valid else random_uuid()), receive, send)
+        quiet = is_quiet(scope)
+        token = RECORD.set(None if quiet else exchange.record)
+        try:
+            if valid:
+                await self.app(scope, exchange.receive, exchange.send)
+            else:
+                await refuse_id(scope, exchange)
+        except Exception:
+            # Starlette's own answer to this comes from outside of all middleware and would bear no id. What it was
+            # goes to the log of the server.
+            if exchange.status is None:
+                await fail(scope, exchange)
+            raise
+        finally:
+            RECORD.reset(token)
+            if not quiet:
+                account(scope, exchange)
+
+
+class Exchange:
+    """A request's messages as they pass, and how it stands."""
+
+    def __init__(self, record: RequestRecord, receive: Receive, send: Send) -> None:
+        self.record, self._receive, self._send = record, receive, send
+        self.status: int | None = None
+        self.stream = self.complete = self.gone = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and not self.complete:
+            self.gone = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers[REQUEST_ID] = self.record.request_id  # replaces what vLLM's --enable-request-id-headers adds
+            self.status = message["status"]
+            self.stream = headers.get("content-type", "").startswith("text/event-stream")
+        await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self.complete = True
+
+    @property
+    def ending(self) -> Ending:
+        if self.gone:
+            return "client_gone"
+        if self.status is None or not self.complete:
+            return "error"
+        if self.status >= 400:
+            return "rejected" if self.status < 500 or self.status == HTTPStatus.SERVICE_UNAVAILABLE else "error"
+        return "error" if self.record.failed else "complete"
+
+
+def is_quiet(scope: Scope) -> bool:
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path in QUIET or path.startswith("/playground/")
+
+
+async def refuse_id(scope: Scope, exchange: Exchange) -> None:
+    metrics.REJECTED_REQUESTS.labels("invalid_request_id").inc()
+    message = f"The header X-Request-Id must be given once at most and match {PATTERN}."
+    answer = openai_error(HTTPStatus.BAD_REQUEST, message, code="invalid_request_id", param="X-Request-Id")
+    await answer(scope, exchange.receive, exchange.send)
+
+
+async def fail(scope: Scope, exchange: Exchange) -> None:
+    message = "The server failed to answer this request."
+    answer = openai_error(HTTPStatus.INTERNAL_SERVER_ERROR, message, code="internal_error", type="server_error")
+    await answer(scope, exchange.receive, exchange.send)
+
+
+def account(scope: Scope, exchange: Exchange) -> None:
+    """Take the request's latency, and write it down."""
+    record = exchange.record
+    if record.model is not None and exchange.ending == "complete":
+        metrics.REQUEST_SECONDS.labels(record.model).observe(record.seconds)
+    if scope["app"].state.args.access_log != "off":
+        write(describe(scope, exchange))
+
+
+def describe(scope: Scope, exchange: Exchange) -> dict[str, Any]:
+    """The line of the log: numbers, the server's own words, and an id that was checked; nothing else of a client's."""
+    record = exchange.record
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "request_id": record.request_id,
+        "method": scope["method"] if scope["method"] in HTTPMethod.__members__ else "other",
+        "route": route_template(scope),
+        "status": exchange.status,
+        "ended": exchange.ending,
+        "model": record.model,
+        "stream": exchange.stream,
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+        "queued_seconds": record.queued_seconds,
+        "first_token_seconds": record.first_token_seconds,
+        "seconds": record.seconds,
+        "finish_reasons": record.finish_reasons,
+        "uncertainty": [
+            {"index": index} | found.model_dump(include=SUMMARY) for index, found in sorted(record.uncertainty.items())
+        ],
+    }
+
+
+def route_template(scope: Scope) -> str | None:
+    """The path as the routes name it: of the route that answered, or would have; None where there is none."""
+    route = scope.get("route")
+    if route is None:
+        route = next((found for found in scope["app"].routes if found.matches(scope)[0] is not Match.NONE), None)
+    return getattr(route, "path", None)
+
+
+def write(entry: dict[str, Any]) -> None:
+    """One line in one write, so that those of several processes do not mix."""
+    sys.stderr.buffer.write(to_json(entry, inf_nan_mode="null") + b"\n")
+    sys.stderr.buffer.flush()
