@@ -129,6 +129,9 @@ class TokenformerEndpoints:
     required_tasks = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:
+        # A redirect's address would be made from the Host that the client sent, and its path, which may be anything,
+        # become a label of vLLM's metrics.
+        app.router.redirect_slashes = False
         app.include_router(router)
         app.include_router(health)
         app.include_router(playground)
