@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+from argparse import Namespace
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum, auto
@@ -16,6 +17,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 
+from server.gate.auth import Authentication
+from server.keys import ApiKeys
 from server.playground.routes import router
 from tests.ports import free_ports
 
@@ -76,10 +79,13 @@ Script = Mapping[str, Sequence[Step]]
 """Question -> what comes."""
 
 
-def app(script: Script, api_key: str | None = None) -> FastAPI:
+def app(script: Script, api_key: str | None = None, gate: bool = False) -> FastAPI:
     made = FastAPI()
     made.include_router(router)
-    if api_key:
+    if api_key and gate:
+        made.state.args = Namespace(api_keys=ApiKeys.of([api_key]), isolate_keys=False)
+        made.add_middleware(Authentication)
+    elif api_key:
         made.add_middleware(AuthenticationMiddleware, tokens=[api_key])
 
     @made.get("/v1/models")
@@ -112,10 +118,13 @@ async def events(script: Sequence[Step]) -> AsyncIterator[str]:
 
 
 @contextmanager
-def scripted(script: Script, api_key: str | None = None) -> Iterator[str]:
-    """The address of a server that runs in this process for as long as the block."""
+def scripted(script: Script, api_key: str | None = None, gate: bool = False) -> Iterator[str]:
+    """The address of a server that runs in this process for as long as the block.
+
+    With `gate` the page needs the key, too, as under `tokenformer serve`; without, as under vLLM's own, the API only.
+    """
     (port,) = free_ports(1)
-    config = uvicorn.Config(app(script, api_key), port=port, log_level="critical")
+    config = uvicorn.Config(app(script, api_key, gate), port=port, log_level="critical")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

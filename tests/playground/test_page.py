@@ -91,6 +91,22 @@ def test_an_api_key_is_asked_for_and_kept_in_the_tab(browser: Browser) -> None:
         playground.context.close()
 
 
+def test_the_password_that_opens_the_page_is_the_key_for_all_it_asks(browser: Browser) -> None:
+    with scripted(SCRIPT, api_key="secret", gate=True) as address:
+        refused = browser.new_page(http_credentials={"username": "anyone", "password": "wrong"})
+        answer = refused.goto(f"{address}/playground")
+        assert answer is not None
+        assert answer.status == 401
+        refused.close()
+        playground = Playground(browser, address, http_credentials={"username": "anyone", "password": "secret"})
+        expect(playground.page.get_by_label("Model", exact=True)).to_have_value("m")
+        expect(playground.page.get_by_label("API key")).to_have_value("")
+        (told,) = playground.ask("held back")
+        expect(told.locator(".tokens")).to_have_text("One two")
+        assert playground.problems == []
+        playground.context.close()
+
+
 def test_by_keyboard_alone(opened: Opener) -> None:
     page = opened().page
     question = page.get_by_role("textbox", name="Question")
