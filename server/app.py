@@ -10,12 +10,10 @@ import sys
 from argparse import Namespace
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.chat_completion import api_router as chat_router
@@ -27,7 +25,7 @@ from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_c
 from model_impl.config import TokenformerConfig
 from model_impl.specialise import specialise
 from server import engine
-from server.errors import with_openai_codes
+from server.errors import install_error_handlers
 from server.flags import READINESS_SECONDS
 from server.gate.admission import AdmissionControl
 from server.given import GivenText, GivenTextRequest, GivenTextResponse
@@ -35,6 +33,7 @@ from server.health import Health
 from server.health import router as health
 from server.lifecycle import Lifecycle
 from server.models import VariantModels
+from server.openapi import amend_openapi, streamed
 from server.playground.routes import router as playground
 from server.recorded_engine import RecordedEngine
 from server.schemas import (
@@ -53,65 +52,32 @@ from server.trace import router as trace
 router = APIRouter()
 
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status.value: {"model": ErrorResponse}
-    for status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR)
-}
-
-CHUNKS = (ScoredChatCompletionChunk, ScoredCompletionChunk)
-"""What the data lines of a stream hold; FastAPI knows only JSON bodies, so `describe_chunks` documents them."""
-
-
-def _responses(answer: type[BaseModel], chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """The documented responses: JSON, or server-sent events whose data lines are chunks."""
-    streamed = {"text/event-stream": {"schema": {"$ref": f"#/components/schemas/{chunk.__name__}"}}}
-    return {
-        HTTPStatus.OK.value: {"model": answer, "content": streamed},
-        **ERRORS,
-    }
-
-
-def describe_chunks(app: FastAPI) -> None:
-    """Put the chunk models into the OpenAPI document's components."""
-    describe = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = describe()
-        models: list[tuple[type[BaseModel], Literal["serialization"]]] = [(chunk, "serialization") for chunk in CHUNKS]
-        _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")
-        known = document["components"]["schemas"]
-        known.update({name: schema for name, schema in definitions["$defs"].items() if name not in known})
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
 @router.post(
     "/v1/chat/completions",
     dependencies=[Depends(validate_json_request)],
-    responses=_responses(ScoredChatCompletionResponse, ScoredChatCompletionChunk),
+    responses={200: {"model": ScoredChatCompletionResponse, "content": streamed(ScoredChatCompletionChunk)}},
 )
 async def create_chat_completion(request: ScoredChatCompletionRequest, raw_request: Request) -> Response:
     """OpenAI's chat completion; every choice also says how sure the model was."""
     response: Response = await chat_router.create_chat_completion(request, raw_request)
-    return with_openai_codes(response)
+    return response
 
 
 @router.post(
     "/v1/completions",
     dependencies=[Depends(validate_json_request)],
-    responses=_responses(ScoredCompletionResponse, ScoredCompletionChunk),
+    responses={200: {"model": ScoredCompletionResponse, "content": streamed(ScoredCompletionChunk)}},
 )
 async def create_completion(request: ScoredCompletionRequest, raw_request: Request) -> Response:
     """OpenAI's text completion; every choice also says how sure the model was."""
     response: Response = await completion_router.create_completion(request, raw_request)
-    return with_openai_codes(response)
+    return response
 
 
 @router.post(
     "/v1/uncertainty",
     dependencies=[Depends(validate_json_request)],
-    responses={HTTPStatus.OK.value: {"model": GivenTextResponse}, **ERRORS},
+    responses={200: {"model": GivenTextResponse}},
 )
 @with_cancellation  # type: ignore[untyped-decorator]
 async def score_given_text(request: GivenTextRequest, raw_request: Request) -> Response:
@@ -119,7 +85,7 @@ async def score_given_text(request: GivenTextRequest, raw_request: Request) -> R
     given: GivenText = raw_request.app.state.given_text
     found = await given.score(request, raw_request)
     status = found.error.code if isinstance(found, ErrorResponse) else HTTPStatus.OK.value
-    return with_openai_codes(JSONResponse(found.model_dump(), status_code=status))
+    return JSONResponse(found.model_dump(), status_code=status)
 
 
 class TokenformerEndpoints:
@@ -137,10 +103,12 @@ class TokenformerEndpoints:
         app.include_router(playground)
         if getattr(app.state.args, "trace", False):
             app.include_router(trace)
-        describe_chunks(app)
+        amend_openapi(app)
+        self.app = app
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
         engine.install()
+        install_error_handlers(self.app)
         config = cast(TokenformerConfig, state.vllm_config.model_config.hf_config)
         models: VariantModels = state.openai_serving_models
         specialise(models, VariantModels)

@@ -27,7 +27,6 @@ from vllm.lora.request import LoRARequest
 
 from model_impl.contributions import at_position, places
 from model_impl.reference import ReferenceTokenformer, load_reference
-from server.errors import with_openai_codes
 from server.given import GivenText, PromptRequest
 from server.models import VariantModels
 from server.texts import Text, TextTokenizer
@@ -89,10 +88,7 @@ class TraceResponse(BaseModel):
 @router.post(
     "/v1/trace",
     dependencies=[Depends(validate_json_request)],
-    responses={
-        HTTPStatus.OK.value: {"model": TraceResponse},
-        **{status.value: {"model": ErrorResponse} for status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)},
-    },
+    responses={200: {"model": TraceResponse}},
 )
 @with_cancellation  # type: ignore[untyped-decorator]
 async def trace(request: TraceRequest, raw_request: Request) -> Response:
@@ -100,7 +96,7 @@ async def trace(request: TraceRequest, raw_request: Request) -> Response:
     tracer: Tracer = raw_request.app.state.tracer
     found = await tracer.trace(request)
     status = found.error.code if isinstance(found, ErrorResponse) else HTTPStatus.OK.value
-    return with_openai_codes(JSONResponse(found.model_dump(), status_code=status))
+    return JSONResponse(found.model_dump(), status_code=status)
 
 
 class Tracer:

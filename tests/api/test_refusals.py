@@ -24,7 +24,7 @@ def test_wrong_value(client: OpenAI, endpoint: str, value: Any) -> None:
     error = refuse(client, endpoint, value, stream=False)
     assert error.status_code == 400
     assert error.param == "uncertainty"
-    assert error.type == "BadRequestError"
+    assert error.type == "invalid_request_error"
     assert "uncertainty" in error.body["message"]  # type: ignore[index]
     assert "\n" not in error.body["message"]  # type: ignore[index]
 

@@ -1,0 +1,158 @@
+"""Errors as OpenAI's clients read them, whoever made them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.testclient import TestClient
+from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
+from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
+from vllm.exceptions import VLLMValidationError
+
+from server.errors import ErrorBody, install_error_handlers
+from server.gate.errors import OpenAIErrors
+from server.schemas import ScoredChatCompletionRequest, ScoredCompletionRequest
+
+USER = {"role": "user", "content": "Hi"}
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+
+
+def app() -> FastAPI:
+    made = FastAPI()
+    made.add_middleware(OpenAIErrors)
+
+    class Arguments:
+        log_error_stack = False
+
+    made.state.args = Arguments()
+
+    @made.post(CHAT)
+    async def chat(request: ScoredChatCompletionRequest) -> dict[str, bool]:
+        if request.user == "long":
+            raise VLLMValidationError("5,000 tokens are too many", parameter="input_tokens", value=5000)
+        if request.user == "bug":
+            raise LookupError("secret")
+        return {"read": True}
+
+    @made.post(TEXT)
+    async def text(request: ScoredCompletionRequest) -> JSONResponse:
+        error = ErrorInfo(message="no such model", type="NotFoundError", param="model", code=404)
+        return JSONResponse(ErrorResponse(error=error).model_dump(), 404)
+
+    @made.get("/anthropic")
+    async def anthropic() -> JSONResponse:
+        return JSONResponse({"type": "error", "error": {"type": "not_found_error", "message": "m"}}, 404)
+
+    @made.get("/detail")
+    async def detail() -> JSONResponse:
+        return JSONResponse({"detail": "slow down"}, 429, {"Retry-After": "7"})
+
+    @made.get("/stream")
+    async def stream() -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b'{"error": '
+            yield b'{"message": "m", "type": "BadRequestError", "param": null, "code": 400}}'
+
+        return StreamingResponse(parts(), 400, media_type="application/json")
+
+    init_exception_handler(made)
+    made.middleware_stack = made.build_middleware_stack()  # as vLLM's build_app leaves it
+    install_error_handlers(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def http() -> TestClient:
+    return TestClient(app(), raise_server_exceptions=False)
+
+
+def error(response: Any, status: int = 400) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    ErrorBody.model_validate(response.json(), strict=True)
+    found: dict[str, Any] = response.json()["error"]
+    assert "\n" not in found["message"]
+    return found
+
+
+UNREADABLE: list[tuple[dict[str, Any], str | None, str, str]] = [
+    ({"temperature": "x"}, "temperature", "invalid_value", "should be a valid number"),
+    ({"messages": "Hi"}, "messages", "invalid_value", "should be a valid list"),
+    ({"stop": ["a", 1]}, "stop[1]", "invalid_value", "should be a valid string"),
+    ({"messages": [USER, {"role": "user", "content": 3}]}, "messages[1].content", "invalid_value", "a valid string"),
+    ({"messages": [{"content": "x"}]}, "messages[0].role", "missing_required_parameter", "Missing"),
+    ({"response_format": {"type": "x"}}, "response_format.type", "invalid_value", "'json_schema'"),
+    ({"tools": [{"function": {}}]}, "tools[0].function.name", "missing_required_parameter", "Missing"),
+    ({"uncertainty": "yes"}, "uncertainty", "invalid_value", "must be true, false or an object"),
+    ({"tool_choice": "required"}, "tool_choice", "invalid_value", "`tools` must be set"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param", "code", "words"), UNREADABLE, ids=str)
+def test_what_is_wrong_is_named_in_one_line(
+    http: TestClient, fields: dict[str, Any], param: str | None, code: str, words: str
+) -> None:
+    found = error(http.post(CHAT, json={"messages": [USER]} | fields))
+    assert (found["param"], found["code"], found["type"]) == (param, code, "invalid_request_error")
+    assert words in found["message"]
+    assert "parameter=" not in found["message"]
+
+
+def test_missing_parameter(http: TestClient) -> None:
+    found = error(http.post(CHAT, json={}))
+    assert found == {
+        "message": "Missing required parameter: 'messages'.",
+        "type": "invalid_request_error",
+        "param": "messages",
+        "code": "missing_required_parameter",
+    }
+
+
+@pytest.mark.parametrize(("body", "code"), [(b"{", "invalid_json"), (b"[]", "invalid_value"), (b"3", "invalid_value")])
+def test_body_that_is_no_object(http: TestClient, body: bytes, code: str) -> None:
+    found = error(http.post(CHAT, content=body, headers={"Content-Type": "application/json"}))
+    assert (found["param"], found["code"]) == (None, code)
+
+
+def test_too_long_prompt_has_the_code_that_clients_look_for(http: TestClient) -> None:
+    found = error(http.post(CHAT, json={"messages": [USER], "user": "long"}))
+    assert (found["message"], found["param"]) == ("5,000 tokens are too many", "messages")
+    assert found["code"] == "context_length_exceeded"
+
+
+def test_unknown_model(http: TestClient) -> None:
+    found = error(http.post(TEXT, json={"prompt": "x"}), 404)
+    assert (found["type"], found["param"], found["code"]) == ("invalid_request_error", "model", "model_not_found")
+
+
+def test_unforeseen_failure_says_nothing_of_the_inside(http: TestClient) -> None:
+    found = error(http.post(CHAT, json={"messages": [USER], "user": "bug"}), 500)
+    assert (found["type"], found["code"]) == ("server_error", "internal_error")
+    assert "secret" not in found["message"]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("GET", CHAT, 405)])
+def test_routing(http: TestClient, method: str, path: str, status: int) -> None:
+    assert error(http.request(method, path), status)["type"] == "invalid_request_error"
+
+
+def test_headers_stay(http: TestClient) -> None:
+    response = http.get("/detail")
+    assert error(response, 429)["message"] == "slow down"
+    assert response.headers["retry-after"] == "7"
+    assert int(response.headers["content-length"]) == len(response.content)
+
+
+def test_body_in_parts(http: TestClient) -> None:
+    assert error(http.get("/stream"))["code"] == "bad_request"
+
+
+def test_the_shape_of_other_apis_stays(http: TestClient) -> None:
+    assert http.get("/anthropic").json() == {"type": "error", "error": {"type": "not_found_error", "message": "m"}}
+
+
+def test_answers_pass(http: TestClient) -> None:
+    assert http.post(CHAT, json={"messages": [USER]}).json() == {"read": True}
