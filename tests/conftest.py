@@ -1,12 +1,14 @@
-"""Settings of vLLM for every test of this process; they must stand before vLLM is imported."""
+"""Settings of vLLM for this process, which must stand before vLLM is imported, and what many tests use."""
 
 import os
 from collections.abc import Iterator
 
 import pytest
+from openai import OpenAI
 from playwright.sync_api import Browser
 
 from tests.browser import CHROMIUM, INSTALL, launched
+from tests.servers import Server
 
 # Tiny models: one thread is faster than two that wait for each other, above all beside a server on the same cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,3 +26,18 @@ def browser() -> Iterator[Browser]:
         pytest.skip(INSTALL)
     with launched() as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server of the demo checkpoint, started once for all tests."""
+    from tests.demo_server import demo_server  # imports torch, for which the settings above must stand
+
+    with demo_server(tmp_path_factory.mktemp("demo")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def client(demo: Server) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{demo.url}/v1", api_key="none", max_retries=0, timeout=60) as opened:
+        yield opened

@@ -71,3 +71,12 @@ def serving(checkpoint: Path, log: Path, flags: Sequence[object] = (), name: str
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def started(checkpoint: Path, log: Path, flags: Sequence[object], name: str | None = None) -> Iterator[Server]:
+    """A server that answers, and that must not have died by the end of its tests."""
+    with serving(checkpoint, log, flags, name) as server:
+        server.wait_until_ready()
+        yield server
+        assert server.process.poll() is None, server.tail()

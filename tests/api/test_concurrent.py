@@ -10,7 +10,7 @@ from openai import AsyncOpenAI
 from model_impl.checkpoint import iterate_tensors, load_config
 from model_impl.reference import ReferenceTokenformer
 from model_impl.uncertainty import STATISTICS
-from tests.api.conftest import DEMO
+from tests.demo_server import DEMO
 from tests.engines import assert_same_statistics, recomputed
 from tests.servers import Server
 

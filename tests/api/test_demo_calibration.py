@@ -15,7 +15,7 @@ from demo.phrases import SMALL_TALK
 from demo.world import Fact, Kind, World
 from model_impl.fingerprint import fingerprint
 from server.calibration import find_calibrations, load_calibration
-from tests.api.conftest import DEMO
+from tests.demo_server import DEMO
 
 pytestmark = pytest.mark.server
 

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from model_impl.convert import convert
 from model_impl.uncertainty import STATISTICS
-from tests.api.conftest import started
 from tests.exact import exact_statistics
 from tests.golden_cases import GOLDEN, PROMPT_TOKENS, TOLERANCE, GoldenCase, load_case
+from tests.servers import started
 
 pytestmark = pytest.mark.server
 

@@ -14,7 +14,7 @@ from model_impl.config import PROJECTIONS
 from model_impl.internals import INTERNALS, internals
 from model_impl.reference import load_reference
 from server.profile import load_profile
-from tests.api.conftest import DEMO
+from tests.demo_server import DEMO
 from tests.servers import Server
 
 pytestmark = pytest.mark.server

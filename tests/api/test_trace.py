@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.conftest import corpus
+from tests.demo_server import corpus
 from tests.servers import Server
 
 pytestmark = pytest.mark.server

@@ -14,7 +14,7 @@ from openai import OpenAI
 from model_impl.checkpoint import iterate_tensors, load_config
 from model_impl.ensemble import ensemble_uncertainty
 from model_impl.reference import ReferenceTokenformer
-from tests.api.conftest import DEMO
+from tests.demo_server import DEMO
 from tests.servers import Server
 
 pytestmark = pytest.mark.server
