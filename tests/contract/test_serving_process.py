@@ -1,0 +1,91 @@
+"""What our code assumes about how vLLM runs its API process, and about the uvicorn that it runs.
+
+The files that rely on it: server/{launch,lifecycle,health,connection,engine}.py and server/gate/.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import pytest
+import uvicorn
+
+from tests.contract.test_vllm import find
+
+SIGNATURES = {
+    # server/launch.py
+    "vllm.entrypoints.launchers.launcher:setup_server": ("args", "reuse_port"),
+    "vllm.entrypoints.launchers.api_server.entry:run_server_worker": ("listen_address", "sock", "args"),
+    # server/gate/admission.py, server/lifecycle.py, server/health.py
+    "vllm.v1.engine.async_llm:AsyncLLM.get_num_unfinished_requests": ("self",),
+    "vllm.v1.engine.async_llm:AsyncLLM.get_num_queued_tokens": ("self",),
+    "vllm.v1.engine.async_llm:AsyncLLM.generate": ("self", "prompt", "sampling_params", "request_id"),
+    "vllm.exceptions:GracefulHTTPError": ("message", "http_status"),
+    # server/engine.py: WatchedOutputs and end_all
+    "vllm.v1.engine.output_processor:OutputProcessor.add_request": ("self", "request"),
+    "vllm.v1.engine.output_processor:OutputProcessor.process_outputs": ("self", "engine_core_outputs"),
+    "vllm.v1.engine.output_processor:OutputProcessor.propagate_error": ("self", "e"),
+    "vllm.v1.engine.core_client:AsyncMPClient.abort_requests_async": ("self", "request_ids"),
+    # server/connection.py
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.connection_made": ("self", "transport"),
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.connection_lost": ("self", "exc"),
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.data_received": ("self", "data"),
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_message_begin": ("self",),
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_headers_complete": ("self",),
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_body": ("self", "body"),
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_message_complete": ("self",),
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.pause_writing": ("self",),
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.resume_writing": ("self",),
+}
+"""Where a callable lives -> the parameters that it starts with."""
+
+
+@pytest.mark.parametrize("symbol", SIGNATURES)
+def test_signature(symbol: str) -> None:
+    expected = SIGNATURES[symbol]
+    assert tuple(inspect.signature(find(symbol)).parameters)[: len(expected)] == expected
+
+
+def test_launching_is_what_vllm_does_by_itself() -> None:
+    """`serve_alone` repeats `run_server`, and passes uvicorn a callback."""
+    source = inspect.getsource(find("vllm.entrypoints.launchers.api_server.entry:run_server"))
+    assert "setup_server(args, reuse_port=False)" in source
+    assert "run_server_worker(listen_address, sock, args, **uvicorn_kwargs)" in source
+    serve = inspect.getsource(find("vllm.entrypoints.launchers.launcher:serve_http"))
+    assert "uvicorn.Config(app, **uvicorn_kwargs)" in serve
+    assert "callback_notify" in inspect.signature(uvicorn.Config).parameters
+
+
+def test_our_signal_handlers_come_after_vllms() -> None:
+    """It installs them before the server has started, which `Lifecycle` waits for."""
+    source = inspect.getsource(find("vllm.entrypoints.launchers.launcher:serve_http"))
+    assert "app.state.server = server" in source
+    assert source.index("add_signal_handler(signal.SIGTERM") < source.index("await server_task")
+    # None of uvicorn's own.
+    assert "capture_signals" in vars(find("vllm.entrypoints.launchers.launcher:NoSignalServer"))
+
+
+def test_what_uvicorn_reads_while_it_runs() -> None:
+    assert "config.http_protocol_class(" in inspect.getsource(uvicorn.Server.startup)
+    assert "self.config.timeout_graceful_shutdown" in inspect.getsource(uvicorn.Server.shutdown)
+    assert "self.should_exit" in inspect.getsource(uvicorn.Server.on_tick)
+
+
+def test_middleware_stands_in_front_of_everything() -> None:
+    source = inspect.getsource(find("vllm.entrypoints.serve.middleware.register:init_entrypoints_middleware"))
+    assert source.rindex("add_middleware(imported)") > source.rindex("AuthenticationMiddleware, tokens=tokens)")
+
+
+def test_what_the_running_sequences_are() -> None:
+    outputs = find("vllm.v1.engine.output_processor:OutputProcessor")
+    assert "self.request_states" in inspect.getsource(outputs.__init__)
+    assert "state.queue.put(e)" in inspect.getsource(outputs.propagate_error)
+    state = find("vllm.v1.engine.output_processor:RequestState")
+    assert "self.is_prefilling = True" in inspect.getsource(state)
+
+
+def test_limits_and_grace_are_vllms_flags() -> None:
+    flags = {field.name for field in dataclasses.fields(find("vllm.engine.arg_utils:EngineArgs"))}
+    assert {"max_num_queued_reqs", "max_num_queued_tokens", "shutdown_timeout"} <= flags
+    assert callable(find("vllm.v1.engine.async_llm:AsyncLLM.errored").fget)
