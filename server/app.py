@@ -32,6 +32,7 @@ from server.given import GivenText, GivenTextRequest, GivenTextResponse
 from server.health import Health
 from server.health import router as health
 from server.lifecycle import Lifecycle
+from server.log_filter import keep_quotes_out
 from server.models import VariantModels
 from server.openapi import amend_openapi, streamed
 from server.playground.routes import router as playground
@@ -108,6 +109,8 @@ class TokenformerEndpoints:
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
         engine.install()
+        if not args.enable_log_requests:
+            keep_quotes_out()
         install_error_handlers(self.app)
         config = cast(TokenformerConfig, state.vllm_config.model_config.hf_config)
         models: VariantModels = state.openai_serving_models

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import ValidationError
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
@@ -151,6 +152,10 @@ class VariantModels(OpenAIServingModels):
     ) -> ErrorResponse | str:
         """What clients may call: as `load_delta`, for directories below `growth_root` only; a relative path begins
         there."""
+        try:  # vLLM's /adapters route has checked nothing
+            request = LoadLoRAAdapterRequest.model_validate(request, from_attributes=True)
+        except ValidationError as error:
+            return create_error_response(f"No name and path of a growth delta: {error.errors()[0]['msg']}.")
         root = self.growth_root and self.growth_root.resolve()
         path = root and (root / request.lora_path).resolve()
         if root is None or path is None or not path.is_relative_to(root):
