@@ -81,7 +81,7 @@ QUEUED_TOKENS = Gauge(
 READY = Gauge(
     "tokenformer_ready",
     "1 while the engine answers and new requests are taken, else 0.",
-    multiprocess_mode="livemin",
+    multiprocess_mode="livemostrecent",
 )
 DRAINING = Gauge(
     "tokenformer_draining",

@@ -84,7 +84,13 @@ class Recorded(GenerateBaseServing):
     """Writes down what the engine does not see: that a stream ends with an error event, and which beams were left."""
 
     def beam_search(
-        self, prompt: Any, request_id: str, params: Any, lora_request: LoRARequest | None = None, *rest: Any, **more: Any
+        self,
+        prompt: Any,
+        request_id: str,
+        params: Any,
+        lora_request: LoRARequest | None = None,
+        *rest: Any,
+        **more: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
         beams = super().beam_search(prompt, request_id, params, lora_request, *rest, **more)
         return cast(RecordedEngine, self.engine_client).recorded(beams, lora_request, stream=False)

@@ -2,7 +2,7 @@
 
 An upgrade of vLLM that moves or changes one of them fails here, with the symbol's name, and not as a wrong number
 somewhere else. The files that rely on them: model_impl/{worker,model,parallel_pattention,row_operation,prefix_reuse}.py
-and server/{engine,ensemble,serving,app,models,offline,serve}.py.
+and server/{engine,ensemble,recorded_engine,serving,app,models,offline,serve}.py.
 """
 
 import dataclasses
@@ -111,6 +111,14 @@ SIGNATURES = {
         "self",
         "token_ids",
         "top_logprobs",
+    ),
+    "vllm.entrypoints.generate.base.serving:GenerateBaseServing.create_streaming_error_response": ("self", "message"),
+    "vllm.entrypoints.generate.base.serving:GenerateBaseServing.beam_search": (
+        "self",
+        "prompt",
+        "request_id",
+        "params",
+        "lora_request",
     ),
     # server/app.py
     "vllm.entrypoints.openai.chat_completion.api_router:create_chat_completion": ("request", "raw_request"),
@@ -231,6 +239,24 @@ def test_what_the_detokenizer_reads_of_a_request() -> None:
     source = inspect.getsource(importlib.import_module("vllm.v1.engine.detokenizer"))
     found = set(re.findall(r"\brequest\.(\w+)", source))
     assert found == {"request_id", "sampling_params", "prompt_token_ids", "prompt_embeds"}
+
+
+def test_what_outputs_say_of_times_and_kinds() -> None:
+    """Which `server.recorded_engine` reads; it tells clients' requests from the server's own by the kind of output."""
+    stats = {field.name for field in dataclasses.fields(find("vllm.v1.metrics.stats:RequestStateStats"))}
+    assert {"queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts", "num_generation_tokens"} <= stats
+    assert "metrics=self.stats" in inspect.getsource(find("vllm.v1.engine.output_processor:RequestState"))
+    assert find("vllm:SamplingParams")().output_kind.name == "CUMULATIVE"
+    for protocol in ("chat_completion", "completion", "responses"):
+        source = inspect.getsource(importlib.import_module(f"vllm.entrypoints.openai.{protocol}.protocol"))
+        assert "RequestOutputKind.DELTA" in source
+        assert "RequestOutputKind.FINAL_ONLY" in source
+
+
+def test_the_id_of_an_answer_is_the_requests() -> None:
+    """`server.gate.access_log` puts it there."""
+    source = inspect.getsource(find("vllm.entrypoints.serve.engine.serving:BaseServing._base_request_id"))
+    assert 'raw_request.headers.get("X-Request-Id")' in source
 
 
 def test_where_the_tokenizer_is() -> None:

@@ -1,0 +1,48 @@
+"""Our metrics where several API processes share a server (--api-server-count)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+
+
+def merged(directory: Path, *processes: str) -> CollectorRegistry:
+    """What /metrics says after each process did its part, as vLLM merges them."""
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(directory)}
+    for part in processes:
+        code = f"from server.metrics import *; {part}"
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=str(directory))
+    return registry
+
+
+@pytest.mark.parametrize(
+    ("gauge", "name", "values", "together"),
+    [
+        ("QUEUED_REQUESTS", "queued_requests", (2, 3), 5),
+        ("QUEUED_TOKENS", "queued_prompt_tokens", (20, 30), 50),
+        ("READY", "ready", (0, 1), 1),
+        ("READY", "ready", (1, 0), 0),
+        ("DRAINING", "draining", (1, 0), 1),
+        ("ENGINE_UP", "engine_up", (1, 0), 0),
+    ],
+)
+def test_gauges(tmp_path: Path, gauge: str, name: str, values: tuple[int, int], together: int) -> None:
+    registry = merged(tmp_path, *(f"{gauge}.set({value})" for value in values))
+    assert registry.get_sample_value(f"tokenformer_{name}") == together
+
+
+def test_counters(tmp_path: Path) -> None:
+    observed = "observe_token('m', 0.5, 0.25); observe_answer('m', 0.9, 0.5)"
+    registry = merged(tmp_path, observed, observed)
+    labels = {"model_name": "m"}
+    assert registry.get_sample_value("tokenformer_token_entropy_nats_sum", labels) == 1.0
+    assert registry.get_sample_value("tokenformer_token_variance_nats2_sum", labels) == 0.5
+    assert registry.get_sample_value("tokenformer_flagged_answers_total", labels) == 2
