@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from server.errors import ErrorBody
 from server.schemas import ScoredChatCompletionChunk, ScoredCompletionChunk
@@ -68,15 +69,17 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _tell_errors(path: str, operation: dict[str, Any]) -> None:
-    """FastAPI names a 422 of its own shape wherever it validates; here wrong requests are answered with 400."""
+    """FastAPI names a 422 of its own shape wherever it validates; here wrong requests are answered with 400. vLLM's
+    routes name its own shape, which does not leave the gate."""
     responses = operation["responses"]
     validates = responses.pop("422", None) is not None
+    error = {"application/json": {"schema": {"$ref": _reference(ErrorBody)}}}
+    for response in responses.values():
+        if response.get("content", {}).get("application/json", {}).get("schema") == {"$ref": _reference(ErrorResponse)}:
+            response["content"] = error
     told = {} if path in OPEN else UNAUTHORIZED | (REFUSALS if validates else {})
     for status, description in told.items():
-        responses[str(status.value)] = {
-            "description": description,
-            "content": {"application/json": {"schema": {"$ref": _reference(ErrorBody)}}},
-        }
+        responses.setdefault(str(status.value), {"description": description, "content": error})
 
 
 def _reference(model: type[BaseModel]) -> str:
