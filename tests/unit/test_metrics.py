@@ -1,4 +1,4 @@
-"""Our metrics where several API processes share a server (--api-server-count)."""
+"""Our metrics as they are documented, and where several API processes share a server (--api-server-count)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from server import metrics
+
+PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
 
 
 def merged(directory: Path, *processes: str) -> CollectorRegistry:
@@ -46,3 +51,17 @@ def test_counters(tmp_path: Path) -> None:
     assert registry.get_sample_value("tokenformer_token_entropy_nats_sum", labels) == 1.0
     assert registry.get_sample_value("tokenformer_token_variance_nats2_sum", labels) == 0.5
     assert registry.get_sample_value("tokenformer_flagged_answers_total", labels) == 2
+
+
+def test_the_documented_ones_are_those_that_exist() -> None:
+    """Name, type and labels of each, row by row."""
+    rows = [[cell.strip() for cell in row.split("|")[1:4]] for row in PAGE.read_text().splitlines()]
+    documented = {row[0].strip("`"): (row[1], row[2]) for row in rows if row and row[0].startswith("`tokenformer_")}
+    ours = [found for found in vars(metrics).values() if isinstance(found, MetricWrapperBase)]
+    assert documented == {
+        metric._name + ("_total" if metric._type == "counter" else ""): (
+            metric._type,
+            ", ".join(f"`{label}`" for label in metric._labelnames),
+        )
+        for metric in ours
+    }
