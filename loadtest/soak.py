@@ -1,0 +1,237 @@
+"""Ten minutes of everything at once: what is left afterwards?
+
+    make soak        (or python -m loadtest.soak [--minutes 10] [--out loadtest/results/soak.json])
+
+Starts a server of the demo checkpoint and sends it, from many clients at once, answers of all kinds, streams that are
+read to the end, clients that go at any moment, bad requests, and bursts of more than the server takes on. It counts how
+requests ended, and samples file descriptors, memory and threads of the server's processes. The run fails if any answer
+was a 5xx, a stream that was begun ended without a result or an error event, a probe failed, or requests are left over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from tqdm import tqdm
+
+from loadtest import machine
+from tests.servers import serving
+
+DEMO = Path(__file__).parents[1] / "demo" / "checkpoint"
+QUESTIONS = ["Who are you?", "Where does Zelda Westbrook live?", "Where does Darian Gorsek live?", "What can you do?"]
+CLIENTS = 24
+SEQUENCES, TAKEN = 16, 32
+BURST = 3 * TAKEN
+PROBE_SECONDS = 1.0
+SAMPLE_SECONDS = 10.0
+
+GOOD: list[dict[str, Any]] = [
+    {},
+    {"logprobs": True, "top_logprobs": 5},
+    {"temperature": 1, "n": 3, "max_tokens": 40},
+    {"temperature": 1.5, "seed": 7, "max_tokens": 200, "ignore_eos": True},
+    {"uncertainty": {"spans": True, "internals": True}},
+    {"uncertainty": {"ensemble": 8, "tokens": True}},
+    {"uncertainty": False},
+    {"model": "soak:base"},
+    {"stop": ["."], "presence_penalty": 1.0},
+    {"structured_outputs": {"regex": "[a-z]{12}"}},
+]
+BAD: list[dict[str, Any]] = [
+    {"temperature": -1},
+    {"n": 10**9},
+    {"top_logprobs": 10**6, "logprobs": True},
+    {"max_tokens": -5},
+    {"logit_bias": {"99999999": 1}},
+    {"seed": 2**70},
+    {"uncertainty": "yes"},
+    {"messages": []},
+    {"model": "nobody"},
+    {"messages": [{"role": "user", "content": "word " * 5000}]},
+    {"structured_outputs": {"regex": "("}},
+    {"chat_template": "{{ 1 }}"},
+]
+
+
+class Soak:
+    def __init__(self, url: str, seconds: float) -> None:
+        self.url, self.deadline, self.random = url, time.monotonic() + seconds, random.Random(0)
+        self.ended: Counter[str] = Counter()
+        self.statuses: Counter[int] = Counter()
+        self.lost: list[str] = []
+        self.probes: dict[str, list[float]] = {"/livez": [], "/readyz": [], "/metrics": []}
+        self.failed_probes: Counter[str] = Counter()
+
+    def over(self) -> bool:
+        return time.monotonic() >= self.deadline
+
+    def body(self, kind: dict[str, Any]) -> dict[str, Any]:
+        question = [{"role": "user", "content": self.random.choice(QUESTIONS)}]
+        return {"model": "soak", "messages": question, "max_tokens": 60} | kind
+
+    async def client(self, http: httpx.AsyncClient) -> None:
+        kinds = [self.plain, self.plain, self.streamed, self.streamed, self.gone, self.bad]
+        while not self.over():
+            await self.random.choice(kinds)(http)
+
+    async def plain(self, http: httpx.AsyncClient) -> None:
+        answer = await http.post("/v1/chat/completions", json=self.body(self.random.choice(GOOD)))
+        self.count("plain", answer.status_code)
+
+    async def bad(self, http: httpx.AsyncClient) -> None:
+        answer = await http.post("/v1/chat/completions", json=self.body(self.random.choice(BAD)))
+        self.count("bad", answer.status_code)
+
+    async def streamed(self, http: httpx.AsyncClient) -> None:
+        body = self.body(self.random.choice(GOOD)) | {"stream": True}
+        async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+            lines = [line async for line in answer.aiter_lines() if line]
+        self.count("streamed", answer.status_code)
+        if answer.status_code != 200:
+            return
+        events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+        reasons = [choice["finish_reason"] for event in events for choice in event.get("choices", ())]
+        complete = lines[-1:] == ["data: [DONE]"] and sum(map(bool, reasons)) == body.get("n", 1)
+        if not complete and not any("error" in event for event in events):
+            self.lost.append(json.dumps(body))
+
+    async def gone(self, http: httpx.AsyncClient) -> None:
+        """A client that leaves at any moment, before the answer or within it."""
+        body = self.body(self.random.choice(GOOD)) | {"stream": self.random.random() < 0.7}
+        try:
+            async with asyncio.timeout(self.random.uniform(0, 0.3)):
+                answer = await http.post("/v1/chat/completions", json=body)
+            self.count("stayed after all", answer.status_code)
+        except TimeoutError:
+            self.ended["gone"] += 1
+
+    async def bursts(self, http: httpx.AsyncClient) -> None:
+        while not self.over():
+            await asyncio.sleep(15)
+            asked = (http.post("/v1/chat/completions", json=self.body(GOOD[0])) for _ in range(BURST))
+            for answer in await asyncio.gather(*asked):
+                self.count("burst", answer.status_code)
+
+    async def probe(self, http: httpx.AsyncClient) -> None:
+        while not self.over():
+            for path, seconds in self.probes.items():
+                began = time.perf_counter()
+                answer = await http.get(path)
+                seconds.append(time.perf_counter() - began)
+                if answer.status_code != 200:
+                    self.failed_probes[path] += 1
+            await asyncio.sleep(PROBE_SECONDS)
+
+    def count(self, what: str, status: int) -> None:
+        self.ended[what] += 1
+        self.statuses[status] += 1
+
+
+async def soak(run: Soak, pid: int, minutes: float) -> list[dict[str, float]]:
+    samples = []
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    async with (
+        httpx.AsyncClient(base_url=run.url, timeout=120, limits=limits) as http,
+        httpx.AsyncClient(base_url=run.url, timeout=120) as prober,
+    ):
+        tasks = [asyncio.create_task(run.client(http)) for _ in range(CLIENTS)]
+        tasks += [asyncio.create_task(run.bursts(http)), asyncio.create_task(run.probe(prober))]
+        with tqdm(total=round(60 * minutes), unit="s") as bar:
+            while not run.over():
+                samples.append(sample(pid))
+                await asyncio.sleep(min(SAMPLE_SECONDS, max(run.deadline - time.monotonic(), 0)))
+                bar.update(round(SAMPLE_SECONDS))
+                bar.set_postfix_str(f"{sum(run.statuses.values())} answers, {run.ended['gone']} gone")
+        await asyncio.gather(*tasks)
+        await settled(prober)
+        samples.append(sample(pid))
+    return samples
+
+
+async def settled(http: httpx.AsyncClient) -> None:
+    """Until the engine is idle; raises TimeoutError if anything is left."""
+    async with asyncio.timeout(30):
+        while any(value for value in (await left(http)).values()):
+            await asyncio.sleep(0.2)
+
+
+async def left(http: httpx.AsyncClient) -> dict[str, float]:
+    names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+    lines = (await http.get("/metrics")).text.splitlines()
+    wanted = (*names, "tokenformer_queued_requests")
+    return {line.split("{")[0].split()[0]: float(line.split()[-1]) for line in lines if line.startswith(wanted)}
+
+
+def sample(pid: int) -> dict[str, float]:
+    """Of the API process, and the memory of the engine's."""
+    server = psutil.Process(pid)
+    engine = sum(child.memory_info().rss for child in server.children(recursive=True))
+    return {
+        "fds": server.num_fds(),
+        "threads": server.num_threads(),
+        "api_mib": round(server.memory_info().rss / 2**20, 1),
+        "engine_mib": round(engine / 2**20, 1),
+    }
+
+
+def report(run: Soak, samples: list[dict[str, float]], minutes: float, exit_code: int) -> dict[str, Any]:
+    middle = samples[len(samples) // 2]
+    return {
+        "minutes": minutes,
+        "clients": CLIENTS,
+        "ended": dict(run.ended),
+        "statuses": {str(status): count for status, count in sorted(run.statuses.items())},
+        "5xx": sum(count for status, count in run.statuses.items() if status >= 500),
+        "lost_streams": len(run.lost),
+        "failed_probes": dict(run.failed_probes),
+        "probe_milliseconds": {
+            path: {"median": milliseconds(statistics.median(found)), "max": milliseconds(max(found))}
+            for path, found in run.probes.items()
+        },
+        "resources": {"first": samples[0], "middle": middle, "last": samples[-1]},
+        "exit_code_after_sigterm": exit_code,
+        "machine": machine.describe(),
+    }
+
+
+def milliseconds(seconds: float) -> float:
+    return round(1000 * seconds, 1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        flags = ["--served-model-name", "soak", "--max-num-seqs", SEQUENCES, "--max-num-queued-reqs", TAKEN]
+        with serving(DEMO, Path(directory) / "log", flags, "soak") as server:
+            server.wait_until_ready()
+            run = Soak(server.url, 60 * arguments.minutes)
+            samples = asyncio.run(soak(run, server.process.pid, arguments.minutes))
+            server.process.terminate()
+            code = server.process.wait(60)
+    found = report(run, samples, arguments.minutes, code)
+    text = json.dumps(found, indent=2)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+    for lost in run.lost[:5]:
+        print(f"lost: {lost}", file=sys.stderr)
+    return int(bool(found["5xx"] or found["lost_streams"] or found["failed_probes"] or code))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
