@@ -35,8 +35,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def request(tokens: int, path: str = "/v1/completions", **options: Any) -> bytes:
     content = json.dumps(body(tokens, **options)).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
-    return head.encode() + content
+    lines = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", "content-type: application/json"]
+    lines += [f"content-length: {len(content)}", "", ""]
+    return "\r\n".join(lines).encode() + content
 
 
 def connect(server: Server, receive_buffer: int | None = None) -> socket.socket:
