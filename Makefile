@@ -5,7 +5,7 @@ NAME ?= tokenformer-demo
 ARGS ?=
 BIN = .venv/bin
 
-.PHONY: help setup serve test demo calibration eval lock screenshots image-test clean
+.PHONY: help setup serve test demo calibration eval soak lock screenshots image-test clean
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
@@ -13,6 +13,7 @@ help:
 	@echo 'make demo    train the demo checkpoint from nothing and grow it, about 40 CPU minutes'
 	@echo 'make calibration   ask the demo checkpoint 24,000 questions and write its calibrations anew, a few minutes'
 	@echo 'make eval    how well the score finds wrong answers: evals/results/REPORT.md; hours, ARGS="--quick" minutes'
+	@echo 'make soak    ten minutes of mixed load, disconnects, bursts and bad requests; writes loadtest/results/soak.json'
 	@echo 'make lock    write requirements/*.txt anew from pyproject.toml'
 	@echo 'make screenshots   take those of the README anew (needs Chromium)'
 	@echo 'make image-test   build the cpu image by podman and see it serve; as root, some minutes and 10 GB below ~/.cache'
@@ -49,6 +50,9 @@ calibration: setup
 
 eval: setup
 	@$(BIN)/python -m evals $(ARGS)
+
+soak: setup
+	@$(BIN)/python -m loadtest.soak --out loadtest/results/soak.json $(ARGS)
 
 lock: setup
 	@$(BIN)/python scripts/lock.py

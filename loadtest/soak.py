@@ -88,17 +88,17 @@ class Soak:
 
     async def plain(self, http: httpx.AsyncClient) -> None:
         answer = await http.post("/v1/chat/completions", json=self.body(self.random.choice(GOOD)))
-        self.count("plain", answer.status_code)
+        await self.count("plain", answer)
 
     async def bad(self, http: httpx.AsyncClient) -> None:
         answer = await http.post("/v1/chat/completions", json=self.body(self.random.choice(BAD)))
-        self.count("bad", answer.status_code)
+        await self.count("bad", answer)
 
     async def streamed(self, http: httpx.AsyncClient) -> None:
         body = self.body(self.random.choice(GOOD)) | {"stream": True}
         async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
             lines = [line async for line in answer.aiter_lines() if line]
-        self.count("streamed", answer.status_code)
+        await self.count("streamed", answer)
         if answer.status_code != 200:
             return
         events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
@@ -113,7 +113,8 @@ class Soak:
         try:
             async with asyncio.timeout(self.random.uniform(0, 0.3)):
                 answer = await http.post("/v1/chat/completions", json=body)
-            self.count("stayed after all", answer.status_code)
+            self.ended["stayed after all"] += 1
+            self.statuses[answer.status_code] += 1
         except TimeoutError:
             self.ended["gone"] += 1
 
@@ -122,7 +123,8 @@ class Soak:
             await asyncio.sleep(15)
             asked = (http.post("/v1/chat/completions", json=self.body(GOOD[0])) for _ in range(BURST))
             for answer in await asyncio.gather(*asked):
-                self.count("burst", answer.status_code)
+                self.ended["burst"] += 1
+                self.statuses[answer.status_code] += 1
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         while not self.over():
@@ -134,9 +136,11 @@ class Soak:
                     self.failed_probes[path] += 1
             await asyncio.sleep(PROBE_SECONDS)
 
-    def count(self, what: str, status: int) -> None:
+    async def count(self, what: str, answer: httpx.Response) -> None:
+        """And come again no sooner than the server asks for."""
         self.ended[what] += 1
-        self.statuses[status] += 1
+        self.statuses[answer.status_code] += 1
+        await asyncio.sleep(float(answer.headers.get("retry-after", 0)))
 
 
 async def soak(run: Soak, pid: int, minutes: float) -> list[dict[str, float]]:
@@ -197,7 +201,11 @@ def report(run: Soak, samples: list[dict[str, float]], minutes: float, exit_code
         "lost_streams": len(run.lost),
         "failed_probes": dict(run.failed_probes),
         "probe_milliseconds": {
-            path: {"median": milliseconds(statistics.median(found)), "max": milliseconds(max(found))}
+            path: {
+                "median": milliseconds(statistics.median(found)),
+                "p99": milliseconds(statistics.quantiles(found, n=100)[-1]),
+                "max": milliseconds(max(found)),
+            }
             for path, found in run.probes.items()
         },
         "resources": {"first": samples[0], "middle": middle, "last": samples[-1]},
