@@ -55,6 +55,7 @@ class Lifecycle:
         for number in (signal.SIGTERM, signal.SIGINT):  # vLLM's own handlers let go of the engine first
             asyncio.get_running_loop().add_signal_handler(number, self._signal)
         metrics.ENGINE_UP.set(1)
+        await self.state.health.why_not_ready()  # the first token, and what `tokenformer_ready` says until a probe comes
         announce(self.state, self.args)
         await self._wait(lambda: self.told.is_set() or self.engine.errored)
         if self.told.is_set():
