@@ -33,7 +33,9 @@ def test_every_alert_is_tested_firing_and_silent() -> None:
 
 @promtool
 def test_the_test_of_the_alerts_can_fail(tmp_path: Path) -> None:
-    (tmp_path / RULES.name).write_text(RULES.read_text().replace("tokenformer_engine_up == 0", "vector(0) > 1"))
+    (tmp_path / RULES.name).write_text(
+        RULES.read_text().replace("min_over_time(tokenformer_engine_up[5m]) == 0", "vector(0) > 1")
+    )
     (tmp_path / TESTS.name).write_text(TESTS.read_text())
     with pytest.raises(AssertionError, match="TokenformerEngineDown"):
         run_promtool("test", "rules", tmp_path / TESTS.name)
