@@ -9,6 +9,7 @@ from server.keys import KEYS_VARIABLE, VLLM_VARIABLE
 from server.trace_index import MAX_POSITIONS
 
 READINESS_SECONDS = 2.0
+MAX_BODY_BYTES = 4 << 20
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +83,14 @@ def _add_operation(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="/readyz answers 503 when the engine makes no token for so long; raise it where one step of the engine "
         f"may take longer (default: {READINESS_SECONDS:g}).",
+    )
+    operation.add_argument(
+        "--max-body-bytes",
+        type=int,
+        default=MAX_BODY_BYTES,
+        metavar="BYTES",
+        help="Requests with a larger body are answered with 413 (default: 4 MiB, a hundred times the longest prompt of "
+        "the released models).",
     )
 
 

@@ -7,6 +7,7 @@ own and those of plugins alike. A middleware finds vLLM's settings and ours in `
 MIDDLEWARE: tuple[str, ...] = (
     "server.gate.errors.OpenAIErrors",
     "server.gate.admission.Admission",
+    "server.gate.body.BodyLimits",
     "server.gate.auth.Authentication",
     "server.gate.host.LoopbackHost",
     "server.gate.methods.KnownMethods",

@@ -1,0 +1,204 @@
+"""What a request's body may be: so large, complete within a time, and JSON that every later reader takes alike."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server import metrics
+from server.errors import openai_error
+
+BODY_SECONDS = 30.0
+"""For a whole body to arrive, so that nobody holds a connection by sending a byte now and then."""
+
+LINGER_SECONDS = 1.0
+"""For a client that still sends what nobody wants, to read why: closing at once would reset the connection."""
+
+MAX_DEPTH = 128
+"""Of arrays and objects in each other. Real requests stay below 40; readers that recurse fail near 1,000."""
+
+LARGE_BODY = 1 << 16
+"""Bytes from which a body is looked through in a thread, for others to be served meanwhile."""
+
+_ESCAPED = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+_UNREADABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class BodyRefused(Exception):
+    """Why a body is refused: an answer's status, its `code`, its message, and the parameter if one is to blame."""
+
+    def __init__(self, status: HTTPStatus, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.param = status, code, message, param
+
+
+class BodyLimits:
+    """Reads and checks a body before anything else works on the request, and leaves the parsed JSON for others, as
+    `json` in the request's state. What lies behind reads the same bytes again."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            body = await read(headers, receive, scope["app"].state.args.max_body_bytes)
+            if body is None:
+                return
+            if body and not _has_type(headers, "multipart/form-data"):
+                parse = asyncio.to_thread(parsed, headers, body) if len(body) > LARGE_BODY else None
+                scope.setdefault("state", {})["json"] = await parse if parse else parsed(headers, body)
+        except BodyRefused as refused:
+            metrics.REJECTED_REQUESTS.labels(refused.code.removeprefix("body_")).inc()
+            await _refuse(refused, scope, receive, send)
+            return
+        await self.app(scope, _replay(body, receive), send)
+
+
+async def read(headers: Headers, receive: Receive, limit: int) -> bytes | None:
+    """The whole body; None if the client has gone. Raises BodyRefused."""
+    too_large = BodyRefused(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", f"The body is larger than {limit:,} bytes."
+    )
+    length = headers.get("content-length", "0")
+    if len(length) > len(str(limit)) or (length.isdecimal() and int(length) > limit):
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                body += message.get("body", b"")
+                if len(body) > limit:
+                    raise too_large
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        text = f"The body did not arrive within {BODY_SECONDS:g} seconds."
+        raise BodyRefused(HTTPStatus.REQUEST_TIMEOUT, "body_timeout", text) from None
+
+
+def parsed(headers: Headers, body: bytes) -> dict[str, Any]:
+    """The JSON object in a body, read as strictly as JSON is defined. Of equal keys the last counts, as everywhere
+    behind. Raises BodyRefused."""
+    if not _has_type(headers, "application/json") or headers.get("content-encoding", "identity") != "identity":
+        text = "The body must be JSON, uncompressed, and the header Content-Type say so: application/json."
+        raise BodyRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text)
+    try:
+        text = body.decode()
+        found = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        raise _invalid(f"The body is not valid JSON: {reason}.") from None
+    if not isinstance(found, dict):
+        raise _invalid("The body must be a JSON object.")
+    if _ESCAPED.search(text) or text.count("[") + text.count("{") > MAX_DEPTH:
+        _look_through(found)
+    return found
+
+
+def _look_through(found: dict[str, Any]) -> None:
+    """Raises BodyRefused for values in values deeper than MAX_DEPTH, and for characters that are none."""
+    level: list[tuple[str, Any]] = [("", found)]
+    for _ in range(MAX_DEPTH):
+        inner = []
+        for path, container in level:
+            for step, value in _items(path, container):
+                if isinstance(value, str):
+                    if _UNREADABLE.search(value):
+                        text = f"Invalid value for '{step}': it holds a NUL character or half of a surrogate pair."
+                        raise _invalid(text, code="invalid_value", param=step)
+                elif isinstance(value, dict | list):
+                    inner.append((step, value))
+        if not inner:
+            return
+        level = inner
+    raise _too_deep()
+
+
+def _items(path: str, container: dict[str, Any] | list[Any]) -> Iterator[tuple[str, Any]]:
+    """The values in a container, and the keys, each with the parameter's name as OpenAI writes it."""
+    if isinstance(container, list):
+        for i, value in enumerate(container):
+            if isinstance(value, str | dict | list):
+                yield f"{path}[{i}]", value
+        return
+    for key, value in container.items():
+        yield path or "body", key
+        yield f"{path}.{key}" if path else key, value
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number
+
+
+def _invalid(message: str, *, code: str = "invalid_json", param: str | None = None) -> BodyRefused:
+    return BodyRefused(HTTPStatus.BAD_REQUEST, code, message, param)
+
+
+def _too_deep() -> BodyRefused:
+    return _invalid(f"The body holds arrays and objects in each other more than {MAX_DEPTH} deep.")
+
+
+def _has_type(headers: Headers, media_type: str) -> bool:
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == media_type
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """The body in one message; then what the server says, which is that the client has gone."""
+    waiting = [body]
+
+    async def replayed() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return replayed
+
+
+async def _refuse(refused: BodyRefused, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer at once. Where the body has not been read to its end, the connection is closed, but not before the client
+    has had time to read the answer."""
+    unread = refused.status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT)
+    answer = openai_error(
+        refused.status,
+        refused.message,
+        code=refused.code,
+        param=refused.param,
+        headers={"Connection": "close"} if unread else None,
+    )
+    if not unread:
+        await answer(scope, receive, send)
+        return
+
+    async def send_open(message: Message) -> None:
+        await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+
+    await answer(scope, receive, send_open)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass  # discarded
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

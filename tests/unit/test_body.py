@@ -1,0 +1,210 @@
+"""Which bodies are read, and what is said of those that are not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import Message
+
+from server.gate import body as gate_body
+from server.gate.body import BodyLimits
+
+LIMIT = 10_000
+JSON = {"content-type": "application/json"}
+
+
+async def echo(request: Request) -> JSONResponse:
+    """What the gate has left for others, and what the route reads itself."""
+    raw = (await request.body()).decode("latin-1")
+    return JSONResponse({"parsed": request.scope.get("state", {}).get("json"), "raw": raw})
+
+
+def app() -> Starlette:
+    made = Starlette(routes=[Route("/", echo, methods=["GET", "POST", "PUT"])])
+    made.add_middleware(BodyLimits)
+    made.state.args = Namespace(max_body_bytes=LIMIT)
+    return made
+
+
+def send(content: Any, headers: dict[str, str] = JSON, method: str = "POST") -> httpx.Response:
+    async def run() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app()), base_url="http://test") as client:
+            return await client.request(method, "/", content=content, headers=headers)
+
+    return asyncio.run(run())
+
+
+def test_json_is_read_once_for_the_gate_and_once_for_the_route() -> None:
+    body = json.dumps({"prompt": "ä\u2028", "n": 2})
+    answer = send(body).json()
+    assert answer["parsed"] == json.loads(body)
+    assert answer["raw"] == body
+
+
+def test_what_has_no_body_passes() -> None:
+    assert send(b"", {}).json() == {"parsed": None, "raw": ""}
+    assert send(b"", {}, "GET").status_code == 200
+
+
+def test_uploads_pass_unread() -> None:
+    answer = send(b"--x--", {"content-type": "multipart/form-data; boundary=x"})
+    assert answer.json() == {"parsed": None, "raw": "--x--"}
+
+
+async def chunks(size: int, counted: list[int]) -> AsyncIterator[bytes]:
+    while size > 0:
+        counted.append(size)
+        await asyncio.sleep(0)  # as a network does
+        yield b"x" * min(size, 100)
+        size -= 100
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str, str | None]:
+    error = answer.json()["error"]
+    assert "\n" not in error["message"]
+    return answer.status_code, error["code"], error["param"]
+
+
+def test_too_large_in_chunks_is_read_up_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr(gate_body, "LINGER_SECONDS", 0.0)
+    answer = send(chunks(10**6, counted))
+    assert refusal(answer) == (413, "body_too_large", None)
+    assert answer.headers["connection"] == "close"
+    assert len(counted) <= LIMIT // 100 + 3
+
+
+@pytest.mark.parametrize("length", ["-1", "1e9", "9" * 5000])
+def test_odd_lengths(length: str) -> None:
+    assert send(b"{}", JSON | {"content-length": length}).status_code in (200, 413)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e999}',
+        b'{"a": ' + b"1" * 5000 + b"}",
+        b"[]",
+        b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}",
+        b'{"a": "\xff"}',
+        b'{"a": "\x00"}',
+        b"[" * 400 + b"]" * 400,
+        b"{",
+        b'{"a": 1,}',
+        b"{'a': 1}",
+        b"nonsense",
+        "{}".encode("utf-16"),
+    ],
+)
+def test_what_is_not_json(body: bytes) -> None:
+    assert refusal(send(body))[:2] == (400, "invalid_json")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"model": "m", "messages": [{"role": "user", "content": "a\x00b"}]}, "messages[0].content"),
+        ({"prompt": "\ud800"}, "prompt"),
+        ({"logit_bias": {"\udfff": 1}}, "logit_bias"),
+        ({"\udc00": 1}, "body"),
+    ],
+)
+def test_what_no_text_holds_is_refused_with_the_name_of_its_field(body: Any, param: str) -> None:
+    assert refusal(send(json.dumps(body))) == (400, "invalid_value", param)
+
+
+@pytest.mark.parametrize("text", [r"the six characters \u0000", "a pair \U0001f600", "[" * 500])
+def test_what_only_looks_odd_passes(text: str) -> None:
+    assert send(json.dumps({"prompt": text})).json()["parsed"] == {"prompt": text}
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "application/jsonp"])
+def test_other_content_types(kind: str) -> None:
+    assert refusal(send(b"{}", {"content-type": kind})) == (415, "unsupported_media_type", None)
+
+
+def test_content_type_with_parameters() -> None:
+    assert send(b"{}", {"content-type": "Application/JSON; charset=utf-8"}).status_code == 200
+
+
+def test_compressed() -> None:
+    assert refusal(send(b"{}", JSON | {"content-encoding": "gzip"})) == (415, "unsupported_media_type", None)
+
+
+def exchange(messages: list[Message], length: int = 0) -> list[Message]:
+    """What is answered when the server's side of the connection gives these messages, and then nothing."""
+    sent: list[Message] = []
+    waiting = iter(messages)
+
+    async def receive() -> Message:
+        found = next(waiting, None)
+        if found is None:
+            await asyncio.sleep(10)
+            return {"type": "http.disconnect"}
+        return found
+
+    async def note(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json"), *([(b"content-length", str(length).encode())] if length else [])]
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+    asyncio.run(app()(scope, receive, note))
+    return sent
+
+
+def test_too_large_by_its_header_is_answered_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_body, "LINGER_SECONDS", 0.05)
+    sent = exchange([], length=LIMIT + 1)
+    assert sent[0]["status"] == 413
+    assert b"body_too_large" in sent[1]["body"]
+    assert [message["more_body"] for message in sent[1:]] == [True, False]
+
+
+def test_a_body_that_stops_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_body, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(gate_body, "LINGER_SECONDS", 0.05)
+    sent = exchange([{"type": "http.request", "body": b'{"a"', "more_body": True}])
+    assert sent[0]["status"] == 408
+    assert b"body_timeout" in sent[1]["body"]
+
+
+def test_a_client_that_goes_while_it_sends() -> None:
+    part: Message = {"type": "http.request", "body": b'{"a"', "more_body": True}
+    assert exchange([part, {"type": "http.disconnect"}]) == []
+
+
+def test_the_route_sees_its_client_go() -> None:
+    seen: list[str] = []
+
+    async def listen(request: Request) -> JSONResponse:
+        await request.body()
+        seen.append((await request.receive())["type"])
+        return JSONResponse({})
+
+    made = app()
+    made.router.routes[:] = [Route("/", listen, methods=["POST"])]
+
+    messages: list[Message] = [{"type": "http.request", "body": b"{}"}, {"type": "http.disconnect"}]
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def ignore(message: Message) -> None:
+        pass
+
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b""}
+    asyncio.run(made(scope | {"headers": [(b"content-type", b"application/json")]}, receive, ignore))
+    assert seen == ["http.disconnect"]
