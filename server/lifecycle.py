@@ -49,13 +49,11 @@ class Lifecycle:
     async def run(self) -> None:
         while not (hasattr(self.state, "server") and self.state.server.started):
             await asyncio.sleep(0.02)
-        self.state.server.config.http_protocol_class = (
-            BoundedConnection  # what uvicorn makes of connections from now on
-        )
+        self.state.server.config.http_protocol_class = BoundedConnection  # of every connection from now on
         for number in (signal.SIGTERM, signal.SIGINT):  # vLLM's own handlers let go of the engine first
             asyncio.get_running_loop().add_signal_handler(number, self._signal)
         metrics.ENGINE_UP.set(1)
-        await self.state.health.why_not_ready()  # the first token, and what `tokenformer_ready` says until a probe comes
+        await self.state.health.why_not_ready()  # what `tokenformer_ready` says until somebody probes
         announce(self.state, self.args)
         await self._wait(lambda: self.told.is_set() or self.engine.errored)
         if self.told.is_set():
