@@ -105,13 +105,12 @@ class TokenformerEndpoints:
         if getattr(app.state.args, "trace", False):
             app.include_router(trace)
         amend_openapi(app)
-        self.app = app
+        install_error_handlers(app)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
         engine.install()
         if not args.enable_log_requests:
             keep_quotes_out()
-        install_error_handlers(self.app)
         config = cast(TokenformerConfig, state.vllm_config.model_config.hf_config)
         models: VariantModels = state.openai_serving_models
         specialise(models, VariantModels)

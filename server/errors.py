@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from starlette.types import ASGIApp
 
 PROMPTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 """Route -> the parameter that holds what vLLM calls the input."""
@@ -74,12 +75,18 @@ async def confess_failure(request: Request, error: Exception) -> JSONResponse:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """In place of vLLM's; to be called after vLLM's are there, and before the app's first request."""
-    app.exception_handler(RequestValidationError)(refuse_invalid)
-    app.exception_handler(Exception)(confess_failure)
-    app.middleware_stack = (
-        None  # vLLM has built one, which holds the handlers of that time; the next is built when needed
-    )
+    """In place of vLLM's, which come later than any endpoint plugin, but before the app builds its middleware.
+
+    It must not build it twice: the second instrumentator would find its metrics registered, and count nothing.
+    """
+    build = app.build_middleware_stack
+
+    def build_with_handlers() -> ASGIApp:
+        app.exception_handler(RequestValidationError)(refuse_invalid)
+        app.exception_handler(Exception)(confess_failure)
+        return build()
+
+    app.build_middleware_stack = build_with_handlers  # type: ignore[method-assign]
 
 
 def _invalid(errors: Sequence[Any], body: Any) -> JSONResponse:

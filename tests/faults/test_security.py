@@ -274,3 +274,4 @@ def test_the_number_of_series_is_constant(guarded: Guarded) -> None:
         before = series(client)
         storm(guarded, client, 4)
         assert series(client) - before == set()
+    assert any(name.startswith('http_requests_total{handler="/v1/completions"') for name in before), "they are counted"

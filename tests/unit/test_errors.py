@@ -59,9 +59,9 @@ def app() -> FastAPI:
 
         return StreamingResponse(parts(), 400, media_type="application/json")
 
+    install_error_handlers(made)  # vLLM's build_app goes on like this once the plugins are attached
     init_exception_handler(made)
-    made.middleware_stack = made.build_middleware_stack()  # as vLLM's build_app leaves it
-    install_error_handlers(made)
+    made.middleware_stack = made.build_middleware_stack()
     return made
 
 
