@@ -20,6 +20,9 @@ from server.engine import end_all
 from server.gate.admission import AdmissionControl
 
 WATCH_SECONDS = 0.1
+READY_SECONDS = 15.0
+"""How old `tokenformer_ready` may be where nobody asks /readyz: as often as Prometheus looks by default."""
+
 LINGER_SECONDS = 5.0
 """How long a server whose engine has died goes on to say so, to probes and to whoever scrapes its metrics."""
 
@@ -53,9 +56,11 @@ class Lifecycle:
         for number in (signal.SIGTERM, signal.SIGINT):  # vLLM's own handlers let go of the engine first
             asyncio.get_running_loop().add_signal_handler(number, self._signal)
         metrics.ENGINE_UP.set(1)
-        await self.state.health.why_not_ready()  # what `tokenformer_ready` says until somebody probes
+        await self.state.health.why_not_ready()  # what `tokenformer_ready` says first
         announce(self.state, self.args)
-        await self._wait(lambda: self.told.is_set() or self.engine.errored)
+        while not (self.told.is_set() or self.engine.errored):
+            await self._wait(lambda: self.told.is_set() or self.engine.errored, READY_SECONDS)
+            await self.state.health.why_not_ready()
         if self.told.is_set():
             await self._drain()
         else:
@@ -101,12 +106,13 @@ class Lifecycle:
 def announce(state: State, args: Namespace) -> None:
     """Print one line: the address and something to try."""
     name = state.openai_serving_models.base_model_paths[0].name
-    host = args.host or "127.0.0.1"
+    host = "127.0.0.1" if args.host in (None, "", "0.0.0.0", "::") else args.host
     url = f"http{'s' if args.ssl_certfile else ''}://{f'[{host}]' if ':' in host else host}:{args.port}"
     if args.uds:
         url = f"--unix-socket {args.uds} http://localhost"
     question = '{"messages": [{"role": "user", "content": "Who are you?"}]}'
+    key = ' -H "Authorization: Bearer $KEY"' if args.api_keys else ""
     say(
         f"{name} is ready at {url}. Try: "
-        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{question}'"
+        f"curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{question}'"
     )

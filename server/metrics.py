@@ -67,6 +67,12 @@ REJECTED_REQUESTS = Counter(
     "Requests that were turned away before they reached the model, by reason.",
     ["reason"],
 )
+for _reason in (
+    *("starting", "queue_full", "tokens_full", "draining", "engine_dead"),
+    *("unauthorized", "host", "method", "invalid_request_id"),
+    *("too_large", "timeout", "unsupported_media_type", "invalid_json", "invalid_value"),
+):
+    REJECTED_REQUESTS.labels(_reason)  # from 0 on, so that a rate sees the first one
 # Several API processes (--api-server-count) have a gauge each; what is true of the server is said by the mode.
 QUEUED_REQUESTS = Gauge(
     "tokenformer_queued_requests",

@@ -10,7 +10,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
 import torch
 from pydantic import ValidationError
 
@@ -31,6 +30,7 @@ from server.calibration import Calibration, CalibrationError, find_calibrations,
 from server.flags import add_flags
 from server.gate import MIDDLEWARE
 from server.keys import ApiKeyError, readable_by_all, take_keys
+from server.memory import available_bytes
 from server.profile import Profile, ProfileError, find_profiles, load_profile
 from server.safety import UnsafeError, check_settings, is_loopback
 from server.texts import TextError, read_texts
@@ -267,7 +267,7 @@ def cpu_kv_cache_bytes(args: Namespace, config: TokenformerConfig) -> int:
     bytes_per_token = 2 * config.num_hidden_layers * cached_width * (2 if args.dtype == "bfloat16" else 4)
     replicas = args.data_parallel_size_local or args.data_parallel_size
     ranks = args.tensor_parallel_size * args.pipeline_parallel_size
-    free = psutil.virtual_memory().available
+    free = available_bytes()
     return int(min(requests * length * bytes_per_token, LARGEST_KV_SHARE * free / replicas) / ranks)
 
 
