@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from server.log_filter import QUOTING
+
 VERSION = "0.32.0"
 
 SIGNATURES = {
@@ -130,6 +132,7 @@ SIGNATURES = {
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels.show_available_models": ("self",),
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels.load_lora_adapter": ("self", "request"),
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels.unload_lora_adapter": ("self", "request"),
+    "vllm.v1.engine.input_processor:InputProcessor.assign_request_id": ("request",),
     "vllm.v1.engine.input_processor:InputProcessor._validate_lora": ("self", "lora_request"),
     "vllm.v1.engine.input_processor:InputProcessor._validate_params": ("self", "params"),
     # server/ensemble.py
@@ -259,6 +262,18 @@ def test_the_id_of_an_answer_is_the_requests() -> None:
     assert 'raw_request.headers.get("X-Request-Id")' in source
 
 
+def test_every_request_gets_its_id_where_it_is_added() -> None:
+    """Where `server.models` still sees its context, and salts its cache blocks; whatever way it was prepared."""
+    source = inspect.getsource(find("vllm.v1.engine.async_llm:AsyncLLM.add_request"))
+    assert source.index("process_inputs_async(") < source.index("self.input_processor.assign_request_id(request)")
+
+
+def test_loggers_that_quote_requests() -> None:
+    """By name, as `server.log_filter` knows them."""
+    for name in QUOTING:
+        assert find(f"{name}:logger").name == name
+
+
 def test_where_the_tokenizer_is() -> None:
     source = inspect.getsource(find("vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion"))
     assert "tokenizer = self.renderer.tokenizer" in source
@@ -283,7 +298,13 @@ def test_the_state_that_the_endpoint_plugin_finds() -> None:
     assert "state.openai_serving_completion =" in generate
     assert "init_generate_state(" in source
     build = inspect.getsource(find("vllm.entrypoints.launchers.app:build_app"))
-    assert build.index("app.state.args = args") < build.index("attach_endpoint_plugins(")
+    steps = (
+        "app.state.args = args",
+        "attach_endpoint_plugins(",
+        "init_exception_handler(",
+        "sagemaker_standards_bootstrap(",
+    )
+    assert list(steps) == sorted(steps, key=build.index), "the last builds the middleware, see server.errors"
 
 
 def run_python(code: str) -> str:

@@ -319,7 +319,7 @@ def test_where_there_are_keys_or_others_may_ask_any_name_will_do(client: TestCli
     assert public.get("/version", headers={"Host": "model.example"}).status_code == 200
 
 
-@pytest.mark.parametrize("method", ["TRACE", "PROPFIND", "CONNECT", "XYZZY"])
+@pytest.mark.parametrize("method", ["PROPFIND", "CONNECT", "XYZZY"])
 def test_made_up_methods_are_refused(local: TestClient, method: str) -> None:
     answer = local.request(method, "/version")
     assert answer.status_code == 501
