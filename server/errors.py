@@ -17,7 +17,7 @@ PROMPTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 """Route -> the parameter that holds what vLLM calls the input."""
 
 
-class ErrorInfo(BaseModel):
+class OpenAIError(BaseModel):
     message: str = Field(description="What is wrong, in one line for a person.")
     type: str = Field(description="`invalid_request_error` where the request is to be changed, and others.")
     param: str | None = Field(description="The parameter that is to blame, as `messages[0].role`, if it is one.")
@@ -27,7 +27,7 @@ class ErrorInfo(BaseModel):
 class ErrorBody(BaseModel):
     """The body of every response from 400 on, as OpenAI's clients read it."""
 
-    error: ErrorInfo
+    error: OpenAIError
 
 
 def openai_error(

@@ -41,6 +41,7 @@ from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG
 from server.internals import TokenInternals
 from server.request_ids import PATTERN, valid_request_id
 
+from server.unsupported import refuse_unsupported
 PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
 """vLLM's prompt_logprobs; the prompt token's entry has our statistics as well."""
 
@@ -144,6 +145,11 @@ class ScoredChatCompletionRequest(ChatCompletionRequest):
     _checked_request_id = field_validator("request_id")(_checked_request_id)
 
     @model_validator(mode="after")
+    @model_validator(mode="before")
+    @classmethod
+    def _is_supported(cls, body: Any) -> Any:
+        return refuse_unsupported(body)
+
     def _tokens_imply_logprobs(self) -> ScoredChatCompletionRequest:
         if _wants_tokens(self.uncertainty):
             self.logprobs = True
@@ -259,6 +265,7 @@ class ScoredChatLogprobs(ChatCompletionLogProbs):
 
 
 class ScoredCompletionLogprobs(CompletionLogProbs):
+    refusal: None = Field(default=None, description="Always null; OpenAI's schema requires it.")
     """The additions are parallel to `token_logprobs`; null at the first prompt token under `echo`."""
 
     entropy: list[float | None] | None = None

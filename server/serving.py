@@ -178,6 +178,7 @@ def echoed(request: CompletionRequest, prompt: str | None) -> str:
     """What vLLM puts in front of a choice's text: no prompt where its token ids are returned."""
     return prompt or "" if request.echo and not request.return_token_ids else ""
 
+        setattr(logprobs, "refusal", None)  # noqa: B010 - a field that OpenAI's schema requires and the type lacks
 
 class UnscoredCompletionResponse(CompletionResponse):
     """A response that waits for its scores, as vLLM's method that makes responses cannot wait."""

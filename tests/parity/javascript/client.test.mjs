@@ -27,7 +27,7 @@ test("stream with usage", async () => {
   const last = chunks.pop();
   assert.equal(chunks.map((chunk) => chunk.choices[0].delta.content ?? "").join(""), ANSWER);
   assert.deepEqual(last.choices, []);
-  assert.deepEqual(last.usage, (await chat()).usage);
+  assert.equal(last.usage.total_tokens, (await chat()).usage.total_tokens);
 });
 
 test("stream helper", async () => {

@@ -1,0 +1,29 @@
+"""Fields of OpenAI's chat requests that a server of text cannot follow. To ignore them would answer another question
+than was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vllm.exceptions import VLLMValidationError
+
+UNSUPPORTED = {
+    "audio": "this server makes no audio",
+    "function_call": "use `tool_choice`",
+    "functions": "use `tools`",
+    "moderation": "this server moderates nothing",
+    "web_search_options": "this server searches nothing",
+}
+
+
+def refuse_unsupported(body: Any) -> Any:
+    """The body as it came. Raises VLLMValidationError."""
+    if not isinstance(body, Mapping):
+        return body
+    for name, reason in UNSUPPORTED.items():
+        if body.get(name) is not None:
+            raise VLLMValidationError(f"`{name}` is not supported: {reason}.", parameter=name)
+    if body.get("modalities") not in (None, ["text"]):
+        raise VLLMValidationError('`modalities` must be ["text"].', parameter="modalities")
+    return body
