@@ -10,10 +10,11 @@ import sys
 from argparse import Namespace
 from http import HTTPStatus
 from pathlib import Path
-from typing import cast
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import Discriminator, Tag
 from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.chat_completion import api_router as chat_router
@@ -25,6 +26,7 @@ from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_c
 from model_impl.config import TokenformerConfig
 from model_impl.specialise import specialise
 from server import engine
+from server.checked_engine import open_checks
 from server.errors import install_error_handlers
 from server.flags import READINESS_SECONDS
 from server.gate.admission import AdmissionControl
@@ -89,6 +91,24 @@ async def score_given_text(request: GivenTextRequest, raw_request: Request) -> R
     return JSONResponse(found.model_dump(), status_code=status)
 
 
+def _kind(body: Any) -> str:
+    return "chat" if "messages" in body else "completion"
+
+
+@router.post("/invocations", dependencies=[Depends(validate_json_request)], include_in_schema=False)
+async def invoke(
+    request: Annotated[
+        Annotated[ScoredChatCompletionRequest, Tag("chat")] | Annotated[ScoredCompletionRequest, Tag("completion")],
+        Discriminator(_kind),
+    ],
+    raw_request: Request,
+) -> Response:
+    """SageMaker's one route for what has two; in vLLM's the limits of ours would not hold."""
+    if isinstance(request, ScoredChatCompletionRequest):
+        return await create_chat_completion(request, raw_request)
+    return await create_completion(request, raw_request)
+
+
 class TokenformerEndpoints:
     """What the entry point `vllm.endpoint_plugins` names; see `vllm.plugins.endpoint_plugins.interface`."""
 
@@ -119,6 +139,7 @@ class TokenformerEndpoints:
         models.open_variants(config, getattr(args, "growth_root", None), calibrations, profiles)
         specialise(models.engine_client, RecordedEngine)
         cast(RecordedEngine, models.engine_client).models = models
+        open_checks(state.openai_serving_chat)
         for calibration in models.calibrations.values():
             no_ensemble = models.ensemble.unavailable if calibration.members else None
             missing = no_ensemble or (models.internals_unavailable if calibration.reads_internals else None)

@@ -16,6 +16,7 @@ from vllm.renderers import TokenizeParams
 from vllm.renderers.chat_utils import ChatCompletionMessageParam
 from vllm.sampling_params import SamplingParams
 
+from server.limits import naming
 from server.request_record import RECORD
 from server.request_scores import RequestScores
 from server.schemas import (
@@ -65,7 +66,7 @@ class PromptRequest(OpenAIBaseModel):
             return ScoredCompletionRequest(**fields, prompt=self.prompt)
         except ValidationError as error:
             first = error.errors()[0]
-            raise VLLMValidationError(first["msg"], parameter=".".join(map(str, first["loc"]))) from error
+            raise VLLMValidationError(first["msg"], parameter=str(first["loc"][0])) from error
 
 
 class GivenTextRequest(PromptRequest):
@@ -161,11 +162,17 @@ class GivenText:
         self, inner: ScoredChatCompletionRequest | ScoredCompletionRequest
     ) -> list[int] | ErrorResponse:
         """Token ids of the prompt as it would be generated from."""
-        if isinstance(inner, ScoredChatCompletionRequest):
-            found = await self.chat.render_chat_request(inner)
-            inputs = found if isinstance(found, ErrorResponse) else found[1]
-        else:
-            inputs = await self.completion.render_completion_request(inner)
+        try:
+            if isinstance(inner, ScoredChatCompletionRequest):
+                found = await self.chat.render_chat_request(inner)
+                inputs = found if isinstance(found, ErrorResponse) else found[1]
+            else:
+                inputs = await self.completion.render_completion_request(inner)
+        except VLLMValidationError as error:  # far too long a prompt, to which vLLM gives a name of its own
+            if error.parameter not in ("input_text", "input_tokens"):
+                raise
+            name = "messages" if isinstance(inner, ScoredChatCompletionRequest) else "prompt"
+            raise VLLMValidationError(str(error.args[0]), parameter=name) from error
         if isinstance(inputs, ErrorResponse):
             return inputs
         return list(self.chat._extract_prompt_components(inputs[0]).token_ids or ())
@@ -203,6 +210,7 @@ class GivenText:
             ids, with_statistics(params, inner), request_id, lora_request=adapter, priority=inner.priority
         )
         positions: list[Any] = []
-        async for result in results:
-            positions = list(result.prompt_logprobs or ())[len(prompt) :]
+        with naming("prompt"):
+            async for result in results:
+                positions = list(result.prompt_logprobs or ())[len(prompt) :]
         return positions

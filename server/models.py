@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
 from vllm.exceptions import VLLMNotFoundError, VLLMValidationError
+from vllm.inputs import EngineInput, split_enc_dec_input
 from vllm.lora.request import LoRARequest
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import SamplingParams
@@ -35,6 +37,7 @@ from server.calibration import Calibration
 from server.ensemble import Ensemble, is_own
 from server.internals import InternalsReader, why_not
 from server.keys import CACHE_SALT
+from server.limits import naming
 from server.profile import Profile
 
 DRAIN_POLL_SECONDS = 0.05
@@ -53,6 +56,13 @@ class VariantInput(InputProcessor):
         if (salt := CACHE_SALT.get()) is not None:
             request.cache_salt = f"{salt}/{request.cache_salt or ''}"
         InputProcessor.assign_request_id(request)
+
+    def check(self, prompt: Any, params: SamplingParams) -> None:
+        """Raises what `process_inputs` would raise later, with the name of the parameter that is to blame."""
+        with naming("prompt", known=CompletionRequest.model_fields):
+            self._validate_params(params, ("generate",))
+            if isinstance(prompt, dict) and "type" in prompt:  # rendered
+                self._validate_model_inputs(*split_enc_dec_input(cast(EngineInput, prompt)))
 
     def _validate_params(self, params: SamplingParams | PoolingParams, *args: Any) -> bool | None:
         arguments = getattr(params, "extra_args", None) or {}

@@ -39,9 +39,10 @@ from vllm.sampling_params import SamplingParams
 from model_impl.ensemble import MAX_MEMBERS
 from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG
 from server.internals import TokenInternals
+from server.limits import RequestLimits, naming
 from server.request_ids import PATTERN, valid_request_id
-
 from server.unsupported import refuse_unsupported
+
 PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
 """vLLM's prompt_logprobs; the prompt token's entry has our statistics as well."""
 
@@ -138,28 +139,30 @@ def with_statistics(
     return params
 
 
-class ScoredChatCompletionRequest(ChatCompletionRequest):
+class ScoredChatCompletionRequest(RequestLimits, ChatCompletionRequest):
+    max_completion_tokens: int | None = Field(default=None, ge=1)
     uncertainty: UncertaintyField = True
     _judged_by_internals: bool = PrivateAttr(default=False)
 
     _checked_request_id = field_validator("request_id")(_checked_request_id)
 
-    @model_validator(mode="after")
     @model_validator(mode="before")
     @classmethod
     def _is_supported(cls, body: Any) -> Any:
         return refuse_unsupported(body)
 
+    @model_validator(mode="after")
     def _tokens_imply_logprobs(self) -> ScoredChatCompletionRequest:
         if _wants_tokens(self.uncertainty):
             self.logprobs = True
         return self
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
-        return with_statistics(super().to_sampling_params(*args, **kwargs), self)
+        with naming(known=type(self).model_fields):
+            return with_statistics(super().to_sampling_params(*args, **kwargs), self)
 
 
-class ScoredCompletionRequest(CompletionRequest):
+class ScoredCompletionRequest(RequestLimits, CompletionRequest):  # type: ignore[misc]  # `n` may be null
     uncertainty: UncertaintyField = True
     _judged_by_internals: bool = PrivateAttr(default=False)
 
@@ -172,7 +175,8 @@ class ScoredCompletionRequest(CompletionRequest):
         return self
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
-        return with_statistics(super().to_sampling_params(*args, **kwargs), self)
+        with naming(known=type(self).model_fields):
+            return with_statistics(super().to_sampling_params(*args, **kwargs), self)
 
 
 class Span(BaseModel):
@@ -262,10 +266,10 @@ class ScoredToken(ChatCompletionLogProbsContent):
 
 class ScoredChatLogprobs(ChatCompletionLogProbs):
     content: list[ScoredToken] | None = None  # type: ignore[assignment]
+    refusal: None = Field(default=None, description="Always null; OpenAI's schema requires it.")
 
 
 class ScoredCompletionLogprobs(CompletionLogProbs):
-    refusal: None = Field(default=None, description="Always null; OpenAI's schema requires it.")
     """The additions are parallel to `token_logprobs`; null at the first prompt token under `echo`."""
 
     entropy: list[float | None] | None = None

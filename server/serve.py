@@ -221,6 +221,8 @@ def check_checkpoint(checkpoint: Path) -> TokenformerConfig:
 
 def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[str, object]:
     """Values of vLLM's flags where the user gives none."""
+    from vllm.config import StructuredOutputsConfig
+
     values: dict[str, object] = {
         "host": "127.0.0.1",
         "load_format": "safetensors",
@@ -228,6 +230,7 @@ def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[
         "served_model_name": [checkpoint.resolve().name],
         "worker_cls": WORKER_CLASS,
         "shutdown_timeout": GRACE_SECONDS,
+        "structured_outputs_config": StructuredOutputsConfig(backend="guidance"),  # see server.grammars
     }
     if lacks_chat_template(checkpoint):
         values["chat_template"] = str(DEFAULT_CHAT_TEMPLATE)

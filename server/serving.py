@@ -27,7 +27,9 @@ from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 
 from model_impl.uncertainty import STATISTICS
+from server.checked_engine import CheckedEngine
 from server.engine import scored
+from server.limits import naming
 from server.models import VariantModels
 from server.recorded_engine import RecordedEngine
 from server.request_record import RECORD
@@ -67,17 +69,25 @@ async def completed(
 
 
 def refusal(request: Any, serving: GenerateBaseServing) -> ErrorResponse | None:
-    """Why a request cannot have the ensemble or the internals that it asks for; and a note on a request that its
-    model's calibration reads internals."""
+    """Why a request cannot have the ensemble, the internals or the alternatives that it asks for; and a note on a
+    request that its model's calibration reads internals."""
     options, models = getattr(request, "uncertainty", False), cast(VariantModels, serving.models)
     calibration = models.calibration(models.lora_requests.get(request.model))
     if options is not False and calibration is not None:
         request._judged_by_internals = calibration.reads_internals and not models.internals_unavailable
+    shown, most = getattr(request, "top_logprobs", None) or 0, serving.model_config.max_logprobs
+    if most != -1 and not 0 <= shown <= most:  # of chats; to the engine the parameter has another name
+        return serving.create_error_response(f"`top_logprobs` must be 0 to {most}.", param="top_logprobs")
     if not isinstance(options, UncertaintyOptions):
         return None
     no_ensemble = models.ensemble.unavailable if options.ensemble is not None else None
     reason = no_ensemble or (models.internals_unavailable if options.internals else None)
     return serving.create_error_response(reason, param="uncertainty") if reason else None
+
+
+def constraint_of(request: ChatCompletionRequest | CompletionRequest) -> str | None:
+    """The parameter by which a client says what form the answer is to have."""
+    return next((name for name in ("structured_outputs", "response_format") if getattr(request, name)), None)
 
 
 class Recorded(GenerateBaseServing):
@@ -103,7 +113,12 @@ class Recorded(GenerateBaseServing):
 
 class ScoredChat(Recorded, OpenAIServingChat):
     async def render_chat_request(self, request: ChatCompletionRequest) -> Any:
-        return refusal(request, self) or await super().render_chat_request(request)
+        constraint = constraint_of(request) or "tools"  # of which the parser makes one, if it is to be called
+        with naming("messages"):
+            rendered = refusal(request, self) or await super().render_chat_request(request)
+        if not isinstance(rendered, ErrorResponse):
+            await cast(CheckedEngine, self.engine_client).check_grammar(request, constraint)
+        return rendered
 
     async def chat_completion_stream_generator(
         self,
@@ -163,6 +178,7 @@ class ScoredChat(Recorded, OpenAIServingChat):
         self, token_ids: Sequence[int], top_logprobs: Sequence[Any], *args: Any, **kwargs: Any
     ) -> ChatCompletionLogProbs:
         logprobs = super()._create_chat_logprobs(token_ids, top_logprobs, *args, **kwargs)
+        setattr(logprobs, "refusal", None)  # noqa: B010 - a field that OpenAI's schema requires and the type lacks
         for token_id, entry, position in zip(token_ids, logprobs.content or (), top_logprobs, strict=False):
             if found := scored(position):
                 for name in STATISTICS:
@@ -178,7 +194,6 @@ def echoed(request: CompletionRequest, prompt: str | None) -> str:
     """What vLLM puts in front of a choice's text: no prompt where its token ids are returned."""
     return prompt or "" if request.echo and not request.return_token_ids else ""
 
-        setattr(logprobs, "refusal", None)  # noqa: B010 - a field that OpenAI's schema requires and the type lacks
 
 class UnscoredCompletionResponse(CompletionResponse):
     """A response that waits for its scores, as vLLM's method that makes responses cannot wait."""
@@ -202,7 +217,11 @@ class ScoredCompletion(Recorded, OpenAIServingCompletion):
     async def render_completion_request(self, request: CompletionRequest) -> Any:
         if (record := RECORD.get()) is not None:
             record.nothing_shown = request.max_tokens == 0
-        return refusal(request, self) or await super().render_completion_request(request)
+        with naming("prompt"):
+            rendered = refusal(request, self) or await super().render_completion_request(request)
+        if not isinstance(rendered, ErrorResponse):
+            await cast(CheckedEngine, self.engine_client).check_grammar(request, constraint_of(request))
+        return rendered
 
     async def create_completion(
         self, request: CompletionRequest, raw_request: Request | None = None

@@ -1,0 +1,120 @@
+"""Structured outputs of clients: what their grammars may cost, before the engine gets them.
+
+The engine works with llguidance, whose every step is bounded. Making a grammar ready is not, so it is tried first in a
+process of its own, which is killed when it takes too long or too much memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+
+from vllm.config import StructuredOutputsConfig
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import StructuredOutputsParams
+from vllm.v1.structured_output.backend_guidance import serialize_guidance_grammar
+from vllm.v1.structured_output.backend_types import StructuredOutputOptions
+from vllm.v1.structured_output.request import get_structured_output_key
+
+BACKEND = "guidance"
+
+GRAMMAR_SECONDS = 2.0
+"""For trying a grammar: most take milliseconds."""
+
+START_SECONDS = 30.0
+"""For a process that tries grammars to start, which takes a fifth of a second on an idle machine."""
+
+MAX_GRAMMAR_BYTES = 1 << 16
+REMEMBERED = 1024
+LONGEST_ERROR = 200
+
+
+class Grammars:
+    """Tries one grammar at a time, and remembers what it found."""
+
+    def __init__(self, config: StructuredOutputsConfig) -> None:
+        self.config = config
+        self.found: dict[bytes, dict[str, str]] = {}
+        self.process: Process | None = None
+        self.turn = asyncio.Lock()
+
+    async def check(self, params: StructuredOutputsParams | None, parameter: str | None) -> None:
+        """Raises VLLMValidationError, naming `parameter`, for a grammar that the engine is not to have. Of one that it
+        may have, `params` are as vLLM's own check would leave them."""
+        if params is None or params.all_constraints_none():
+            return
+        try:
+            kind, grammar = self._serialised(params)
+        except (KeyError, RecursionError, TypeError, ValueError, VLLMValidationError) as error:
+            raise VLLMValidationError(f"The grammar is not valid: {error}", parameter=parameter) from error
+        if len(grammar) > MAX_GRAMMAR_BYTES:
+            message = f"The grammar is larger than {MAX_GRAMMAR_BYTES:,} bytes."
+            raise VLLMValidationError(message, parameter=parameter)
+        key = hashlib.sha256(f"{kind} {grammar}".encode()).digest()
+        if key not in self.found:
+            async with self.turn:
+                if key not in self.found:
+                    self._remember(key, await self._try(kind, grammar, parameter))
+        found = self.found[key]
+        if "error" in found:
+            reason = " ".join(found["error"].partition("<state>")[0].split())[:LONGEST_ERROR]
+            raise VLLMValidationError(f"The grammar is not valid: {reason}", parameter=parameter)
+        if params.grammar is not None:
+            params.grammar = found["grammar"]
+        params._backend, params._backend_was_auto = BACKEND, False
+
+    def _serialised(self, params: StructuredOutputsParams) -> tuple[str, str]:
+        """As the engine will do it, but for GBNF, whose conversion may take long."""
+        if params.choice is not None and not params.choice:
+            raise ValueError("there is nothing to choose from")
+        kind, text = get_structured_output_key(params)
+        if kind == StructuredOutputOptions.GRAMMAR:
+            return "lark", text
+        config = self.config
+        compact, closed = config.disable_any_whitespace, config.disable_additional_properties
+        return "llguidance", serialize_guidance_grammar(kind, text, compact, closed)
+
+    async def _try(self, kind: str, grammar: str, parameter: str | None) -> dict[str, str]:
+        process = self.process
+        if process is None or process.returncode is not None:
+            process = await self._start()
+        assert process.stdin is not None and process.stdout is not None
+        line = b""
+        try:
+            async with asyncio.timeout(GRAMMAR_SECONDS):
+                process.stdin.write(json.dumps({"kind": kind, "grammar": grammar}).encode() + b"\n")
+                line = await process.stdout.readline()
+        except TimeoutError:
+            pass
+        finally:  # also where the client has gone: what was not waited for would be the next one's answer
+            if not line:
+                self.close()
+        if not line:
+            raise VLLMValidationError("The grammar takes too long or too much memory.", parameter=parameter)
+        found: dict[str, str] = json.loads(line)
+        return found
+
+    async def _start(self) -> Process:
+        command = (sys.executable, "-P", "-m", "server.grammar_worker")
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, limit=2 * MAX_GRAMMAR_BYTES
+        )
+        self.process = process
+        assert process.stdout is not None
+        async with asyncio.timeout(START_SECONDS):
+            await process.stdout.readline()
+        return process
+
+    def _remember(self, key: bytes, found: dict[str, str]) -> None:
+        self.found[key] = found
+        if len(self.found) > REMEMBERED:
+            del self.found[next(iter(self.found))]
+
+    def close(self) -> None:
+        """End the process; the next grammar starts another."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+        self.process = None
