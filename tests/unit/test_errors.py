@@ -80,7 +80,7 @@ def error(response: Any, status: int = 400) -> dict[str, Any]:
 
 UNREADABLE: list[tuple[dict[str, Any], str | None, str, str]] = [
     ({"temperature": "x"}, "temperature", "invalid_value", "should be a valid number"),
-    ({"messages": "Hi"}, "messages", "invalid_value", "should be a valid list"),
+    ({"messages": "Hi"}, "messages", "invalid_value", "must be a list"),
     ({"stop": ["a", 1]}, "stop[1]", "invalid_value", "should be a valid string"),
     ({"messages": [USER, {"role": "user", "content": 3}]}, "messages[1].content", "invalid_value", "a valid string"),
     ({"messages": [{"content": "x"}]}, "messages[0].role", "missing_required_parameter", "Missing"),

@@ -76,7 +76,11 @@ def test_internals_are_read_where_the_calibration_wants_them_and_shown_where_the
 def test_the_engine_is_asked_for_the_internals_that_a_calibration_reads(
     request_type: Any, unavailable: str | None
 ) -> None:
-    prompt = {"messages": []} if request_type is ScoredChatCompletionRequest else {"prompt": "a"}
+    prompt: Any = (
+        {"messages": [{"role": "user", "content": "a"}]}
+        if request_type is ScoredChatCompletionRequest
+        else {"prompt": "a"}
+    )
     models = SimpleNamespace(
         ensemble=Ensemble(),
         internals_unavailable=unavailable,
@@ -84,7 +88,8 @@ def test_the_engine_is_asked_for_the_internals_that_a_calibration_reads(
         calibration=lambda _: READS_INTERNALS,
     )
     request = request_type(model="m", **prompt)
-    assert refusal(request, SimpleNamespace(models=models)) is None  # type: ignore[arg-type]
+    serving: Any = SimpleNamespace(models=models, model_config=SimpleNamespace(max_logprobs=20))
+    assert refusal(request, serving) is None
     arguments = with_statistics(SamplingParams(), request).extra_args or {}
     assert arguments[INTERNALS_ARG] == (unavailable is None)
 
