@@ -68,7 +68,7 @@ REJECTED_REQUESTS = Counter(
     ["reason"],
 )
 for _reason in (
-    *("starting", "queue_full", "tokens_full", "draining", "engine_dead"),
+    *("starting", "queue_full", "tokens_full", "too_many_sequences", "draining", "engine_dead"),
     *("unauthorized", "host", "method", "invalid_request_id"),
     *("too_large", "timeout", "unsupported_media_type", "invalid_json", "invalid_value"),
 ):

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.config import VllmConfig
 from vllm.engine.protocol import EngineClient
 
 from server import metrics
 from server.errors import openai_error
+from server.limits import MAX_CHOICES, MAX_SEQUENCES
 
 CHARACTERS_PER_TOKEN = 4
 """OpenAI's rule of thumb for English; token ids are counted exactly, and no prompt as longer than the model allows."""
@@ -45,12 +47,15 @@ class Weight:
 def weigh(body: object, longest: int) -> Weight:
     """The work in a request's JSON, of whatever route; `longest` is the model's limit on one prompt, in tokens.
 
-    Fields of a wrong type weigh nothing: the route will refuse them.
+    Fields of a wrong type weigh nothing, nor does what no route takes: the route will refuse them.
     """
     if not isinstance(body, Mapping):
         return Weight()
     prompts = list(_prompts(body))
     copies = max([1, *(body[name] for name in ("n", "best_of") if isinstance(body.get(name), int))])
+    listed = len(prompts) if isinstance(body.get("prompt"), list) else 1
+    if copies > MAX_CHOICES or copies * listed > MAX_SEQUENCES:
+        return Weight()
     tokens = sum(min(_tokens(prompt), longest) for prompt in prompts)
     return Weight(copies * max(len(prompts), 1), copies * tokens)
 
@@ -112,7 +117,8 @@ class Refusal:
     status: HTTPStatus
     code: str
     message: str
-    retry_after: int
+    retry_after: int | None = None
+    """Seconds; None where it is no use to come again."""
 
 
 class AdmissionControl:
@@ -151,6 +157,9 @@ class AdmissionControl:
         if self.draining:
             message = "The server is shutting down and takes no new requests."
             return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "draining", message, UNAVAILABLE_RETRY_SECONDS)
+        if weight.sequences > self.max_sequences:
+            message = f"`n` times the prompts is {weight.sequences}; this server takes on {self.max_sequences} at once."
+            return Refusal(HTTPStatus.BAD_REQUEST, "too_many_sequences", message)
         if self.unfinished() + weight.sequences > self.max_sequences:
             message = f"The server already has as many sequences as it takes on ({self.max_sequences})."
             return Refusal(HTTPStatus.TOO_MANY_REQUESTS, "queue_full", message, OVERLOAD_RETRY_SECONDS)
@@ -159,6 +168,21 @@ class AdmissionControl:
             message = f"Too many prompt tokens wait already: about {queued} of {self.max_tokens}."
             return Refusal(HTTPStatus.TOO_MANY_REQUESTS, "tokens_full", message, OVERLOAD_RETRY_SECONDS)
         return None
+
+
+def answer(refusal: Refusal) -> JSONResponse:
+    """What the client is told. A server that takes nothing more does not keep the connection either."""
+    kinds = {
+        HTTPStatus.BAD_REQUEST: "invalid_request_error",
+        HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+        HTTPStatus.SERVICE_UNAVAILABLE: "service_unavailable_error",
+    }
+    headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+    if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Connection"] = "close"
+    param = "n" if refusal.status == HTTPStatus.BAD_REQUEST else None
+    kind = kinds[refusal.status]
+    return openai_error(refusal.status, refusal.message, code=refusal.code, type=kind, param=param, headers=headers)
 
 
 class Admission:
@@ -176,11 +200,7 @@ class Admission:
         refusal = control.refusal(weight)
         if refusal is not None:
             metrics.REJECTED_REQUESTS.labels(refusal.code).inc()
-            overload = refusal.status == HTTPStatus.TOO_MANY_REQUESTS
-            kind = "rate_limit_error" if overload else "service_unavailable_error"
-            headers = {"Retry-After": str(refusal.retry_after)} | ({} if overload else {"Connection": "close"})
-            answer = openai_error(refusal.status, refusal.message, code=refusal.code, type=kind, headers=headers)
-            await answer(scope, receive, send)
+            await answer(refusal)(scope, receive, send)
             return
         ticket = Ticket(control, weight)
         token = TICKET.set(ticket)

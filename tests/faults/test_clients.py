@@ -140,5 +140,12 @@ def test_probes_of_a_server_that_is_full(server: Server) -> None:
 
 
 def test_a_prompt_list_counts_as_its_prompts(server: Server) -> None:
-    refused = httpx.post(f"{server.url}/v1/completions", json=body(1, prompt=["Hi"] * 3, n=3, temperature=1))
+    stream = Stream(server, 3000)
+    several = body(1, prompt=["Hi"] * 4, n=2, temperature=1)
+    refused = httpx.post(f"{server.url}/v1/completions", json=several)
+    assert stream.is_alive(), "too short to show anything"
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+    stream.join(60)
+    assert len(httpx.post(f"{server.url}/v1/completions", json=several).json()["choices"]) == TAKEN
+    refused = httpx.post(f"{server.url}/v1/completions", json=several | {"n": 3})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_many_sequences")

@@ -108,6 +108,12 @@ def test_what_is_larger_than_the_queue_may_go_alone() -> None:
     assert admission.refusal(Weight(1, 99)) is not None
 
 
+def test_what_has_more_sequences_than_the_server_ever_takes_need_not_come_again() -> None:
+    refused = control(Engine()).refusal(Weight(5, 5))
+    assert refused is not None
+    assert (refused.status, refused.code, refused.retry_after) == (400, "too_many_sequences", None)
+
+
 def test_more_sequences_than_were_announced_are_not_counted_below_zero() -> None:
     """The members of an ensemble run for a request that has long reached the engine."""
     admission = control(Engine())
