@@ -91,7 +91,7 @@ class Grammars:
             pass
         finally:  # also where the client has gone: what was not waited for would be the next one's answer
             if not line:
-                self.close()
+                await self.close()
         if not line:
             raise VLLMValidationError("The grammar takes too long or too much memory.", parameter=parameter)
         found: dict[str, str] = json.loads(line)
@@ -113,8 +113,9 @@ class Grammars:
         if len(self.found) > REMEMBERED:
             del self.found[next(iter(self.found))]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the process; the next grammar starts another."""
-        if self.process is not None and self.process.returncode is None:
-            self.process.kill()
-        self.process = None
+        process, self.process = self.process, None
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
