@@ -2,7 +2,7 @@
 
 An upgrade of vLLM that moves or changes one of them fails here, with the symbol's name, and not as a wrong number
 somewhere else. The files that rely on them: model_impl/{worker,model,parallel_pattention,row_operation,prefix_reuse}.py
-and server/{engine,ensemble,recorded_engine,serving,app,models,offline,serve}.py.
+and server/{engine,ensemble,recorded_engine,checked_engine,grammars,serving,app,models,offline,serve}.py.
 """
 
 import dataclasses
@@ -135,6 +135,21 @@ SIGNATURES = {
     "vllm.v1.engine.input_processor:InputProcessor.assign_request_id": ("request",),
     "vllm.v1.engine.input_processor:InputProcessor._validate_lora": ("self", "lora_request"),
     "vllm.v1.engine.input_processor:InputProcessor._validate_params": ("self", "params"),
+    "vllm.v1.engine.input_processor:InputProcessor._validate_model_inputs": (
+        "self",
+        "encoder_input",
+        "decoder_input",
+    ),
+    "vllm.inputs:split_enc_dec_input": ("inputs",),
+    # server/checked_engine.py and server/grammars.py
+    "vllm.v1.engine.async_llm:AsyncLLM.add_request": ("self", "request_id", "prompt", "params"),
+    "vllm.v1.structured_output.backend_guidance:serialize_guidance_grammar": (
+        "request_type",
+        "grammar_spec",
+        "disable_any_whitespace",
+        "disable_additional_properties",
+    ),
+    "vllm.v1.structured_output.request:get_structured_output_key": ("params",),
     # server/ensemble.py
     "vllm.v1.engine.async_llm:AsyncLLM.generate": ("self", "prompt", "sampling_params", "request_id"),
     "vllm.v1.engine.async_llm:AsyncLLM.collective_rpc": ("self", "method", "timeout", "args"),
@@ -254,6 +269,21 @@ def test_what_outputs_say_of_times_and_kinds() -> None:
         source = inspect.getsource(importlib.import_module(f"vllm.entrypoints.openai.{protocol}.protocol"))
         assert "RequestOutputKind.DELTA" in source
         assert "RequestOutputKind.FINAL_ONLY" in source
+
+
+def test_where_grammars_are_checked() -> None:
+    """`server.checked_engine` takes vLLM's own check away, and the structural tags of tools, by these names."""
+    processor = find("vllm.v1.engine.input_processor:InputProcessor")
+    assert "self.structured_outputs_config," in inspect.getsource(processor._validate_params)
+    check = inspect.getsource(find("vllm:SamplingParams._validate_structured_outputs"))
+    assert "if structured_outputs_config is None" in check
+    engine = inspect.getsource(find("vllm.v1.structured_output:StructuredOutputManager.grammar_init"))
+    assert "structured_outputs._backend" in engine
+    tools = find("vllm.tool_parsers.abstract_tool_parser:ToolParser")
+    assert (tools.structural_tag_model, tools.supports_required_and_named) == (None, True)
+    assert "tool_parser.structural_tag_model is not None" in inspect.getsource(
+        find("vllm.parser.abstract_parser:DelegatingParser._apply_structural_tag")
+    )
 
 
 def test_the_id_of_an_answer_is_the_requests() -> None:
