@@ -230,7 +230,8 @@ def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[
         "served_model_name": [checkpoint.resolve().name],
         "worker_cls": WORKER_CLASS,
         "shutdown_timeout": GRACE_SECONDS,
-        "structured_outputs_config": StructuredOutputsConfig(backend="guidance"),  # see server.grammars
+        # See server.grammars. Compact, as a small model that may put spaces between JSON's parts does nothing else.
+        "structured_outputs_config": StructuredOutputsConfig(backend="guidance", disable_any_whitespace=True),
     }
     if lacks_chat_template(checkpoint):
         values["chat_template"] = str(DEFAULT_CHAT_TEMPLATE)
