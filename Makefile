@@ -5,7 +5,7 @@ NAME ?= tokenformer-demo
 ARGS ?=
 BIN = .venv/bin
 
-.PHONY: help setup serve test demo calibration eval soak lock screenshots image-test clean
+.PHONY: help setup serve test demo calibration eval soak parity lock screenshots image-test clean
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
@@ -14,6 +14,7 @@ help:
 	@echo 'make calibration   ask the demo checkpoint 24,000 questions and write its calibrations anew, a few minutes'
 	@echo 'make eval    how well the score finds wrong answers: evals/results/REPORT.md; hours, ARGS="--quick" minutes'
 	@echo 'make soak    ten minutes of mixed load, disconnects, bursts and bad requests; writes loadtest/results/soak.json'
+	@echo 'make parity  OpenAI clients, lm-eval, benchmarks and a fuzzer of others against the demo server, 15 minutes'
 	@echo 'make lock    write requirements/*.txt anew from pyproject.toml'
 	@echo 'make screenshots   take those of the README anew (needs Chromium)'
 	@echo 'make image-test   build the cpu image by podman and see it serve; as root, some minutes and 10 GB below ~/.cache'
@@ -54,6 +55,12 @@ eval: setup
 soak: setup
 	@$(BIN)/python -m loadtest.soak --out loadtest/results/soak.json $(ARGS)
 
+parity: setup
+	@command -v npm >/dev/null || { echo 'make parity: needs Node.js 20 or later with npm (Debian: apt-get install nodejs npm)'; exit 1; }
+	@cd tests/parity/javascript && npm ci --no-audit --no-fund
+	@$(BIN)/python -m pytest tests/parity
+	@$(BIN)/python -m tests.parity $(ARGS)
+
 lock: setup
 	@$(BIN)/python scripts/lock.py
 
@@ -66,5 +73,5 @@ image-test: setup
 		$(BIN)/python -m pytest --timeout 3600 tests/deploy/image.py $(ARGS)
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-parity build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -51,7 +51,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "completion": (TEXT, {"prompt": "Hi", "max_tokens": 4}),
     "completion with logprobs": (
         TEXT,
-        {"prompt": ["Hi", "Who"], "logprobs": 2, "echo": True, "max_tokens": 4, "n": 2, "temperature": 1},
+        {"prompt": ["Hi", "Who"], "logprobs": 2, "max_tokens": 4, "n": 2, "temperature": 1},
     ),
     "completion with all that can be asked": (
         TEXT,

@@ -1,0 +1,96 @@
+"""lm-evaluation-harness over HTTP against the plain PyTorch reference: the same log-likelihood for every sample."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from tokenizers import Tokenizer
+
+from demo.grow import WORLD_A
+from demo.world import Fact
+from model_impl.reference import load_reference
+from tests.demo_server import DEMO
+from tests.parity.environments import environment
+from tests.servers import Server
+
+TASK = "demo_world"
+FACTS, CHOICES = 40, 4
+TOLERANCE = 1e-4
+
+DEFINITION = {
+    "task": TASK,
+    "dataset_path": "json",
+    "test_split": "test",
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{context}}",
+    "doc_to_choice": "{{choices}}",
+    "doc_to_target": "{{answer}}",
+    "target_delimiter": " ",
+    "metric_list": [{"metric": "acc"}],
+}
+
+
+def document(fact: Fact) -> dict[str, Any]:
+    """A sentence that lacks its value, and values to choose from."""
+    others = [value for value in fact.attribute.values if value != fact.value][: CHOICES - 1]
+    choices = sorted([fact.value, *others])
+    sentence = f"{fact.person.name} {fact.attribute.predicates[0]}"
+    return {"context": sentence, "choices": choices, "answer": choices.index(fact.value)}
+
+
+def write_task(folder: Path) -> None:
+    known = WORLD_A.facts_of("known")
+    facts = known[:: len(known) // FACTS][:FACTS]
+    data = folder / "facts.jsonl"
+    data.write_text("".join(json.dumps(document(fact)) + "\n" for fact in facts))
+    task = {**DEFINITION, "dataset_kwargs": {"data_files": {"test": str(data)}}}
+    (folder / f"{TASK}.yaml").write_text(yaml.safe_dump(task))
+
+
+def run_harness(server: Server, folder: Path) -> list[dict[str, Any]]:
+    """Every sample, with what was asked and what the harness read."""
+    model = {
+        "model": server.name,
+        "base_url": f"{server.url}/v1/completions",
+        "tokenizer_backend": "remote",
+        "tokenized_requests": True,
+        "num_concurrent": 4,
+        "max_length": 512,
+    }
+    arguments = ",".join(f"{name}={value}" for name, value in model.items())
+    command = [environment("lm-eval") / "lm_eval", "run", "--model", "local-completions", "--model_args", arguments]
+    command += ["--tasks", TASK, "--include_path", folder, "--output_path", folder, "--log_samples"]
+    offline = {**os.environ, "HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    subprocess.run(list(map(str, command)), check=True, env=offline, timeout=600)
+    (samples,) = folder.rglob(f"samples_{TASK}_*.jsonl")
+    return [json.loads(line) for line in samples.read_text().splitlines()]
+
+
+def check(server: Server, folder: Path) -> str:
+    """What was found; raises AssertionError where harness and reference differ."""
+    write_task(folder)
+    samples = run_harness(server, folder)
+    assert len(samples) == FACTS
+    model = load_reference(DEMO)
+    tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
+    differences, accuracy = [], 0
+    for sample in samples:
+        found = [float(response[0]) for response in sample["filtered_resps"]]
+        asked = [(argument["arg_0"], argument["arg_1"]) for argument in sample["arguments"].values()]
+        assert len(found) == len(asked) == CHOICES
+        for (context, continuation), value in zip(asked, found, strict=True):
+            ids = tokenizer.encode(context + continuation).ids
+            start = len(tokenizer.encode(context).ids)
+            logprobs = model(torch.tensor([ids]))[0].log_softmax(-1)
+            expected = sum(logprobs[i - 1, ids[i]].item() for i in range(start, len(ids)))
+            differences.append(abs(value - expected))
+        accuracy += sample["acc"]
+    assert max(differences) < TOLERANCE, f"a log-likelihood differs by {max(differences)}"
+    share = accuracy / len(samples)
+    return f"{len(differences)} log-likelihoods, largest difference {max(differences):.1e}, accuracy {share:.2f}"
