@@ -19,7 +19,7 @@ from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.chat_completion import api_router as chat_router
 from vllm.entrypoints.openai.completion import api_router as completion_router
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
 
@@ -27,7 +27,7 @@ from model_impl.config import TokenformerConfig
 from model_impl.specialise import specialise
 from server import engine
 from server.checked_engine import open_checks
-from server.errors import install_error_handlers
+from server.errors import install_error_handlers, openai_error
 from server.flags import READINESS_SECONDS
 from server.gate.admission import AdmissionControl
 from server.given import GivenText, GivenTextRequest, GivenTextResponse
@@ -93,6 +93,20 @@ async def score_given_text(request: GivenTextRequest, raw_request: Request) -> R
 
 def _kind(body: Any) -> str:
     return "chat" if "messages" in body else "completion"
+
+
+@router.get(
+    "/v1/models/{model:path}",
+    responses={HTTPStatus.OK.value: {"model": ModelCard}, HTTPStatus.NOT_FOUND.value: {"model": ErrorResponse}},
+)
+async def show_model(model: str, raw_request: Request) -> Response:
+    """OpenAI's description of one model, of those that `/v1/models` lists."""
+    models: VariantModels = raw_request.app.state.openai_serving_models
+    card = next((card for card in (await models.show_available_models()).data if card.id == model), None)
+    if card is None:
+        missing = f"The model `{model}` does not exist."
+        return openai_error(HTTPStatus.NOT_FOUND, missing, code="model_not_found", param="model")
+    return JSONResponse(card.model_dump())
 
 
 @router.post("/invocations", dependencies=[Depends(validate_json_request)], include_in_schema=False)

@@ -7,8 +7,10 @@ here only override and never construct.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from functools import partial
+from http import HTTPStatus
 from typing import Any, cast
 
 from fastapi import Request
@@ -29,6 +31,7 @@ from vllm.outputs import RequestOutput
 from model_impl.uncertainty import STATISTICS
 from server.checked_engine import CheckedEngine
 from server.engine import scored
+from server.errors import reshaped
 from server.limits import naming
 from server.models import VariantModels
 from server.recorded_engine import RecordedEngine
@@ -108,7 +111,11 @@ class Recorded(GenerateBaseServing):
     def create_streaming_error_response(self, *args: Any, **kwargs: Any) -> str:
         if (record := RECORD.get()) is not None:
             record.failed = True
-        return super().create_streaming_error_response(*args, **kwargs)
+        event = json.loads(super().create_streaming_error_response(*args, **kwargs))
+        shaped = reshaped(
+            HTTPStatus(event["error"]["code"]), event, ""
+        )  # which the gate does for answers that are no stream
+        return json.dumps(event) if shaped is None else bytes(shaped.body).decode()
 
 
 class ScoredChat(Recorded, OpenAIServingChat):

@@ -238,7 +238,12 @@ def test_typed_errors(client: OpenAI, case: str) -> None:
 
 
 def test_models(client: OpenAI) -> None:
-    assert [model.object for model in client.models.list()] == ["model", "model"]
+    listed = list(client.models.list())
+    assert [model.object for model in listed] == ["model", "model"]
+    assert [client.models.retrieve(model.id).id for model in listed] == [model.id for model in listed]
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.models.retrieve("nobody/else")
+    assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
 
 
 @asynccontextmanager
