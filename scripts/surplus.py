@@ -19,13 +19,13 @@ BUILD_TOOLS = {"ninja"}
 
 
 def installed() -> dict[str, Package]:
-    """By canonical name; hashes play no part."""
-    return {
-        canonicalize_name(found.name): Package(
-            found.name, found.version, "", tuple(map(Requirement, found.requires or ()))
-        )
-        for found in metadata.distributions()
-    }
+    """By canonical name; hashes play no part. Of two the first on the path counts, as it does for imports: setuptools
+    puts copies of its own at the end."""
+    packages: dict[str, Package] = {}
+    for found in metadata.distributions():
+        package = Package(found.name, found.version, "", tuple(map(Requirement, found.requires or ())))
+        packages.setdefault(canonicalize_name(found.name), package)
+    return packages
 
 
 def surplus(packages: dict[str, Package], roots: list[Requirement], target: Target) -> list[str]:

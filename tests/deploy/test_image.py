@@ -147,6 +147,17 @@ def test_a_server_goes_without_what_is_for_development() -> None:
     assert {"fastapi", "torch", "tokenizers", "prometheus-client", "tokenformer-server"}.isdisjoint(left)
 
 
+def test_of_two_packages_of_a_name_the_first_on_the_path_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pydantic-0.1.dist-info").mkdir()
+    (tmp_path / "pydantic-0.1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: pydantic\nVersion: 0.1\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    assert installed()["pydantic"].version == metadata.version("pydantic") != "0.1"
+
+
 def test_a_missing_requirement_ends_the_build() -> None:
     packages = {"a": Package("a", "1", "", (Requirement("b"), Requirement("c; python_version < '3'")))}
     with pytest.raises(SystemExit, match="not installed: b"):
