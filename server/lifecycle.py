@@ -46,7 +46,7 @@ class Lifecycle:
 
     def __init__(self, engine: EngineClient, state: State, args: Namespace, admission: AdmissionControl) -> None:
         self.engine, self.state, self.args, self.admission = engine, state, args, admission
-        self.outcome: Outcome = getattr(args, "outcome", None) or Outcome()
+        self.outcome: Outcome = args.outcome
         self.told, self.told_again = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
@@ -71,7 +71,7 @@ class Lifecycle:
     def _signal(self) -> None:
         (self.told_again if self.told.is_set() else self.told).set()
 
-    async def _wait(self, over: Callable[[], bool], seconds: float = float("inf")) -> None:
+    async def _wait(self, over: Callable[[], bool], seconds: float) -> None:
         """Until `over`, or so long, while the gauges are kept up."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
