@@ -12,7 +12,7 @@ from enum import IntEnum
 import torch
 
 from model_impl.config import PROJECTIONS
-from model_impl.internals import INTERNALS, internals_from_sums, row_sums
+from model_impl.internals import INTERNALS, SUMS, internals_from_sums, row_sums
 from model_impl.row_operation import Columns, sum_over_ranks
 from model_impl.variants import Selection, VariantTable
 
@@ -33,33 +33,46 @@ class Wish(IntEnum):
 class Collector:
     """Fed by every `ParallelPattention` in turn, whose projections are those of `PROJECTIONS`, layer after layer."""
 
-    def __init__(self, wish: Wish) -> None:
+    def __init__(self, wish: Wish, rows: int, layers: int, segments: int, device: torch.device) -> None:
         self.wish = wish
-        self.sums: list[torch.Tensor] = []
-        self.x_squares: list[torch.Tensor] = []
+        shape = (segments,) if wish == Wish.PROVENANCE else (layers * len(PROJECTIONS), segments, SUMS)
+        self.sums = torch.zeros(rows, *shape, dtype=torch.float64, device=device)
+        self.x_norms: list[torch.Tensor] = []
+        self.position = 0
 
-    def add(
-        self, x: torch.Tensor, scores: Columns, weights: Columns, value_squares: Sequence[Sequence[torch.Tensor]]
-    ) -> None:
-        """One module's input [T, d], and per projection and segment this rank's scores and weights [T, share] and
+    def room(self, projections: int) -> torch.Tensor:
+        """Where the next module's sums belong, in float64: [T, segments], to which w^2 ||v||^2 of every projection is
+        added; or [T, projections, segments, 7], which are to be `row_sums`."""
+        if self.wish == Wish.PROVENANCE:
+            return self.sums
+        self.position += projections
+        return self.sums[:, self.position - projections : self.position]
+
+    def add_input(self, x: torch.Tensor, projections: int) -> None:
+        """The next module's input [T, d]."""
+        if self.wish == Wish.INTERNALS:
+            self.x_norms += [torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)] * projections
+
+    def add(self, scores: Columns, weights: Columns, value_squares: Sequence[Sequence[torch.Tensor]]) -> None:
+        """The next module's sums from, per projection and segment, this rank's scores and weights [T, share] and
         ||v||^2 of its tokens [share]."""
-        rows = zip(scores, weights, value_squares, strict=True)
+        room, rows = self.room(len(weights)), zip(scores, weights, value_squares, strict=True)
         if self.wish == Wish.PROVENANCE:
             parts = [[w.float().square() @ v for _, w, v in zip(*row, strict=True)] for row in rows]
-            self.sums += [torch.stack(part, dim=-1) for part in parts]
+            room += torch.stack([torch.stack(part, dim=-1) for part in parts]).sum(dim=0)
         else:
             parts = [[row_sums(*segment) for segment in zip(*row, strict=True)] for row in rows]
-            self.sums += [torch.stack(part, dim=-2).float() for part in parts]
-            self.x_squares += [x.double().square().sum(dim=-1)] * len(weights)
+            room.copy_(torch.stack([torch.stack(part, dim=-2) for part in parts], dim=1))
 
     def columns(self, variants: VariantTable, selection: Selection) -> torch.Tensor:
         """Float32 [T, columns] of all ranks together: sum of w^2 ||v||^2 per place; for internals, then per layer and
         projection the statistics `INTERNALS` and that sum again, for this Pattention alone."""
+        sums = sum_over_ranks(self.sums.float())
         if self.wish == Wish.PROVENANCE:
-            return variants.places(sum_over_ranks(torch.stack(self.sums).sum(dim=0)))
+            return variants.places(sums)
         layered = (-1, len(PROJECTIONS))
-        sums = sum_over_ranks(torch.stack(self.sums, dim=1)).unflatten(1, layered)  # [T, layers, 5, segments, sums]
-        x_squares = torch.stack(self.x_squares, dim=1).unflatten(1, layered)
+        sums = sums.unflatten(1, layered)  # [T, layers, 5, segments, sums]
+        x_squares = torch.stack(self.x_norms, dim=1).square().unflatten(1, layered)
         # Weights of segments that a row leaves out are 0; their scores are not.
         used = (selection.tau > 0).unsqueeze(1)  # [T or 1, 1, 5, segments]
         count = (used * variants.counts).sum(dim=-1)

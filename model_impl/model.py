@@ -96,7 +96,10 @@ class TokenformerModel(nn.Module):
             assert intermediate_tensors is not None
             x = intermediate_tensors["hidden_states"]
         selection = self.variants.select(len(positions))
-        collector = Collector(self.wish) if self.wish else None
+        collector = None
+        if self.wish:
+            segments = selection.tau.shape[-1]
+            collector = Collector(self.wish, len(positions), len(self.layers), segments, positions.device)
         for block in islice(self.layers, self.start_layer, self.end_layer):
             x = block(positions, x, selection, collector)
         if not get_pp_group().is_last_rank:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,11 @@ from vllm.model_executor.layers.linear import MergedColumnParallelLinear, RowPar
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.models.utils import extract_layer_index
 
+from model_impl import row_kernel
 from model_impl.collector import Collector
 from model_impl.config import TokenformerConfig
 from model_impl.ensemble import MAX_MEMBERS, stage_mask
+from model_impl.row_kernel import RowKernel
 from model_impl.row_operation import TokenShard, token_weights
 from model_impl.variants import Selection
 
@@ -81,41 +83,63 @@ class ParallelPattention(nn.Module):
         # vLLM builds a model with its dtype and device as the defaults; the weights' own may change by quantisation.
         self.dtype, self.device = torch.get_default_dtype(), torch.get_default_device()
         # ||v||^2 of every value token, for provenance; the weights themselves may be packed or quantised later.
-        self.value_squares = [torch.zeros(shard.local_count) for shard in self.shards]
+        self.value_squares = [torch.zeros(shard.local_count, dtype=torch.float32) for shard in self.shards]
         self.deltas: dict[int, list[DeltaTokens]] = {}
         self.layer, self.ensemble_rate = extract_layer_index(prefix), config.ensemble_rate
         self.masked = [name in (config.ensemble_projections or ()) for name in self.projections]
         self.left_out: list[list[torch.Tensor]] | None = None  # made when the first ensemble asks
+        self.kernel: RowKernel | None = None
         self._lay_out()
 
     def forward(self, x: torch.Tensor, selection: Selection, collector: Collector | None) -> list[torch.Tensor]:
         """`selection` for all projections of the model; `collector` for provenance and internals where wanted."""
-        columns = [
-            list(scores.split(shard.shares, dim=-1))
-            for scores, shard in zip(self.key_tokens(x).split(self.widths, dim=-1), self.shards, strict=True)
-        ]
-        for tokens in self.deltas.values():
-            for own, delta in zip(columns, tokens, strict=True):
-                own.append(F.linear(x, delta.keys))
-        weights = token_weights(columns, selection.for_projections(self.projections), self.activation, self.padding)
-        if selection.members is not None and any(self.masked):
-            self._mask(weights, selection.members)
+        scores = self.key_tokens(x)
+        delta_scores = [[F.linear(x, delta.keys) for delta in tokens] for tokens in self.deltas.values()]
+        masked = selection.members is not None and any(self.masked)
         if collector is not None:
-            collector.add(x, columns, weights, self.squares)
+            collector.add_input(x, len(self.projections))
+        if self.kernel is not None and not torch.compiler.is_compiling():
+            weights = self.kernel(scores, delta_scores, selection, None if masked else collector)
+            counted = not masked
+        else:
+            weights = self._weights(self._segments(scores, delta_scores), selection)
+            counted = False
+        if masked:
+            self._mask(weights, cast(torch.Tensor, selection.members))
+        if collector is not None and not counted:
+            collector.add(self._segments(scores, delta_scores), self._split(weights), self.squares)
         outputs = []
-        for i, (values, own) in enumerate(zip(self.value_tokens.values(), weights, strict=True)):
-            stages = own[: len(self.shards[i].shares)]
-            output = values(stages[0] if len(stages) == 1 else torch.cat(stages, dim=-1))
-            for w, tokens in zip(own[len(stages) :], self.deltas.values(), strict=True):
+        for i, (values, (own, *others)) in enumerate(zip(self.value_tokens.values(), weights, strict=True)):
+            output = values(own)
+            for w, tokens in zip(others, self.deltas.values(), strict=True):
                 output = output + w @ tokens[i].values
             outputs.append(output)
         return outputs
+
+    def _segments(
+        self, scores: torch.Tensor, delta_scores: Sequence[Sequence[torch.Tensor]]
+    ) -> list[list[torch.Tensor]]:
+        """Scores of the checkpoint's tokens [T, W] and of the deltas' -> per projection, per segment [T, share]."""
+        own = scores.split(self.widths, dim=-1)
+        return self._split([[part, *(delta[i] for delta in delta_scores)] for i, part in enumerate(own)])
+
+    def _split(self, rows: Sequence[Sequence[torch.Tensor]]) -> list[list[torch.Tensor]]:
+        """Per projection the columns of the checkpoint's tokens [T, n] and then the deltas' -> per segment, views."""
+        return [
+            [*own.split(shard.shares, dim=-1), *deltas] for (own, *deltas), shard in zip(rows, self.shards, strict=True)
+        ]
+
+    def _weights(self, columns: list[list[torch.Tensor]], selection: Selection) -> list[list[torch.Tensor]]:
+        """The row operation in PyTorch: per projection the weights of the checkpoint's tokens [T, n], then deltas'."""
+        weights = token_weights(columns, selection.for_projections(self.projections), self.activation, self.padding)
+        count = len(self.shards[0].shares)
+        return [[own[0] if count == 1 else torch.cat(own[:count], dim=-1), *own[count:]] for own in weights]
 
     def _mask(self, weights: list[list[torch.Tensor]], members: torch.Tensor) -> None:
         """Set the weights that the rows' ensemble members leave out to zero, in place."""
         if self.left_out is None:
             self.left_out = [self._left_out(i) if masked else [] for i, masked in enumerate(self.masked)]
-        for own, tables, masked in zip(weights, self.left_out, self.masked, strict=True):
+        for own, tables, masked in zip(self._split(weights), self.left_out, self.masked, strict=True):
             if masked:
                 for weight, table in zip(own, tables, strict=True):
                     weight.masked_fill_(table[members], 0.0)
@@ -179,3 +203,7 @@ class ParallelPattention(nn.Module):
             self.padding.append([*own, *(delta.padding for delta in held)])
             squares = self.value_squares[i].split(shard.shares)
             self.squares.append([*squares, *(delta.values.float().square().sum(dim=-1) for delta in held)])
+        self.kernel = None
+        if row_kernel.takes(self.device, self.dtype, self.activation, self.tp_size):
+            shares = [shard.shares for shard in self.shards]
+            self.kernel = RowKernel(self.projections, shares, self.squares, self.activation, self.dtype)

@@ -43,7 +43,8 @@ class Selection:
     members: torch.Tensor | None = None
 
     def for_projections(self, projections: Sequence[str]) -> Selection:
-        return replace(self, tau=self.tau[:, [PROJECTIONS.index(name) for name in projections]])
+        first = PROJECTIONS.index(projections[0])  # a module's projections follow one another
+        return replace(self, tau=self.tau[:, first : first + len(projections)])
 
 
 class VariantTable:

@@ -1,0 +1,68 @@
+"""An engine in the process that measures: what it does costs no API, and a profiler sees all of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0"}
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+
+def start(checkpoint: Path, **options: Any) -> Any:
+    """vLLM's offline engine with our worker; float32, and no prefix is found again unless `options` say otherwise."""
+    from vllm import LLM
+
+    from model_impl.plugin import WORKER_CLASS
+    from model_impl.specialise import specialise
+    from server.engine import install
+    from server.models import VariantInput
+
+    install()
+    settings = {
+        "dtype": "float32",
+        "skip_tokenizer_init": True,
+        "enforce_eager": True,
+        "block_size": 32,
+        "kv_cache_memory_bytes": 1 << 30,
+        "max_num_seqs": 64,
+        "enable_prefix_caching": False,
+        "worker_cls": WORKER_CLASS,
+    }
+    llm = LLM(str(checkpoint), **(settings | options))
+    specialise(llm.llm_engine.input_processor, VariantInput)
+    llm.llm_engine.input_processor.dropped = set()
+    return llm
+
+
+def generate(
+    llm: Any,
+    batch: int,
+    prompt_tokens: int,
+    new_tokens: int,
+    adapters: Sequence[int] = (0,),
+    logprobs: int | None = None,
+    **extra_args: bool,
+) -> float:
+    """Seconds that one batch takes, greedily; its requests take turns among the variants (0 is the last stage)."""
+    from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
+
+    turns = [adapters[i % len(adapters)] for i in range(batch)]
+    requests = [LoRARequest(f"stage {number}", number, "-") if number else None for number in turns]
+    words = llm.llm_engine.model_config.hf_config.vocab_size
+    prompts = [{"prompt_token_ids": [(7 * i + j) % words for j in range(prompt_tokens)]} for i in range(batch)]
+    params = SamplingParams(
+        temperature=0,
+        max_tokens=new_tokens,
+        logprobs=logprobs,
+        ignore_eos=True,
+        detokenize=False,
+        extra_args=dict(extra_args) or None,
+    )
+    began = time.perf_counter()
+    llm.generate(prompts, params, lora_request=requests, use_tqdm=False)
+    return time.perf_counter() - began

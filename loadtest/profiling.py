@@ -1,0 +1,51 @@
+"""Where the time of a step goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.profiler import ProfilerActivity, profile, record_function
+
+PARTS = {
+    "GEMMs": ("_C::onednn_mm", "_C::weight_packed_linear"),
+    "row operation": ("row operation",),
+    "attention": ("_C::cpu_attention_with_kv_cache", "_C::cpu_attn_reshape_and_cache"),
+    "layer norms": ("aten::native_layer_norm",),
+    "rotary": ("_C::rotary_embedding",),
+}
+"""What is counted by its own time; all else is `the rest`: small operations, and Python between all of them."""
+
+
+def profiled(run: Callable[[], Any], steps: int) -> dict[str, float]:
+    """Milliseconds of each part per step, and their sum. A profiler slows down what it watches: shares, not times."""
+    with (
+        marked_row_operation(),
+        profile(activities=[ProfilerActivity.CPU]) as profiler,
+        record_function("all of it"),
+    ):
+        run()
+    own = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    whole = next(event.cpu_time_total for event in profiler.key_averages() if event.key == "all of it")
+    found = {part: sum(own.get(name, 0) for name in names) for part, names in PARTS.items()}
+    found["the rest"] = whole - sum(found.values())
+    return {part: round(value / 1000 / steps, 3) for part, value in (found | {"sum": whole}).items()}
+
+
+@contextmanager
+def marked_row_operation() -> Iterator[None]:
+    """The compiled row operation is no operator of PyTorch's: give it a name for the profiler."""
+    from model_impl.row_kernel import RowKernel
+
+    plain = RowKernel.__call__
+
+    def marked(self: RowKernel, *arguments: Any) -> Any:
+        with record_function("row operation"):
+            return plain(self, *arguments)
+
+    RowKernel.__call__ = marked  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        RowKernel.__call__ = plain  # type: ignore[method-assign]

@@ -1,0 +1,156 @@
+"""How near the engine comes to what this machine can do: decode to its memory bandwidth, prefill to its GEMM rate.
+
+    python -m loadtest.roofline [--rounds 5] [--out loadtest/results/roofline.json]
+
+Random weights in the released sizes, float32 and bfloat16, one process each. In every round the bandwidth, a decode,
+the GEMM rate and a prefill are measured one after the other, so that all of them meet the same machine; medians.
+
+- bandwidth: bytes per second of one row times a matrix of 1 GiB by the faster of oneDNN and PyTorch, or of summing it;
+- GEMM rate: of 2,048 rows times a matrix of the feed-forward's shape, again the faster;
+- decode: time per token at batch 1, against (bytes of all weights / bandwidth);
+- prefill: model FLOPs per second, 2 per weight and token and 2 T^2 d per layer for causal attention, against the rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from loadtest import machine
+from loadtest.in_process import generate, start
+from loadtest.profiling import profiled
+from loadtest.shapes import SHAPES, Shape
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PREFILL = (256, 512, 1024, 2000)
+"""Prompt lengths."""
+SHORT, LONG = 16, 48
+"""New tokens of two runs, whose difference is nothing but decode."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("loadtest/results/roofline.json"))
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # shape and dtype: what `main` starts for each
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(SHAPES[arguments.one[0]], arguments.one[1], arguments.rounds)))
+        return
+    results = {}
+    for name in SHAPES:
+        for dtype in DTYPES:
+            command = [
+                sys.executable,
+                "-m",
+                "loadtest.roofline",
+                "--rounds",
+                str(arguments.rounds),
+                "--one",
+                name,
+                dtype,
+            ]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            results[f"{name} {dtype}"] = json.loads(done.stdout.splitlines()[-1])
+            print(f"{name} {dtype}: {summary(results[f'{name} {dtype}'])}", flush=True)
+    report = {"results": results, "command": "python -m loadtest.roofline", "machine": machine.describe()}
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def summary(result: dict[str, Any]) -> str:
+    prefills = ", ".join(f"{length} tokens {found['of_gemm_rate']:.2f}" for length, found in result["prefill"].items())
+    return f"decode {result['decode']['of_bandwidth_limit']:.2f} of the bandwidth; prefill of the GEMM rate: {prefills}"
+
+
+def measure(shape: Shape, dtype: str, rounds: int) -> dict[str, Any]:
+    llm = start(shape.checkpoint(), dtype=dtype, max_num_batched_tokens=2048)
+    kind = DTYPES[dtype]
+    bandwidth, rate = bandwidth_probe(kind), gemm_probe(kind, shape)
+    found: dict[str, list[float]] = {name: [] for name in ("bandwidth", "rate", "decode", *map(str, PREFILL))}
+    for round_number in range(rounds + 1):
+        once = {"bandwidth": bandwidth(), "decode": decode_seconds(llm), "rate": rate()}
+        once |= {str(length): generate(llm, 1, length, 1) for length in PREFILL}
+        if round_number:  # the first round warms up
+            for name, value in once.items():
+                found[name].append(value)
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    blocks = shape.layers * shape.tokens * 2 * shape.width
+    head = shape.config().vocab_size * shape.width
+    limit = (blocks + head) * kind.itemsize / medians["bandwidth"]
+    prefill = {}
+    for length in PREFILL:
+        flops = 2 * length * blocks + 2 * head + shape.layers * 2 * length**2 * shape.width
+        prefill[length] = {
+            "seconds": round(medians[str(length)], 4),
+            "tokens_per_second": round(length / medians[str(length)], 1),
+            "of_gemm_rate": round(flops / medians["rate"] / medians[str(length)], 3),
+        }
+    return {
+        "weights_mib": round((blocks + head) * kind.itemsize / 2**20, 1),
+        "bandwidth_gb_per_s": round(medians["bandwidth"] / 1e9, 1),
+        "gemm_gflop_per_s": round(medians["rate"] / 1e9, 1),
+        "decode": {
+            "ms_per_token": round(1000 * medians["decode"], 2),
+            "tokens_per_second": round(1 / medians["decode"], 1),
+            "limit_ms_per_token": round(1000 * limit, 2),
+            "of_bandwidth_limit": round(limit / medians["decode"], 3),
+        },
+        "prefill": prefill,
+        "profile": {
+            "decode of one token": profiled(lambda: generate(llm, 1, SHORT, LONG), LONG),
+            f"prefill of {PREFILL[-1]} tokens": profiled(lambda: generate(llm, 1, PREFILL[-1], 1), 1),
+        },
+        "rounds": found,
+    }
+
+
+def decode_seconds(llm: Any) -> float:
+    """Per token of one sequence."""
+    return (generate(llm, 1, SHORT, LONG) - generate(llm, 1, SHORT, SHORT)) / (LONG - SHORT)
+
+
+def bandwidth_probe(dtype: torch.dtype) -> Callable[[], float]:
+    """Measures bytes per second that are read."""
+    from vllm import _custom_ops as ops
+
+    width = 1024
+    matrix = torch.randn(2**30 // dtype.itemsize // width, width).to(dtype)
+    row = torch.randn(1, width).to(dtype)
+    packed = ops.create_onednn_mm(matrix.t(), 32)
+    ways = (lambda: matrix.sum(), lambda: F.linear(row, matrix), lambda: ops.onednn_mm(packed, row, None))
+    return lambda: matrix.nbytes / min(seconds(way) for way in ways)
+
+
+def gemm_probe(dtype: torch.dtype, shape: Shape) -> Callable[[], float]:
+    """Measures FLOPs per second."""
+    from vllm import _custom_ops as ops
+
+    rows = 2048
+    x, matrix = torch.randn(rows, shape.width).to(dtype), torch.randn(shape.ffn, shape.width).to(dtype)
+    packed = ops.create_onednn_mm(matrix.t(), 32)
+    ways = (lambda: F.linear(x, matrix), lambda: ops.onednn_mm(packed, x, None))
+    return lambda: 2 * rows * matrix.numel() / min(seconds(way) for way in ways)
+
+
+def seconds(way: Callable[[], Any]) -> float:
+    """The fastest of three: what the machine can do."""
+    found = []
+    for _ in range(3):
+        began = time.perf_counter()
+        way()
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+if __name__ == "__main__":
+    main()
