@@ -34,6 +34,7 @@ test: setup
 	@$(BIN)/ruff format --check . || { echo 'make test: stopped at ruff format (make it so: $(BIN)/ruff format .)'; exit 1; }
 	@echo '== mypy'
 	@$(BIN)/mypy || { echo 'make test: stopped at mypy'; exit 1; }
+	@sh scripts/triton.sh || { echo 'make test: stopped at scripts/triton.sh'; exit 1; }
 	@echo '== pytest'
 	@$(BIN)/python -m pytest $(ARGS) || { echo 'make test: stopped at pytest'; exit 1; }
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from model_impl import kernels
+
 STATISTICS = ("entropy", "variance", "margin")
 """The columns of `token_statistics`: nats, nats^2, and p(most likely token) - p(second)."""
 
@@ -21,7 +23,14 @@ PROVENANCE_ARG, INTERNALS_ARG = "tokenformer_provenance", "tokenformer_internals
 
 
 def token_statistics(logits: torch.Tensor) -> torch.Tensor:
-    """Statistics of softmax(logits): [..., V] of any dtype -> float32 [..., 3], columns as in `STATISTICS`.
+    """Statistics of softmax(logits): [..., V] of any dtype -> float32 [..., 3], columns as in `STATISTICS`."""
+    if kernels.runs_on(logits.device):
+        return kernels.token_statistics(logits)
+    return eager_token_statistics(logits)
+
+
+def eager_token_statistics(logits: torch.Tensor) -> torch.Tensor:
+    """`token_statistics` in PyTorch.
 
     Any per-row shift of the logits gives the same result, so log-probabilities do as well. A logit of -inf has
     probability zero and contributes nothing. With z = logit - max and S_k = sum z^k e^z: ln p = z - ln S_0, so
