@@ -74,5 +74,5 @@ image-test: setup
 		$(BIN)/python -m pytest --timeout 3600 tests/deploy/image.py $(ARGS)
 
 clean:
-	rm -rf .venv .venv-parity build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-parity .venv-triton build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

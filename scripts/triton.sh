@@ -1,12 +1,12 @@
 #!/bin/sh
-# Puts Triton into .venv/triton, for the tests of the GPU kernels, which run in its interpreter where there is no GPU.
+# Puts Triton into .venv-triton, for the tests of the GPU kernels, which run in its interpreter where there is no GPU.
 # Beside the environment and not in it: where vLLM sees Triton, it takes the code paths made for GPUs. The version and
 # its hashes are those of the CUDA environment, so there is nothing to do where that is the one installed.
 set -eu
 cd "$(dirname "$0")/.."
 
 BIN=.venv/bin
-TARGET=.venv/triton
+TARGET=.venv-triton
 
 "$BIN/python" -c 'import triton' 2>/dev/null && exit 0
 if [ "$(uname -m)" != x86_64 ]; then
@@ -14,13 +14,12 @@ if [ "$(uname -m)" != x86_64 ]; then
     exit 0
 fi
 wanted="$(sed -n '/^triton==/,/[^\\]$/p' requirements/cuda.txt)"
-[ "$(cat "$TARGET/wanted" 2>/dev/null)" = "$wanted" ] && exit 0
+[ "$(cat "$TARGET/installed.txt" 2>/dev/null)" = "$wanted" ] && exit 0
 
 echo "installing $(echo "$wanted" | head -n 1 | cut -d' ' -f1) into $TARGET"
-rm -rf "$TARGET" "$TARGET.new"
-mkdir -p .venv
-echo "$wanted" >.venv/triton.txt
+rm -rf "$TARGET"
+mkdir "$TARGET"
+echo "$wanted" >"$TARGET/wanted.txt"
 "$BIN/python" -m pip install --quiet --no-input --disable-pip-version-check --no-deps --require-hashes \
-    --only-binary=:all: --target "$TARGET.new" -r .venv/triton.txt
-echo "$wanted" >"$TARGET.new/wanted"
-mv "$TARGET.new" "$TARGET"
+    --only-binary=:all: --target "$TARGET" -r "$TARGET/wanted.txt"
+mv "$TARGET/wanted.txt" "$TARGET/installed.txt"

@@ -1,6 +1,6 @@
 """Compiles every launch that the kernels make of some sizes, down to machine code, for a GPU that need not be there.
 
-    PYTHONPATH=.venv/triton python -m tests.kernels.compiling 80 90
+    PYTHONPATH=.venv-triton python -m tests.kernels.compiling 80 90
 
 prints a line of JSON per launch and compute capability: the kernel's name, whether it computes in float64, registers
 and bytes of the stack per thread (what does not fit into registers lies there), and shared memory. Of what the

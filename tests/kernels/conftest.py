@@ -18,7 +18,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-TRITON = ROOT / ".venv/triton"
+TRITON = ROOT / ".venv-triton"
 HERE = find_spec("triton") is not None and (os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available())
 
 Outcomes = dict[tuple[str, str], ElementTree.Element]
@@ -33,7 +33,7 @@ def device() -> torch.device:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if HERE:
         return None
-    if not (TRITON / "triton").exists():
+    if not (TRITON / "installed.txt").exists():
         pytest.skip("Triton is not installed: sh scripts/triton.sh")
     stash = pyfuncitem.session.stash
     if OUTCOMES not in stash:
