@@ -5,7 +5,7 @@ NAME ?= tokenformer-demo
 ARGS ?=
 BIN = .venv/bin
 
-.PHONY: help setup serve test demo calibration eval soak parity lock screenshots image-test clean
+.PHONY: help setup serve test demo calibration eval loadtest soak parity lock screenshots image-test clean
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
@@ -13,6 +13,7 @@ help:
 	@echo 'make demo    train the demo checkpoint from nothing and grow it, about 40 CPU minutes'
 	@echo 'make calibration   ask the demo checkpoint 24,000 questions and write its calibrations anew, a few minutes'
 	@echo 'make eval    how well the score finds wrong answers: evals/results/REPORT.md; hours, ARGS="--quick" minutes'
+	@echo 'make loadtest   how the demo server fares under six kinds of load, minutes; ARGS="--url URL --model NAME --tokenizer DIR" asks another'
 	@echo 'make soak    ten minutes of mixed load, disconnects, bursts and bad requests; writes loadtest/results/soak.json'
 	@echo 'make parity  OpenAI clients, lm-eval, benchmarks and a fuzzer of others against the demo server, 15 minutes'
 	@echo 'make lock    write requirements/*.txt anew from pyproject.toml'
@@ -52,6 +53,9 @@ calibration: setup
 
 eval: setup
 	@$(BIN)/python -m evals $(ARGS)
+
+loadtest: setup
+	@$(BIN)/python -m loadtest $(ARGS)
 
 soak: setup
 	@$(BIN)/python -m loadtest.soak --out loadtest/results/soak.json $(ARGS)

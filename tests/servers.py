@@ -56,14 +56,12 @@ class Server:
 
 
 @contextmanager
-def serving(checkpoint: Path, log: Path, flags: Sequence[object] = (), name: str | None = None) -> Iterator[Server]:
-    """Start a server, and end it with the block. `name` is what `flags` call its model."""
-    (port,) = free_ports(1)
-    command = command_line("serve", checkpoint, "--port", port, *flags)
+def running(command: Sequence[str], port: int, log: Path, name: str) -> Iterator[Server]:
+    """Start a program that serves model `name` at `port`, and end it with the block."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=user_environment())
     try:
-        yield Server(name or checkpoint.name, f"http://127.0.0.1:{port}", log, process)
+        yield Server(name, f"http://127.0.0.1:{port}", log, process)
     finally:
         process.terminate()
         try:
@@ -71,6 +69,15 @@ def serving(checkpoint: Path, log: Path, flags: Sequence[object] = (), name: str
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def serving(checkpoint: Path, log: Path, flags: Sequence[object] = (), name: str | None = None) -> Iterator[Server]:
+    """Start a server, and end it with the block. `name` is what `flags` call its model."""
+    (port,) = free_ports(1)
+    command = command_line("serve", checkpoint, "--port", port, *flags)
+    with running(command, port, log, name or checkpoint.name) as server:
+        yield server
 
 
 @contextmanager

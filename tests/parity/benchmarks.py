@@ -5,39 +5,26 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+from loadtest import bench
 from tests.demo_server import DEMO
 from tests.parity.environments import environment
 from tests.servers import Server
 
 REQUESTS, INPUT, OUTPUT, STREAMS = 48, 32, 16, 8
 
-BENCH_SERVE = """
-from vllm.benchmarks.serve import add_cli_args, main
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-parser = FlexibleArgumentParser()
-add_cli_args(parser)
-main(parser.parse_args())
-"""
-"""`vllm bench serve`. The program `vllm` of the CPU build cannot run it: it looks for a package of the name `vllm`,
-which that build has not."""
-
 
 def vllm_bench(server: Server, folder: Path) -> str:
+    load = ["--dataset-name", "random", "--random-input-len", str(INPUT), "--random-output-len", str(OUTPUT)]
+    load += ["--num-prompts", str(REQUESTS), "--max-concurrency", str(STREAMS), "--disable-tqdm"]
+    target = bench.Target(server.url, server.name, DEMO)
     found = []
-    for backend, endpoint in (("openai-chat", "/v1/chat/completions"), ("openai", "/v1/completions")):
-        command = [sys.executable, "-c", BENCH_SERVE, "--backend", backend, "--endpoint", endpoint]
-        command += ["--base-url", server.url, "--model", server.name, "--tokenizer", str(DEMO), "--ignore-eos"]
-        command += ["--dataset-name", "random", "--random-input-len", str(INPUT), "--random-output-len", str(OUTPUT)]
-        command += ["--num-prompts", str(REQUESTS), "--max-concurrency", str(STREAMS), "--disable-tqdm"]
-        command += ["--save-result", "--result-dir", str(folder), "--result-filename", f"{backend}.json"]
-        subprocess.run(command, check=True, timeout=600)
-        result = json.loads((folder / f"{backend}.json").read_text())
+    for api in (bench.CHAT, bench.TEXT):
+        result = bench.start([*target.arguments(), *api, *load])
         assert (result["completed"], result["failed"]) == (REQUESTS, 0)
         assert result["total_output_tokens"] == REQUESTS * OUTPUT
-        found.append(f"{endpoint}: {result['completed']} of {REQUESTS}")
+        found.append(f"{api[-1]}: {result['completed']} of {REQUESTS}")
     return ", ".join(found)
 
 

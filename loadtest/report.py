@@ -1,0 +1,74 @@
+"""The results of `make loadtest` as a table and as a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+SHOWN = ("ttft", "tpot", "itl", "e2el")
+POINTS = 101
+COLUMNS = (
+    "scenario",
+    "requests/s",
+    "within objectives",
+    "output tok/s",
+    *(f"{name.upper()} ms" for name in SHOWN),
+    "API MiB",
+    "engine MiB",
+)
+LABELS = {"ttft": "time to first token [ms]", "tpot": "time per output token [ms]"}
+
+
+def markdown(figures: Mapping[str, Any]) -> str:
+    """Latencies are the 50th, 90th and 99th percentile."""
+    lines = [*table(COLUMNS, map(_row, figures["scenarios"])), ""]
+    lines += [f"- {found['name']}: {found['what']}" for found in figures["scenarios"]]
+    objectives = " and ".join(f"{name.upper()} at most {most} ms" for name, most in figures["objectives_ms"].items())
+    lines += ["", f"Latencies are percentiles 50 / 90 / 99; the objectives are {objectives}.", *provenance(figures)]
+    return "\n".join(lines) + "\n"
+
+
+def provenance(figures: Mapping[str, Any]) -> list[str]:
+    """Which command made the figures, and on what."""
+    machine = ", ".join(f"{name} {value}" for name, value in figures["machine"].items())
+    return ["", f"`{figures['command']}`, on: {machine}."]
+
+
+def table(columns: Sequence[str], rows: Iterator[Sequence[object]]) -> list[str]:
+    """Its lines in markdown."""
+    return [f"| {' | '.join(map(str, row))} |" for row in (columns, ["---"] * len(columns), *rows)]
+
+
+def _row(found: Mapping[str, Any]) -> list[object]:
+    rate = found["requests_per_second"]
+    latencies = (" / ".join(f"{value:.0f}" for value in found["milliseconds"][name].values()) for name in SHOWN)
+    memory = found["peak_mib"] or {"api": "-", "engine": "-"}
+    good = f"{found['good_requests_per_second'] / rate:.0%}"
+    return [found["name"], rate, good, found["output_tokens_per_second"], *latencies, memory["api"], memory["engine"]]
+
+
+def cumulative(result: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Quantiles of what the benchmark has of every request, in milliseconds."""
+    ends = zip(result["latencies"], result["ttfts"], result["output_lens"], strict=True)
+    samples = {"ttft": result["ttfts"], "tpot": [(end - first) / max(n - 1, 1) for end, first, n in ends]}
+    return {name: (1000 * np.quantile(found, np.linspace(0, 1, POINTS))).tolist() for name, found in samples.items()}
+
+
+def plot(curves: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
+    """Which share of a scenario's requests was as fast or faster."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, (name, label) in zip(panels, LABELS.items(), strict=True):
+        for scenario, curve in curves.items():
+            panel.plot(curve[name], np.linspace(0, 1, POINTS), label=scenario)
+        panel.set(xlabel=label, xscale="log", ylim=(0, 1))
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("share of requests")
+    panels[1].legend(frameon=False)
+    with rc_context({"svg.hashsalt": "loadtest", "svg.fonttype": "none"}):  # the same figures give the same file
+        figure.savefig(path, metadata={"Date": None})
