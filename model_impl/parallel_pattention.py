@@ -14,12 +14,13 @@ from vllm.model_executor.layers.linear import MergedColumnParallelLinear, RowPar
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.models.utils import extract_layer_index
 
-from model_impl import row_kernel
+from model_impl import cpu_kernels, kernels
 from model_impl.collector import Collector
 from model_impl.config import TokenformerConfig
 from model_impl.ensemble import MAX_MEMBERS, stage_mask
+from model_impl.kernels.segmented_rows import SegmentedRows
 from model_impl.row_kernel import RowKernel
-from model_impl.row_operation import TokenShard, token_weights
+from model_impl.row_operation import TokenShard, sum_over_ranks, token_weights
 from model_impl.variants import Selection
 
 
@@ -88,7 +89,7 @@ class ParallelPattention(nn.Module):
         self.layer, self.ensemble_rate = extract_layer_index(prefix), config.ensemble_rate
         self.masked = [name in (config.ensemble_projections or ()) for name in self.projections]
         self.left_out: list[list[torch.Tensor]] | None = None  # made when the first ensemble asks
-        self.kernel: RowKernel | None = None
+        self.kernel: RowKernel | SegmentedRows | None = None
         self._lay_out()
 
     def forward(self, x: torch.Tensor, selection: Selection, collector: Collector | None) -> list[torch.Tensor]:
@@ -98,7 +99,7 @@ class ParallelPattention(nn.Module):
         masked = selection.members is not None and any(self.masked)
         if collector is not None:
             collector.add_input(x, len(self.projections))
-        if self.kernel is not None and not torch.compiler.is_compiling():
+        if self.kernel is not None and (scores.device.type != "cpu" or cpu_kernels.take(scores)):
             weights = self.kernel(scores, delta_scores, selection, None if masked else collector)
             counted = not masked
         else:
@@ -203,7 +204,16 @@ class ParallelPattention(nn.Module):
             self.padding.append([*own, *(delta.padding for delta in held)])
             squares = self.value_squares[i].split(shard.shares)
             self.squares.append([*squares, *(delta.values.float().square().sum(dim=-1) for delta in held)])
-        self.kernel = None
-        if row_kernel.takes(self.device, self.dtype, self.activation, self.tp_size):
-            shares = [shard.shares for shard in self.shards]
-            self.kernel = RowKernel(self.projections, shares, self.squares, self.activation, self.dtype)
+        self.kernel = self._make_kernel()
+
+    def _make_kernel(self) -> RowKernel | SegmentedRows | None:
+        """The row operation of this device; None where it is PyTorch's."""
+        if self.activation == "softmax":
+            return None
+        shares = [shard.shares for shard in self.shards]
+        if kernels.runs_on(self.device):
+            sum_squares = sum_over_ranks if self.tp_size > 1 else None
+            return SegmentedRows(self.projections, shares, self.squares, self.activation, sum_squares)
+        if self.device.type == "cpu" and self.tp_size == 1 and cpu_kernels.library() is not None:
+            return RowKernel(self.projections, shares, self.squares, self.activation, self.dtype)
+        return None

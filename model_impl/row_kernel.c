@@ -4,21 +4,10 @@
 // this one. Row statistics and activations are float32, whatever the scores are.
 
 #include <float.h>
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
 
-#ifdef __x86_64__
-// The library may be built on another machine than it runs on: the loader takes the version for its processor.
-#define FOR_EVERY_CPU __attribute__((noinline, target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FOR_EVERY_CPU __attribute__((noinline))
-#endif
-#define INLINE static inline __attribute__((always_inline))
+#include "cpu_kernels.h"
 
-enum { BLOCK = 256 };     // float32 sums are cut after so many terms and go on in float64
-enum { ROW_SUMS = 7 };    // model_impl/internals.py
-enum { SERIAL = 1 << 14 };  // below so many elements, waking a second thread costs more than it saves
+enum { ROW_SUMS = 7 };  // model_impl/internals.py
 
 enum report { NOTHING, CONTRIBUTION, INTERNALS };
 
@@ -40,55 +29,9 @@ typedef struct {
     int64_t sums_stride;  // elements from row to row
 } operation;
 
-INLINE float load(const char *row, int64_t i, int bfloat16) {
-    if (!bfloat16) return ((const float *)row)[i];
-    uint32_t bits = (uint32_t)((const uint16_t *)row)[i] << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
-INLINE float store(char *row, int64_t i, float value, int bfloat16) {
-    if (!bfloat16) return ((float *)row)[i] = value;
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    bits += 0x7fff + (bits >> 16 & 1);  // to the nearest, to even between two; no NaN that arises here can overflow
-    ((uint16_t *)row)[i] = bits >> 16;
-    bits &= 0xffff0000;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
-// e^y for -87 < y <= 0: 2^n times a polynomial (Cephes expf), which a compiler can vectorise.
-INLINE float exp_of_negative(float y) {
-    int32_t n = (int32_t)(y * 1.44269504f - 0.5f);
-    float r = y - (float)n * 0.693359375f - (float)n * -2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    int32_t power = (n + 127) << 23;
-    float scale;
-    memcpy(&scale, &power, 4);
-    return p * scale;
-}
-
-// At most 9.25, beyond which erfc is below what float32 can hold. As an integer: a float's minimum becomes a branch, and
-// the loop around it would not be vectorised. What is no number is larger than every number, but x itself remains.
-INLINE float capped(float z) {
-    int32_t bits;
-    memcpy(&bits, &z, 4);
-    bits = bits < 0x41140000 ? bits : 0x41140000;
-    memcpy(&z, &bits, 4);
-    return z;
-}
-
 // x Phi(x) by the erfc of Abramowitz and Stegun 7.1.26, 1.5e-7 off at most, as PyTorch's own vectorised erf.
 INLINE float gelu(float x) {
-    float z = capped(fabsf(x) * 0.70710678f);
+    float z = at_most(fabsf(x) * 0.70710678f, 9.25f);  // beyond, erfc is below what float32 can hold
     float t = 1.0f / (1.0f + 0.3275911f * z);
     float p = 1.061405429f;
     p = p * t - 1.453152027f;

@@ -1,21 +1,19 @@
 """The row operation as compiled for CPUs: `model_impl.row_operation.token_weights` in one pass (row_kernel.c).
 
-Built with the package wherever there is a C compiler. float32 and bfloat16, the activations with an L2 norm, one rank;
-everything else is PyTorch's.
+It has the activations with an L2 norm, and knows of no other ranks; everything else is PyTorch's.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
-from functools import cache
-from importlib.util import find_spec
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from model_impl.collector import Collector
 from model_impl.config import PROJECTIONS
+from model_impl.cpu_kernels import library
 from model_impl.variants import Selection
 
 SEGMENT = np.dtype(
@@ -33,30 +31,6 @@ OPERATION = np.dtype(
 """The structures of row_kernel.c; addresses are integers here."""
 
 
-@cache
-def compiled() -> Callable[[int], None] | None:
-    """The function of row_kernel.c, or None where it was not built. Imports nothing: the library is no Python module.
-
-    Its OpenMP is the one that PyTorch has loaded, and so are its threads.
-    """
-    spec = find_spec("model_impl._row_kernel")
-    if spec is None or spec.origin is None:
-        return None
-    function = ctypes.CDLL(spec.origin).row_operation
-    function.argtypes, function.restype = [ctypes.c_void_p], None
-    return function
-
-
-def takes(device: torch.device | str, dtype: torch.dtype, activation: str, ranks: int) -> bool:
-    return (
-        torch.device(device).type == "cpu"
-        and dtype in (torch.float32, torch.bfloat16)
-        and activation != "softmax"
-        and ranks == 1
-        and compiled() is not None
-    )
-
-
 class RowKernel:
     """The row operation of one module, whose projections read the same input: made anew when its segments change."""
 
@@ -70,9 +44,9 @@ class RowKernel:
     ) -> None:
         """`shares`: per projection, the tokens of each of the checkpoint's segments. `value_squares`: ||v||^2 per
         projection and segment, float32 [share], in which the segments of deltas follow."""
-        function = compiled()
-        assert function is not None
-        self.function, self.bytes = function, dtype.itemsize
+        kernels = library()
+        assert kernels is not None
+        self.function, self.bytes = kernels.row_operation, dtype.itemsize
         self.first = PROJECTIONS.index(projections[0])
         self.widths = [sum(own) for own in shares]
         self.value_squares = [[squares.contiguous() for squares in own] for own in value_squares]
@@ -98,7 +72,7 @@ class RowKernel:
         self.operation["table"] = self.table.ctypes.data
         self.operation["bfloat16"] = dtype == torch.bfloat16
         self.operation["gelu_first"] = activation == "gelu_l2_norm"
-        self.address = self.operation.ctypes.data
+        self.address = ctypes.c_void_p(self.operation.ctypes.data)
 
     def __call__(
         self,

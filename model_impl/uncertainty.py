@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from model_impl import kernels
+from model_impl import cpu_kernels, kernels
 
 STATISTICS = ("entropy", "variance", "margin")
 """The columns of `token_statistics`: nats, nats^2, and p(most likely token) - p(second)."""
@@ -26,6 +26,8 @@ def token_statistics(logits: torch.Tensor) -> torch.Tensor:
     """Statistics of softmax(logits): [..., V] of any dtype -> float32 [..., 3], columns as in `STATISTICS`."""
     if kernels.runs_on(logits.device):
         return kernels.token_statistics(logits)
+    if cpu_kernels.take(logits):
+        return cpu_kernels.token_statistics(logits)
     return eager_token_statistics(logits)
 
 

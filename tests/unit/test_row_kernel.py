@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model_impl import row_operation
+from model_impl import cpu_kernels, row_operation
 from model_impl.collector import Collector, Wish
 from model_impl.config import PROJECTIONS, TokenformerConfig
-from model_impl.row_kernel import RowKernel, compiled, takes
+from model_impl.row_kernel import RowKernel
 from model_impl.row_operation import token_weights
 from model_impl.variants import Selection
 from tests.unit.test_row_operation import STAGES, configuration, select
@@ -23,11 +23,6 @@ DELTAS = 2, 5
 def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an engine there are no groups of ranks."""
     monkeypatch.setattr(row_operation, "get_tensor_model_parallel_world_size", lambda: 1)
-
-
-def test_it_is_built() -> None:
-    """Set-up has a C compiler; without one, every Pattention would quietly take the slow way."""
-    assert compiled() is not None
 
 
 @pytest.mark.parametrize("rows", [1, ROWS, 3000])
@@ -105,7 +100,7 @@ def by_kernel(
     deltas: list[list[torch.Tensor]],
     wish: Wish,
 ) -> tuple[list[list[torch.Tensor]], Collector | None]:
-    assert takes("cpu", scores.dtype, config.norm_activation_type, ranks=1)
+    assert cpu_kernels.take(scores)
     kernel = RowKernel(QKV, shares(config), squares(config, deltas), config.norm_activation_type, scores.dtype)
     collector = collect(wish, scores, selection)
     return kernel(scores, deltas, selection, collector), collector

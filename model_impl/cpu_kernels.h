@@ -1,0 +1,68 @@
+// What the kernels for CPUs share: numbers in 16 and 32 bits, and functions of them that a compiler can vectorise.
+
+#ifndef CPU_KERNELS_H
+#define CPU_KERNELS_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __x86_64__
+// The library may be built on another machine than it runs on: the loader takes the version for its processor.
+#define FOR_EVERY_CPU __attribute__((noinline, target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FOR_EVERY_CPU __attribute__((noinline))
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+enum { BLOCK = 256 };       // float32 sums are cut after so many terms and go on in float64
+enum { SERIAL = 1 << 14 };  // below so many elements, waking a second thread costs more than it saves
+
+INLINE float load(const char *row, int64_t i, int bfloat16) {
+    if (!bfloat16) return ((const float *)row)[i];
+    uint32_t bits = (uint32_t)((const uint16_t *)row)[i] << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+INLINE float store(char *row, int64_t i, float value, int bfloat16) {
+    if (!bfloat16) return ((float *)row)[i] = value;
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    bits += 0x7fff + (bits >> 16 & 1);  // to the nearest, to even between two; no NaN that arises here can overflow
+    ((uint16_t *)row)[i] = bits >> 16;
+    bits &= 0xffff0000;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+// e^y for -88 <= y <= 0, where it is 0 at the end: 2^n times a polynomial (Cephes expf), which a compiler can vectorise.
+INLINE float exp_of_negative(float y) {
+    int32_t n = (int32_t)(y * 1.44269504f - 0.5f);
+    float r = y - (float)n * 0.693359375f - (float)n * -2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t power = (n + 127) << 23;
+    float scale;
+    memcpy(&scale, &power, 4);
+    return p * scale;
+}
+
+// The smaller of two numbers that are not negative; `limit` for what is no number. They are compared as integers: a
+// float's minimum becomes a branch, and the loop around it would not be vectorised.
+INLINE float at_most(float z, float limit) {
+    int32_t bits, most;
+    memcpy(&bits, &z, 4);
+    memcpy(&most, &limit, 4);
+    bits = bits < most ? bits : most;
+    memcpy(&z, &bits, 4);
+    return z;
+}
+
+#endif

@@ -1,0 +1,47 @@
+"""The kernels compiled for CPUs (row_kernel.c, statistics_kernel.c), built with the package where there is a C compiler.
+
+Without one, PyTorch does their work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+
+DTYPES = (torch.float32, torch.bfloat16)
+"""What they read and write. float16 is left to PyTorch: processors that run it well in vectors are few."""
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """None where it was not built. Its OpenMP is the one that PyTorch has loaded, and so are its threads."""
+    spec = find_spec("model_impl._cpu_kernels")
+    return None if spec is None or spec.origin is None else ctypes.CDLL(spec.origin)
+
+
+def take(tensor: torch.Tensor) -> bool:
+    """Whether they take this one. A compiler cannot look into them and is better left to PyTorch's operators."""
+    return (
+        tensor.device.type == "cpu"
+        and tensor.dtype in DTYPES
+        and not torch.compiler.is_compiling()
+        and library() is not None
+    )
+
+
+def token_statistics(logits: torch.Tensor) -> torch.Tensor:
+    """As `model_impl.uncertainty.token_statistics`."""
+    rows = logits.reshape(-1, logits.shape[-1])
+    rows = rows if rows.stride(-1) == 1 else rows.contiguous()
+    statistics = torch.empty(*logits.shape[:-1], 3, dtype=torch.float32)
+    kernels = library()
+    assert kernels is not None
+    kernels.token_statistics(
+        ctypes.c_void_p(rows.data_ptr()),
+        ctypes.c_void_p(statistics.data_ptr()),
+        *map(ctypes.c_int64, (*rows.shape, rows.stride(0), rows.dtype == torch.bfloat16)),
+    )
+    return statistics

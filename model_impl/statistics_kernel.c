@@ -1,0 +1,92 @@
+// Entropy, variance and margin of next-token distributions on CPU, three readings of the logits without temporaries.
+//
+// The formulas are those of model_impl/uncertainty.py, where the PyTorch form stands and from where this one is called.
+
+#include "cpu_kernels.h"
+
+enum { LANES = 16 };
+enum { ENTROPY, VARIANCE, MARGIN, STATISTICS };
+
+// The two largest of a row; NaN if one of its elements is no number.
+INLINE void largest(const char *logits, int64_t width, float *top, float *second, int bfloat16) {
+    float tops[LANES], seconds[LANES], unusable = 0;
+    for (int lane = 0; lane < LANES; lane++) tops[lane] = seconds[lane] = -INFINITY;
+    int64_t whole = width - width % LANES;
+    for (int64_t start = 0; start < whole; start += LANES) {
+#pragma omp simd reduction(+ : unusable)
+        for (int lane = 0; lane < LANES; lane++) {
+            float value = load(logits, start + lane, bfloat16);
+            float lower = value < tops[lane] ? value : tops[lane];
+            tops[lane] = value > tops[lane] ? value : tops[lane];
+            seconds[lane] = lower > seconds[lane] ? lower : seconds[lane];
+            unusable += value != value ? 1.0f : 0.0f;
+        }
+    }
+    *top = *second = -INFINITY;
+    for (int64_t i = 0; i < 2 * LANES + width - whole; i++) {
+        float value = i < LANES ? tops[i] : i < 2 * LANES ? seconds[i - LANES] : load(logits, whole + i - 2 * LANES, bfloat16);
+        unusable += value != value ? 1.0f : 0.0f;
+        float lower = value < *top ? value : *top;
+        *top = value > *top ? value : *top;
+        *second = lower > *second ? lower : *second;
+    }
+    if (unusable > 0) *top = NAN;
+}
+
+// How far a logit lies below the largest, up to 88, whose e^-88 is 0 here: -inf times 0 would be NaN.
+INLINE float below(const char *logits, int64_t i, float top, int bfloat16) {
+    return at_most(top - load(logits, i, bfloat16), 88.0f);
+}
+
+INLINE void one_row(const char *logits, float *statistics, int64_t width, int bfloat16) {
+    float top, second;
+    largest(logits, width, &top, &second, bfloat16);
+    double mass = 0, first = 0, square = 0;
+    for (int64_t start = 0; start < width; start += BLOCK) {
+        int64_t stop = start + BLOCK < width ? start + BLOCK : width;
+        float masses = 0, firsts = 0;
+#pragma omp simd reduction(+ : masses, firsts)
+        for (int64_t i = start; i < stop; i++) {
+            float distance = below(logits, i, top, bfloat16), e = exp_of_negative(-distance);
+            masses += e;
+            firsts += e * distance;
+        }
+        mass += masses;
+        first += firsts;
+    }
+    double mean = first / mass;  // of -ln p + ln p(the most likely)
+    float centre = mean;
+    for (int64_t start = 0; start < width; start += BLOCK) {
+        int64_t stop = start + BLOCK < width ? start + BLOCK : width;
+        float squares = 0;
+#pragma omp simd reduction(+ : squares)
+        for (int64_t i = start; i < stop; i++) {
+            float distance = below(logits, i, top, bfloat16), away = distance - centre;
+            squares += exp_of_negative(-distance) * away * away;
+        }
+        square += squares;
+    }
+    double entropy = log(mass) + mean;
+    if (!(fabsf(top) < INFINITY)) entropy = square = mass = NAN;  // no distribution
+    statistics[ENTROPY] = entropy < 0 ? 0 : entropy;
+    statistics[VARIANCE] = square / mass;
+    statistics[MARGIN] = (1 - exp((double)second - top)) / mass;
+}
+
+FOR_EVERY_CPU void row_statistics_float32(const char *logits, float *statistics, int64_t width) {
+    one_row(logits, statistics, width, 0);
+}
+
+FOR_EVERY_CPU void row_statistics_bfloat16(const char *logits, float *statistics, int64_t width) {
+    one_row(logits, statistics, width, 1);
+}
+
+// logits [rows, width], `stride` elements from row to row -> float32 [rows, STATISTICS].
+void token_statistics(const char *logits, float *statistics, int64_t rows, int64_t width, int64_t stride, int64_t bfloat16) {
+#pragma omp parallel for if (rows > 1 && rows * width > SERIAL)
+    for (int64_t row = 0; row < rows; row++) {
+        const char *own = logits + row * stride * (bfloat16 ? 2 : 4);
+        bfloat16 ? row_statistics_bfloat16(own, statistics + row * STATISTICS, width)
+                 : row_statistics_float32(own, statistics + row * STATISTICS, width);
+    }
+}
