@@ -1,4 +1,4 @@
-"""The kernels compiled for CPUs (row_kernel.c, statistics_kernel.c), built with the package where there is a C compiler.
+"""The kernels compiled for CPUs (row_kernel.c, statistics_kernel.c), built with the package where a C compiler is.
 
 Without one, PyTorch does their work.
 """
