@@ -162,7 +162,11 @@ def set_up(directory: Path, **environment: str) -> subprocess.CompletedProcess[s
     """Run a copy of the set-up script in `directory`."""
     for part in ("scripts", "requirements"):
         shutil.copytree(ROOT / part, directory / part)
-    shutil.copy(ROOT / "pyproject.toml", directory)
+    for name in ("pyproject.toml", "setup.cfg"):
+        shutil.copy(ROOT / name, directory)
+    (directory / "model_impl").mkdir()
+    for source in (ROOT / "model_impl").glob("*.[ch]"):
+        shutil.copy(source, directory / "model_impl")
     command = ["sh", str(directory / "scripts" / "setup.sh")]
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=60)
 
