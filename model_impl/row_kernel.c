@@ -13,21 +13,27 @@ enum report { NOTHING, CONTRIBUTION, INTERNALS };
 
 // The tokens of one projection and growth stage (or delta): columns of a matrix of scores, and of one of weights.
 typedef struct {
-    const char *scores;
-    char *weights;
+    int64_t scores, first_score, scores_stride;     // which matrix, the first column in it, its columns
+    int64_t weights, first_weight, weights_stride;  // likewise
+    int64_t width;
     const float *value_squares;  // ||v||^2 of each token
-    int64_t width, scores_stride, weights_stride;  // elements
 } segment;
 
 typedef struct {
-    int64_t rows, projections, segments;  // segments of each projection
+    int64_t projections, segments;  // segments of each projection
+    int64_t bfloat16, gelu_first;
     const segment *table;  // [projections, segments]
+} layout;
+
+typedef struct {
+    const char *const *scores;
+    char *const *weights;
     const float *tau, *coupling;  // [rows, projections, segments], [rows, segments, segments]
     int64_t tau_stride, coupling_stride;  // elements from row to row; 0 where one row serves all
-    int64_t bfloat16, gelu_first, report;
+    int64_t report;
     double *sums;  // [rows, segments], to which all projections add; or [rows, projections, segments, ROW_SUMS]
     int64_t sums_stride;  // elements from row to row
-} operation;
+} step;
 
 // x Phi(x) by the erfc of Abramowitz and Stegun 7.1.26, 1.5e-7 off at most, as PyTorch's own vectorised erf.
 INLINE float gelu(float x) {
@@ -107,14 +113,14 @@ INLINE void powers(const char *weights, int64_t width, double *sums, int bfloat1
     }
 }
 
-INLINE void one_row(const operation *op, int64_t row, int bfloat16, int gelu_first) {
-    int64_t bytes = bfloat16 ? 2 : 4, count = op->segments;
-    const float *tau = op->tau + row * op->tau_stride, *coupling = op->coupling + row * op->coupling_stride;
+INLINE void one_row(const layout *module, const step *now, int64_t row, int bfloat16, int gelu_first) {
+    int64_t bytes = bfloat16 ? 2 : 4, count = module->segments;
+    const float *tau = now->tau + row * now->tau_stride, *coupling = now->coupling + row * now->coupling_stride;
     double squares[count];
-    for (int64_t p = 0; p < op->projections; p++) {
-        const segment *own = op->table + p * count;
+    for (int64_t p = 0; p < module->projections; p++) {
+        const segment *own = module->table + p * count;
         for (int64_t s = 0; s < count; s++) {
-            const char *scores = own[s].scores + row * own[s].scores_stride * bytes;
+            const char *scores = now->scores[own[s].scores] + (row * own[s].scores_stride + own[s].first_score) * bytes;
             squares[s] = sum_of_squares(scores, own[s].width, bfloat16, gelu_first);
         }
         for (int64_t s = 0; s < count; s++) {
@@ -122,13 +128,13 @@ INLINE void one_row(const operation *op, int64_t row, int bfloat16, int gelu_fir
             for (int64_t other = 0; other < count; other++) group += coupling[s * count + other] * squares[other];
             // Written so that NaN stays NaN: scores that are no numbers must not look like good ones.
             float scale = tau[p * count + s] / sqrt(group < FLT_MIN ? FLT_MIN : group);
-            const char *scores = own[s].scores + row * own[s].scores_stride * bytes;
-            char *weights = own[s].weights + row * own[s].weights_stride * bytes;
+            const char *scores = now->scores[own[s].scores] + (row * own[s].scores_stride + own[s].first_score) * bytes;
+            char *weights = now->weights[own[s].weights] + (row * own[s].weights_stride + own[s].first_weight) * bytes;
             activate(scores, weights, own[s].width, scale, bfloat16, gelu_first);
-            if (op->report == NOTHING) continue;
+            if (now->report == NOTHING) continue;
             double found = contribution(weights, own[s].value_squares, own[s].width, bfloat16);
-            double *sums = op->sums + row * op->sums_stride;
-            if (op->report == CONTRIBUTION) {
+            double *sums = now->sums + row * now->sums_stride;
+            if (now->report == CONTRIBUTION) {
                 sums[s] += found;
                 continue;
             }
@@ -141,17 +147,21 @@ INLINE void one_row(const operation *op, int64_t row, int bfloat16, int gelu_fir
     }
 }
 
-FOR_EVERY_CPU void row_float32(const operation *op, int64_t row) {
-    op->gelu_first ? one_row(op, row, 0, 1) : one_row(op, row, 0, 0);
+FOR_EVERY_CPU void row_float32(const layout *module, const step *now, int64_t row) {
+    module->gelu_first ? one_row(module, now, row, 0, 1) : one_row(module, now, row, 0, 0);
 }
 
-FOR_EVERY_CPU void row_bfloat16(const operation *op, int64_t row) {
-    op->gelu_first ? one_row(op, row, 1, 1) : one_row(op, row, 1, 0);
+FOR_EVERY_CPU void row_bfloat16(const layout *module, const step *now, int64_t row) {
+    module->gelu_first ? one_row(module, now, row, 1, 1) : one_row(module, now, row, 1, 0);
 }
 
-void row_operation(const operation *op) {
+void row_operation(const layout *module, int64_t rows, const char *const *scores, char *const *weights, const float *tau,
+                   int64_t tau_stride, const float *coupling, int64_t coupling_stride, int64_t report, double *sums,
+                   int64_t sums_stride) {
+    step now = {scores, weights, tau, coupling, tau_stride, coupling_stride, report, sums, sums_stride};
     int64_t elements = 0;
-    for (int64_t i = 0; i < op->projections * op->segments; i++) elements += op->table[i].width;
-#pragma omp parallel for if (op->rows > 1 && op->rows * elements > SERIAL)
-    for (int64_t row = 0; row < op->rows; row++) op->bfloat16 ? row_bfloat16(op, row) : row_float32(op, row);
+    for (int64_t i = 0; i < module->projections * module->segments; i++) elements += module->table[i].width;
+#pragma omp parallel for if (rows > 1 && rows * elements > SERIAL)
+    for (int64_t row = 0; row < rows; row++)
+        module->bfloat16 ? row_bfloat16(module, &now, row) : row_float32(module, &now, row);
 }

@@ -6,9 +6,8 @@ It has the activations with an L2 norm, and knows of no other ranks; everything 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 
 from model_impl.collector import Collector
@@ -16,19 +15,27 @@ from model_impl.config import PROJECTIONS
 from model_impl.cpu_kernels import library
 from model_impl.variants import Selection
 
-SEGMENT = np.dtype(
-    [(name, np.int64) for name in ("scores", "weights", "value_squares", "width", "scores_stride", "weights_stride")]
-)
-OPERATION = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            *("rows", "projections", "segments", "table", "tau", "coupling", "tau_stride", "coupling_stride"),
-            *("bfloat16", "gelu_first", "report", "sums", "sums_stride"),
-        )
-    ]
-)
-"""The structures of row_kernel.c; addresses are integers here."""
+_INTEGER, _ADDRESS = ctypes.c_int64, ctypes.c_void_p
+_ARGUMENTS = [_ADDRESS, _INTEGER, *[_ADDRESS] * 3, _INTEGER, _ADDRESS, *[_INTEGER] * 2, _ADDRESS, _INTEGER]
+
+
+class Segment(ctypes.Structure):
+    """As in row_kernel.c."""
+
+    _fields_ = (
+        *((name, _INTEGER) for name in ("scores", "first_score", "scores_stride")),
+        *((name, _INTEGER) for name in ("weights", "first_weight", "weights_stride", "width")),
+        ("value_squares", _ADDRESS),
+    )
+
+
+class Layout(ctypes.Structure):
+    """As in row_kernel.c."""
+
+    _fields_ = (
+        *((name, _INTEGER) for name in ("projections", "segments", "bfloat16", "gelu_first")),
+        ("table", ctypes.POINTER(Segment)),
+    )
 
 
 class RowKernel:
@@ -46,33 +53,35 @@ class RowKernel:
         projection and segment, float32 [share], in which the segments of deltas follow."""
         kernels = library()
         assert kernels is not None
-        self.function, self.bytes = kernels.row_operation, dtype.itemsize
+        self.function = kernels.row_operation
+        self.function.argtypes, self.function.restype = _ARGUMENTS, None
         self.first = PROJECTIONS.index(projections[0])
         self.widths = [sum(own) for own in shares]
-        self.value_squares = [[squares.contiguous() for squares in own] for own in value_squares]
-        segments = len(self.value_squares[0])
-        self.table = np.zeros((len(shares), segments), dtype=SEGMENT)
-        self.resident, self.deltas = self.table[:, : len(shares[0])], self.table[:, len(shares[0]) :]
-        counts = np.array(shares, dtype=np.int64)
-        self.resident["width"] = counts
-        self.resident["scores_stride"] = sum(self.widths)
-        self.resident["weights_stride"] = counts.sum(axis=1, keepdims=True)
-        # Where a segment's columns begin in the scores of all projections, and within its own projection: bytes.
-        starts = np.concatenate([[0], counts.sum(axis=1).cumsum()[:-1]])[:, None] * self.bytes
-        within = (counts.cumsum(axis=1) - counts) * self.bytes
-        self.starts, self.within, self.places = starts, within, starts + within
-        for p, own in enumerate(self.value_squares):
-            for s, squares in enumerate(own):
-                self.table["value_squares"][p, s] = squares.data_ptr()
-                if s >= len(shares[p]):
-                    for name in ("width", "scores_stride", "weights_stride"):
-                        self.table[name][p, s] = len(squares)
-        self.operation = np.zeros(1, dtype=OPERATION)
-        self.operation["projections"], self.operation["segments"] = len(shares), segments
-        self.operation["table"] = self.table.ctypes.data
-        self.operation["bfloat16"] = dtype == torch.bfloat16
-        self.operation["gelu_first"] = activation == "gelu_l2_norm"
-        self.address = ctypes.c_void_p(self.operation.ctypes.data)
+        self.value_squares = [[squares.contiguous() for squares in own] for own in value_squares]  # kept: C reads them
+        self.segments = len(self.value_squares[0])
+        self.table = (Segment * (len(shares) * self.segments))(*self._segments(shares))
+        self.layout = Layout(
+            len(shares), self.segments, dtype == torch.bfloat16, activation == "gelu_l2_norm", self.table
+        )
+        self.address = ctypes.addressof(self.layout)
+        self.deltas = self.segments - len(shares[0])
+        self.score_addresses = (_ADDRESS * (1 + self.deltas * len(shares)))()
+        self.weight_addresses = (_ADDRESS * ((1 + self.deltas) * len(shares)))()
+
+    def _segments(self, shares: Sequence[Sequence[int]]) -> Iterator[Segment]:
+        """Scores are one matrix for the checkpoint, then one per delta and projection; weights one per projection, then
+        likewise."""
+        first_score = 0
+        for p, (own, squares) in enumerate(zip(shares, self.value_squares, strict=True)):
+            first_weight = 0
+            for width, square in zip(own, squares, strict=False):
+                address = square.data_ptr()
+                score, weight = (0, first_score, sum(self.widths)), (p, first_weight, self.widths[p])
+                yield Segment(*score, *weight, width, address)
+                first_score, first_weight = first_score + width, first_weight + width
+            for number, square in enumerate(squares[len(own) :]):
+                place, width = number * len(shares) + p, len(square)
+                yield Segment(1 + place, 0, width, len(shares) + place, 0, width, width, square.data_ptr())
 
     def __call__(
         self,
@@ -86,30 +95,29 @@ class RowKernel:
 
         `collector` gets the sums that it wants.
         """
-        rows = len(scores)
-        scores = scores.contiguous()
-        flat = torch.empty(scores.numel(), dtype=scores.dtype)
-        self.resident["scores"] = self.places + scores.data_ptr()
-        self.resident["weights"] = self.starts * rows + self.within + flat.data_ptr()
-        weights = [[part.view(rows, -1)] for part in flat.split([width * rows for width in self.widths])]
-        kept = [[part.contiguous() for part in own] for own in delta_scores]
-        for number, own in enumerate(kept):
-            for p, part in enumerate(own):
-                weights[p].append(torch.empty_like(part))
-                self.deltas["scores"][p, number] = part.data_ptr()
-                self.deltas["weights"][p, number] = weights[p][-1].data_ptr()
-        tau, coupling, segments = selection.tau, selection.coupling, self.table.shape[1]
-        by_row = len(tau) > 1 or rows == 1
-        operation = self.operation[0]
-        operation["rows"] = rows
-        operation["tau"] = tau.data_ptr() + self.first * segments * tau.element_size()
-        operation["coupling"] = coupling.data_ptr()
-        operation["tau_stride"] = tau.stride(0) if by_row else 0
-        operation["coupling_stride"] = coupling.stride(0) if by_row else 0
-        operation["report"] = 0
-        if collector is not None:
-            sums = collector.room(len(weights))
-            operation["report"] = collector.wish
-            operation["sums"], operation["sums_stride"] = sums.data_ptr(), sums.stride(0)
-        self.function(self.address)
-        return weights
+        rows, dtype = scores.shape[0], scores.dtype
+        matrices = [scores.contiguous(), *(part.contiguous() for own in delta_scores for part in own)]
+        made = [torch.empty((rows, width), dtype=dtype) for width in self.widths]
+        made += [torch.empty_like(part) for part in matrices[1:]]
+        for i, matrix in enumerate(matrices):
+            self.score_addresses[i] = matrix.data_ptr()
+        for i, matrix in enumerate(made):
+            self.weight_addresses[i] = matrix.data_ptr()
+        tau, coupling = selection.tau, selection.coupling
+        by_row = tau.shape[0] > 1
+        sums = None if collector is None else collector.room(len(self.widths))
+        self.function(
+            self.address,
+            rows,
+            self.score_addresses,
+            self.weight_addresses,
+            tau.data_ptr() + self.first * self.segments * 4,
+            tau.stride(0) if by_row else 0,
+            coupling.data_ptr(),
+            coupling.stride(0) if by_row else 0,
+            0 if collector is None else int(collector.wish),
+            None if sums is None else sums.data_ptr(),
+            0 if sums is None else sums.stride(0),
+        )
+        count = len(self.widths)
+        return [made[p::count] for p in range(count)]
