@@ -5,9 +5,10 @@
 Random weights in the released sizes, float32 and bfloat16, one process each. In every round the bandwidth, a decode,
 the GEMM rate and a prefill are measured one after the other, so that all of them meet the same machine; medians.
 
-- bandwidth: bytes per second of one row times a matrix of 1 GiB by the faster of oneDNN and PyTorch, or of summing it;
-- GEMM rate: of 2,048 rows times a matrix of the feed-forward's shape, again the faster;
-- decode: time per token at batch 1, against (bytes of all weights / bandwidth);
+- bandwidth: bytes per second of reading a matrix of 1 GiB, the fastest of three ways: its sum, and one row times it by
+  PyTorch or by oneDNN, which is what a decode does; the last stands beside it;
+- GEMM rate: of 2,048 rows times a matrix of the feed-forward's shape, the faster of PyTorch and oneDNN;
+- decode: time per token at batch 1, against (bytes of all weights / bandwidth), and against oneDNN's own;
 - prefill: model FLOPs per second, 2 per weight and token and 2 T^2 d per layer for causal attention, against the rate.
 """
 
@@ -75,10 +76,11 @@ def summary(result: dict[str, Any]) -> str:
 def measure(shape: Shape, dtype: str, rounds: int) -> dict[str, Any]:
     llm = start(shape.checkpoint(), dtype=dtype, max_num_batched_tokens=2048)
     kind = DTYPES[dtype]
-    bandwidth, rate = bandwidth_probe(kind), gemm_probe(kind, shape)
-    found: dict[str, list[float]] = {name: [] for name in ("bandwidth", "rate", "decode", *map(str, PREFILL))}
+    probe, rate = bandwidth_probe(kind), gemm_probe(kind, shape)
+    names = ("bandwidth", "onednn", "rate", "decode", *map(str, PREFILL))
+    found: dict[str, list[float]] = {name: [] for name in names}
     for round_number in range(rounds + 1):
-        once = {"bandwidth": bandwidth(), "decode": decode_seconds(llm), "rate": rate()}
+        once = {**probe(), "decode": decode_seconds(llm), "rate": rate()}
         once |= {str(length): generate(llm, 1, length, 1) for length in PREFILL}
         if round_number:  # the first round warms up
             for name, value in once.items():
@@ -86,7 +88,8 @@ def measure(shape: Shape, dtype: str, rounds: int) -> dict[str, Any]:
     medians = {name: statistics.median(values) for name, values in found.items()}
     blocks = shape.layers * shape.tokens * 2 * shape.width
     head = shape.config().vocab_size * shape.width
-    limit = (blocks + head) * kind.itemsize / medians["bandwidth"]
+    weights = (blocks + head) * kind.itemsize
+    limit = weights / medians["bandwidth"]
     prefill = {}
     for length in PREFILL:
         flops = 2 * length * blocks + 2 * head + shape.layers * 2 * length**2 * shape.width
@@ -96,14 +99,16 @@ def measure(shape: Shape, dtype: str, rounds: int) -> dict[str, Any]:
             "of_gemm_rate": round(flops / medians["rate"] / medians[str(length)], 3),
         }
     return {
-        "weights_mib": round((blocks + head) * kind.itemsize / 2**20, 1),
+        "weights_mib": round(weights / 2**20, 1),
         "bandwidth_gb_per_s": round(medians["bandwidth"] / 1e9, 1),
+        "onednn_one_row_gb_per_s": round(medians["onednn"] / 1e9, 1),
         "gemm_gflop_per_s": round(medians["rate"] / 1e9, 1),
         "decode": {
             "ms_per_token": round(1000 * medians["decode"], 2),
             "tokens_per_second": round(1 / medians["decode"], 1),
             "limit_ms_per_token": round(1000 * limit, 2),
             "of_bandwidth_limit": round(limit / medians["decode"], 3),
+            "of_onednn": round(weights / medians["onednn"] / medians["decode"], 3),
         },
         "prefill": prefill,
         "profile": {
@@ -119,16 +124,21 @@ def decode_seconds(llm: Any) -> float:
     return (generate(llm, 1, SHORT, LONG) - generate(llm, 1, SHORT, SHORT)) / (LONG - SHORT)
 
 
-def bandwidth_probe(dtype: torch.dtype) -> Callable[[], float]:
-    """Measures bytes per second that are read."""
+def bandwidth_probe(dtype: torch.dtype) -> Callable[[], dict[str, float]]:
+    """Measures bytes per second that are read: the most, and by oneDNN's product with one row."""
     from vllm import _custom_ops as ops
 
     width = 1024
     matrix = torch.randn(2**30 // dtype.itemsize // width, width).to(dtype)
     row = torch.randn(1, width).to(dtype)
     packed = ops.create_onednn_mm(matrix.t(), 32)
-    ways = (lambda: matrix.sum(), lambda: F.linear(row, matrix), lambda: ops.onednn_mm(packed, row, None))
-    return lambda: matrix.nbytes / min(seconds(way) for way in ways)
+    others = (lambda: matrix.sum(), lambda: F.linear(row, matrix))
+
+    def measured() -> dict[str, float]:
+        onednn = matrix.nbytes / seconds(lambda: ops.onednn_mm(packed, row, None))
+        return {"bandwidth": max(onednn, *(matrix.nbytes / seconds(way) for way in others)), "onednn": onednn}
+
+    return measured
 
 
 def gemm_probe(dtype: torch.dtype, shape: Shape) -> Callable[[], float]:
@@ -143,13 +153,9 @@ def gemm_probe(dtype: torch.dtype, shape: Shape) -> Callable[[], float]:
 
 
 def seconds(way: Callable[[], Any]) -> float:
-    """The fastest of three: what the machine can do."""
-    found = []
-    for _ in range(3):
-        began = time.perf_counter()
-        way()
-        found.append(time.perf_counter() - began)
-    return min(found)
+    began = time.perf_counter()
+    way()
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ class RowKernel:
         kernels = library()
         assert kernels is not None
         self.function = kernels.row_operation
-        self.function.argtypes, self.function.restype = _ARGUMENTS, None
+        self.function.argtypes = _ARGUMENTS
+        self.function.restype = None
         self.first = PROJECTIONS.index(projections[0])
         self.widths = [sum(own) for own in shares]
         self.value_squares = [[squares.contiguous() for squares in own] for own in value_squares]  # kept: C reads them
