@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ class RowKernel:
         projection and segment, float32 [share], in which the segments of deltas follow."""
         kernels = library()
         assert kernels is not None
-        self.function = kernels.row_operation
+        self.function: Any = kernels.row_operation
         self.function.argtypes = _ARGUMENTS
         self.function.restype = None
         self.first = PROJECTIONS.index(projections[0])
