@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,13 +17,13 @@ from model_impl.cpu_kernels import library
 from model_impl.variants import Selection
 
 _INTEGER, _ADDRESS = ctypes.c_int64, ctypes.c_void_p
-_ARGUMENTS = [_ADDRESS, _INTEGER, *[_ADDRESS] * 3, _INTEGER, _ADDRESS, *[_INTEGER] * 2, _ADDRESS, _INTEGER]
+_ARGUMENTS: list[Any] = [_ADDRESS, _INTEGER, *[_ADDRESS] * 3, _INTEGER, _ADDRESS, *[_INTEGER] * 2, _ADDRESS, _INTEGER]
 
 
 class Segment(ctypes.Structure):
     """As in row_kernel.c."""
 
-    _fields_ = (
+    _fields_: ClassVar = (
         *((name, _INTEGER) for name in ("scores", "first_score", "scores_stride")),
         *((name, _INTEGER) for name in ("weights", "first_weight", "weights_stride", "width")),
         ("value_squares", _ADDRESS),
@@ -33,7 +33,7 @@ class Segment(ctypes.Structure):
 class Layout(ctypes.Structure):
     """As in row_kernel.c."""
 
-    _fields_ = (
+    _fields_: ClassVar = (
         *((name, _INTEGER) for name in ("projections", "segments", "bfloat16", "gelu_first")),
         ("table", ctypes.POINTER(Segment)),
     )
@@ -54,7 +54,7 @@ class RowKernel:
         projection and segment, float32 [share], in which the segments of deltas follow."""
         kernels = library()
         assert kernels is not None
-        self.function: Any = kernels.row_operation
+        self.function = kernels.row_operation
         self.function.argtypes = _ARGUMENTS
         self.function.restype = None
         self.first = PROJECTIONS.index(projections[0])
