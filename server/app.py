@@ -16,6 +16,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Discriminator, Tag
 from starlette.datastructures import State
+from vllm import envs
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.chat_completion import api_router as chat_router
 from vllm.entrypoints.openai.completion import api_router as completion_router
@@ -142,6 +143,7 @@ class TokenformerEndpoints:
         install_error_handlers(app)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
+        envs.enable_envs_cache()  # as in vLLM's engine; its metrics look one up for every token
         engine.install()
         if not args.enable_log_requests:
             keep_quotes_out()

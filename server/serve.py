@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import sys
 import time
@@ -27,6 +28,7 @@ from model_impl.fingerprint import fingerprint
 from model_impl.plugin import WORKER_CLASS
 from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
 from server.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
+from server.cores import use_cores
 from server.flags import add_flags
 from server.gate import MIDDLEWARE
 from server.keys import ApiKeyError, readable_by_all, take_keys
@@ -120,7 +122,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     if not ((Path(checkpoint) / TOKENIZER).is_file() or args.tokenizer or args.skip_tokenizer_init):
         raise CheckpointError(f"{checkpoint}: has no {TOKENIZER} (see `tokenformer convert --tokenizer`)")
     if current_platform.is_cpu():
-        bind_ranks(args.tensor_parallel_size * args.pipeline_parallel_size)
+        use_cores(args, sum(map(math.prod, tensor_shapes(checkpoint).values())))
     sized_by_user = args.kv_cache_memory_bytes or args.gpu_memory_utilization != parser.get_default(
         "gpu_memory_utilization"
     )
@@ -146,15 +148,6 @@ def check_growth(args: Namespace, checkpoint: Path, config: TokenformerConfig) -
             check_delta(load_delta(path), config, base)
         except CheckpointError as error:
             raise CheckpointError(f"--growth {name}: {error}") from error
-
-
-def bind_ranks(ranks: int) -> None:
-    """Divide the cores among several ranks on CPU; by itself vLLM wants a NUMA node for each."""
-    if ranks > 1:
-        cores = sorted(os.sched_getaffinity(0))
-        shares = [cores[len(cores) * rank // ranks : len(cores) * (rank + 1) // ranks] for rank in range(ranks)]
-        binding = "|".join(",".join(map(str, share)) for share in shares) if len(cores) >= ranks else "nobind"
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", binding)
 
 
 def calibrations_of(

@@ -2,7 +2,7 @@
 
 An upgrade of vLLM that moves or changes one of them fails here, with the symbol's name, and not as a wrong number
 somewhere else. The files that rely on them: model_impl/{worker,model,parallel_pattention,row_operation,prefix_reuse}.py
-and server/{engine,ensemble,recorded_engine,checked_engine,grammars,serving,app,models,offline,serve}.py.
+and server/{cores,engine,ensemble,recorded_engine,checked_engine,grammars,serving,app,models,offline,serve}.py.
 """
 
 import dataclasses
@@ -12,10 +12,12 @@ import inspect
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from server.cores import IN_ENGINE
 from server.log_filter import QUOTING
 
 VERSION = "0.32.0"
@@ -126,6 +128,7 @@ SIGNATURES = {
     "vllm.entrypoints.openai.chat_completion.api_router:create_chat_completion": ("request", "raw_request"),
     "vllm.entrypoints.openai.completion.api_router:create_completion": ("request", "raw_request"),
     "vllm.entrypoints.serve.utils.api_utils:validate_json_request": ("raw_request",),
+    "vllm.envs:enable_envs_cache": (),
     "vllm.plugins.endpoint_plugins.interface:EndpointPlugin.attach_router": ("self", "app"),
     "vllm.plugins.endpoint_plugins.interface:EndpointPlugin.init_state": ("self", "engine_client", "state", "args"),
     # server/models.py
@@ -162,6 +165,10 @@ SIGNATURES = {
     "vllm.entrypoints.launchers.cli_args:validate_parsed_serve_args": ("args",),
     "vllm.entrypoints.serve.utils.api_utils:cli_env_setup": (),
     "vllm.entrypoints.cli.serve:ServeSubcommand.cmd": ("args",),
+    # server/cores.py
+    "vllm.utils.cpu_resource_utils:get_visible_memory_node": (),
+    "vllm.utils.cpu_resource_utils:get_allowed_cpu_list": (),
+    "vllm.utils.torch_utils:available_cpu_count": (),
 }
 """Where a callable lives -> the parameters that it starts with, by these names or positions."""
 
@@ -317,6 +324,15 @@ def test_what_the_offline_engine_has() -> None:
     assert callable(find("vllm.v1.engine.core_client:EngineCoreClient.shutdown"))
     flags = {field.name for field in dataclasses.fields(find("vllm.engine.arg_utils:EngineArgs"))}
     assert {"max_model_len", "max_num_seqs", "dtype", "data_parallel_size_local", "tensor_parallel_size"} <= flags
+
+
+def test_the_model_can_run_in_the_engines_process() -> None:
+    """By a name that vLLM does not turn into a process of its own on CPU; see `server.cores`."""
+    config = SimpleNamespace(parallel_config=SimpleNamespace(distributed_executor_backend=IN_ENGINE))
+    assert find("vllm.v1.executor:Executor").get_class(config).__name__ == "UniProcExecutor"
+    platform = inspect.getsource(find("vllm.platforms.cpu:CpuPlatform.check_and_update_config"))
+    assert 'distributed_executor_backend == "uni"' in platform
+    assert '"libiomp" in ld_preload_str' in platform, "where Intel's OpenMP is preloaded, torch's is not"
 
 
 def test_the_state_that_the_endpoint_plugin_finds() -> None:

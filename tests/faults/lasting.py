@@ -77,7 +77,7 @@ def wait_for(true: Callable[[], Any], seconds: float = PATIENCE) -> float:
 
 
 def engine_processes(server: Server) -> dict[str, psutil.Process]:
-    """`EngineCore` and `Worker`, by name."""
+    """`EngineCore` and, where there is one, `Worker`, by name."""
     found = {}
     for process in psutil.Process(server.process.pid).children(recursive=True):
         title = (process.cmdline() or [""])[0]

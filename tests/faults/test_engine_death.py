@@ -66,5 +66,9 @@ def test_an_engine_that_stops_and_goes_on_and_is_killed(server: Server) -> None:
     assert_dies_of(server, "EngineCore")
 
 
-def test_a_worker_that_is_killed(server: Server) -> None:
-    assert_dies_of(server, "Worker")
+def test_a_worker_that_is_killed(tmp_path: Path) -> None:
+    """Where the model has a process of its own, as where it is divided among several."""
+    flags = [*FLAGS, "--distributed-executor-backend", "mp"]
+    with serving(checkpoint(tmp_path / "checkpoint"), tmp_path / "log", flags, NAME) as server:
+        server.wait_until_ready()
+        assert_dies_of(server, "Worker")
