@@ -17,15 +17,16 @@ from typing import Any
 from vllm.engine.protocol import EngineClient
 from vllm.logprobs import FlatLogprobs, Logprob
 from vllm.sampling_params import SamplingParams
-from vllm.v1.engine import output_processor
+from vllm.v1.engine import EngineCoreRequest, output_processor
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from model_impl.specialise import specialise
-from model_impl.uncertainty import INTERNALS_ID, STATISTICS
+from model_impl.uncertainty import INTERNALS_ID, STATISTICS_ID
 from server.gate.admission import TICKET
+from server.schemas import UNSHOWN_ARG
 from server.tokens import TokenScore
 
 
@@ -53,7 +54,20 @@ class ScoredLogprob(Logprob):
 class StatisticsProcessor(LogprobsProcessor):
     """Splits the statistics columns off and hangs them on each position's chosen token."""
 
+    unshown = False
+    """Whether nobody sees the logprobs: of every position the chosen token is kept then, without its text."""
+
+    @classmethod
+    def from_new_request(cls, tokenizer: Any, request: EngineCoreRequest) -> LogprobsProcessor:
+        made = super().from_new_request(tokenizer, request)
+        params = request.sampling_params
+        made.unshown = bool(params and (params.extra_args or {}).get(UNSHOWN_ARG))  # type: ignore[attr-defined]
+        return made
+
     def _update_sample_logprobs(self, logprobs_lists: LogprobsLists) -> None:
+        if self.unshown and isinstance(self.logprobs, list):
+            self._keep_chosen(self.logprobs, logprobs_lists)
+            return
         plain, statistics = split_statistics(logprobs_lists)
         super()._update_sample_logprobs(plain)
         self._attach(self.logprobs, statistics)
@@ -63,20 +77,25 @@ class StatisticsProcessor(LogprobsProcessor):
         super()._update_prompt_logprobs(plain)
         self._attach(self.prompt_logprobs, statistics)
 
+    def _keep_chosen(self, positions: list[Any], logprobs_lists: LogprobsLists) -> None:
+        assert self.cumulative_logprob is not None
+        ids, values, ranks, _ = logprobs_lists
+        for row_ids, row, rank in zip(ids.tolist(), values.tolist(), ranks.tolist(), strict=True):
+            chosen = Logprob(row[0], rank)
+            if STATISTICS_ID in row_ids:
+                start, end = row_ids.index(STATISTICS_ID), len(row) - row_ids.count(INTERNALS_ID)
+                chosen = scored_or_plain(chosen, row[start:end], row[end:])
+            self.cumulative_logprob += row[0]
+            positions.append({row_ids[0]: chosen})
+
     @staticmethod
     def _attach(positions: Any, statistics: Statistics | None) -> None:
         if statistics is None or isinstance(positions, FlatLogprobs):
             return  # the flat container of vLLM's offline API has no place for them
         new = positions[len(positions) - len(statistics.values) :]
         for position, values in zip(new, statistics.values, strict=True):
-            plain, internals = values[: statistics.plain], values[statistics.plain :]
-            if not all(map(math.isfinite, plain)):
-                continue  # logits that overflowed: JSON has no NaN, and there is nothing to report
             token_id, chosen = next(iter(position.items()))  # the chosen token comes first
-            columns: dict[str, Any] = dict(zip(STATISTICS, plain, strict=False))
-            entry = position[token_id] = ScoredLogprob(**vars(chosen), **columns)
-            entry.provenance = plain[len(STATISTICS) :] or None
-            entry.internal_columns = internals or None
+            position[token_id] = scored_or_plain(chosen, values[: statistics.plain], values[statistics.plain :])
 
 
 @dataclass(frozen=True)
@@ -87,15 +106,26 @@ class Statistics:
     plain: int
 
 
+def scored_or_plain(chosen: Logprob, plain: list[float], internals: list[float]) -> Logprob:
+    """The chosen token of a position with what its columns say of it; as it was where they say nothing."""
+    if not all(map(math.isfinite, plain)):
+        return chosen  # logits that overflowed: JSON has no NaN, and there is nothing to report
+    entropy, variance, margin, *provenance = plain
+    entry = ScoredLogprob(chosen.logprob, chosen.rank, chosen.decoded_token, entropy, variance, margin)
+    entry.provenance = provenance or None
+    entry.internal_columns = internals or None
+    return entry
+
+
 def split_statistics(logprobs: Any) -> tuple[Any, Statistics | None]:
     """Logprobs lists or tensors without their statistics columns, and the columns (None where there are none)."""
     ids, values = logprobs.logprob_token_ids, logprobs.logprobs
-    extra = [int(token_id) for token_id in ids[0] if token_id < 0] if len(ids) else []
-    if not extra:
+    first = ids[0].tolist() if len(ids) else []
+    if STATISTICS_ID not in first:
         return logprobs, None
-    width = len(extra)
-    plain = logprobs._replace(logprob_token_ids=ids[:, :-width], logprobs=values[:, :-width])
-    return plain, Statistics(values[:, -width:].tolist(), width - extra.count(INTERNALS_ID))
+    start = first.index(STATISTICS_ID)
+    plain = logprobs._replace(logprob_token_ids=ids[:, :start], logprobs=values[:, :start])
+    return plain, Statistics(values[:, start:].tolist(), len(first) - start - first.count(INTERNALS_ID))
 
 
 def install() -> None:
@@ -149,7 +179,10 @@ def scored(position: Mapping[int, Logprob] | None) -> ScoredLogprob | None:
 
     Under beam search it need not be the token that the beam chose, but it describes the same distribution.
     """
-    return next((entry for entry in (position or {}).values() if isinstance(entry, ScoredLogprob)), None)
+    for entry in (position or {}).values():
+        if isinstance(entry, ScoredLogprob):
+            return entry
+    return None
 
 
 class TokenReader:
@@ -157,10 +190,17 @@ class TokenReader:
 
     The text is that of vLLM's own incremental detokenizer, a second one, since vLLM does not tell what its first made
     of which token. Of `params` it needs only how special tokens and stop tokens are shown; `echoed` stands before it.
+    Unless `every` token's text is wanted, it is read up to the first letter or digit, from where on nobody asks for it.
     """
 
     def __init__(
-        self, tokenizer: Any, prompt_token_ids: Sequence[int] | None, params: SamplingParams, echoed: str = ""
+        self,
+        tokenizer: Any,
+        prompt_token_ids: Sequence[int] | None,
+        params: SamplingParams,
+        echoed: str = "",
+        *,
+        every: bool = True,
     ) -> None:
         request: Any = SimpleNamespace(
             request_id="", sampling_params=params, prompt_token_ids=prompt_token_ids, prompt_embeds=None
@@ -168,6 +208,7 @@ class TokenReader:
         self.detokenizer = IncrementalDetokenizer.from_new_request(tokenizer, request)
         self.special = special_ids(tokenizer)
         self.text = echoed
+        self.every, self.reading = every, True
 
     def read(
         self,
@@ -178,21 +219,25 @@ class TokenReader:
         stopped: bool = False,
     ) -> TokenScore | None:
         """None where the position has no statistics. `stopped`: the token ended the answer, as a stop token does."""
-        start = len(self.text)
-        self.detokenizer.update([token_id], stopped)
-        self.text += self.detokenizer.get_next_output_text(finished=False, delta=True)
+        text, start, special = "", len(self.text), False
+        if self.reading:
+            self.detokenizer.update([token_id], stopped)
+            text = self.detokenizer.get_next_output_text(finished=False, delta=True)
+            self.text += text
+            special = token_id in self.special
+            self.reading = self.every or special or not any(map(str.isalnum, text))
         entry = scored(position)
         if entry is None or position is None:
             return None
         return TokenScore(
-            logprob=position[token_id].logprob,
-            entropy=entry.entropy,
-            variance=entry.variance,
-            margin=entry.margin,
-            text=self.text[start:],
-            start=start,
-            special=token_id in self.special,
-            provenance=provenance,
+            position[token_id].logprob,
+            entry.entropy,
+            entry.variance,
+            entry.margin,
+            text,
+            start,
+            special,
+            provenance,
         )
 
 

@@ -5,7 +5,11 @@ Labels take values from fixed sets and from the models that are served, never fr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from server.tokens import TokenScore
 
 # Entropy runs from 0 to ln V (10.8 nats for 50,304 words); most tokens of a sure model lie below 0.1.
 _ENTROPY_BUCKETS = (0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 11.0)
@@ -97,10 +101,12 @@ DRAINING = Gauge(
 ENGINE_UP = Gauge("tokenformer_engine_up", "1 while the engine process lives, else 0.", multiprocess_mode="livemin")
 
 
-def observe_token(model_name: str, entropy: float, variance: float) -> None:
-    """One generated token that a client was told the uncertainty of; entropy in nats, variance in nats^2."""
-    TOKEN_ENTROPY.labels(model_name).observe(entropy)
-    TOKEN_VARIANCE.labels(model_name).observe(variance)
+def observe_tokens(model_name: str, tokens: Iterable[TokenScore]) -> None:
+    """Generated tokens that a client was told the uncertainty of."""
+    entropies, variances = TOKEN_ENTROPY.labels(model_name), TOKEN_VARIANCE.labels(model_name)
+    for token in tokens:
+        entropies.observe(token.entropy)
+        variances.observe(token.variance)
 
 
 def observe_answer(model_name: str, risk: float, flag_above: float | None) -> None:

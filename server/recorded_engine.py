@@ -62,11 +62,14 @@ async def counted(
                 if first:
                     first = False
                     note_first(record, result, stream)
+                tokens, ended = 0, False
+                for output in result.outputs:
+                    tokens += len(output.token_ids)
+                    ended |= output.finish_reason is not None
                 if not record.nothing_shown:
-                    tokens = sum(len(output.token_ids) for output in result.outputs)
                     record.completion_tokens += tokens
                     counter.inc(tokens)
-                if any(output.finish_reason is not None for output in result.outputs):
+                if ended:
                     note_finished(record, result)
                 yield result
     except Exception:

@@ -38,6 +38,10 @@ class RunningChoice:
     judged_by: EnsembleScore | None = None
     """What the calibration reads, which was fitted for one number of members."""
     internals: InternalsScore | None = None
+    segments: Mapping[int, str] = field(default_factory=dict)
+    """Place -> growth stage, as `VariantModels.segments`."""
+    observed: int = 0
+    """How many of its tokens the metrics have."""
 
     def further_features(self) -> dict[str, float]:
         """What a calibration may read beyond the statistics of the tokens."""
@@ -79,38 +83,46 @@ class RequestScores:
         self.calibration: Calibration | None = None
         self.choices: dict[int, RunningChoice] = {}
         self.finished: set[int] = set()
+        """Of the choices that are complete, those whose summary has not been sent."""
 
     def add(self, result: RequestOutput, first_index: int = 0, echoed: str = "") -> None:
         """New tokens of the choices from `first_index` on, whose texts begin with `echoed`."""
-        segments = self.models.segments(result.lora_request)
-        self.calibration = self.models.calibration(result.lora_request)
-        judged_by_internals = self.calibration is not None and self.calibration.reads_internals
-        wanted = self.options.internals or judged_by_internals
-        internals = self.models.internals_reader(result.lora_request) if wanted else None
-        if internals and self.options.internals:
-            for entry in filter(None, map(scored, result.prompt_logprobs or ())):
-                internals.describe(entry)
         for output in result.outputs:
             index = first_index + output.index
-            if index not in self.choices:
-                prompt = result.prompt_token_ids or ()
-                # A given text was tokenised by itself: a first word has no blank before it because of the prompt.
-                reader = TokenReader(self.tokenizer, prompt if self.generated else (), self.shown, echoed)
-                self.choices[index] = RunningChoice(reader, prompt, result.lora_request, text=echoed)
-                if internals:
-                    self.choices[index].internals = InternalsScore(internals, shown=self.options.internals)
+            choice = self.choices.get(index)
+            if choice is None:
+                choice = self.choices[index] = self._begin(result, echoed)
             if not self.nothing_shown:
-                self._add(self.choices[index], output, segments)
+                self._add(choice, output)
             if output.finish_reason is not None:
                 self.finished.add(index)
+                self._observe(choice)
+        if result.prompt_logprobs and self.options.internals:
+            internals = self.models.internals_reader(result.lora_request)
+            for entry in filter(None, map(scored, result.prompt_logprobs)):
+                internals.describe(entry)
 
-    def _add(self, choice: RunningChoice, output: CompletionOutput, segments: Mapping[int, str]) -> None:
+    def _begin(self, result: RequestOutput, echoed: str) -> RunningChoice:
+        adapter, prompt = result.lora_request, result.prompt_token_ids or ()
+        self.calibration = self.models.calibration(adapter)
+        # A given text was tokenised by itself: a first word has no blank before it because of the prompt.
+        before = prompt if self.generated else ()
+        reader = TokenReader(self.tokenizer, before, self.shown, echoed, every=self.options.spans)
+        choice = RunningChoice(reader, prompt, adapter, text=echoed, segments=self.models.segments(adapter))
+        judged_by_internals = self.calibration is not None and self.calibration.reads_internals
+        if self.options.internals or judged_by_internals:
+            internals = self.models.internals_reader(adapter)
+            choice.internals = InternalsScore(internals, shown=self.options.internals)
+        return choice
+
+    def _add(self, choice: RunningChoice, output: CompletionOutput) -> None:
         """New tokens of a choice; the output's logprobs cover exactly the new tokens."""
         choice.text += output.text
         choice.token_ids += output.token_ids
         # A stop token ends the answer without being part of it; a stop string is cut out of the text.
         by_token = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
         last = len(output.token_ids) - 1 if by_token else None
+        segments = choice.segments
         for i, (token_id, position) in enumerate(zip(output.token_ids, output.logprobs or (), strict=False)):
             entry = scored(position)
             found = entry.provenance if entry else None
@@ -120,8 +132,17 @@ class RequestScores:
                 choice.score.add(token)
                 if choice.internals:
                     choice.internals.add(entry)
-                if self.generated:
-                    metrics.observe_token(self.model_name, token.entropy, token.variance)
+
+    def _observe(self, choice: RunningChoice) -> None:
+        """Let the metrics have the tokens of a choice: together, as one by one they would cost the stream more."""
+        if self.generated:
+            metrics.observe_tokens(self.model_name, choice.score.scores[choice.observed :])
+            choice.observed = len(choice.score.scores)
+
+    def close(self) -> None:
+        """Nothing more comes: the metrics get what they lack of answers that were cut off."""
+        for choice in self.choices.values():
+            self._observe(choice)
 
     async def rescore(self, index: int) -> None:
         """Ask the ensemble about choice `index`, once it is complete, if the request or the calibration wants it."""

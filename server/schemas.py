@@ -43,6 +43,9 @@ from server.limits import RequestLimits, naming
 from server.request_ids import PATTERN, valid_request_id
 from server.unsupported import refuse_unsupported
 
+UNSHOWN_ARG = "tokenformer_unshown"
+"""Key in a request's `extra_args`: its client has not asked for the logprobs that come with the statistics."""
+
 PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
 """vLLM's prompt_logprobs; the prompt token's entry has our statistics as well."""
 
@@ -131,10 +134,11 @@ def with_statistics(
     """Statistics come with the engine's logprobs, so the engine is asked for the chosen token's at least."""
     if request.uncertainty is False:
         return params
-    if params.logprobs is None and not params.logprob_token_ids:
+    unshown = params.logprobs is None and not params.logprob_token_ids
+    if unshown:
         params.logprobs = 0
     shown = isinstance(request.uncertainty, UncertaintyOptions) and request.uncertainty.internals
-    wishes = {PROVENANCE_ARG: True, INTERNALS_ARG: shown or request._judged_by_internals}
+    wishes = {PROVENANCE_ARG: True, INTERNALS_ARG: shown or request._judged_by_internals, UNSHOWN_ARG: unshown}
     params.extra_args = (params.extra_args or {}) | wishes
     return params
 

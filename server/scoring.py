@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,17 @@ from server.features import AGGREGATES, GROUPS, LOWEST_LOGPROB, details
 from server.schemas import Span, Uncertainty
 from server.spans import doubted_spans
 from server.tokens import TokenScore, placed
+
+SHOWN = (
+    "mean_entropy",
+    "max_entropy",
+    "first_token_entropy",
+    "worst_window_entropy",
+    "mean_variance",
+    "min_logprob",
+    "standardised_surprisal",
+)
+"""The aggregates that a response tells by themselves."""
 
 WINDOW = 8
 """Tokens in the window whose mean entropy is the highest of the answer."""
@@ -55,49 +65,17 @@ class EnsembleScore:
 
 @dataclass
 class ChoiceScore:
-    """Running summary of one choice, fed token by token; the same whether tokens come one by one or at once."""
+    """The tokens of one choice, and what they come to."""
 
-    tokens: int = 0
-    entropy_sum: float = 0.0
-    variance_sum: float = 0.0
-    margin_sum: float = 0.0
-    surprisal_excess: float = 0.0
-    max_entropy: float | None = None
-    worst_window_entropy: float | None = None
-    min_logprob: float | None = None
-    min_margin: float = 1.0
-    window: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    provenance: dict[str, float] = field(default_factory=dict)
     scores: list[TokenScore] = field(default_factory=list)
 
     @classmethod
     def of(cls, tokens: Iterable[TokenScore]) -> ChoiceScore:
-        score = cls()
-        for token in tokens:
-            score.add(token)
-        return score
+        return cls(list(tokens))
 
     def add(self, token: TokenScore) -> None:
-        """The next generated token."""
-        logprob, entropy = max(token.logprob, LOWEST_LOGPROB), token.entropy
-        if self.max_entropy is None or self.min_logprob is None:
-            self.max_entropy, self.min_logprob = entropy, logprob
+        """The next generated token. What tokens come to is summed up at the end: none is to cost more than this."""
         self.scores.append(token)
-        self.tokens += 1
-        self.entropy_sum += entropy
-        self.variance_sum += token.variance
-        self.margin_sum += token.margin
-        self.surprisal_excess += -logprob - entropy
-        self.max_entropy = max(self.max_entropy, entropy)
-        self.min_logprob = min(self.min_logprob, logprob)
-        self.min_margin = min(self.min_margin, token.margin)
-        self.window.append(entropy)
-        mean = math.fsum(self.window) / len(self.window)
-        # Until the first window is full it is the only one.
-        if self.worst_window_entropy is None or self.tokens <= WINDOW or mean > self.worst_window_entropy:
-            self.worst_window_entropy = mean
-        for stage, contribution in (token.provenance or {}).items():
-            self.provenance[stage] = self.provenance.get(stage, 0.0) + contribution
 
     @property
     def first_token_entropy(self) -> float | None:
@@ -105,14 +83,44 @@ class ChoiceScore:
         first = next((token.score for token in placed(self.scores) if token.is_content), None)
         return first.entropy if first else self.scores[0].entropy if self.scores else None
 
-    @property
-    def standardised_surprisal(self) -> float | None:
-        """sum(s - H) / sqrt(sum V) over the tokens, with s = -ln p of the token that was chosen.
+    def aggregates(self) -> dict[str, Any]:
+        """The features of `AGGREGATES`; empty where there was no token.
 
-        How many standard deviations the answer is more surprising than the model's own draws are on average; below 0
-        for answers that follow the likeliest tokens.
+        The standardised surprisal is sum(s - H) / sqrt(sum V) over the tokens, with s = -ln p of the token that was
+        chosen: how many standard deviations the answer is more surprising than the model's own draws are on average;
+        below 0 for answers that follow the likeliest tokens.
         """
-        return self.surprisal_excess / math.sqrt(max(self.variance_sum, LEAST_VARIANCE)) if self.tokens else None
+        if not self.scores:
+            return {}
+        count = len(self.scores)
+        logprobs = [max(token.logprob, LOWEST_LOGPROB) for token in self.scores]
+        entropies = [token.entropy for token in self.scores]
+        margins = [token.margin for token in self.scores]
+        variance = sum(token.variance for token in self.scores)
+        # An answer that is shorter than a window is one.
+        windows = (entropies[start : start + WINDOW] for start in range(max(count - WINDOW, 0) + 1))
+        surprisal_excess = sum(-logprob - entropy for logprob, entropy in zip(logprobs, entropies, strict=True))
+        values = (
+            sum(entropies) / count,
+            max(entropies),
+            self.first_token_entropy,
+            max(map(math.fsum, windows)) / min(count, WINDOW),
+            min(logprobs),
+            variance / count,
+            sum(margins) / count,
+            min(margins),
+            surprisal_excess / math.sqrt(max(variance, LEAST_VARIANCE)),
+            float(count),
+        )
+        return dict(zip(AGGREGATES, values, strict=True))
+
+    def provenance(self) -> dict[str, float]:
+        """What each growth stage contributed to all tokens, as `TokenScore.provenance`."""
+        sums: dict[str, float] = {}
+        for token in self.scores:
+            for stage, contribution in (token.provenance or {}).items():
+                sums[stage] = sums.get(stage, 0.0) + contribution
+        return sums
 
     def features(self, further: Mapping[str, float] | None = None) -> dict[str, float] | None:
         """What calibrations read, by the names in `server.features`, all finite; no groups that the tokens lack.
@@ -120,23 +128,16 @@ class ChoiceScore:
 
         None where there is nothing to judge: for an answer without tokens, or from a model whose logits are not finite.
         """
-        if not self.tokens:
+        return self._features(self.aggregates(), self.provenance(), further)
+
+    def _features(
+        self, aggregates: Mapping[str, float], provenance: Mapping[str, float], further: Mapping[str, float] | None
+    ) -> dict[str, float] | None:
+        if not self.scores:
             return None
-        values = (
-            self.entropy_sum / self.tokens,
-            self.max_entropy,
-            self.first_token_entropy,
-            self.worst_window_entropy,
-            self.min_logprob,
-            self.variance_sum / self.tokens,
-            self.margin_sum / self.tokens,
-            self.min_margin,
-            self.standardised_surprisal,
-            float(self.tokens),
-        )
-        features = {name: value for name, value in zip(AGGREGATES, values, strict=True) if value is not None}
+        features = dict(aggregates)
         features |= details(self.scores)
-        if len(self.provenance) > 1 and (parts := shares(self.provenance)):
+        if len(provenance) > 1 and (parts := shares(provenance)):
             features["newest_stage_share"] = list(parts.values())[-1]
         features |= further or {}
         # A maximum or minimum can skip a NaN; sums cannot, so checking all of them finds it.
@@ -155,23 +156,19 @@ class ChoiceScore:
         `abstain` is null unless there is a risk and the request gave a limit for it; `spans` is unless the `text` that
         the tokens made is given, and what comes from the `ensemble` is unless one was asked. `further`: see `features`.
         """
-        features = self.features(further)
+        found, provenance = self.aggregates(), self.provenance()
+        features = self._features(found, provenance, further)
         judged = calibration if calibration and features and calibration.judges(features) else None
         risk = judged.risk(features) if judged and features else None
+        shown: dict[str, Any] = {name: found.get(name) for name in SHOWN}
         return Uncertainty(
             risk=risk,
             calibrated=judged is not None,
             calibration=judged.name if judged else None,
             abstain=None if risk is None or abstain_above is None else risk > abstain_above,
-            mean_entropy=self.entropy_sum / self.tokens if self.tokens else None,
-            max_entropy=self.max_entropy,
-            first_token_entropy=self.first_token_entropy,
-            worst_window_entropy=self.worst_window_entropy,
-            mean_variance=self.variance_sum / self.tokens if self.tokens else None,
-            min_logprob=self.min_logprob,
-            standardised_surprisal=self.standardised_surprisal,
-            tokens=self.tokens,
-            growth=shares(self.provenance),
+            tokens=len(self.scores),
+            growth=shares(provenance),
+            **shown,
             spans=None if text is None else self.spans(text, judged, risk, ensemble.epistemic if ensemble else None),
             **(ensemble.summary() if ensemble else {}),
         )

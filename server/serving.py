@@ -46,16 +46,17 @@ from server.schemas import (
     recast,
 )
 
+LONG_ANSWER = 512
+"""Tokens, which take about 5 ms to note: a thread of its own costs less than that, and lets others be served."""
 
-async def observe(
-    results: AsyncIterator[Any], note: Callable[[Any], None], *, whole: bool = False
-) -> AsyncGenerator[Any, None]:
-    """`whole`: each result is a whole answer, which takes a while to note: in a thread, so that others are served."""
+
+async def observe(results: AsyncIterator[Any], note: Callable[[Any], None]) -> AsyncGenerator[Any, None]:
     async for result in results:
-        if whole:
-            await asyncio.to_thread(note, result)
+        noting = partial(note, result)
+        if isinstance(result, RequestOutput) and sum(len(output.token_ids) for output in result.outputs) > LONG_ANSWER:
+            await asyncio.to_thread(noting)
         else:
-            note(result)
+            noting()
         yield result
 
 
@@ -69,6 +70,8 @@ async def completed(
     except Exception as error:
         yield f"data: {serving.create_streaming_error_response(error)}\n\n"
         yield "data: [DONE]\n\n"
+    finally:
+        scores.close()
 
 
 def refusal(request: Any, serving: GenerateBaseServing) -> ErrorResponse | None:
@@ -160,7 +163,7 @@ class ScoredChat(Recorded, OpenAIServingChat):
         scores = RequestScores(request, model_name, self.models, self.renderer.tokenizer)
         if scores.wanted:
             begun = self._begun(request, conversation)
-            result_generator = observe(result_generator, partial(scores.add, echoed=begun), whole=True)
+            result_generator = observe(result_generator, partial(scores.add, echoed=begun))
         response = await super().chat_completion_full_generator(
             request, result_generator, request_id, model_name, conversation, *args, **kwargs
         )

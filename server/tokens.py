@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class TokenScore:
+class TokenScore(NamedTuple):
     """A token, the distribution it was drawn from (before temperature and the like), and what it added to the text."""
 
     logprob: float
@@ -19,7 +19,8 @@ class TokenScore:
     margin: float
     """Probability of the likeliest token minus that of the second."""
     text: str
-    """Empty for a token that leaves a character unfinished: the one that completes it adds the whole character."""
+    """Empty for a token that leaves a character unfinished: the one that completes it adds the whole character. Empty
+    as well where nobody wants to know it, see `server.engine.TokenReader`."""
     start: int = 0
     """Characters of the answer before `text`."""
     special: bool = False

@@ -45,7 +45,7 @@ def test_gauges(tmp_path: Path, gauge: str, name: str, values: tuple[int, int], 
 
 
 def test_counters(tmp_path: Path) -> None:
-    observed = "observe_token('m', 0.5, 0.25); observe_answer('m', 0.9, 0.5)"
+    observed = "observe_tokens('m', [TokenScore(-1.0, 0.5, 0.25, 0.9, 'w')]); observe_answer('m', 0.9, 0.5)"
     registry = merged(tmp_path, observed, observed)
     labels = {"model_name": "m"}
     assert registry.get_sample_value("tokenformer_token_entropy_nats_sum", labels) == 1.0

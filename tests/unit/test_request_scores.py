@@ -1,4 +1,4 @@
-"""Which ensembles a request's answers are scored under, with an ensemble that keeps book."""
+"""What becomes of the engine's outputs: metrics, and which ensembles answers are scored under."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import SamplingParams
 
@@ -16,7 +17,13 @@ from server.calibration import Calibration
 from server.engine import ScoredLogprob
 from server.internals import InternalsReader
 from server.request_scores import RequestScores, RunningChoice
-from server.schemas import ScoredChatCompletionRequest, ScoredCompletionRequest, UncertaintyOptions, with_statistics
+from server.schemas import (
+    UNSHOWN_ARG,
+    ScoredChatCompletionRequest,
+    ScoredCompletionRequest,
+    UncertaintyOptions,
+    with_statistics,
+)
 from server.scoring import ChoiceScore, EnsembleScore
 from server.serving import refusal
 from server.tokens import TokenScore
@@ -104,6 +111,39 @@ def asked(options: UncertaintyOptions) -> Any:
         cache_salt=None,
         priority=0,
     )
+
+
+def counted(name: str) -> float:
+    value = REGISTRY.get_sample_value(f"tokenformer_token_{name}", {"model_name": "counted"})
+    return value or 0.0
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_the_metrics_have_every_token_once_when_an_answer_ends(cut_off: bool) -> None:
+    models = SimpleNamespace(segments=lambda _: {}, calibration=lambda _: None)
+    scores = RequestScores(asked(UncertaintyOptions()), "counted", models, None)
+    before = counted("entropy_nats_count"), counted("entropy_nats_sum"), counted("variance_nats2_sum")
+    for step in range(3):
+        entry = ScoredLogprob(-0.1, 1, "w", entropy=0.5, variance=0.25, margin=0.8)
+        ended = "length" if step == 2 and not cut_off else None
+        output = CompletionOutput(0, "w", [2], None, [{2: entry}], finish_reason=ended)
+        scores.add(RequestOutput("r", None, [1], None, [output], finished=ended is not None))
+    for _ in range(2):
+        scores.close()
+    after = counted("entropy_nats_count"), counted("entropy_nats_sum"), counted("variance_nats2_sum")
+    assert [new - old for new, old in zip(after, before, strict=True)] == [3, 1.5, 0.75]
+
+
+def test_logprobs_that_only_the_statistics_need_are_not_shown() -> None:
+    def unshown(**fields: Any) -> Any:
+        request = ScoredCompletionRequest(model="m", prompt="a", **fields)
+        params = SamplingParams(logprobs=request.logprobs)
+        return (with_statistics(params, request).extra_args or {}).get(UNSHOWN_ARG)
+
+    assert unshown() is True
+    assert unshown(logprobs=0) is False
+    assert unshown(uncertainty={"tokens": True}) is False
+    assert unshown(uncertainty=False) is None
 
 
 def summary(ensemble: Ensemble, calibration: Calibration | None, wanted: int | None) -> Any:

@@ -154,9 +154,9 @@ def test_the_worst_window_is_the_worst_of_full_ones() -> None:
     """One uncertain token at the start counts for an eighth as soon as there are eight tokens."""
     first = [(-1.0, 8.0, 1.0, 0.1)]
     sure = [(-0.1, 0.0, 1.0, 0.9)] * 20
-    assert score_of(first).worst_window_entropy == 8.0
-    assert score_of(first + sure).worst_window_entropy == 1.0
-    assert score_of(sure + first * 2 + sure).worst_window_entropy == 2.0
+    assert score_of(first).aggregates()["worst_window_entropy"] == 8.0
+    assert score_of(first + sure).aggregates()["worst_window_entropy"] == 1.0
+    assert score_of(sure + first * 2 + sure).aggregates()["worst_window_entropy"] == 2.0
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -25,7 +24,7 @@ def put_together(parts: Sequence[TokenScore]) -> tuple[list[TokenScore], str]:
     """The tokens at their places, and the text that they make."""
     tokens, text = [], ""
     for part in parts:
-        tokens.append(replace(part, start=len(text)))
+        tokens.append(part._replace(start=len(text)))
         text += part.text
     return tokens, text
 
@@ -78,7 +77,7 @@ def test_special_tokens_are_not_doubted_even_where_the_text_shows_them() -> None
     end = token("<|end|>", UNSURE, special=True)
     assert doubted(token("yes", UNSURE), end) == ["yes"]
     assert doubted(token("yes"), end) == []
-    assert doubted(token("yes"), replace(end, text="")) == []
+    assert doubted(token("yes"), end._replace(text="")) == []
 
 
 def test_a_character_split_over_tokens_is_doubted_for_any_of_them() -> None:

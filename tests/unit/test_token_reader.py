@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from vllm import SamplingParams
 
 from server.engine import ScoredLogprob, TokenReader, special_ids
+from server.scoring import ChoiceScore
 from server.tokens import TokenScore
 from tests.engine.bytes_model import END, byte_tokenizer
 
@@ -106,3 +107,23 @@ def test_a_position_without_statistics_still_moves_the_text() -> None:
 def test_the_prompt_is_no_part_of_the_text(tokenizer: Any) -> None:
     ids = tokenizer("Hello there")["input_ids"]
     assert "".join(texts(read(tokenizer, ids[2:], ids[:2]))) == tokenizer.decode(ids)[len(tokenizer.decode(ids[:2])) :]
+
+
+@pytest.mark.parametrize("skip_special_tokens", [False, True])
+@given(text=st.text(max_size=8), ids=st.lists(st.integers(0, END), max_size=8))
+def test_the_first_word_is_found_without_reading_what_follows(
+    skip_special_tokens: bool, text: str, ids: list[int]
+) -> None:
+    """Also where special tokens stand before it, and where characters are never finished."""
+    shown = SamplingParams(skip_special_tokens=skip_special_tokens)
+    every, first = (TokenReader(BYTES, [], shown, every=every) for every in (True, False))
+    scores: list[list[TokenScore]] = [[], []]
+    for place, token_id in enumerate([*ids, *BYTES(text)["input_ids"], *BYTES("\u00e9 and more")["input_ids"]]):
+        entry = ScoredLogprob(-1.0, 1, None, entropy=float(place), variance=0.5, margin=0.1)
+        for reader, found in zip((every, first), scores, strict=True):
+            score = reader.read(token_id, {token_id: entry})
+            assert score is not None
+            found.append(score)
+    assert ChoiceScore(scores[0]).first_token_entropy == ChoiceScore(scores[1]).first_token_entropy
+    assert every.text.endswith("and more")
+    assert not first.text.endswith("more")
