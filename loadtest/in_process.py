@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from server.cores import preload_openmp
+
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0"}
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+
+def take_openmp() -> None:
+    """Start this program again with the server's OpenMP library, if there is another one: it must come before torch."""
+    before = os.environ.get("LD_PRELOAD")
+    preload_openmp()
+    if os.environ.get("LD_PRELOAD") != before:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def start(checkpoint: Path, **options: Any) -> Any:

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 
 from loadtest import machine
-from loadtest.in_process import generate, start
+from loadtest.in_process import generate, start, take_openmp
 from loadtest.profiling import profiled
 from loadtest.shapes import SHAPES, Shape
 
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("loadtest/results/roofline.json"))
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # shape and dtype: what `main` starts for each
     arguments = parser.parse_args()
+    take_openmp()
     if arguments.one:
         print(json.dumps(measure(SHAPES[arguments.one[0]], arguments.one[1], arguments.rounds)))
         return

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from loadtest import machine
-from loadtest.in_process import generate, start
+from loadtest.in_process import generate, start, take_openmp
 from loadtest.report import provenance, table
 from loadtest.shapes import Shape
 
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s, after one that warms up")
     parser.add_argument("--out", type=Path, default=Path("loadtest/results/sizes.json"))
     arguments = parser.parse_args()
+    take_openmp()
     shapes = {f"{n} tokens": shape(n) for n in TOKENS} | {f"{s} stages": shape(3072, s) for s in STAGES[1:]}
     engines = {name: start(own.checkpoint(), kv_cache_memory_bytes=1 << 28) for name, own in shapes.items()}
     middle = f"{3072} tokens"
