@@ -39,6 +39,8 @@ class Health:
         """None if the model answers and new requests are taken on."""
         reason = self._known() or await self._probed()
         metrics.READY.set(reason is None)
+        if self.engine.errored:
+            metrics.ENGINE_UP.set(0)  # who is told so may look there at once
         return reason
 
     def _known(self) -> str | None:

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
+from prometheus_client import REGISTRY
+
+from server import metrics
 from server.health import FRESH_SECONDS, Health
 
 
@@ -92,9 +95,12 @@ def test_errors_draining_and_death_are_told_apart() -> None:
         found = health(engine)
         assert await found.why_not_ready() == "the engine failed to make a token"
         found.admission.draining = True
+        metrics.ENGINE_UP.set(1)
         assert await found.why_not_ready() == "the server is shutting down"
+        assert REGISTRY.get_sample_value("tokenformer_engine_up") == 1
         engine.errored = True
         assert await found.why_not_ready() == "the engine has died"
+        assert REGISTRY.get_sample_value("tokenformer_engine_up") == 0
         assert engine.asked == 1
 
     asyncio.run(run())
