@@ -19,7 +19,12 @@ DTYPES = (torch.float32, torch.bfloat16)
 def library() -> ctypes.CDLL | None:
     """None where it was not built. Its OpenMP is the one that PyTorch has loaded, and so are its threads."""
     spec = find_spec("model_impl._cpu_kernels")
-    return None if spec is None or spec.origin is None else ctypes.CDLL(spec.origin)
+    if spec is None or spec.origin is None:
+        return None
+    found = ctypes.CDLL(spec.origin)
+    found.token_statistics.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 4
+    found.token_statistics.restype = None
+    return found
 
 
 def take(tensor: torch.Tensor) -> bool:
@@ -39,9 +44,6 @@ def token_statistics(logits: torch.Tensor) -> torch.Tensor:
     statistics = torch.empty(*logits.shape[:-1], 3, dtype=torch.float32)
     kernels = library()
     assert kernels is not None
-    kernels.token_statistics(
-        ctypes.c_void_p(rows.data_ptr()),
-        ctypes.c_void_p(statistics.data_ptr()),
-        *map(ctypes.c_int64, (*rows.shape, rows.stride(0), rows.dtype == torch.bfloat16)),
-    )
+    addresses = rows.data_ptr(), statistics.data_ptr()
+    kernels.token_statistics(*addresses, *rows.shape, rows.stride(0), rows.dtype == torch.bfloat16)
     return statistics

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike
 
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig, norm_groups
@@ -83,6 +84,8 @@ class VariantTable:
     def places(self, sums: torch.Tensor) -> torch.Tensor:
         """Sums over each segment [..., S] -> [..., stage_count + 1]: one per stage of the checkpoint, and one for the
         delta that a row uses, whichever it is: the other deltas' sums are 0 in its row."""
+        if not self.deltas:
+            return F.pad(sums, (0, 1))
         own, deltas = sums[..., : self.stage_count], sums[..., self.stage_count :]
         return torch.cat([own, deltas.sum(dim=-1, keepdim=True)], dim=-1)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -86,7 +86,12 @@ class StatisticsSampler(Sampler):
         self, logprobs: torch.Tensor, num_logprobs: int, token_ids: torch.Tensor
     ) -> LogprobsTensors:
         """As vLLM's; outside `forward` (prompt tokens, accepted drafts) `logprobs` are themselves raw."""
-        gathered = super().gather_logprobs(logprobs, num_logprobs, token_ids)
+        if num_logprobs:
+            gathered = super().gather_logprobs(logprobs, num_logprobs, token_ids)
+        else:  # no others than the chosen: what statistics ask for, and half of vLLM's way would be in vain
+            ids = token_ids.unsqueeze(-1)
+            chosen = logprobs.gather(-1, ids)
+            gathered = LogprobsTensors(ids.to(torch.int32), chosen, count_at_least(logprobs, chosen))
         return self._with_statistics(gathered, logprobs)
 
     def gather_specific_token_logprobs(self, logprobs: torch.Tensor, *args: Any) -> LogprobsTensors | None:
@@ -95,16 +100,20 @@ class StatisticsSampler(Sampler):
 
     def _with_statistics(self, gathered: LogprobsTensors, logprobs: torch.Tensor) -> LogprobsTensors:
         statistics = token_statistics(logprobs) if self.raw_statistics is None else self.raw_statistics
-        column_ids = [STATISTICS_ID] * len(STATISTICS)
-        if self.report is not None:
-            reported = self.report()
-            statistics = torch.cat([statistics, reported], dim=1)
-            column_ids += [PROVENANCE_ID if i < self.places else INTERNALS_ID for i in range(reported.shape[1])]
+        reported = [] if self.report is None else [self.report()]
         ids = gathered.logprob_token_ids
+        column_ids = pseudo_ids(reported[0].shape[1] if reported else 0, self.places, ids.dtype, ids.device)
         return gathered._replace(
-            logprob_token_ids=torch.cat([ids, ids.new_tensor(column_ids).expand(len(ids), -1)], dim=1),
-            logprobs=torch.cat([gathered.logprobs, statistics], dim=1),
+            logprob_token_ids=torch.cat([ids, column_ids.expand(len(ids), -1)], dim=1),
+            logprobs=torch.cat([gathered.logprobs, statistics, *reported], dim=1),
         )
+
+
+@lru_cache(maxsize=8)
+def pseudo_ids(reported: int, places: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Token ids [1, columns] of the columns after the logprobs: statistics, provenance, and internals."""
+    rest = [PROVENANCE_ID if i < places else INTERNALS_ID for i in range(reported)]
+    return torch.tensor([[STATISTICS_ID] * len(STATISTICS) + rest], dtype=dtype, device=device)
 
 
 class StatisticsRunner(GPUModelRunner):
