@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ import psutil
 import torch
 
 from loadtest import machine
+from loadtest.in_process import generate, start
 from model_impl.checkpoint import expected_tensors
 from model_impl.checkpoint_writer import write_checkpoint
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
@@ -42,22 +41,20 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="measure the stages of this checkpoint instead")
     parser.add_argument("--memory", type=Path, help=argparse.SUPPRESS)  # what `memory_of` starts
     arguments = parser.parse_args()
-    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0"}
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if arguments.memory:
         print_memory(arguments.memory)
         return
     with tempfile.TemporaryDirectory() as directory:
         several, alone = Path(directory) / "several", Path(directory) / "alone"
         if arguments.checkpoint:
-            engines = {"several": start(arguments.checkpoint)}
+            engines = {"several": started(arguments.checkpoint)}
             memory = {}
         else:
             write_grown(several, arguments.width, arguments.layers, retrained=False)
             write_grown(alone, arguments.width, arguments.layers, retrained=True)
             checkpoints = {"alone": alone, "several": several}
             memory = {name: memory_of(checkpoint) for name, checkpoint in checkpoints.items()}
-            engines = {name: start(checkpoint) for name, checkpoint in checkpoints.items()}
+            engines = {name: started(checkpoint) for name, checkpoint in checkpoints.items()}
         report = measure(engines, arguments.rounds) | {"process_mib": memory}
     report |= {"command": "python -m " + " ".join(["loadtest.stages", *sys.argv[1:]]), "machine": machine.describe()}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +95,7 @@ def memory_of(checkpoint: Path) -> float:
 
 
 def print_memory(checkpoint: Path) -> None:
-    run(start(checkpoint), [0])
+    run(started(checkpoint), [0])
     print(round(psutil.Process().memory_info().rss / 2**20, 1))
 
 
@@ -134,44 +131,13 @@ def stage_names(llm: Any) -> list[str]:
     return [stage.name for stage in llm.llm_engine.model_config.hf_config.stages]
 
 
-def start(checkpoint: Path) -> Any:
-    from vllm import LLM
-
-    from model_impl.plugin import WORKER_CLASS
-    from model_impl.specialise import specialise
-    from server.engine import install
-    from server.models import VariantInput
-
-    install()
-    llm = LLM(
-        str(checkpoint),
-        skip_tokenizer_init=True,
-        dtype="float32",
-        enforce_eager=True,
-        block_size=32,
-        kv_cache_memory_bytes=1 << 29,
-        max_num_seqs=BATCH,
-        enable_prefix_caching=False,
-        worker_cls=WORKER_CLASS,
-    )
-    specialise(llm.llm_engine.input_processor, VariantInput)
-    llm.llm_engine.input_processor.dropped = set()
-    return llm
+def started(checkpoint: Path) -> Any:
+    return start(checkpoint, kv_cache_memory_bytes=1 << 29, max_num_seqs=BATCH)
 
 
 def run(llm: Any, adapters: Sequence[int]) -> float:
     """Output tokens per second of one batch whose requests take turns among the variants (0 is the last stage)."""
-    from vllm import SamplingParams
-    from vllm.lora.request import LoRARequest
-
-    turns = [adapters[i % len(adapters)] for i in range(BATCH)]
-    requests = [LoRARequest(f"stage {number}", number, "-") if number else None for number in turns]
-    words = llm.llm_engine.model_config.hf_config.vocab_size
-    prompts = [{"prompt_token_ids": [(7 * i + j) % words for j in range(PROMPT_TOKENS)]} for i in range(BATCH)]
-    params = SamplingParams(temperature=0, max_tokens=NEW_TOKENS, logprobs=0, ignore_eos=True, detokenize=False)
-    began = time.perf_counter()
-    llm.generate(prompts, params, lora_request=requests, use_tqdm=False)
-    return BATCH * NEW_TOKENS / (time.perf_counter() - began)
+    return BATCH * NEW_TOKENS / generate(llm, BATCH, PROMPT_TOKENS, NEW_TOKENS, adapters, logprobs=0)
 
 
 if __name__ == "__main__":
