@@ -25,6 +25,8 @@ from loadtest.shapes import Shape
 
 TOKENS = (768, 1536, 3072, 6144)
 """Parameter tokens of every projection."""
+MIDDLE = 3072
+"""Of the models whose stages and requests vary."""
 STAGES = (1, 2, 4, 8)
 """Growth stages, each with a norm of its own, into which the same tokens are divided."""
 REQUESTS = (1, 2, 4, 8, 16, 32, 64)
@@ -42,9 +44,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("loadtest/results/sizes.json"))
     arguments = parser.parse_args()
     take_openmp()
-    shapes = {f"{n} tokens": shape(n) for n in TOKENS} | {f"{s} stages": shape(3072, s) for s in STAGES[1:]}
+    shapes = {f"{n} tokens": shape(n) for n in TOKENS} | {f"{s} stages": shape(MIDDLE, s) for s in STAGES[1:]}
     engines = {name: start(own.checkpoint(), kv_cache_memory_bytes=1 << 28) for name, own in shapes.items()}
-    middle = f"{3072} tokens"
+    middle = f"{MIDDLE} tokens"
     runs = {name: (engine, 1) for name, engine in engines.items()}
     runs |= {f"{count} requests": (engines[middle], count) for count in REQUESTS[1:]}
     found: dict[str, list[float]] = {name: [] for name in runs}
