@@ -20,9 +20,9 @@ from typing import Any
 
 import httpx
 
-from loadtest import bench, machine
+from loadtest import bench, machine, plots
 from loadtest.processes import ServerProcesses
-from loadtest.report import cumulative, markdown, plot
+from loadtest.report import cumulative, markdown
 from loadtest.scenarios import OBJECTIVES, Scenario, scenarios
 from tests.demo_server import DEMO
 from tests.servers import started
@@ -56,7 +56,8 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "loadtest.json").write_text(json.dumps(figures, indent=2) + "\n")
     (arguments.out / "loadtest.md").write_text(markdown(figures))
-    plot({found["name"]: cumulative(result) for found, result in measured}, arguments.out / "loadtest.svg")
+    curves = plots.curves({found["name"]: cumulative(result) for found, result in measured})
+    plots.save(curves, arguments.out / "loadtest.svg")
     print(markdown(figures))
 
 

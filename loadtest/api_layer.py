@@ -24,7 +24,7 @@ from typing import Any
 
 import aiohttp
 
-from loadtest import machine
+from loadtest import machine, plots
 from loadtest.processes import ServerProcesses
 from loadtest.report import provenance, table
 from loadtest.setups import Setup
@@ -73,8 +73,10 @@ def main() -> None:
         "machine": machine.describe(),
     }
     text = markdown(figures)
-    (arguments.out / "api_layer.json").write_text(json.dumps(figures, indent=2) + "\n")
-    (arguments.out / "api_layer.md").write_text(text)
+    written = arguments.out / "api_layer.json"
+    written.write_text(json.dumps(figures, indent=2) + "\n")
+    written.with_suffix(".md").write_text(text)
+    plots.draw("api_layer", written)
     print(text)
 
 

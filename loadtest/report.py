@@ -1,14 +1,11 @@
-"""The results of `make loadtest` as a table and as a plot."""
+"""The results of `make loadtest` as a table, and the quantiles that are plotted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
 SHOWN = ("ttft", "tpot", "itl", "e2el")
 POINTS = 101
@@ -21,7 +18,6 @@ COLUMNS = (
     "API MiB",
     "engine MiB",
 )
-LABELS = {"ttft": "time to first token [ms]", "tpot": "time per output token [ms]"}
 
 
 def markdown(figures: Mapping[str, Any]) -> str:
@@ -57,18 +53,3 @@ def cumulative(result: Mapping[str, Any]) -> dict[str, list[float]]:
     ends = zip(result["latencies"], result["ttfts"], result["output_lens"], strict=True)
     samples = {"ttft": result["ttfts"], "tpot": [(end - first) / max(n - 1, 1) for end, first, n in ends]}
     return {name: (1000 * np.quantile(found, np.linspace(0, 1, POINTS))).tolist() for name, found in samples.items()}
-
-
-def plot(curves: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
-    """Which share of a scenario's requests was as fast or faster."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for panel, (name, label) in zip(panels, LABELS.items(), strict=True):
-        for scenario, curve in curves.items():
-            panel.plot(curve[name], np.linspace(0, 1, POINTS), label=scenario)
-        panel.set(xlabel=label, xscale="log", ylim=(0, 1))
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("share of requests")
-    panels[1].legend(frameon=False)
-    with rc_context({"svg.hashsalt": "loadtest", "svg.fonttype": "none"}):  # the same figures give the same file
-        figure.savefig(path, metadata={"Date": None})

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from loadtest import machine
+from loadtest import machine, plots
 from loadtest.in_process import generate, start, take_openmp
 from loadtest.profiling import profiled
 from loadtest.shapes import SHAPES, Shape
@@ -67,6 +67,7 @@ def main() -> None:
             print(f"{name} {dtype}: {summary(results[f'{name} {dtype}'])}", flush=True)
     report = {"results": results, "command": "python -m loadtest.roofline", "machine": machine.describe()}
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    plots.draw("roofline", arguments.out)
 
 
 def summary(result: dict[str, Any]) -> str:

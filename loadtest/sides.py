@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loadtest import bench, machine
+from loadtest import bench, machine, plots
 from loadtest.processes import ServerProcesses
 from loadtest.report import provenance, table
 from loadtest.setups import Setup
@@ -45,7 +45,7 @@ class Side:
 
 
 def main(description: str, name: str, comparisons: Mapping[str, tuple[Sequence[Side], Loads]], rounds: int) -> None:
-    """The command line of a comparison: measures, and writes NAME.json and NAME.md."""
+    """The command line of a comparison: measures, and writes NAME.json, NAME.md and NAME.svg."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("parts", nargs="*", choices=[*comparisons, []], metavar="PART", help=", ".join(comparisons))
     parser.add_argument("--rounds", type=int, default=rounds, help="default: %(default)s, after one that warms up")
@@ -62,6 +62,7 @@ def main(description: str, name: str, comparisons: Mapping[str, tuple[Sequence[S
         }
         written.write_text(json.dumps(figures, indent=2) + "\n")
         written.with_suffix(".md").write_text(markdown(description, figures))
+        plots.draw(name, written)
     print(markdown(description, figures))
 
 

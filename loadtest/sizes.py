@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from loadtest import machine
+from loadtest import machine, plots
 from loadtest.in_process import generate, start, take_openmp
 from loadtest.report import provenance, table
 from loadtest.shapes import Shape
@@ -71,6 +71,7 @@ def main() -> None:
     }
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
     arguments.out.with_suffix(".md").write_text(markdown(report))
+    plots.draw("sizes", arguments.out)
     print(markdown(report))
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 import torch
 
-from loadtest import machine
+from loadtest import machine, plots
 from loadtest.in_process import generate, start
 from model_impl.checkpoint import expected_tensors
 from model_impl.checkpoint_writer import write_checkpoint
@@ -59,6 +59,7 @@ def main() -> None:
     report |= {"command": "python -m " + " ".join(["loadtest.stages", *sys.argv[1:]]), "machine": machine.describe()}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    plots.draw("stages", arguments.out)
     print(json.dumps(report, indent=2))
 
 
