@@ -24,8 +24,8 @@ Figures = Mapping[str, Any]
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#767676"  # Okabe and Ito's: distinct for the colour-blind, and in print
 WIDTH, PANEL, BAR = 9.0, 3.2, 0.3
 """Inches: of a figure, of the height of a panel, and of that of a bar."""
-TARGETS = {"decode": 0.7, "prefill": 0.6}
-"""As docs/performance.md has them."""
+TARGETS = {"decode": 0.7, "prefill": 0.6, "ready": 20}
+"""As docs/performance.md has them: shares, and seconds."""
 LATENCIES = {"ttft": "time to first token [ms]", "tpot": "time per output token [ms]"}
 
 
@@ -140,6 +140,17 @@ def api_layer(figures: Figures) -> Figure:
     return figure
 
 
+def ready(figures: Figures) -> Figure:
+    """Seconds of every side, once it has its caches; dashed, what is to be reached."""
+    found = figures["seconds"]
+    figure = Figure((WIDTH, 1 + BAR * len(found)), layout="constrained")
+    panel = figure.subplots()
+    medians = {side: times["median"] for side, times in found.items()}
+    bars(panel, medians, {side: times["all_rounds"] for side, times in found.items()}, TARGETS["ready"])
+    panel.set_xlabel("seconds from the start of the process until it is ready")
+    return figure
+
+
 def curves(scenarios: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Which share of a scenario's requests was as fast or faster, from quantiles at equal distances."""
     figure = Figure((WIDTH, 3.6), layout="constrained")
@@ -192,6 +203,7 @@ PLOTS: Mapping[str, Callable[[Figures], Figure]] = {
     "api_layer": api_layer,
     "batch": batch,
     "demo-stages": stages,
+    "ready": ready,
     "roofline": roofline,
     "sizes": sizes,
     "stages": stages,

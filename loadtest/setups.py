@@ -27,20 +27,28 @@ class Setup:
     flags: tuple[str, ...] = ()
     stock: bool = False
     """vLLM's server and worker, and of ours only the model, which the installed package registers."""
+    engine: tuple[str, ...] = ENGINE
+    """Settings that both sides of a comparison have; none, where what is measured is what users get by default."""
 
     def command(self) -> list[str]:
-        """With the names that a reader can use; `running` adds the port."""
+        """With the names that a reader can use; `starting` adds the port."""
         checkpoint = os.path.relpath(self.checkpoint)
         server = ["python", "-m", STOCK, "--model", checkpoint] if self.stock else ["tokenformer", "serve", checkpoint]
-        return [*server, "--host", "127.0.0.1", "--served-model-name", MODEL, *ENGINE, *self.flags]
+        return [*server, "--host", "127.0.0.1", "--served-model-name", MODEL, *self.engine, *self.flags]
 
     @contextmanager
-    def running(self, log: Path) -> Iterator[Server]:
-        """A server that answers."""
+    def starting(self, log: Path) -> Iterator[Server]:
+        """A server whose process has just been started."""
         (port,) = free_ports(1)
         _, *arguments = [*self.command(), "--port", str(port)]
         command = [sys.executable, *arguments] if self.stock else command_line(*arguments)
         with running(command, port, log, MODEL) as server:
+            yield server
+
+    @contextmanager
+    def running(self, log: Path) -> Iterator[Server]:
+        """A server that answers."""
+        with self.starting(log) as server:
             server.wait_until_ready()
             yield server
 

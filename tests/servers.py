@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,17 +38,18 @@ class Server:
     log: Path
     process: subprocess.Popen[bytes]
 
-    def wait_until_ready(self) -> None:
-        """Raises RuntimeError with the end of the log if the server ends or does not answer."""
+    def wait_until_ready(self, path: str = "/health") -> None:
+        """Until `path` is answered by 200. Raises RuntimeError with the end of the log if the server ends or does not
+        answer."""
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.tail()}")
-            try:
-                if httpx.get(f"{self.url}/health", timeout=5).status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.2)  # between two looks at a process that starts
+        with httpx.Client(base_url=self.url, timeout=5) as client:
+            while time.monotonic() < deadline:
+                if self.process.poll() is not None:
+                    raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.tail()}")
+                with suppress(httpx.TransportError):
+                    if client.get(path).status_code == 200:
+                        return
+                time.sleep(0.1)  # between two looks at a process that starts
         raise RuntimeError(f"the server did not answer within {START_SECONDS} s:\n{self.tail()}")
 
     def tail(self) -> str:

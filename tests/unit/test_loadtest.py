@@ -13,6 +13,9 @@ from tokenizers import Tokenizer
 from loadtest.bench import LATENCIES, PERCENTILES, Load, summary
 from loadtest.processes import ServerProcesses
 from loadtest.prompts import prompts
+from loadtest.ready import condense as condense_ready
+from loadtest.ready import markdown as ready_table
+from loadtest.ready import path
 from loadtest.report import cumulative, markdown
 from loadtest.scenarios import OBJECTIVES, scenarios
 from loadtest.setups import Setup
@@ -113,6 +116,20 @@ def test_a_comparison_says_how_to_repeat_it() -> None:
     assert "- ours: `tokenformer serve " in shown
     assert '--dtype float32` with `{"uncertainty": false}`' in shown
     assert "--num-prompts 1 --sharegpt-output-len 3" in shown
+    assert "`python -m loadtest.x`, on: processor abacus" in shown
+
+
+def test_the_time_to_ready_tells_the_round_without_caches_from_those_that_count() -> None:
+    found = condense_ready([30.04, 21, 19, 20])
+    assert found == {"first": 30.0, "median": 20, "all_rounds": [21, 19, 20]}
+    side = Side("ours", Setup(DEMO, engine=()))
+    servers = {side.name: {"server": str(side.setup), "path": path(side)}}
+    figures = {"rounds": 3, "sides": servers, "seconds": {side.name: found}}
+    shown = ready_table({**figures, "command": "python -m loadtest.x", "machine": MACHINE})
+    assert "| ours | 20 | 21, 19, 20 | 30.0 |" in shown
+    assert "- ours: `tokenformer serve demo/checkpoint --host 127.0.0.1 --served-model-name measured`" in shown
+    assert "until `/readyz`" in shown
+    assert "Medians of 3 rounds" in shown
     assert "`python -m loadtest.x`, on: processor abacus" in shown
 
 

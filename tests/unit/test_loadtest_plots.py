@@ -117,6 +117,13 @@ def test_the_api_layer_has_requests_and_tokens_of_every_kind_of_answer() -> None
     assert figure.axes[3].get_xlabel() == "stream: µs per token"
 
 
+def test_being_ready_is_held_against_the_target() -> None:
+    sides = {"ours": {"first": 30.0, "median": 19.5, "all_rounds": [19.5, 18.0, 21.0]}}
+    (panel,) = plots.ready({"seconds": sides}).axes
+    assert (dots(panel), texts(panel)) == ([[18, 19.5, 21]], ["19.5"])
+    assert [line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == "--"] == [20]  # type: ignore[index]
+
+
 def test_the_same_figures_give_the_same_file_with_its_labels_as_text(tmp_path: Path) -> None:
     written = tmp_path / "against_vllm.json"
     written.write_text(json.dumps(compared()))
