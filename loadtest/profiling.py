@@ -9,7 +9,8 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile, record_function
 
 PARTS = {
-    "GEMMs": ("_C::onednn_mm", "_C::weight_packed_linear"),
+    "Pattention of few rows": ("Pattention of few rows",),
+    "GEMMs": ("_C::onednn_mm", "_C::weight_packed_linear", "mkldnn::_linear_pointwise", "product of few rows"),
     "row operation": ("row operation",),
     "attention": ("_C::cpu_attention_with_kv_cache", "_C::cpu_attn_reshape_and_cache"),
     "layer norms": ("aten::native_layer_norm",),
@@ -21,7 +22,7 @@ PARTS = {
 def profiled(run: Callable[[], Any], steps: int) -> dict[str, float]:
     """Milliseconds of each part per step, and their sum. A profiler slows down what it watches: shares, not times."""
     with (
-        marked_row_operation(),
+        named_kernels(),
         profile(activities=[ProfilerActivity.CPU]) as profiler,
         record_function("all of it"),
     ):
@@ -34,18 +35,30 @@ def profiled(run: Callable[[], Any], steps: int) -> dict[str, float]:
 
 
 @contextmanager
-def marked_row_operation() -> Iterator[None]:
-    """The compiled row operation is no operator of PyTorch's: give it a name for the profiler."""
+def named_kernels() -> Iterator[None]:
+    """The compiled kernels are no operators of PyTorch's: give them names for the profiler."""
+    from model_impl.packed_pattention import PackedPattention
+    from model_impl.packed_weight import PackedWeight
     from model_impl.row_kernel import RowKernel
 
-    plain = RowKernel.__call__
-
-    def marked(self: RowKernel, *arguments: Any) -> Any:
-        with record_function("row operation"):
-            return plain(self, *arguments)
-
-    RowKernel.__call__ = marked  # type: ignore[method-assign]
+    names = {
+        RowKernel: "row operation",
+        PackedPattention: "Pattention of few rows",
+        PackedWeight: "product of few rows",
+    }
+    plain = {kernel: kernel.__call__ for kernel in names}
+    for kernel, name in names.items():
+        kernel.__call__ = named(kernel.__call__, name)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        RowKernel.__call__ = plain  # type: ignore[method-assign]
+        for kernel in names:
+            kernel.__call__ = plain[kernel]  # type: ignore[method-assign]
+
+
+def named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def called(*arguments: Any) -> Any:
+        with record_function(name):
+            return function(*arguments)
+
+    return called

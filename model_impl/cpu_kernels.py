@@ -1,4 +1,4 @@
-"""The kernels compiled for CPUs (row_kernel.c, statistics_kernel.c), built with the package where a C compiler is.
+"""The kernels compiled for CPUs (row, packed and statistics_kernel.c), built with the package where a C compiler is.
 
 Without one, PyTorch does their work.
 """
@@ -24,6 +24,8 @@ def library() -> ctypes.CDLL | None:
     found = ctypes.CDLL(spec.origin)
     found.token_statistics.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 4
     found.token_statistics.restype = None
+    found.packed_product.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int64]
+    found.packed_product.restype = None
     return found
 
 

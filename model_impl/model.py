@@ -6,7 +6,7 @@ ranks, and the ranks' shares of w V add up to the output.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import cast
 
@@ -28,6 +28,7 @@ from vllm.model_executor.models.utils import (
     make_layers,
     maybe_prefix,
 )
+from vllm.platforms import current_platform
 from vllm.sequence import IntermediateTensors
 
 from model_impl.block import TokenformerBlock
@@ -36,6 +37,7 @@ from model_impl.collector import Collector, Wish
 from model_impl.config import TokenformerConfig
 from model_impl.delta import GrowthDelta
 from model_impl.growth import token_tensor
+from model_impl.packed_layers import pack_when_loaded
 from model_impl.parallel_pattention import ParallelPattention
 from model_impl.variants import VariantTable
 
@@ -134,6 +136,19 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         self.dtype = vllm_config.model_config.dtype
         self.reported: torch.Tensor = torch.empty(0, 0)
         self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
+        if current_platform.is_cpu() and not self.model.compiled:  # a compiler cannot look into our products
+            for module in self.pattentions():
+                module.pack()
+            if get_pp_group().is_last_rank:
+                pack_when_loaded(self.lm_head)
+
+    def pattentions(self) -> Iterator[ParallelPattention]:
+        return (module for module in self.model.modules() if isinstance(module, ParallelPattention))
+
+    def process_weights_after_loading(self) -> None:
+        """vLLM calls this when every layer has processed its own."""
+        for module in self.pattentions():
+            module.packed()
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return self.model.embed_input_ids(input_ids)
@@ -181,9 +196,8 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         if adapter_id not in self.model.variants.deltas:
             return False
         self.model.variants.remove_delta(adapter_id)
-        for module in self.model.modules():
-            if isinstance(module, ParallelPattention):
-                module.remove_delta(adapter_id)
+        for module in self.pattentions():
+            module.remove_delta(adapter_id)
         return True
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:

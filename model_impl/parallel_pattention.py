@@ -19,6 +19,9 @@ from model_impl.collector import Collector
 from model_impl.config import TokenformerConfig
 from model_impl.ensemble import MAX_MEMBERS, stage_mask
 from model_impl.kernels.segmented_rows import SegmentedRows
+from model_impl.packed_layers import pack_when_loaded
+from model_impl.packed_pattention import PackedPattention
+from model_impl.packed_weight import MOST_ROWS, PackedWeight
 from model_impl.row_kernel import RowKernel
 from model_impl.row_operation import TokenShard, sum_over_ranks, token_weights
 from model_impl.variants import Selection
@@ -90,15 +93,18 @@ class ParallelPattention(nn.Module):
         self.masked = [name in (config.ensemble_projections or ()) for name in self.projections]
         self.left_out: list[list[torch.Tensor]] | None = None  # made when the first ensemble asks
         self.kernel: RowKernel | SegmentedRows | None = None
+        self.of_few_rows: PackedPattention | None = None
         self._lay_out()
 
     def forward(self, x: torch.Tensor, selection: Selection, collector: Collector | None) -> list[torch.Tensor]:
         """`selection` for all projections of the model; `collector` for provenance and internals where wanted."""
-        scores = self.key_tokens(x)
-        delta_scores = [[F.linear(x, delta.keys) for delta in tokens] for tokens in self.deltas.values()]
         masked = selection.members is not None and any(self.masked)
         if collector is not None:
             collector.add_input(x, len(self.projections))
+        if self.of_few_rows is not None and x.shape[0] <= MOST_ROWS and not masked:
+            return self.of_few_rows(x, selection, collector)
+        scores = self.key_tokens(x)
+        delta_scores = [[F.linear(x, delta.keys) for delta in tokens] for tokens in self.deltas.values()]
         if self.kernel is not None and (scores.device.type != "cpu" or cpu_kernels.take(scores)):
             weights = self.kernel(scores, delta_scores, selection, None if masked else collector)
             counted = not masked
@@ -205,6 +211,24 @@ class ParallelPattention(nn.Module):
             squares = self.value_squares[i].split(shard.shares)
             self.squares.append([*squares, *(delta.values.float().square().sum(dim=-1) for delta in held)])
         self.kernel = self._make_kernel()
+        self.of_few_rows = self._join_packed()
+
+    def pack(self) -> None:
+        """Have the weights packed for CPUs when they are loaded, and tell afterwards by `packed`."""
+        for layer in (self.key_tokens, *self.value_tokens.values()):
+            pack_when_loaded(layer)
+
+    def packed(self) -> None:
+        """All weights are as they stay."""
+        self.of_few_rows = self._join_packed()
+
+    def _join_packed(self) -> PackedPattention | None:
+        """The whole of it for few rows, where all weights are packed and no deltas lie beside them."""
+        weights = [getattr(layer, "cpu_linear", None) for layer in (self.key_tokens, *self.value_tokens.values())]
+        packed = [weight for weight in weights if isinstance(weight, PackedWeight)]
+        if self.deltas or not isinstance(self.kernel, RowKernel) or len(packed) < len(weights):
+            return None
+        return PackedPattention(self.kernel, packed[0], packed[1:])
 
     def _make_kernel(self) -> RowKernel | SegmentedRows | None:
         """The row operation of this device; None where it is PyTorch's."""

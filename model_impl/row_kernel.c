@@ -5,35 +5,7 @@
 
 #include <float.h>
 
-#include "cpu_kernels.h"
-
-enum { ROW_SUMS = 7 };  // model_impl/internals.py
-
-enum report { NOTHING, CONTRIBUTION, INTERNALS };
-
-// The tokens of one projection and growth stage (or delta): columns of a matrix of scores, and of one of weights.
-typedef struct {
-    int64_t scores, first_score, scores_stride;     // which matrix, the first column in it, its columns
-    int64_t weights, first_weight, weights_stride;  // likewise
-    int64_t width;
-    const float *value_squares;  // ||v||^2 of each token
-} segment;
-
-typedef struct {
-    int64_t projections, segments;  // segments of each projection
-    int64_t bfloat16, gelu_first;
-    const segment *table;  // [projections, segments]
-} layout;
-
-typedef struct {
-    const char *const *scores;
-    char *const *weights;
-    const float *tau, *coupling;  // [rows, projections, segments], [rows, segments, segments]
-    int64_t tau_stride, coupling_stride;  // elements from row to row; 0 where one row serves all
-    int64_t report;
-    double *sums;  // [rows, segments], to which all projections add; or [rows, projections, segments, ROW_SUMS]
-    int64_t sums_stride;  // elements from row to row
-} step;
+#include "row_kernel.h"
 
 // x Phi(x) by the erfc of Abramowitz and Stegun 7.1.26, 1.5e-7 off at most, as PyTorch's own vectorised erf.
 INLINE float gelu(float x) {
@@ -147,12 +119,16 @@ INLINE void one_row(const layout *module, const step *now, int64_t row, int bflo
     }
 }
 
-FOR_EVERY_CPU void row_float32(const layout *module, const step *now, int64_t row) {
+FOR_EVERY_CPU static void row_float32(const layout *module, const step *now, int64_t row) {
     module->gelu_first ? one_row(module, now, row, 0, 1) : one_row(module, now, row, 0, 0);
 }
 
-FOR_EVERY_CPU void row_bfloat16(const layout *module, const step *now, int64_t row) {
+FOR_EVERY_CPU static void row_bfloat16(const layout *module, const step *now, int64_t row) {
     module->gelu_first ? one_row(module, now, row, 1, 1) : one_row(module, now, row, 1, 0);
+}
+
+void operate_on_row(const layout *module, const step *now, int64_t row) {
+    module->bfloat16 ? row_bfloat16(module, now, row) : row_float32(module, now, row);
 }
 
 void row_operation(const layout *module, int64_t rows, const char *const *scores, char *const *weights, const float *tau,
@@ -162,6 +138,5 @@ void row_operation(const layout *module, int64_t rows, const char *const *scores
     int64_t elements = 0;
     for (int64_t i = 0; i < module->projections * module->segments; i++) elements += module->table[i].width;
 #pragma omp parallel for if (rows > 1 && rows * elements > SERIAL)
-    for (int64_t row = 0; row < rows; row++)
-        module->bfloat16 ? row_bfloat16(module, &now, row) : row_float32(module, &now, row);
+    for (int64_t row = 0; row < rows; row++) operate_on_row(module, &now, row);
 }

@@ -105,14 +105,18 @@ class RowKernel:
             self.score_addresses[i] = matrix.data_ptr()
         for i, matrix in enumerate(made):
             self.weight_addresses[i] = matrix.data_ptr()
+        self.function(
+            self.address, rows, self.score_addresses, self.weight_addresses, *self.tables(selection, collector)
+        )
+        count = len(self.widths)
+        return [made[p::count] for p in range(count)]
+
+    def tables(self, selection: Selection, collector: Collector | None) -> tuple[int | None, ...]:
+        """What a step has for this module, as the kernels take it."""
         tau, coupling = selection.tau, selection.coupling
         by_row = tau.shape[0] > 1
         sums = None if collector is None else collector.room(len(self.widths))
-        self.function(
-            self.address,
-            rows,
-            self.score_addresses,
-            self.weight_addresses,
+        return (
             tau.data_ptr() + self.first * self.segments * 4,
             tau.stride(0) if by_row else 0,
             coupling.data_ptr(),
@@ -121,5 +125,3 @@ class RowKernel:
             None if sums is None else sums.data_ptr(),
             0 if sums is None else sums.stride(0),
         )
-        count = len(self.widths)
-        return [made[p::count] for p in range(count)]

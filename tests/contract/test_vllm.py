@@ -1,8 +1,8 @@
 """What our code assumes about vLLM's private interfaces, symbol by symbol.
 
 An upgrade of vLLM that moves or changes one of them fails here, with the symbol's name, and not as a wrong number
-somewhere else. The files that rely on them: model_impl/{worker,model,parallel_pattention,row_operation,prefix_reuse}.py
-and server/{cores,engine,ensemble,recorded_engine,checked_engine,grammars,serving,app,models,offline,serve}.py.
+somewhere else. The files that rely on them: model_impl/{worker,model,parallel_pattention,packed_layers,
+row_operation,prefix_reuse}.py and server/{cores,engine,ensemble,recorded_engine,checked_engine,grammars,serving,app,models,offline,serve}.py.
 """
 
 import dataclasses
@@ -62,6 +62,12 @@ SIGNATURES = {
         "query",
         "key",
     ),
+    "vllm.model_executor.layers.linear:UnquantizedLinearMethod.process_weights_after_loading": ("self", "layer"),
+    "vllm.model_executor.layers.vocab_parallel_embedding:UnquantizedEmbeddingMethod.process_weights_after_loading": (
+        "self",
+        "layer",
+    ),
+    "vllm.model_executor.layers.utils:cpu_unquantized_gemm": ("layer", "x", "weight", "bias"),
     "vllm.distributed:tensor_model_parallel_all_reduce": ("input_",),
     "vllm.distributed:tensor_model_parallel_all_gather": ("input_", "dim"),
     # server/engine.py

@@ -1,0 +1,92 @@
+"""Weights packed for CPUs as oneDNN packs them, once, so that both its products and ours of a few rows read them.
+
+oneDNN (here PyTorch's) is near the machine's GEMM rate, but its product of one row reads memory at two thirds of the
+rate that a plain read reaches (docs/performance.md). packed_kernel.c reads the same panels at that rate.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from model_impl import cpu_kernels
+
+MOST_ROWS = 6
+"""From there on, oneDNN's product is the faster one. As in packed_kernel.c."""
+PANEL = 64
+"""Outputs whose weights lie side by side."""
+
+
+class Packed(ctypes.Structure):
+    """As in packed_kernel.c."""
+
+    _fields_: ClassVar = (
+        ("weights", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("outputs", "depth", "bfloat16", "panel_bytes")),
+    )
+
+
+class PackedWeight:
+    """A weight [N, K] in float32 or bfloat16."""
+
+    def __init__(self, packed: torch.Tensor, weight: torch.Tensor) -> None:
+        """`packed`: as oneDNN has packed `weight`; `pack` makes sure that it is laid out as expected."""
+        kernels = cpu_kernels.library()
+        assert kernels is not None
+        self.packed = packed
+        depth = -(-weight.shape[1] // (16 * _together(weight))) * 16 * _together(weight)
+        panel_bytes = PANEL * depth * weight.itemsize
+        kind = weight.dtype == torch.bfloat16
+        self.layout = Packed(torch.ops.mkldnn.data_ptr(packed), *weight.shape, kind, panel_bytes)
+        self.address = ctypes.addressof(self.layout)
+        self.function = kernels.packed_product
+
+    def __call__(self, x: torch.Tensor, weight: object = None, bias: None = None) -> torch.Tensor:
+        """x [T, K] -> x W^T [T, N]. Called as vLLM's CPU layers call their products; without bias."""
+        rows = x.shape[0]
+        if rows > MOST_ROWS:
+            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+            return product
+        x, out = x.contiguous(), torch.empty((rows, self.layout.outputs), dtype=x.dtype)
+        if rows:
+            self.function(self.address, x.data_ptr(), out.data_ptr(), rows)
+        return out
+
+
+def pack(weight: torch.Tensor) -> PackedWeight | None:
+    """None where oneDNN lays this weight out in another way, as it does for other processors."""
+    if not cpu_kernels.take(weight) or not weight.numel() or not torch.backends.mkldnn.is_available():
+        return None
+    if weight.shape[1] % _together(weight):
+        return None
+    packed = PackedWeight(torch.ops.mkldnn._reorder_linear_weight(weight, None), weight)
+    return packed if _as_expected(packed, weight) else None
+
+
+def _as_expected(packed: PackedWeight, weight: torch.Tensor) -> bool:
+    """Whether the first and the last panel lie where packed_kernel.c looks for them."""
+    outputs, depth = weight.shape
+    size = packed.layout.panel_bytes
+    count = -(-outputs // PANEL)
+    if torch.ops.mkldnn._nbytes(packed.packed) < count * size:
+        return False
+    content = (ctypes.c_char * (count * size)).from_address(packed.layout.weights)
+    panels = torch.frombuffer(content, dtype=weight.dtype).view(count, -1)
+    filled = size // PANEL // weight.itemsize - depth
+    first, last = weight[:PANEL], weight[(count - 1) * PANEL :]
+    return all(
+        torch.equal(_panel(F.pad(rows, (0, filled, 0, PANEL - len(rows)))), panel)
+        for rows, panel in ((first, panels[0]), (last, panels[-1]))
+    )
+
+
+def _panel(rows: torch.Tensor) -> torch.Tensor:
+    """[PANEL, K] -> for every k, in bfloat16 for every two, the weights of all outputs."""
+    return rows.reshape(PANEL, -1, _together(rows)).transpose(0, 1).flatten()
+
+
+def _together(weight: torch.Tensor) -> int:
+    return 2 if weight.dtype == torch.bfloat16 else 1

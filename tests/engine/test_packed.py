@@ -1,0 +1,45 @@
+"""Steps of few rows take the kernels for packed weights, and give what the reference gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_impl.packed_pattention import PackedPattention
+from model_impl.packed_weight import MOST_ROWS, PackedWeight, pack
+from tests.conformance.models import random_weights, variant_config
+from tests.engines import engine, generate, saved_model, token_params, whole_rows
+
+pytestmark = pytest.mark.engine
+
+
+def test_few_and_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if pack(torch.randn(64, 32)) is None:
+        pytest.skip("this processor's oneDNN packs weights in another way")
+    rows: dict[type, set[int]] = {PackedPattention: set(), PackedWeight: set()}
+    for kernel, seen in rows.items():
+        plain = kernel.__call__
+
+        def counted(
+            self: object, x: torch.Tensor, *rest: object, plain: object = plain, seen: set[int] = seen
+        ) -> object:
+            seen.add(len(x))
+            return plain(self, x, *rest)  # type: ignore[operator]
+
+        monkeypatch.setattr(kernel, "__call__", counted)
+    config = variant_config("grown jointly, tau kept")
+    model = saved_model(tmp_path / "checkpoint", config, random_weights(config))
+    params = token_params(max_tokens=5, logprobs=-1)
+    with engine(tmp_path / "checkpoint", logprobs_mode="raw_logits") as llm:
+        for count in (1, 3, MOST_ROWS, MOST_ROWS + 1):
+            prompts = [[(3 * i + j) % config.vocab_size for j in range(4)] for i in range(count)]
+            for prompt, output in zip(prompts, generate(llm, prompts, params), strict=True):
+                ids = list(output.outputs[0].token_ids)
+                with torch.no_grad():
+                    expected = model(torch.tensor([[*prompt, *ids[:-1]]]))[0, len(prompt) - 1 :]
+                found = whole_rows(output.outputs[0].logprobs, config.vocab_size)
+                torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert {1, 3, MOST_ROWS} <= rows[PackedPattention] <= set(range(MOST_ROWS + 1))
+    assert {1, 3, MOST_ROWS, MOST_ROWS + 1} <= rows[PackedWeight]

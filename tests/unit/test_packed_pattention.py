@@ -1,0 +1,62 @@
+"""A Pattention of few rows in one call is its three steps, for every layout of segments and every mixture of stages."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model_impl.collector import Wish
+from model_impl.config import TokenformerConfig
+from model_impl.packed_pattention import PackedPattention
+from model_impl.packed_weight import MOST_ROWS, PackedWeight, pack
+from model_impl.row_kernel import RowKernel
+from tests.unit.test_row_kernel import QKV, collect, one_rank, seeded, shares, squares, width
+from tests.unit.test_row_operation import STAGES, select
+from tests.unit.tiny import tiny_config
+
+__all__ = ["one_rank"]
+
+D = 48
+
+
+def even(stages: str, activation: str) -> TokenformerConfig:
+    """Twice as many tokens: an odd number of them is not packed in bfloat16."""
+    doubled = [
+        {**stage, "tokens": {name: 2 * count for name, count in stage["tokens"].items()}} for stage in STAGES[stages]
+    ]
+    return tiny_config(norm_activation_type=activation, growth_stages=doubled)
+
+
+def packed(weight: torch.Tensor) -> PackedWeight:
+    found = pack(weight)
+    if found is None:
+        pytest.skip("this processor's oneDNN packs weights in another way")
+    return found
+
+
+@pytest.mark.parametrize("wish", Wish)
+@pytest.mark.parametrize("rows", range(1, MOST_ROWS + 1))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("activation", ["l2_norm_gelu", "gelu_l2_norm"])
+@pytest.mark.parametrize("stages", STAGES)
+def test_outputs_and_sums(stages: str, activation: str, dtype: torch.dtype, rows: int, wish: Wish) -> None:
+    config = even(stages, activation)
+    selection = select(config, [row % len(config.stages) for row in range(rows)])
+    generator = seeded()
+    keys = torch.randn(width(config), D, generator=generator).to(dtype)
+    values = [torch.randn(D, sum(own), generator=generator).to(dtype) for own in shares(config)]
+    x = torch.randn(rows, D, generator=generator).to(dtype)
+    kernel = RowKernel(QKV, shares(config), squares(config, []), activation, dtype)
+    once = PackedPattention(kernel, packed(keys), [packed(own) for own in values])
+
+    scores = F.linear(x, keys)
+    collector, expected_collector = collect(wish, scores, selection), collect(wish, scores, selection)
+    weights = kernel(scores, [], selection, expected_collector)
+    error = {"rtol": 2**-6, "atol": 3e-2} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-5}
+    outputs = once(x, selection, collector)
+    for output, own, value in zip(outputs, weights, values, strict=True):
+        torch.testing.assert_close(output, F.linear(own[0], value), **error)
+    if collector and expected_collector:
+        error = {"rtol": 2**-4, "atol": 1.0} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-4}
+        torch.testing.assert_close(collector.sums, expected_collector.sums, **error)

@@ -1,0 +1,50 @@
+"""Products with packed weights are those of PyTorch, however many rows; what is laid out otherwise is not taken."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model_impl import packed_weight
+from model_impl.cpu_kernels import DTYPES
+from model_impl.packed_weight import MOST_ROWS, pack
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [0, *range(1, MOST_ROWS + 2), 100])
+@pytest.mark.parametrize("shape", [(64, 32), (480, 128), (50277, 64), (128, 3072), (100, 36)])
+def test_any_number_of_rows(shape: tuple[int, int], rows: int, dtype: torch.dtype) -> None:
+    weight, x = torch.randn(shape, generator=seeded()).to(dtype), torch.randn(rows, shape[1]).to(dtype)
+    packed = pack(weight)
+    if packed is None:
+        pytest.skip("this processor's oneDNN packs weights in another way")
+    found = packed(x)
+    assert found.dtype == dtype
+    error = {"rtol": 2**-7, "atol": 2e-2} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(found.float(), F.linear(x.float(), weight.float()), **error)
+
+
+def test_rows_that_do_not_lie_side_by_side() -> None:
+    weight, x = torch.randn(64, 32), torch.randn(32, 2)
+    packed = pack(weight)
+    if packed is None:
+        pytest.skip("this processor's oneDNN packs weights in another way")
+    torch.testing.assert_close(packed(x.t()), x.t() @ weight.t(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "weight", [torch.zeros(0, 32), torch.zeros(64, 33, dtype=torch.bfloat16), torch.zeros(64, 32, dtype=torch.float16)]
+)
+def test_what_the_kernel_cannot_read_is_not_taken(weight: torch.Tensor) -> None:
+    assert pack(weight) is None
+
+
+def test_another_layout_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another processor's would be: here what is expected is changed, not what oneDNN does."""
+    monkeypatch.setattr(packed_weight, "_panel", lambda rows: rows.flatten())
+    assert pack(torch.randn(64, 32, generator=seeded())) is None
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(4)
