@@ -30,6 +30,13 @@ LARGE_BODY = 1 << 16
 
 _ESCAPED = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _UNREADABLE = re.compile("[\x00\ud800-\udfff]")
+_HALF = re.compile("[\ud800-\udfff]")
+_TOKENISED = re.compile(
+    r"(?:prompt|completion|input|instructions|system|stop|bad_words|(?:messages|input)(?:\[\d+\])+\.content)"
+    r"(?:\[\d+\])?(?:\.text)?"
+)
+"""Parameters that become tokens or are looked for among them: byte-level tokenizers have one for NUL, so that texts of
+random tokens hold it. In grammars, names and all that is not listed, NUL would end a string for who reads them in C."""
 
 
 class BodyRefused(Exception):
@@ -113,15 +120,15 @@ def parsed(headers: Headers, body: bytes) -> dict[str, Any]:
 
 
 def _look_through(found: dict[str, Any]) -> None:
-    """Raises BodyRefused for values in values deeper than MAX_DEPTH, and for characters that are none."""
+    """Raises BodyRefused for values in values deeper than MAX_DEPTH, and for characters that must not be there."""
     level: list[tuple[str, Any]] = [("", found)]
     for _ in range(MAX_DEPTH):
         inner = []
         for path, container in level:
-            for step, value in _items(path, container):
+            for step, value, is_key in _items(path, container):
                 if isinstance(value, str):
-                    if _UNREADABLE.search(value):
-                        text = f"Invalid value for '{step}': it holds a NUL character or half of a surrogate pair."
+                    if _UNREADABLE.search(value) and (held := _flaw(step, value, is_key)):
+                        text = f"Invalid value for '{step}': it holds {held}."
                         raise _invalid(text, code="invalid_value", param=step)
                 elif isinstance(value, dict | list):
                     inner.append((step, value))
@@ -131,16 +138,24 @@ def _look_through(found: dict[str, Any]) -> None:
     raise _too_deep()
 
 
-def _items(path: str, container: dict[str, Any] | list[Any]) -> Iterator[tuple[str, Any]]:
-    """The values in a container, and the keys, each with the parameter's name as OpenAI writes it."""
+def _flaw(step: str, text: str, is_key: bool) -> str | None:
+    """What is wrong with an unreadable text, if anything is wrong with it at this place."""
+    if _HALF.search(text):
+        return "half of a surrogate pair"
+    return "a NUL character" if is_key or not _TOKENISED.fullmatch(step) else None
+
+
+def _items(path: str, container: dict[str, Any] | list[Any]) -> Iterator[tuple[str, Any, bool]]:
+    """The values in a container, and the keys, each with the parameter's name as OpenAI writes it, and whether it is
+    a key."""
     if isinstance(container, list):
         for i, value in enumerate(container):
             if isinstance(value, str | dict | list):
-                yield f"{path}[{i}]", value
+                yield f"{path}[{i}]", value, False
         return
     for key, value in container.items():
-        yield path or "body", key
-        yield f"{path}.{key}" if path else key, value
+        yield path or "body", key, True
+        yield f"{path}.{key}" if path else key, value, False
 
 
 def _no_number(name: str) -> float:

@@ -53,7 +53,10 @@ PARAMETERS: dict[str, list[Any]] = {
     ],
     "response_format": [
         *("x", {"type": "nope"}, {"type": "json_schema"}, {"type": "structural_tag"}),
-        {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": 5}}},
+        *(
+            {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+            for schema in ({"type": 5}, {"enum": ["a\x00"]})
+        ),
     ],
     "uncertainty": ["x", {"ensemble": BIG}],
 }
@@ -77,9 +80,9 @@ CHAT: dict[str, list[Any]] = {
         *(None, [], "x", [{}], [5]),
         *(
             [{"role": "user", "content": content}]
-            for content in (None, 5, "x" * 200_000, "a\x00b", *([p] for p in MEDIA))
+            for content in (None, 5, "x" * 200_000, "\ud800", *([p] for p in MEDIA))
         ),
-        [{"role": "user", "content": "x", "name": 5}],
+        *([{"role": "user", "content": "x", "name": name}] for name in (5, "a\x00b")),
         [{"role": "assistant", "content": "x", "tool_calls": 5}],
     ],
     "top_logprobs": [-1, -2, 21, BIG, "x"],
@@ -98,7 +101,7 @@ COMPLETION: dict[str, list[Any]] = {
     "prompt": [
         *(None, "", [], [[]], [""], ["x", ""], 5, {"prompt": "x"}, [["x"]], [1.5], [None], [[1], ["x"]]),
         *([-1], [10**6], [BIG], [10**30], [[1], [BIG]]),
-        *(["x"] * 5000, "x" * 200_000, [5] * 100_000, "a\x00b"),
+        *(["x"] * 5000, "x" * 200_000, [5] * 100_000, "\ud800"),
     ],
     "logprobs": [-1, -2, 21, BIG, "x"],
     "max_tokens": [0],

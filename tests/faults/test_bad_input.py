@@ -85,6 +85,28 @@ def test_bodies(client: httpx.Client, route: str, body: bytes, expected: int) ->
     assert answer.json()["error"]["code"]
 
 
+def test_nul_is_a_character_like_others_where_texts_are_tokens(client: httpx.Client) -> None:
+    """A byte-level tokenizer has it among its tokens, so texts of random tokens hold it."""
+    text = "a\x00b"
+    [a, nul, b] = send(client, "/tokenize", {"model": NAME, "prompt": text}).json()["tokens"]
+    assert send(client, "/detokenize", {"model": NAME, "tokens": [a, nul, b]}).json()["prompt"] == text
+    asked = {"model": NAME, "prompt": text, "max_tokens": 4, "echo": True, "logit_bias": {str(nul): 100}}
+    answer = send(client, "/v1/completions", asked).json()
+    assert answer["choices"][0]["text"] == text + 4 * "\x00"
+    assert answer["usage"]["prompt_tokens"] == 3
+    stopped = send(client, "/v1/completions", asked | {"echo": False, "stop": "\x00"}).json()["choices"][0]
+    assert (stopped["text"], stopped["finish_reason"]) == ("", "stop")
+    banned = send(client, "/v1/completions", asked | {"echo": False, "bad_words": ["\x00"]}).json()["choices"][0]
+    assert "\x00" not in banned["text"]
+    given = {"model": NAME, "prompt": "a", "completion": text, "max_tokens": 4}
+    assert send(client, "/v1/uncertainty", given).json()["usage"]["completion_tokens"] == 3
+    lengths = []
+    for content in ("ab", text, [{"type": "text", "text": text}]):
+        chat = {"model": NAME, "max_tokens": 4, "messages": [{"role": "user", "content": content}]}
+        lengths.append(send(client, "/v1/chat/completions", chat).json()["usage"]["prompt_tokens"])
+    assert lengths[1:] == [lengths[0] + 1] * 2
+
+
 def test_other_media_types(client: httpx.Client) -> None:
     answer = client.post("/v1/completions", content=b'{"prompt": "Hi"}', headers={"content-type": "text/plain"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")

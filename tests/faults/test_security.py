@@ -149,7 +149,7 @@ BODIES: list[Any] = [
     *(CHAT | {"request_id": f"{MARK} x"}, CHAT | {"cache_salt": ""}, CHAT | {"bad_words": [""]}),
     CHAT | {"prompt": MARK * 3000, "messages": [{"role": "user", "content": MARK * 3000}], "input": MARK * 3000},
     *(CHAT | {"completion": 5}, CHAT | {"completion": MARK * 3000}, CHAT | {"stream": True, "n": 2}),
-    *({"tokens": [10**9]}, {"tokens": [-1]}, {"tokens": MARK}, {"prompt": f"\x00{MARK}"}),
+    *({"tokens": [10**9]}, {"tokens": [-1]}, {"tokens": MARK}, {"prompt": f"\x00{MARK}"}, {"user": f"\x00{MARK}"}),
     CHAT | {"model": "demo:base"},
 ]
 

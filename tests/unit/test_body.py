@@ -116,14 +116,40 @@ def test_what_is_not_json(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"model": "m", "messages": [{"role": "user", "content": "a\x00b"}]}, "messages[0].content"),
         ({"prompt": "\ud800"}, "prompt"),
+        ({"prompt": ["a", "\x00\udfff"]}, "prompt[1]"),
         ({"logit_bias": {"\udfff": 1}}, "logit_bias"),
         ({"\udc00": 1}, "body"),
+        ({"model": "m\x00"}, "model"),
+        ({"structured_outputs": {"regex": "a\x00"}}, "structured_outputs.regex"),
+        ({"structured_outputs": {"choice": ["a", "\x00"]}}, "structured_outputs.choice[1]"),
+        ({"structured_outputs": {"json": {"prompt": "\x00"}}}, "structured_outputs.json.prompt"),
+        ({"tools": [{"function": {"name": "\x00"}}]}, "tools[0].function.name"),
+        ({"messages": [{"role": "user\x00", "content": "a"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": [{"type": "text\x00"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": [{"\x00": "a"}]}]}, "messages[0].content[0]"),
+        ({"prompt": {"\x00": 1}}, "prompt"),
+        ({"\x00": 1}, "body"),
     ],
 )
-def test_what_no_text_holds_is_refused_with_the_name_of_its_field(body: Any, param: str) -> None:
+def test_what_no_text_or_no_name_holds_is_refused_with_the_name_of_its_field(body: Any, param: str) -> None:
     assert refusal(send(json.dumps(body))) == (400, "invalid_value", param)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": "a\x00b"},
+        {"prompt": ["a", "\x00"], "stop": "\x00"},
+        {"prompt": "a", "completion": ["\x00"], "stop": ["\n", "\x00"], "bad_words": ["\x00"]},
+        {"messages": [{"role": "user", "content": "a\x00b"}]},
+        {"messages": [[{"role": "user", "content": [{"type": "text", "text": "\x00"}, "\x00"]}]]},
+        {"system": [{"type": "text", "text": "\x00"}]},
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": "\x00"}]}], "instructions": "\x00"},
+    ],
+)
+def test_what_is_tokenised_may_hold_any_character(body: Any) -> None:
+    assert send(json.dumps(body)).json()["parsed"] == body
 
 
 @pytest.mark.parametrize("text", [r"the six characters \u0000", "a pair \U0001f600", "[" * 500])
