@@ -7,6 +7,11 @@
 enum { LANES = 16 };
 enum { ENTROPY, VARIANCE, MARGIN, STATISTICS };
 
+typedef struct {
+    float logprob;
+    int64_t rank;  // how many are at least as likely
+} token;
+
 // The two largest of a row; NaN if one of its elements is no number.
 INLINE void largest(const char *logits, int64_t width, float *top, float *second, int bfloat16) {
     float tops[LANES], seconds[LANES], unusable = 0;
@@ -38,21 +43,25 @@ INLINE float below(const char *logits, int64_t i, float top, int bfloat16) {
     return at_most(top - load(logits, i, bfloat16), 88.0f);
 }
 
-INLINE void one_row(const char *logits, float *statistics, int64_t width, int bfloat16) {
+INLINE token one_row(const char *logits, float *statistics, int64_t width, float chosen, int bfloat16) {
     float top, second;
     largest(logits, width, &top, &second, bfloat16);
     double mass = 0, first = 0, square = 0;
+    int64_t rank = 0;
     for (int64_t start = 0; start < width; start += BLOCK) {
         int64_t stop = start + BLOCK < width ? start + BLOCK : width;
         float masses = 0, firsts = 0;
-#pragma omp simd reduction(+ : masses, firsts)
+        int32_t likely = 0;
+#pragma omp simd reduction(+ : masses, firsts, likely)
         for (int64_t i = start; i < stop; i++) {
+            likely += load(logits, i, bfloat16) >= chosen;
             float distance = below(logits, i, top, bfloat16), e = exp_of_negative(-distance);
             masses += e;
             firsts += e * distance;
         }
         mass += masses;
         first += firsts;
+        rank += likely;
     }
     double mean = first / mass;  // of -ln p + ln p(the most likely)
     float centre = mean;
@@ -71,22 +80,28 @@ INLINE void one_row(const char *logits, float *statistics, int64_t width, int bf
     statistics[ENTROPY] = entropy < 0 ? 0 : entropy;
     statistics[VARIANCE] = square / mass;
     statistics[MARGIN] = (1 - exp((double)second - top)) / mass;
+    return (token){(double)chosen - top - log(mass), rank};
 }
 
-FOR_EVERY_CPU void row_statistics_float32(const char *logits, float *statistics, int64_t width) {
-    one_row(logits, statistics, width, 0);
+FOR_EVERY_CPU static token row_float32(const char *logits, float *statistics, int64_t width, float chosen) {
+    return one_row(logits, statistics, width, chosen, 0);
 }
 
-FOR_EVERY_CPU void row_statistics_bfloat16(const char *logits, float *statistics, int64_t width) {
-    one_row(logits, statistics, width, 1);
+FOR_EVERY_CPU static token row_bfloat16(const char *logits, float *statistics, int64_t width, float chosen) {
+    return one_row(logits, statistics, width, chosen, 1);
 }
 
-// logits [rows, width], `stride` elements from row to row -> float32 [rows, STATISTICS].
-void token_statistics(const char *logits, float *statistics, int64_t rows, int64_t width, int64_t stride, int64_t bfloat16) {
+// logits [rows, width], `stride` elements from row to row -> float32 [rows, STATISTICS], `apart` from row to row. With the
+// `chosen` tokens' ids [rows]: their logprobs in the column before, and their ranks [rows].
+void token_statistics(const char *logits, float *statistics, int64_t rows, int64_t width, int64_t stride, int64_t bfloat16,
+                      int64_t apart, const int64_t *chosen, int64_t *ranks) {
 #pragma omp parallel for if (rows > 1 && rows * width > SERIAL)
     for (int64_t row = 0; row < rows; row++) {
         const char *own = logits + row * stride * (bfloat16 ? 2 : 4);
-        bfloat16 ? row_statistics_bfloat16(own, statistics + row * STATISTICS, width)
-                 : row_statistics_float32(own, statistics + row * STATISTICS, width);
+        float *found = statistics + row * apart, logit = chosen ? load(own, chosen[row], bfloat16) : INFINITY;
+        token told = (bfloat16 ? row_bfloat16 : row_float32)(own, found, width, logit);
+        if (!chosen) continue;
+        found[-1] = told.logprob;
+        ranks[row] = told.rank;
     }
 }

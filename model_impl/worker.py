@@ -1,16 +1,16 @@
 """The engine-side half of token statistics: vLLM's worker with a sampler that reports every distribution.
 
-The only file that touches the private interfaces of vLLM's worker, model runner (V1) and sampler; the contract
-tests name what moved when vLLM changes. Statistics travel as trailing columns of the logprobs tensors, under the
-pseudo token id `STATISTICS_ID`, through vLLM's own scheduling, preemption and streaming; `server.engine` takes
-them out again.
+With model_impl/sampler.py the only file that touches the private interfaces of vLLM's worker, model runner (V1) and
+sampler; the contract tests name what moved when vLLM changes. Statistics travel as trailing columns of the logprobs
+tensors, under the pseudo token id `STATISTICS_ID`, through vLLM's own scheduling, preemption and streaming;
+`server.engine` takes them out again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +20,6 @@ from vllm.platforms import current_platform
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 from vllm.v1.sample import sampler as vllm_sampler
-from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.worker_base import CompilationTimes
 
@@ -30,90 +29,15 @@ from model_impl.delta import load_delta
 from model_impl.ensemble import MEMBER_ARG
 from model_impl.mixture import ROWS_AT_ONCE, Membership, Mixtures
 from model_impl.model import TokenformerForCausalLM
+from model_impl.sampler import StatisticsSampler, count_at_least
 from model_impl.specialise import specialise
-from model_impl.uncertainty import (
-    INTERNALS_ARG,
-    INTERNALS_ID,
-    PROVENANCE_ARG,
-    PROVENANCE_ID,
-    STATISTICS,
-    STATISTICS_ID,
-    token_statistics,
-)
+from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG, STATISTICS
 from model_impl.variants import VERSION_MARK
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
 else:
     from vllm.v1.worker.gpu_worker import Worker as PlatformWorker  # type: ignore[assignment]
-
-
-class StatisticsSampler(Sampler):
-    """Appends `token_statistics` of the raw distribution to whatever logprobs it gathers.
-
-    `report` gives, where it is set, what the model reported of the rows that are gathered [N, C]; this becomes further
-    columns, the first `places` of which are provenance.
-    """
-
-    raw_statistics: torch.Tensor | None = None
-    report: Callable[[], torch.Tensor] | None = None
-    places: int
-
-    @contextmanager
-    def reporting(self, report: Callable[[], torch.Tensor] | None) -> Iterator[None]:
-        self.report = report
-        try:
-            yield
-        finally:
-            self.report = None
-
-    def take_statistics(self, logits: torch.Tensor, sampling_metadata: Any) -> None:
-        """Keep the statistics of logits [N, V] for the coming `forward` if a request of the batch wants logprobs."""
-        # -1 comes from the rejection sampler only, which gathers the accepted tokens' logprobs itself afterwards.
-        if sampling_metadata.max_num_logprobs not in (None, -1) or sampling_metadata.logprob_token_ids:
-            self.raw_statistics = token_statistics(logits)
-
-    def forward(self, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any) -> SamplerOutput:
-        """As vLLM's; the statistics are taken before penalties, bans and temperature change the logits in place."""
-        if self.raw_statistics is None:
-            self.take_statistics(logits, sampling_metadata)
-        try:
-            return super().forward(logits, sampling_metadata, *args, **kwargs)
-        finally:
-            self.raw_statistics = None
-
-    def gather_logprobs(  # type: ignore[override]  # static in vLLM, always called through the object
-        self, logprobs: torch.Tensor, num_logprobs: int, token_ids: torch.Tensor
-    ) -> LogprobsTensors:
-        """As vLLM's; outside `forward` (prompt tokens, accepted drafts) `logprobs` are themselves raw."""
-        if num_logprobs:
-            gathered = super().gather_logprobs(logprobs, num_logprobs, token_ids)
-        else:  # no others than the chosen: what statistics ask for, and half of vLLM's way would be in vain
-            ids = token_ids.unsqueeze(-1)
-            chosen = logprobs.gather(-1, ids)
-            gathered = LogprobsTensors(ids.to(torch.int32), chosen, count_at_least(logprobs, chosen))
-        return self._with_statistics(gathered, logprobs)
-
-    def gather_specific_token_logprobs(self, logprobs: torch.Tensor, *args: Any) -> LogprobsTensors | None:
-        gathered = super().gather_specific_token_logprobs(logprobs, *args)
-        return None if gathered is None else self._with_statistics(gathered, logprobs)
-
-    def _with_statistics(self, gathered: LogprobsTensors, logprobs: torch.Tensor) -> LogprobsTensors:
-        statistics = token_statistics(logprobs) if self.raw_statistics is None else self.raw_statistics
-        reported = [] if self.report is None else [self.report()]
-        ids = gathered.logprob_token_ids
-        column_ids = pseudo_ids(reported[0].shape[1] if reported else 0, self.places, ids.dtype, ids.device)
-        return gathered._replace(
-            logprob_token_ids=torch.cat([ids, column_ids.expand(len(ids), -1)], dim=1),
-            logprobs=torch.cat([gathered.logprobs, statistics, *reported], dim=1),
-        )
-
-
-@lru_cache(maxsize=8)
-def pseudo_ids(reported: int, places: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Token ids [1, columns] of the columns after the logprobs: statistics, provenance, and internals."""
-    rest = [PROVENANCE_ID if i < places else INTERNALS_ID for i in range(reported)]
-    return torch.tensor([[STATISTICS_ID] * len(STATISTICS) + rest], dtype=dtype, device=device)
 
 
 class StatisticsRunner(GPUModelRunner):
@@ -283,8 +207,3 @@ class TokenformerWorker(PlatformWorker):
         if current_platform.is_cpu():
             self.model_runner._dummy_run(1)
         return times
-
-
-def count_at_least(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Per row of x [N, V], how many elements are >= values [N, 1]; int64 [N]."""
-    return (x >= values).sum(-1)

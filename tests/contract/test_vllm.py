@@ -1,8 +1,9 @@
 """What our code assumes about vLLM's private interfaces, symbol by symbol.
 
 An upgrade of vLLM that moves or changes one of them fails here, with the symbol's name, and not as a wrong number
-somewhere else. The files that rely on them: model_impl/{worker,model,parallel_pattention,packed_layers,
-row_operation,prefix_reuse}.py and server/{cores,engine,ensemble,recorded_engine,checked_engine,grammars,serving,app,models,offline,serve}.py.
+somewhere else. The files that rely on them: model_impl/{worker,sampler,model,parallel_pattention,
+packed_layers,row_operation,prefix_reuse}.py and
+server/{cores,engine,ensemble,recorded_engine,checked_engine,grammars,serving,app,models,offline,serve}.py.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from server.log_filter import QUOTING
 VERSION = "0.32.0"
 
 SIGNATURES = {
-    # model_impl/worker.py: the sampler
+    # model_impl/sampler.py
     "vllm.v1.sample.sampler:Sampler.forward": ("self", "logits", "sampling_metadata"),
     "vllm.v1.sample.sampler:Sampler.gather_logprobs": ("logprobs", "num_logprobs", "token_ids"),
     "vllm.v1.sample.sampler:Sampler.gather_specific_token_logprobs": ("self", "logprobs", "logprob_token_ids"),
@@ -207,6 +208,9 @@ def test_gathering_is_called_through_the_object() -> None:
     for symbol in ("vllm.v1.sample.sampler:Sampler.forward", "vllm.v1.sample.rejection_sampler:RejectionSampler"):
         assert ".gather_logprobs(" in inspect.getsource(find(symbol))
         assert "Sampler.gather_logprobs(" not in inspect.getsource(find(symbol))
+    forward = inspect.getsource(find("vllm.v1.sample.sampler:Sampler.forward"))
+    assert "raw_logprobs = self.compute_logprobs(logits)" in forward
+    assert "logits = logits.to(torch.float32)" in forward  # in 16 bits a copy, which processors then change
     prompts = inspect.getsource(find("vllm.v1.worker.gpu_model_runner:GPUModelRunner._get_prompt_logprobs_dict"))
     assert "self.sampler.gather_logprobs(" in prompts
     assert "in_progress_prompt_logprobs_cpu" in prompts

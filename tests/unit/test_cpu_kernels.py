@@ -57,5 +57,28 @@ def test_rows_that_lie_apart_and_stacks_of_them() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", cpu_kernels.DTYPES)
+@pytest.mark.parametrize("rows", [1, 20])
+@pytest.mark.parametrize("width", [1, 17, 1024, 50277])
+def test_chosen_tokens_beside_their_statistics(width: int, rows: int, dtype: torch.dtype) -> None:
+    logits = (torch.randn(rows, width, generator=seeded()) * 3).to(dtype)  # in bfloat16 many are equal
+    chosen = torch.randint(width, (rows,), generator=seeded())
+    chosen[0] = logits[0].argmax()
+    found, ranks = cpu_kernels.chosen_and_statistics(logits, chosen, 6)
+    assert found.shape == (rows, 6)
+    own = chosen.unsqueeze(-1)
+    torch.testing.assert_close(found[:, :1], logits.float().log_softmax(-1).gather(-1, own), rtol=1e-5, atol=1e-5)
+    assert torch.equal(found[:, 1:4], cpu_kernels.token_statistics(logits))
+    assert torch.equal(ranks, (logits >= logits.gather(-1, own)).sum(-1))
+
+
+def test_a_chosen_token_without_probability() -> None:
+    logits = torch.tensor([[0.0, -torch.inf, 0.0], [torch.nan, 0.0, 0.0]])
+    found, ranks = cpu_kernels.chosen_and_statistics(logits, torch.tensor([1, 1]), 4)
+    assert found[0, 0] == -torch.inf
+    assert ranks[0] == 3
+    assert found[1].isnan().all()
+
+
 def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(4)

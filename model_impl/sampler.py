@@ -1,0 +1,102 @@
+"""vLLM's sampler, which also reports every distribution that it samples from: see model_impl/worker.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from vllm.v1.outputs import LogprobsTensors, SamplerOutput
+from vllm.v1.sample.sampler import Sampler
+
+from model_impl import cpu_kernels
+from model_impl.uncertainty import INTERNALS_ID, PROVENANCE_ID, STATISTICS, STATISTICS_ID, token_statistics
+
+
+class StatisticsSampler(Sampler):
+    """Appends `token_statistics` of the raw distribution to whatever logprobs it gathers.
+
+    `report` gives, where it is set, what the model reported of the rows that are gathered [N, C]; this becomes further
+    columns, the first `places` of which are provenance.
+    """
+
+    raw_statistics: torch.Tensor | None = None
+    raw_logits: torch.Tensor | None = None
+    """Those of the step, where only the chosen tokens are asked for and one kernel reads all of it from them."""
+    report: Callable[[], torch.Tensor] | None = None
+    places: int
+
+    @contextmanager
+    def reporting(self, report: Callable[[], torch.Tensor] | None) -> Iterator[None]:
+        self.report = report
+        try:
+            yield
+        finally:
+            self.report = None
+
+    def take_statistics(self, logits: torch.Tensor, sampling_metadata: Any) -> None:
+        """Keep the statistics of logits [N, V] for the coming `forward` if a request of the batch wants logprobs."""
+        # -1 comes from the rejection sampler only, which gathers the accepted tokens' logprobs itself afterwards.
+        if sampling_metadata.max_num_logprobs not in (None, -1) or sampling_metadata.logprob_token_ids:
+            self.raw_statistics = token_statistics(logits)
+
+    def forward(self, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any) -> SamplerOutput:
+        """As vLLM's; the statistics are taken before penalties, bans and temperature change the logits in place."""
+        if self.raw_statistics is None:
+            only_chosen = sampling_metadata.max_num_logprobs == 0 and not sampling_metadata.logprob_token_ids
+            if only_chosen and self.logprobs_mode == "raw_logprobs" and cpu_kernels.take(logits):
+                # In float32 the sampler changes the logits themselves, and else a copy of them.
+                self.raw_logits = logits.clone() if logits.dtype == torch.float32 else logits
+            else:
+                self.take_statistics(logits, sampling_metadata)
+        try:
+            return super().forward(logits, sampling_metadata, *args, **kwargs)
+        finally:
+            self.raw_statistics = self.raw_logits = None
+
+    def compute_logprobs(self, logits: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # likewise
+        """As vLLM's; the raw logits where these are what `gather_logprobs` wants."""
+        return super().compute_logprobs(logits) if self.raw_logits is None else self.raw_logits
+
+    def gather_logprobs(  # type: ignore[override]  # static in vLLM, always called through the object
+        self, logprobs: torch.Tensor, num_logprobs: int, token_ids: torch.Tensor
+    ) -> LogprobsTensors:
+        """As vLLM's; outside `forward` (prompt tokens, accepted drafts) `logprobs` are themselves raw."""
+        if self.raw_logits is None:
+            return self._with_statistics(super().gather_logprobs(logprobs, num_logprobs, token_ids), logprobs)
+        reported = [] if self.report is None else [self.report()]
+        width = 1 + len(STATISTICS) + sum(columns.shape[1] for columns in reported)
+        found, ranks = cpu_kernels.chosen_and_statistics(self.raw_logits, token_ids, width)
+        for columns in reported:
+            found[:, 1 + len(STATISTICS) :] = columns
+        return LogprobsTensors(self._column_ids(token_ids.unsqueeze(-1).to(torch.int32), width), found, ranks)
+
+    def gather_specific_token_logprobs(self, logprobs: torch.Tensor, *args: Any) -> LogprobsTensors | None:
+        gathered = super().gather_specific_token_logprobs(logprobs, *args)
+        return None if gathered is None else self._with_statistics(gathered, logprobs)
+
+    def _with_statistics(self, gathered: LogprobsTensors, logprobs: torch.Tensor) -> LogprobsTensors:
+        statistics = token_statistics(logprobs) if self.raw_statistics is None else self.raw_statistics
+        found = [gathered.logprobs, statistics, *([] if self.report is None else [self.report()])]
+        logprobs = torch.cat(found, dim=1)
+        ids = self._column_ids(gathered.logprob_token_ids, logprobs.shape[1])
+        return gathered._replace(logprob_token_ids=ids, logprobs=logprobs)
+
+    def _column_ids(self, ids: torch.Tensor, width: int) -> torch.Tensor:
+        """Token ids [N, n], followed by the pseudo ids of all that comes after their logprobs: [N, width]."""
+        reported = width - ids.shape[1] - len(STATISTICS)
+        return torch.cat([ids, pseudo_ids(reported, self.places, ids.dtype, ids.device).expand(len(ids), -1)], dim=1)
+
+
+@lru_cache(maxsize=8)
+def pseudo_ids(reported: int, places: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Token ids [1, columns] of the columns after the logprobs: statistics, provenance, and internals."""
+    rest = [PROVENANCE_ID if i < places else INTERNALS_ID for i in range(reported)]
+    return torch.tensor([[STATISTICS_ID] * len(STATISTICS) + rest], dtype=dtype, device=device)
+
+
+def count_at_least(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Per row of x [N, V], how many elements are >= values [N, 1]; int64 [N]."""
+    return (x >= values).sum(-1)

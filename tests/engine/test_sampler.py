@@ -1,0 +1,52 @@
+"""What the sampler reports of the chosen token alone is what it reports beside others, and of the raw distribution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model_impl import sampler
+from tests.conformance.models import random_prompts, random_weights, variant_config
+from tests.engines import engine, generate, saved_model, statistics_rows, token_params
+
+pytestmark = pytest.mark.engine
+
+PARAMS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "bans": {"logit_bias": {3: -100.0, 4: 5.0}},
+    "penalties": {"presence_penalty": 1.5, "repetition_penalty": 1.3},
+    "temperature": {"temperature": 1.7, "seed": 5, "top_p": 0.9, "top_k": 40},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_alone_or_beside_others(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = variant_config("grown jointly, tau kept")
+    saved_model(tmp_path / "checkpoint", config, random_weights(config))
+    prompts = random_prompts(config)
+    calls: list[int] = []
+    at_once = sampler.cpu_kernels.chosen_and_statistics
+
+    def counted(logits: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(len(logits))
+        return at_once(logits, *rest)
+
+    monkeypatch.setattr(sampler.cpu_kernels, "chosen_and_statistics", counted)
+    with engine(tmp_path / "checkpoint", dtype=dtype) as llm:
+        for name, options in PARAMS.items():
+            calls.clear()
+            alone, beside = (
+                generate(llm, prompts, token_params(max_tokens=8, logprobs=count, **options)) for count in (0, 3)
+            )
+            assert len(calls) == 8, name
+            for one, other in zip(alone, beside, strict=True):
+                one, other = one.outputs[0], other.outputs[0]
+                assert one.token_ids == other.token_ids, name
+                for token, own, others in zip(one.token_ids, one.logprobs, other.logprobs, strict=True):
+                    assert own[token].rank == others[token].rank, name
+                    assert own[token].logprob == pytest.approx(others[token].logprob, abs=1e-5), name
+                found, expected = statistics_rows(one.logprobs), statistics_rows(other.logprobs)
+                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
