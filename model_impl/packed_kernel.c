@@ -6,8 +6,12 @@
 
 #include "row_kernel.h"
 
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 enum { PANEL = 64, LANES = 16, VECTORS = PANEL / LANES };
-enum { MOST_ROWS = 6 };  // whose sums fit into the registers beside the weights; as in packed_weight.py
+enum { GROUP = 6 };  // rows whose sums fit into the registers beside the weights
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
@@ -15,14 +19,9 @@ typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 typedef struct {
     const char *weights;
     int64_t outputs, depth;  // N and K; in bfloat16 K is even
-    int64_t bfloat16, panel_bytes;
+    int64_t bfloat16, dot_products;  // whether the processor has those of bfloat16
+    int64_t panel_bytes;
 } packed;
-
-INLINE floats as_floats(words bits) {
-    floats values;
-    memcpy(&values, &bits, sizeof(values));
-    return values;
-}
 
 INLINE float as_float(uint32_t bits) {
     float value;
@@ -30,72 +29,105 @@ INLINE float as_float(uint32_t bits) {
     return value;
 }
 
-// The sums of one row go on by one number of x times the weights of all outputs.
-INLINE void accumulate(floats sums[][VECTORS], const floats *weights, int row, float x) {
-    for (int c = 0; c < VECTORS; c++) sums[row][c] += weights[c] * x;
+INLINE uint32_t pair(const packed *weight, const char *x, int row, int64_t number) {
+    uint32_t bits;
+    memcpy(&bits, x + (row * weight->depth + 2 * number) * 2, 4);
+    return bits;
 }
 
-// x [rows, K] times a panel -> its columns of out [rows, N]. `rows` and `bfloat16` are constants to the compiler.
-INLINE void multiply(const packed *weight, const char *x, char *out, int64_t number, int rows, int bfloat16) {
-    const char *panel = weight->weights + number * weight->panel_bytes;
-    floats sums[MOST_ROWS][VECTORS];
-    for (int row = 0; row < rows; row++)
-        for (int c = 0; c < VECTORS; c++) sums[row][c] = (floats){0};
-    if (bfloat16) {
-        for (int64_t pair = 0; pair < weight->depth / 2; pair++) {
-            floats even[VECTORS], odd[VECTORS];
-            for (int c = 0; c < VECTORS; c++) {
-                words bits;
-                memcpy(&bits, panel + (pair * VECTORS + c) * sizeof(bits), sizeof(bits));
-                even[c] = as_floats(bits << 16);
-                odd[c] = as_floats(bits & 0xffff0000u);
-            }
-            for (int row = 0; row < rows; row++) {
-                uint32_t bits;
-                memcpy(&bits, x + (row * weight->depth + 2 * pair) * 2, 4);
-                accumulate(sums, even, row, as_float(bits << 16));
-                accumulate(sums, odd, row, as_float(bits & 0xffff0000u));
-            }
-        }
-    } else {
-        for (int64_t k = 0; k < weight->depth; k++) {
-            floats own[VECTORS];
-            memcpy(own, panel + k * sizeof(own), sizeof(own));
-            for (int row = 0; row < rows; row++)
-                accumulate(sums, own, row, ((const float *)x)[row * weight->depth + k]);
-        }
-    }
-    int64_t first = number * PANEL, left = weight->outputs - first;
-    for (int row = 0; row < rows; row++) {
-        float values[PANEL];
-        memcpy(values, sums[row], sizeof(values));
-        for (int64_t i = 0; i < (left < PANEL ? left : PANEL); i++)
-            store(out, row * weight->outputs + first + i, values[i], bfloat16);
+// In the following, x [rows, K] times a panel -> sums; `rows` is a constant to the compiler, which has to unroll for the
+// sums to stay in registers.
+
+INLINE void sum_float32(const packed *weight, const char *x, const char *panel, floats sums[][VECTORS], int rows) {
+    for (int64_t k = 0; k < weight->depth; k++) {
+        floats own[VECTORS];
+        for (int c = 0; c < VECTORS; c++) memcpy(&own[c], panel + (k * VECTORS + c) * sizeof(floats), sizeof(floats));
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++)
+            for (int c = 0; c < VECTORS; c++) sums[row][c] += own[c] * ((const float *)x)[row * weight->depth + k];
     }
 }
 
-#define WITH(count) \
-    case count: multiply(weight, x, out, number, count, bfloat16); break;
-
-INLINE void by_rows(const packed *weight, const char *x, char *out, int64_t number, int64_t rows, int bfloat16) {
-    switch (rows) { WITH(1) WITH(2) WITH(3) WITH(4) WITH(5) WITH(MOST_ROWS) }
+INLINE void sum_bfloat16(const packed *weight, const char *x, const char *panel, floats sums[][VECTORS], int rows) {
+    for (int64_t number = 0; number < weight->depth / 2; number++) {
+        floats even[VECTORS], odd[VECTORS];
+        for (int c = 0; c < VECTORS; c++) {
+            words bits;
+            memcpy(&bits, panel + (number * VECTORS + c) * sizeof(words), sizeof(words));
+            even[c] = (floats)(bits << 16);
+            odd[c] = (floats)(bits & 0xffff0000u);
+        }
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++) {
+            uint32_t bits = pair(weight, x, row, number);
+            for (int c = 0; c < VECTORS; c++) sums[row][c] += even[c] * as_float(bits << 16);
+            for (int c = 0; c < VECTORS; c++) sums[row][c] += odd[c] * as_float(bits & 0xffff0000u);
+        }
+    }
 }
 
-FOR_EVERY_CPU static void panel_float32(const packed *weight, const char *x, char *out, int64_t number, int64_t rows) {
-    by_rows(weight, x, out, number, rows, 0);
-}
+#ifdef __x86_64__
+#define WITH_DOT_PRODUCTS __attribute__((target("avx512f,avx512bf16")))
 
-FOR_EVERY_CPU static void panel_bfloat16(const packed *weight, const char *x, char *out, int64_t number, int64_t rows) {
-    by_rows(weight, x, out, number, rows, 1);
+WITH_DOT_PRODUCTS INLINE void sum_dot_products(const packed *weight, const char *x, const char *panel,
+                                               floats sums[][VECTORS], int rows) {
+    for (int64_t number = 0; number < weight->depth / 2; number++) {
+        __m512bh own[VECTORS];
+        for (int c = 0; c < VECTORS; c++) memcpy(&own[c], panel + (number * VECTORS + c) * sizeof(own[c]), sizeof(own[c]));
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++) {
+            __m512bh both = (__m512bh)_mm512_set1_epi32(pair(weight, x, row, number));
+            for (int c = 0; c < VECTORS; c++) sums[row][c] = _mm512_dpbf16_ps(sums[row][c], own[c], both);
+        }
+    }
 }
+#endif
 
+// The rows' columns of out [rows, N] from panel `number`, by one of the above.
+#define OF_ROWS(count, sum, bfloat16) \
+    case count: { \
+        floats sums[count][VECTORS] = {0}; \
+        sum(weight, x, weight->weights + number * weight->panel_bytes, sums, count); \
+        for (int row = 0; row < count; row++) { \
+            float values[PANEL]; \
+            memcpy(values, sums[row], sizeof(values)); \
+            for (int64_t i = 0; i < columns; i++) store(out, row * weight->outputs + first + i, values[i], bfloat16); \
+        } \
+        break; \
+    }
+#define PANEL_FUNCTION(name, targets, sum, bfloat16) \
+    targets static void name(const packed *weight, const char *x, char *out, int64_t number, int64_t rows) { \
+        int64_t first = number * PANEL, left = weight->outputs - first, columns = left < PANEL ? left : PANEL; \
+        switch (rows) { \
+            OF_ROWS(1, sum, bfloat16) OF_ROWS(2, sum, bfloat16) OF_ROWS(3, sum, bfloat16) \
+            OF_ROWS(4, sum, bfloat16) OF_ROWS(5, sum, bfloat16) OF_ROWS(6, sum, bfloat16) \
+        } \
+    }
+
+PANEL_FUNCTION(panel_float32, FOR_EVERY_CPU, sum_float32, 0)
+PANEL_FUNCTION(panel_bfloat16, FOR_EVERY_CPU, sum_bfloat16, 1)
+#ifdef __x86_64__
+PANEL_FUNCTION(panel_dot_products, WITH_DOT_PRODUCTS, sum_dot_products, 1)
+#endif
+
+// x [rows, K] -> the columns of out [rows, N] that one panel gives. Between its groups of rows it stays in the cache.
 static void multiply_panel(const packed *weight, const char *x, char *out, int64_t number, int64_t rows) {
-    (weight->bfloat16 ? panel_bfloat16 : panel_float32)(weight, x, out, number, rows);
+    int64_t bytes = weight->bfloat16 ? 2 : 4;
+    void (*multiply)(const packed *, const char *, char *, int64_t, int64_t) =
+        weight->bfloat16 ? panel_bfloat16 : panel_float32;
+#ifdef __x86_64__
+    if (weight->bfloat16 && weight->dot_products) multiply = panel_dot_products;
+#endif
+    for (int64_t start = 0; start < rows; start += GROUP) {
+        const char *own = x + start * weight->depth * bytes;
+        char *found = out + start * weight->outputs * bytes;
+        multiply(weight, own, found, number, rows - start < GROUP ? rows - start : GROUP);
+    }
 }
 
 static int64_t panels(const packed *weight) { return (weight->outputs + PANEL - 1) / PANEL; }
 
-// x [rows, K] -> out [rows, N], at most MOST_ROWS of them.
+// x [rows, K] -> out [rows, N].
 void packed_product(const packed *weight, const char *x, char *out, int64_t rows) {
 #pragma omp parallel for schedule(static)
     for (int64_t number = 0; number < panels(weight); number++) multiply_panel(weight, x, out, number, rows);
@@ -104,8 +136,8 @@ void packed_product(const packed *weight, const char *x, char *out, int64_t rows
 typedef struct {
     const layout *module;  // without deltas
     const packed *keys, *values;  // of all projections together; of each
-    char *scores;  // room for [MOST_ROWS, all tokens]
-    char *const *weights;  // for each projection [MOST_ROWS, its tokens]
+    char *scores;  // room for [rows, all tokens]
+    char *const *weights;  // for each projection room for [rows, its tokens]
 } packed_module;
 
 // x [rows, K] -> out [projections, rows, N]; the rest as for `row_operation`.

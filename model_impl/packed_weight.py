@@ -1,7 +1,8 @@
 """Weights packed for CPUs as oneDNN packs them, once, so that both its products and ours of a few rows read them.
 
 oneDNN (here PyTorch's) is near the machine's GEMM rate, but its product of one row reads memory at two thirds of the
-rate that a plain read reaches (docs/performance.md). packed_kernel.c reads the same panels at that rate.
+rate that a plain read reaches, and each of its calls takes longer than a small product (docs/performance.md).
+packed_kernel.c reads the same panels as fast as memory gives them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import torch.nn.functional as F
 
 from model_impl import cpu_kernels
 
-MOST_ROWS = 6
-"""From there on, oneDNN's product is the faster one. As in packed_kernel.c."""
+MOST_ROWS = 64
+"""For more, what a call takes does not matter and oneDNN, which knows more processors, does the work."""
 PANEL = 64
 """Outputs whose weights lie side by side."""
 
@@ -25,7 +26,7 @@ class Packed(ctypes.Structure):
 
     _fields_: ClassVar = (
         ("weights", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("outputs", "depth", "bfloat16", "panel_bytes")),
+        *((name, ctypes.c_int64) for name in ("outputs", "depth", "bfloat16", "dot_products", "panel_bytes")),
     )
 
 
@@ -39,8 +40,8 @@ class PackedWeight:
         self.packed = packed
         depth = -(-weight.shape[1] // (16 * _together(weight))) * 16 * _together(weight)
         panel_bytes = PANEL * depth * weight.itemsize
-        kind = weight.dtype == torch.bfloat16
-        self.layout = Packed(torch.ops.mkldnn.data_ptr(packed), *weight.shape, kind, panel_bytes)
+        kind = weight.dtype == torch.bfloat16, torch.cpu._is_avx512_bf16_supported()
+        self.layout = Packed(torch.ops.mkldnn.data_ptr(packed), *weight.shape, *kind, panel_bytes)
         self.address = ctypes.addressof(self.layout)
         self.function = kernels.packed_product
 
