@@ -31,6 +31,7 @@ from loadtest import machine, plots
 from loadtest.in_process import generate, start, take_openmp
 from loadtest.profiling import profiled
 from loadtest.shapes import SHAPES, Shape
+from model_impl.large_pages import use_large_pages
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PREFILL = (256, 512, 1024, 2000)
@@ -134,6 +135,7 @@ def bandwidth_probe(dtype: torch.dtype) -> Callable[[], dict[str, float]]:
     matrix = torch.randn(2**30 // dtype.itemsize // width, width).to(dtype)
     row = torch.randn(1, width).to(dtype)
     packed = ops.create_onednn_mm(matrix.t(), 32)
+    use_large_pages([(matrix.data_ptr(), matrix.nbytes)])  # as the model's weights are
     others = (lambda: matrix.sum(), lambda: F.linear(row, matrix))
 
     def measured() -> dict[str, float]:

@@ -37,7 +37,9 @@ from model_impl.collector import Collector, Wish
 from model_impl.config import TokenformerConfig
 from model_impl.delta import GrowthDelta
 from model_impl.growth import token_tensor
+from model_impl.large_pages import use_large_pages
 from model_impl.packed_layers import pack_when_loaded
+from model_impl.packed_weight import PackedWeight
 from model_impl.parallel_pattention import ParallelPattention
 from model_impl.variants import VariantTable
 
@@ -149,6 +151,8 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         """vLLM calls this when every layer has processed its own."""
         for module in self.pattentions():
             module.packed()
+        layers = (getattr(layer, "cpu_linear", None) for layer in self.modules())
+        use_large_pages(weight.place() for weight in layers if isinstance(weight, PackedWeight))
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return self.model.embed_input_ids(input_ids)

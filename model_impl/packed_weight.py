@@ -56,6 +56,10 @@ class PackedWeight:
             self.function(self.address, x.data_ptr(), out.data_ptr(), rows)
         return out
 
+    def place(self) -> tuple[int, int]:
+        """Address and length in bytes."""
+        return self.layout.weights, -(-self.layout.outputs // PANEL) * self.layout.panel_bytes
+
 
 def pack(weight: torch.Tensor) -> PackedWeight | None:
     """None where oneDNN lays this weight out in another way, as it does for other processors."""
@@ -69,15 +73,14 @@ def pack(weight: torch.Tensor) -> PackedWeight | None:
 
 def _as_expected(packed: PackedWeight, weight: torch.Tensor) -> bool:
     """Whether the first and the last panel lie where packed_kernel.c looks for them."""
-    outputs, depth = weight.shape
-    size = packed.layout.panel_bytes
-    count = -(-outputs // PANEL)
-    if torch.ops.mkldnn._nbytes(packed.packed) < count * size:
+    depth = weight.shape[1]
+    address, length = packed.place()
+    if torch.ops.mkldnn._nbytes(packed.packed) < length:
         return False
-    content = (ctypes.c_char * (count * size)).from_address(packed.layout.weights)
-    panels = torch.frombuffer(content, dtype=weight.dtype).view(count, -1)
-    filled = size // PANEL // weight.itemsize - depth
-    first, last = weight[:PANEL], weight[(count - 1) * PANEL :]
+    content = (ctypes.c_char * length).from_address(address)
+    panels = torch.frombuffer(content, dtype=weight.dtype).view(-1, packed.layout.panel_bytes // weight.itemsize)
+    filled = panels.shape[1] // PANEL - depth
+    first, last = weight[:PANEL], weight[(len(panels) - 1) * PANEL :]
     return all(
         torch.equal(_panel(F.pad(rows, (0, filled, 0, PANEL - len(rows)))), panel)
         for rows, panel in ((first, panels[0]), (last, panels[-1]))
