@@ -3,10 +3,11 @@
     python -m loadtest.roofline [--rounds 5] [--out loadtest/results/roofline.json]
 
 Random weights in the released sizes, float32 and bfloat16, one process each. In every round the bandwidth, a decode,
-the GEMM rate and a prefill are measured one after the other, so that all of them meet the same machine; medians.
+the GEMM rate and a prefill are measured one after the other, so that all of them meet the same machine; shares are
+medians of the rounds' own.
 
-- bandwidth: bytes per second of reading a matrix of 1 GiB, the fastest of three ways: its sum, and one row times it by
-  PyTorch or by oneDNN, which is what a decode does; the last stands beside it;
+- bandwidth: bytes per second of reading a matrix of 1 GiB in large pages, the best of five tries of each of three ways:
+  its sum, and one row times it by oneDNN, which stands beside it, or by our own product, which is what a decode does;
 - GEMM rate: of 2,048 rows times a matrix of the feed-forward's shape, the faster of PyTorch and oneDNN;
 - decode: time per token at batch 1, against (bytes of all weights / bandwidth), and against oneDNN's own;
 - prefill: model FLOPs per second, 2 per weight and token and 2 T^2 d per layer for causal attention, against the rate.
@@ -32,6 +33,7 @@ from loadtest.in_process import generate, start, take_openmp
 from loadtest.profiling import profiled
 from loadtest.shapes import SHAPES, Shape
 from model_impl.large_pages import use_large_pages
+from model_impl.packed_weight import pack
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PREFILL = (256, 512, 1024, 2000)
@@ -92,14 +94,18 @@ def measure(shape: Shape, dtype: str, rounds: int) -> dict[str, Any]:
     blocks = shape.layers * shape.tokens * 2 * shape.width
     head = shape.config().vocab_size * shape.width
     weights = (blocks + head) * kind.itemsize
-    limit = weights / medians["bandwidth"]
+
+    def share(work: float, rate: str, seconds: str) -> float:
+        """The least time that the work can take at a round's own rate, of the time that it took there."""
+        return round(statistics.median(work / r / s for r, s in zip(found[rate], found[seconds], strict=True)), 3)
+
     prefill = {}
     for length in PREFILL:
         flops = 2 * length * blocks + 2 * head + shape.layers * 2 * length**2 * shape.width
         prefill[length] = {
             "seconds": round(medians[str(length)], 4),
             "tokens_per_second": round(length / medians[str(length)], 1),
-            "of_gemm_rate": round(flops / medians["rate"] / medians[str(length)], 3),
+            "of_gemm_rate": share(flops, "rate", str(length)),
         }
     return {
         "weights_mib": round(weights / 2**20, 1),
@@ -109,9 +115,9 @@ def measure(shape: Shape, dtype: str, rounds: int) -> dict[str, Any]:
         "decode": {
             "ms_per_token": round(1000 * medians["decode"], 2),
             "tokens_per_second": round(1 / medians["decode"], 1),
-            "limit_ms_per_token": round(1000 * limit, 2),
-            "of_bandwidth_limit": round(limit / medians["decode"], 3),
-            "of_onednn": round(weights / medians["onednn"] / medians["decode"], 3),
+            "limit_ms_per_token": round(1000 * weights / medians["bandwidth"], 2),
+            "of_bandwidth_limit": share(weights, "bandwidth", "decode"),
+            "of_onednn": share(weights, "onednn", "decode"),
         },
         "prefill": prefill,
         "profile": {
@@ -134,13 +140,17 @@ def bandwidth_probe(dtype: torch.dtype) -> Callable[[], dict[str, float]]:
     width = 1024
     matrix = torch.randn(2**30 // dtype.itemsize // width, width).to(dtype)
     row = torch.randn(1, width).to(dtype)
-    packed = ops.create_onednn_mm(matrix.t(), 32)
-    use_large_pages([(matrix.data_ptr(), matrix.nbytes)])  # as the model's weights are
-    others = (lambda: matrix.sum(), lambda: F.linear(row, matrix))
+    handler = ops.create_onednn_mm(matrix.t(), 32)
+    ours = pack(matrix)
+    places = [(matrix.data_ptr(), matrix.nbytes), *([ours.place()] if ours else [])]
+    use_large_pages(places)  # as the model's weights are
+    ways = {"sum": lambda: matrix.sum(), "onednn": lambda: ops.onednn_mm(handler, row, None)}
+    if ours:
+        ways["ours"] = lambda: ours(row)
 
     def measured() -> dict[str, float]:
-        onednn = matrix.nbytes / seconds(lambda: ops.onednn_mm(packed, row, None))
-        return {"bandwidth": max(onednn, *(matrix.nbytes / seconds(way) for way in others)), "onednn": onednn}
+        rates = {name: matrix.nbytes / min(seconds(way) for _ in range(5)) for name, way in ways.items()}
+        return {"bandwidth": max(rates.values()), "onednn": rates["onednn"]}
 
     return measured
 
