@@ -76,13 +76,14 @@ class TokenformerModel(nn.Module):
             ["hidden_states"], config.hidden_size
         )
         self.variants = VariantTable(config, vllm_config.scheduler_config.max_num_batched_tokens)
-        # A compiled or captured forward is traced once: what it returns and the tokens it uses are then settled.
+        # A compiled or captured forward is traced once: what it returns and the tokens it uses are then settled. (The
+        # decorator has an attribute `compiled` of its own, which is false before the first step.)
         compilation = vllm_config.compilation_config
         graphs = compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE)
-        self.compiled = compilation.mode != CompilationMode.NONE or graphs
+        self.traced = compilation.mode != CompilationMode.NONE or graphs
         # Pipeline ranks see only their own layers' contributions, so they report nothing.
         self.reports = pipeline.world_size == 1
-        self.wish = Wish.PROVENANCE if self.compiled and len(config.stages) > 1 and self.reports else Wish.NOTHING
+        self.wish = Wish.PROVENANCE if self.traced and len(config.stages) > 1 and self.reports else Wish.NOTHING
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, self.embed_tokens(input_ids))
@@ -138,7 +139,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         self.dtype = vllm_config.model_config.dtype
         self.reported: torch.Tensor = torch.empty(0, 0)
         self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
-        if current_platform.is_cpu() and not self.model.compiled:  # a compiler cannot look into our products
+        if current_platform.is_cpu() and not self.model.traced:  # a compiler cannot look into our products
             for module in self.pattentions():
                 module.pack()
             if get_pp_group().is_last_rank:
@@ -184,7 +185,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
     def add_delta(self, adapter_id: int, delta: GrowthDelta) -> None:
         """Serve checkpoint + delta as the variant `adapter_id`; raises CheckpointError and changes nothing if it
         does not fit."""
-        if self.model.compiled:
+        if self.model.traced:
             raise CheckpointError("growth deltas need --enforce-eager: a compiled model's tokens are settled")
         tokens = delta_tokens(delta)
         if adapter_id in self.model.variants.deltas:

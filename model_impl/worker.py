@@ -59,7 +59,7 @@ class StatisticsRunner(GPUModelRunner):
         self.memberships = {i: own for i in self.input_batch.req_ids if (own := self._membership(i)) is not None}
         members = [self.memberships[i].member if i in self.memberships else None for i in self.input_batch.req_ids]
         model.variants.assign(adapters, num_scheduled_tokens, members if self.memberships else ())
-        if not model.compiled:
+        if not model.traced:
             model.wish = max(map(self._wish, self.input_batch.req_ids), default=Wish.NOTHING)
         return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
@@ -70,7 +70,7 @@ class StatisticsRunner(GPUModelRunner):
         wanted = (params and params.extra_args) or {}
         if not model.reports:
             return Wish.NOTHING
-        if wanted.get(INTERNALS_ARG) and not model.compiled:
+        if wanted.get(INTERNALS_ARG) and not model.traced:
             return Wish.INTERNALS
         return Wish.PROVENANCE if wanted.get(PROVENANCE_ARG) and model.variants.grown else Wish.NOTHING
 

@@ -1,0 +1,37 @@
+"""A model that vLLM compiles, as it does without --enforce-eager, equals the reference, too."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_impl.model import TokenformerForCausalLM
+from model_impl.parallel_pattention import ParallelPattention
+from tests.conformance.models import random_prompts, random_weights, variant_config
+from tests.engines import engine, generate, saved_model, token_params, whole_rows
+
+pytestmark = pytest.mark.engine
+
+
+def test_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = variant_config("grown jointly, tau kept")
+    model = saved_model(tmp_path / "checkpoint", config, random_weights(config))
+    prompts = random_prompts(config)
+    built: list[TokenformerForCausalLM] = []
+    process = TokenformerForCausalLM.process_weights_after_loading
+    monkeypatch.setattr(
+        TokenformerForCausalLM, "process_weights_after_loading", lambda self: (built.append(self), process(self))
+    )
+    params = token_params(max_tokens=4, logprobs=-1)
+    with engine(tmp_path / "checkpoint", enforce_eager=False, logprobs_mode="raw_logits") as llm:
+        answers = generate(llm, prompts, params)
+    assert built[0].model.traced
+    modules = [module for module in built[0].modules() if isinstance(module, ParallelPattention)]
+    assert modules
+    assert all(module.of_few_rows is None for module in modules)  # a compiler cannot look into it
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = list(answer.outputs[0].token_ids)
+        with torch.no_grad():
+            expected = model(torch.tensor([[*prompt, *ids[:-1]]]))[0, len(prompt) - 1 :]
+        found = whole_rows(answer.outputs[0].logprobs, config.vocab_size)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
