@@ -183,8 +183,11 @@ def test_schemas_are_followed(client: httpx.Client) -> None:
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}], ids=str)
 def test_tools_are_called_by_their_schema(client: httpx.Client, choice: Any) -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": SMALL}}]
+    # A random model may go on with further keys and calls for ever: all shall end as soon as they can.
+    ends = send(client, "/tokenize", {"model": NAME, "prompt": "}]", "add_special_tokens": False}).json()["tokens"]
     body = {"model": NAME, "messages": MESSAGES, "max_tokens": 400, "tools": tools, "tool_choice": choice}
-    answer = send(client, "/v1/chat/completions", body | {"parallel_tool_calls": False}).json()
+    body |= {"parallel_tool_calls": False, "logit_bias": {str(token): 50 for token in ends}}
+    answer = send(client, "/v1/chat/completions", body).json()
     (call,) = answer["choices"][0]["message"]["tool_calls"]
     assert call["function"]["name"] == "f"
     assert json.loads(call["function"]["arguments"])["a"] in ("x", "y")
