@@ -55,7 +55,7 @@ def main() -> None:
     results = {}
     for name in SHAPES:
         for dtype in DTYPES:
-            command = [
+            measuring = [
                 sys.executable,
                 "-m",
                 "loadtest.roofline",
@@ -65,10 +65,11 @@ def main() -> None:
                 name,
                 dtype,
             ]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            done = subprocess.run(measuring, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             results[f"{name} {dtype}"] = json.loads(done.stdout.splitlines()[-1])
             print(f"{name} {dtype}: {summary(results[f'{name} {dtype}'])}", flush=True)
-    report = {"results": results, "command": "python -m loadtest.roofline", "machine": machine.describe()}
+    command = f"python -m loadtest.roofline --rounds {arguments.rounds}"
+    report = {"results": results, "command": command, "machine": machine.describe()}
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
     plots.draw("roofline", arguments.out)
 
