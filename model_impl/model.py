@@ -38,7 +38,7 @@ from model_impl.config import TokenformerConfig
 from model_impl.delta import GrowthDelta
 from model_impl.growth import token_tensor
 from model_impl.large_pages import use_large_pages
-from model_impl.packed_layers import pack_when_loaded
+from model_impl.packed_layers import leave_unpacked, pack_when_loaded
 from model_impl.packed_weight import PackedWeight
 from model_impl.parallel_pattention import ParallelPattention
 from model_impl.variants import VariantTable
@@ -142,8 +142,11 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         if current_platform.is_cpu() and not self.model.traced:  # a compiler cannot look into our products
             for module in self.pattentions():
                 module.pack()
-            if get_pp_group().is_last_rank:
+            # In another dtype vLLM multiplies by the weight itself.
+            if get_pp_group().is_last_rank and self.logits_processor.head_dtype == self.dtype:
                 pack_when_loaded(self.lm_head)
+            if not isinstance(self.model.embed_tokens, PPMissingLayer):
+                leave_unpacked(self.model.embed_tokens)
 
     def pattentions(self) -> Iterator[ParallelPattention]:
         return (module for module in self.model.modules() if isinstance(module, ParallelPattention))

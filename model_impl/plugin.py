@@ -6,6 +6,9 @@ ARCHITECTURE = "TokenformerForCausalLM"
 WORKER_CLASS = "model_impl.worker.TokenformerWorker"
 """What vLLM's `worker_cls` option takes to report token statistics."""
 
+SCHEDULER_CLASS = "model_impl.holding_scheduler.HoldingScheduler"
+"""What its `scheduler_cls` option takes to send them in batches."""
+
 
 def register() -> None:
     """Register configuration and model; vLLM calls this several times per process, so it may be repeated.

@@ -21,6 +21,9 @@ PROVENANCE_ID, INTERNALS_ID = -2, -3
 PROVENANCE_ARG, INTERNALS_ARG = "tokenformer_provenance", "tokenformer_internals"
 """Keys in a request's `extra_args` that ask the engine for provenance; and for internals as well."""
 
+UNSHOWN_ARG = "tokenformer_unshown"
+"""Likewise: its client has not asked for the logprobs that come with the statistics."""
+
 
 def token_statistics(logits: torch.Tensor) -> torch.Tensor:
     """Statistics of softmax(logits): [..., V] of any dtype -> float32 [..., 3], columns as in `STATISTICS`."""

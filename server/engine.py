@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
@@ -24,9 +24,8 @@ from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from model_impl.specialise import specialise
-from model_impl.uncertainty import INTERNALS_ID, STATISTICS_ID
+from model_impl.uncertainty import INTERNALS_ID, STATISTICS_ID, UNSHOWN_ARG
 from server.gate.admission import TICKET
-from server.schemas import UNSHOWN_ARG
 from server.tokens import TokenScore
 
 
@@ -54,19 +53,18 @@ class ScoredLogprob(Logprob):
 class StatisticsProcessor(LogprobsProcessor):
     """Splits the statistics columns off and hangs them on each position's chosen token."""
 
-    unshown = False
-    """Whether nobody sees the logprobs: of every position the chosen token is kept then, without its text."""
-
     @classmethod
     def from_new_request(cls, tokenizer: Any, request: EngineCoreRequest) -> LogprobsProcessor:
         made = super().from_new_request(tokenizer, request)
         params = request.sampling_params
-        made.unshown = bool(params and (params.extra_args or {}).get(UNSHOWN_ARG))  # type: ignore[attr-defined]
+        if params and (params.extra_args or {}).get(UNSHOWN_ARG) and isinstance(made.logprobs, list):
+            made.logprobs = Unshown()  # type: ignore[assignment]
         return made
 
     def _update_sample_logprobs(self, logprobs_lists: LogprobsLists) -> None:
-        if self.unshown and isinstance(self.logprobs, list):
-            self._keep_chosen(self.logprobs, logprobs_lists)
+        if isinstance(self.logprobs, Unshown):
+            assert self.cumulative_logprob is not None
+            self.cumulative_logprob += self.logprobs.add(logprobs_lists)
             return
         plain, statistics = split_statistics(logprobs_lists)
         super()._update_sample_logprobs(plain)
@@ -77,17 +75,6 @@ class StatisticsProcessor(LogprobsProcessor):
         super()._update_prompt_logprobs(plain)
         self._attach(self.prompt_logprobs, statistics)
 
-    def _keep_chosen(self, positions: list[Any], logprobs_lists: LogprobsLists) -> None:
-        assert self.cumulative_logprob is not None
-        ids, values, ranks, _ = logprobs_lists
-        for row_ids, row, rank in zip(ids.tolist(), values.tolist(), ranks.tolist(), strict=True):
-            chosen = Logprob(row[0], rank)
-            if STATISTICS_ID in row_ids:
-                start, end = row_ids.index(STATISTICS_ID), len(row) - row_ids.count(INTERNALS_ID)
-                chosen = scored_or_plain(chosen, row[start:end], row[end:])
-            self.cumulative_logprob += row[0]
-            positions.append({row_ids[0]: chosen})
-
     @staticmethod
     def _attach(positions: Any, statistics: Statistics | None) -> None:
         if statistics is None or isinstance(positions, FlatLogprobs):
@@ -96,6 +83,40 @@ class StatisticsProcessor(LogprobsProcessor):
         for position, values in zip(new, statistics.values, strict=True):
             token_id, chosen = next(iter(position.items()))  # the chosen token comes first
             position[token_id] = scored_or_plain(chosen, values[: statistics.plain], values[statistics.plain :])
+
+
+class Unshown:
+    """In the place of vLLM's list of positions, the chosen tokens of a request whose client sees no logprobs; those
+    that have no statistics as a plain `Logprob`.
+
+    The statistics come in batches (`model_impl.holding_scheduler`), so of a stream the newest are not those of the
+    newest tokens: what vLLM takes by the number of these is whatever has come since.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Logprob] = []
+        self.taken = 0
+
+    def add(self, logprobs_lists: LogprobsLists) -> float:
+        """The next positions; returns the sum of their logprobs."""
+        ids, values, ranks, _ = logprobs_lists
+        first = ids[0].tolist() if len(ids) else []
+        start = first.index(STATISTICS_ID) if STATISTICS_ID in first else None
+        end = len(first) - first.count(INTERNALS_ID)
+        total = 0.0
+        for row, rank in zip(values.tolist(), ranks.tolist(), strict=True):
+            chosen = Logprob(row[0], rank)
+            self.entries.append(chosen if start is None else scored_or_plain(chosen, row[start:end], row[end:]))
+            total += row[0]
+        return total
+
+    def __getitem__(self, newest: slice) -> list[Logprob]:
+        new = self.entries[self.taken :]
+        self.taken = len(self.entries)
+        return new
+
+    def __iter__(self) -> Iterator[Logprob]:
+        return iter(self.entries)
 
 
 @dataclass(frozen=True)
@@ -174,15 +195,14 @@ async def end_all(client: EngineClient, error: Exception) -> int:
     return len(running)
 
 
-def scored(position: Mapping[int, Logprob] | None) -> ScoredLogprob | None:
+def scored(position: Mapping[int, Logprob] | Logprob | None) -> ScoredLogprob | None:
     """The scored entry of one generated or prompt position; None where no statistics came along.
 
     Under beam search it need not be the token that the beam chose, but it describes the same distribution.
     """
-    for entry in (position or {}).values():
-        if isinstance(entry, ScoredLogprob):
-            return entry
-    return None
+    if isinstance(position, Mapping):
+        return next((entry for entry in position.values() if isinstance(entry, ScoredLogprob)), None)
+    return position if isinstance(position, ScoredLogprob) else None
 
 
 class TokenReader:
@@ -213,7 +233,7 @@ class TokenReader:
     def read(
         self,
         token_id: int,
-        position: Mapping[int, Logprob] | None,
+        position: Mapping[int, Logprob] | Logprob | None,
         provenance: Mapping[str, float] | None = None,
         *,
         stopped: bool = False,
@@ -229,8 +249,9 @@ class TokenReader:
         entry = scored(position)
         if entry is None or position is None:
             return None
+        chosen = position[token_id] if isinstance(position, Mapping) else position
         return TokenScore(
-            position[token_id].logprob,
+            chosen.logprob,
             entry.entropy,
             entry.variance,
             entry.margin,

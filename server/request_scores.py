@@ -22,6 +22,9 @@ from server.request_record import RECORD
 from server.schemas import Uncertainty, UncertaintyOptions
 from server.scoring import ChoiceScore, EnsembleScore
 
+READ_AT_ONCE = 256
+"""Positions, which take about a millisecond: for so long a long stream holds others up."""
+
 
 @dataclass
 class RunningChoice:
@@ -33,6 +36,10 @@ class RunningChoice:
     score: ChoiceScore = field(default_factory=ChoiceScore)
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
+    unread: list[Any] = field(default_factory=list)
+    """The positions that the score lacks, which may lag behind the tokens."""
+    stopped: bool = False
+    """Whether the last token ended the answer without being part of it."""
     ensemble: EnsembleScore | None = None
     """What the response shows."""
     judged_by: EnsembleScore | None = None
@@ -40,6 +47,8 @@ class RunningChoice:
     internals: InternalsScore | None = None
     segments: Mapping[int, str] = field(default_factory=dict)
     """Place -> growth stage, as `VariantModels.segments`."""
+    read: int = 0
+    """How many of its positions the score has."""
     observed: int = 0
     """How many of its tokens the metrics have."""
 
@@ -116,22 +125,34 @@ class RequestScores:
         return choice
 
     def _add(self, choice: RunningChoice, output: CompletionOutput) -> None:
-        """New tokens of a choice; the output's logprobs cover exactly the new tokens."""
+        """New tokens of a choice, and new positions. What a token costs a stream is only this: they are read together,
+        most of them at the end."""
         choice.text += output.text
         choice.token_ids += output.token_ids
+        new = list(output.logprobs or ())
+        choice.unread += new
+        if choice.internals:
+            for entry in filter(None, map(scored, new)):
+                choice.internals.add(entry)
         # A stop token ends the answer without being part of it; a stop string is cut out of the text.
-        by_token = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
-        last = len(output.token_ids) - 1 if by_token else None
-        segments = choice.segments
-        for i, (token_id, position) in enumerate(zip(output.token_ids, output.logprobs or (), strict=False)):
+        choice.stopped = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
+        if output.finish_reason is not None or len(choice.unread) >= READ_AT_ONCE:
+            self._read(choice)
+
+    def _read(self, choice: RunningChoice) -> None:
+        """Let the score have the positions that it lacks."""
+        last = len(choice.token_ids) - 1 if choice.stopped else None
+        segments, start = choice.segments, choice.read
+        new = zip(choice.token_ids[start:], choice.unread, strict=False)
+        for i, (token_id, position) in enumerate(new, start):
             entry = scored(position)
             found = entry.provenance if entry else None
             provenance = {name: found[number] for number, name in segments.items()} if found and segments else None
             token = choice.reader.read(token_id, position, provenance, stopped=i == last)
-            if entry and token:
+            if token:
                 choice.score.add(token)
-                if choice.internals:
-                    choice.internals.add(entry)
+        choice.read += len(choice.unread)
+        choice.unread = []
 
     def _observe(self, choice: RunningChoice) -> None:
         """Let the metrics have the tokens of a choice: together, as one by one they would cost the stream more."""
@@ -142,6 +163,7 @@ class RequestScores:
     def close(self) -> None:
         """Nothing more comes: the metrics get what they lack of answers that were cut off."""
         for choice in self.choices.values():
+            self._read(choice)
             self._observe(choice)
 
     async def rescore(self, index: int) -> None:
@@ -183,9 +205,7 @@ class RequestScores:
         return summary
 
     async def complete(self, chunk: str) -> str:
-        """A server-sent event with the summary of the choices that it finishes; other events pass unchanged."""
-        if not self.finished or not chunk.startswith("data: {"):
-            return chunk
+        """A server-sent event of a JSON object, with the summary of the choices that it finishes."""
         event = json.loads(chunk.removeprefix("data: "))
         for choice in event.get("choices", ()):
             if choice.get("finish_reason") is not None and choice["index"] in self.finished:

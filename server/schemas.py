@@ -37,14 +37,11 @@ from vllm.logprobs import Logprob
 from vllm.sampling_params import SamplingParams
 
 from model_impl.ensemble import MAX_MEMBERS
-from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG
+from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG, UNSHOWN_ARG
 from server.internals import TokenInternals
 from server.limits import RequestLimits, naming
 from server.request_ids import PATTERN, valid_request_id
 from server.unsupported import refuse_unsupported
-
-UNSHOWN_ARG = "tokenformer_unshown"
-"""Key in a request's `extra_args`: its client has not asked for the logprobs that come with the statistics."""
 
 PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
 """vLLM's prompt_logprobs; the prompt token's entry has our statistics as well."""

@@ -25,7 +25,7 @@ from model_impl.checkpoint import (
 from model_impl.config import TokenformerConfig
 from model_impl.delta import check_delta, load_delta
 from model_impl.fingerprint import fingerprint
-from model_impl.plugin import WORKER_CLASS
+from model_impl.plugin import SCHEDULER_CLASS, WORKER_CLASS
 from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
 from server.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
 from server.cores import use_cores
@@ -229,8 +229,10 @@ def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[
     if lacks_chat_template(checkpoint):
         values["chat_template"] = str(DEFAULT_CHAT_TEMPLATE)
     if cpu:
-        # Compiling costs more time at start-up than it saves here; 32 is the attention kernel's block unit.
+        # Compiling costs more time at start-up than it saves here; 32 is the attention kernel's block unit. Here vLLM
+        # never schedules asynchronously, which our scheduler does not.
         values |= {"dtype": cpu_dtype(config), "enforce_eager": True, "block_size": 32}
+        values["scheduler_cls"] = SCHEDULER_CLASS
     return values
 
 

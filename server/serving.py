@@ -66,7 +66,7 @@ async def completed(
     """A stream with the summaries in it. It ends with an error event, as vLLM's do, if an ensemble fails."""
     try:
         async for chunk in chunks:
-            yield await scores.complete(chunk)
+            yield await scores.complete(chunk) if scores.finished and chunk.startswith("data: {") else chunk
     except Exception as error:
         yield f"data: {serving.create_streaming_error_response(error)}\n\n"
         yield "data: [DONE]\n\n"
@@ -130,7 +130,7 @@ class ScoredChat(Recorded, OpenAIServingChat):
             await cast(CheckedEngine, self.engine_client).check_grammar(request, constraint)
         return rendered
 
-    async def chat_completion_stream_generator(
+    def chat_completion_stream_generator(
         self,
         request: ChatCompletionRequest,
         result_generator: AsyncIterator[RequestOutput],
@@ -147,8 +147,7 @@ class ScoredChat(Recorded, OpenAIServingChat):
         chunks = super().chat_completion_stream_generator(
             request, result_generator, request_id, model_name, conversation, *args, **kwargs
         )
-        async for chunk in completed(chunks, scores, self):
-            yield chunk
+        return completed(chunks, scores, self)
 
     async def chat_completion_full_generator(
         self,
@@ -241,7 +240,7 @@ class ScoredCompletion(Recorded, OpenAIServingCompletion):
             return await response.scored()
         return response
 
-    async def completion_stream_generator(
+    def completion_stream_generator(
         self,
         request: CompletionRequest,
         engine_inputs: Any,
@@ -264,8 +263,7 @@ class ScoredCompletion(Recorded, OpenAIServingCompletion):
         chunks = super().completion_stream_generator(
             request, engine_inputs, result_generator, request_id, created_time, model_name, *args, **kwargs
         )
-        async for chunk in completed(chunks, scores, self):
-            yield chunk
+        return completed(chunks, scores, self)
 
     def request_output_to_completion_response(
         self,

@@ -43,3 +43,35 @@ def test_few_and_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
                 torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     assert {1, 3} <= rows[PackedPattention] <= set(range(MOST_ROWS + 1))
     assert {1, 3, MOST_ROWS + 1} <= rows[PackedWeight]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_was_packed_is_not_held_twice(tied: bool, tmp_path: Path) -> None:
+    if pack(torch.randn(64, 32)) is None:
+        pytest.skip("this processor's oneDNN packs weights in another way")
+    config = variant_config("grown jointly, tau kept" if tied else "untied head, affine norms, full rotary")
+    saved_model(tmp_path / "checkpoint", config, random_weights(config))
+    with engine(tmp_path / "checkpoint") as llm:
+        (found,) = llm.apply_model(
+            lambda model: (
+                model.model.embed_tokens.weight.numel(),
+                hasattr(model.model.embed_tokens, "cpu_linear"),
+                model.lm_head.weight.numel(),
+                isinstance(model.lm_head.cpu_linear, PackedWeight),
+            )
+        )
+    assert found[0] >= config.vocab_size * config.hidden_size
+    assert found[1:] == (False, 0, True)
+
+
+def test_a_head_in_another_dtype(tmp_path: Path) -> None:
+    config = variant_config("grown jointly, tau kept")
+    model = saved_model(tmp_path / "checkpoint", config, random_weights(config))
+    prompt = [1, 2, 3]
+    overrides = {"head_dtype": "float32"}
+    with engine(tmp_path / "checkpoint", dtype="bfloat16", hf_overrides=overrides, logprobs_mode="raw_logits") as llm:
+        (output,) = generate(llm, [prompt], token_params(max_tokens=1, logprobs=-1))
+    found = whole_rows(output.outputs[0].logprobs, config.vocab_size)
+    with torch.no_grad():
+        expected = model(torch.tensor([prompt]))[0, -1:]
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,13 +13,12 @@ from prometheus_client import REGISTRY
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import SamplingParams
 
-from model_impl.uncertainty import INTERNALS_ARG
+from model_impl.uncertainty import INTERNALS_ARG, UNSHOWN_ARG
 from server.calibration import Calibration
 from server.engine import ScoredLogprob
 from server.internals import InternalsReader
 from server.request_scores import RequestScores, RunningChoice
 from server.schemas import (
-    UNSHOWN_ARG,
     ScoredChatCompletionRequest,
     ScoredCompletionRequest,
     UncertaintyOptions,
@@ -27,6 +27,7 @@ from server.schemas import (
 from server.scoring import ChoiceScore, EnsembleScore
 from server.serving import refusal
 from server.tokens import TokenScore
+from tests.unit.test_token_reader import DEMO
 
 
 class Ensemble:
@@ -132,6 +133,25 @@ def test_the_metrics_have_every_token_once_when_an_answer_ends(cut_off: bool) ->
         scores.close()
     after = counted("entropy_nats_count"), counted("entropy_nats_sum"), counted("variance_nats2_sum")
     assert [new - old for new, old in zip(after, before, strict=True)] == [3, 1.5, 0.75]
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (0, 0, 3), (0, 2, 1)])
+def test_statistics_may_come_after_their_tokens(sizes: tuple[int, ...]) -> None:
+    """Which token is which is seen in where the first word begins, and in the stop token, which makes no text."""
+    ids = [*DEMO(" Hello")["input_ids"], DEMO.eos_token_id]
+    assert len(ids) == 3
+    models = SimpleNamespace(segments=lambda _: {}, calibration=lambda _: None)
+    scores = RequestScores(asked(UncertaintyOptions(spans=True)), "m", models, DEMO, generated=False)
+    entries = iter([ScoredLogprob(-0.1, 1, None, entropy=number, variance=0.25, margin=0.8) for number in (3, 1, 2)])
+    for i, (token_id, size) in enumerate(zip(ids, sizes, strict=True)):
+        new, ended = list(islice(entries, size)), "stop" if i == 2 else None
+        output = CompletionOutput(0, "", [token_id], None, new, finish_reason=ended)
+        scores.add(RequestOutput("r", None, [1], None, [output], finished=ended is not None))
+    found = scores.choices[0].score.scores
+    assert [token.entropy for token in found] == [3, 1, 2]
+    assert "".join(token.text for token in found) == " Hello" and found[-1].text == ""
+    assert found[-1].special
+    assert scores.summary(0).tokens == 3
 
 
 def test_logprobs_that_only_the_statistics_need_are_not_shown() -> None:

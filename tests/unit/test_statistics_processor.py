@@ -11,9 +11,8 @@ import pytest
 from vllm.sampling_params import SamplingParams
 from vllm.v1.outputs import LogprobsLists
 
-from model_impl.uncertainty import INTERNALS_ID, PROVENANCE_ID, STATISTICS_ID
+from model_impl.uncertainty import INTERNALS_ID, PROVENANCE_ID, STATISTICS_ID, UNSHOWN_ARG
 from server.engine import ScoredLogprob, StatisticsProcessor, scored
-from server.schemas import UNSHOWN_ARG
 from tests.unit.test_token_reader import DEMO
 
 COLUMNS = [*[STATISTICS_ID] * 3, *[PROVENANCE_ID] * 2, *[INTERNALS_ID] * 4]
@@ -36,10 +35,11 @@ def step(words: list[int], alternatives: int = 0, columns: list[int] = COLUMNS, 
     return LogprobsLists(np.array(ids), np.array(numbers, np.float32), np.arange(1, len(words) + 1))
 
 
-def described(position: Any) -> Any:
-    (entry,) = position.values()
-    assert isinstance(entry, ScoredLogprob)
-    return {**vars(entry), "decoded_token": None}
+def chosen(made: StatisticsProcessor) -> Any:
+    """The first position's entry for the token that was chosen."""
+    assert made.logprobs is not None
+    position: Any = next(iter(made.logprobs))
+    return next(iter(position.values())) if isinstance(position, dict) else position
 
 
 @pytest.mark.parametrize("alternatives", [0, 3])
@@ -50,11 +50,9 @@ def test_what_nobody_sees_has_the_same_statistics(alternatives: int, columns: li
         for made in (shown, unshown):
             made._update_sample_logprobs(step(words, alternatives, columns))
     assert shown.logprobs is not None and unshown.logprobs is not None
-    assert [list(position) for position in unshown.logprobs] == [[word] for word in WORDS]
-    for position, other in zip(unshown.logprobs, shown.logprobs, strict=True):
-        assert described(position) == {**vars(scored(other)), "decoded_token": None}
-        entry = scored(position)
-        assert entry is not None
+    for entry, other in zip(unshown.logprobs, shown.logprobs, strict=True):
+        assert isinstance(entry, ScoredLogprob) and scored(entry) is entry
+        assert vars(entry) == {**vars(scored(other)), "decoded_token": None}
         assert (entry.entropy, entry.variance, entry.margin) == (1.5, 2.5, 0.25)
         assert entry.provenance == ([7.0, 8.0] if len(columns) > 3 else None)
         assert (entry.internal_columns is None) == (len(columns) < 9)
@@ -75,14 +73,26 @@ def test_what_is_shown_has_its_text_and_its_alternatives() -> None:
 def test_logits_that_overflowed_have_no_statistics(unshown: bool) -> None:
     made = processor(unshown)
     made._update_sample_logprobs(step(WORDS[:1], values=[math.nan, *VALUES[1:]]))
-    assert made.logprobs is not None
-    assert scored(made.logprobs[0]) is None
-    assert made.logprobs[0][WORDS[0]].logprob == -0.5
+    assert scored(chosen(made)) is None
+    assert chosen(made).logprob == -0.5
 
 
 @pytest.mark.parametrize("unshown", [False, True])
 def test_an_engine_that_reports_none(unshown: bool) -> None:
     made = processor(unshown)
     made._update_sample_logprobs(step(WORDS[:1], columns=[]))
-    assert made.logprobs is not None
-    assert scored(made.logprobs[0]) is None
+    assert scored(chosen(made)) is None
+    assert chosen(made).logprob == -0.5
+
+
+def test_a_stream_gets_whatever_statistics_have_come() -> None:
+    """vLLM asks for as many as there are new tokens, of which the engine may have sent more, fewer or none."""
+    made: Any = processor(unshown=True)
+    assert made.logprobs  # or vLLM would take the whole of it for the newest
+    assert made.logprobs[-1:] == []
+    made._update_sample_logprobs(step(WORDS))
+    assert [entry.rank for entry in made.logprobs[-1:]] == list(range(1, len(WORDS) + 1))
+    made._update_sample_logprobs(step(WORDS[:1]))
+    assert len(made.logprobs[:0]) == 1
+    assert made.logprobs[-1:] == []
+    assert len(list(made.logprobs)) == len(WORDS) + 1

@@ -1,0 +1,93 @@
+"""Statistics that wait in the engine arrive complete, whatever else runs beside their request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_impl.holding_scheduler import AT_ONCE
+from model_impl.plugin import SCHEDULER_CLASS
+from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG, UNSHOWN_ARG
+from server.engine import StatisticsProcessor, scored
+from tests.conformance.models import random_prompts, random_weights, variant_config
+from tests.engines import engine, generate, saved_model, token_params
+
+pytestmark = pytest.mark.engine
+
+
+def params(unshown: bool, **options: Any) -> Any:
+    wanted = {PROVENANCE_ARG: True, UNSHOWN_ARG: unshown, INTERNALS_ARG: options.pop("internals", False)}
+    return token_params(extra_args=wanted, **options)
+
+
+def entries(output: Any) -> list[Any]:
+    return [scored(position) for position in output.outputs[0].logprobs]
+
+
+def numbers(entry: Any) -> tuple[float, ...]:
+    return entry.logprob, entry.entropy, entry.variance, entry.margin, *entry.provenance
+
+
+def test_in_batches_or_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = variant_config("grown jointly, tau kept")
+    saved_model(tmp_path / "checkpoint", config, random_weights(config))
+    prompt, *_ = random_prompts(config, length=8)
+    lengths = (1, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 2 * AT_ONCE + 3)
+    sent: list[int] = []
+    plain = StatisticsProcessor._update_sample_logprobs
+
+    def counted(self: StatisticsProcessor, lists: Any) -> None:
+        sent.append(len(lists.logprobs))
+        plain(self, lists)
+
+    monkeypatch.setattr(StatisticsProcessor, "_update_sample_logprobs", counted)
+    with engine(tmp_path / "checkpoint", scheduler_cls=SCHEDULER_CLASS) as llm:
+        scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+        shown = generate(llm, [prompt] * len(lengths), [params(False, max_tokens=length) for length in lengths])
+        assert set(sent) == {1}
+        sent.clear()
+        waiting = [params(True, max_tokens=length) for length in lengths]
+        unshown = generate(llm, [prompt] * len(lengths), waiting)
+        assert sorted(sent) == [1, 1, 3, AT_ONCE - 1, *[AT_ONCE] * 4]
+        # Others want alternatives, internals or a stop string, for some of the steps.
+        others = [
+            params(False, max_tokens=5, logprobs=3),
+            params(False, max_tokens=9, internals=True),
+            params(True, max_tokens=7, internals=True),
+        ]
+        beside = generate(llm, [prompt] * (len(lengths) + len(others)), waiting + others)
+        assert not scheduler.held
+        for one, other, third in zip(shown, unshown, beside, strict=False):
+            assert one.outputs[0].token_ids == other.outputs[0].token_ids == third.outputs[0].token_ids
+            expected = entries(one)
+            assert None not in expected
+            for found in (entries(other), entries(third)):
+                for entry, own in zip(found, expected, strict=True):
+                    assert entry.provenance is not None
+                    numbers = (
+                        entry.logprob,
+                        entry.rank,
+                        entry.entropy,
+                        entry.variance,
+                        entry.margin,
+                        *entry.provenance,
+                    )
+                    wanted = (own.logprob, own.rank, own.entropy, own.variance, own.margin, *own.provenance)
+                    assert numbers == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+            assert one.outputs[0].cumulative_logprob == pytest.approx(other.outputs[0].cumulative_logprob)
+
+
+def test_nothing_waits_for_a_request_that_was_aborted(tmp_path: Path) -> None:
+    config = variant_config("grown jointly, tau kept")
+    saved_model(tmp_path / "checkpoint", config, random_weights(config))
+    prompt, *_ = random_prompts(config, length=8)
+    with engine(tmp_path / "checkpoint", scheduler_cls=SCHEDULER_CLASS) as llm:
+        scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+        request_id = llm.llm_engine.add_request("r", {"prompt_token_ids": prompt}, params(True, max_tokens=30))
+        for _ in range(3):
+            llm.llm_engine.step()
+        assert [len(held) for held in scheduler.held.values()] == [3]
+        llm.llm_engine.abort_request([request_id], internal=True)
+        assert not scheduler.held
