@@ -22,6 +22,8 @@ from vllm.platforms import current_platform
 
 from model_impl.collector import Collector
 from model_impl.config import TokenformerConfig
+from model_impl.packed_block import PackedBlock
+from model_impl.packed_weight import MOST_ROWS
 from model_impl.parallel_pattention import ParallelPattention
 from model_impl.row_operation import sum_over_ranks
 from model_impl.variants import Selection
@@ -66,16 +68,21 @@ class TokenformerAttention(nn.Module):
     ) -> torch.Tensor:
         query, key, value = self.own_heads(self.qkv(x, selection, collector))
         query, key = self.rotate(positions, query, key)
-        padding = self.cached_head_dim - self.head_dim
-        if padding:
-            query, key, value = (self.pad_heads(rows, padding) for rows in (query, key, value))
-        mixed = self.attn(query, key, value)
-        if padding:
-            mixed = mixed.view(-1, self.num_heads, self.cached_head_dim)[..., : self.head_dim].flatten(1).contiguous()
+        mixed = self.mix(query, key, value)
         # Heads are split over ranks, but every parameter token scores whole rows.
         if self.tp_size > 1:
             mixed = tensor_model_parallel_all_gather(mixed)
         return sum_over_ranks(self.output(mixed, selection, collector)[0])
+
+    def mix(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Attention of this rank's heads, all [T, its share of d]; keys and values are cached."""
+        padding = self.cached_head_dim - self.head_dim
+        if padding:
+            query, key, value = (self.pad_heads(rows, padding) for rows in (query, key, value))
+        mixed: torch.Tensor = self.attn(query, key, value)
+        if padding:
+            mixed = mixed.view(-1, self.num_heads, self.cached_head_dim)[..., : self.head_dim].flatten(1).contiguous()
+        return mixed
 
     def own_heads(self, shares: list[torch.Tensor]) -> list[torch.Tensor]:
         """Sum the ranks' shares of query, key and value [T, d] in one all-reduce; keep this rank's heads."""
@@ -105,12 +112,42 @@ class TokenformerBlock(nn.Module):
         self.attention = TokenformerAttention(config, cache_config, quant_config, f"{prefix}.attention")
         self.post_attention_layernorm = LayerNorm(config.hidden_size, eps, elementwise_affine=affine)
         self.ffn = ParallelPattention(config, ("ffn",), quant_config, f"{prefix}.ffn")
+        self.of_few_rows: PackedBlock | None = None
 
     def forward(
         self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, collector: Collector | None
     ) -> torch.Tensor:
+        if self.of_few_rows is not None and x.shape[0] <= MOST_ROWS and selection.members is None:
+            query_key_value = self.of_few_rows.before_attention(positions, x, selection, collector)
+            return self.of_few_rows.after_attention(x, self.attention.mix(*query_key_value), selection, collector)
         x = x + self.attention(positions, self.input_layernorm(x), selection, collector)
         return x + sum_over_ranks(self.ffn(self.post_attention_layernorm(x), selection, collector)[0])
+
+    def modules_in_order(self) -> tuple[ParallelPattention, ParallelPattention, ParallelPattention]:
+        return self.attention.qkv, self.attention.output, self.ffn
+
+    def pack(self) -> None:
+        """Have the weights packed for CPUs when they are loaded, and tell afterwards by `packed`."""
+        for module in self.modules_in_order():
+            module.pack()
+        # vLLM calls its attention as an operator for compilers' sake, which takes as long as a small attention does.
+        self.attention.attn.use_direct_call = True
+
+    def packed(self) -> None:
+        """All weights are as they stay."""
+        for module in self.modules_in_order():
+            module.packed()
+        self.lay_out()
+
+    def lay_out(self) -> None:
+        """Put the parts together for steps of few rows, where all of them are packed and no deltas lie beside them."""
+        query_key_value, output, ffn = (module.of_few_rows for module in self.modules_in_order())
+        if query_key_value is None or output is None or ffn is None:
+            self.of_few_rows = None
+            return
+        norms = self.input_layernorm, self.post_attention_layernorm
+        rotation, head_dim = self.attention.rotary.cos_sin_cache, self.attention.head_dim
+        self.of_few_rows = PackedBlock(norms, (query_key_value, output, ffn), rotation, head_dim)
 
 
 def cached_head_dim(head_dim: int) -> int:

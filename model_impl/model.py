@@ -75,12 +75,12 @@ class TokenformerModel(nn.Module):
         self.make_empty_intermediate_tensors = make_empty_intermediate_tensors_factory(
             ["hidden_states"], config.hidden_size
         )
-        self.variants = VariantTable(config, vllm_config.scheduler_config.max_num_batched_tokens)
         # A compiled or captured forward is traced once: what it returns and the tokens it uses are then settled. (The
         # decorator has an attribute `compiled` of its own, which is false before the first step.)
         compilation = vllm_config.compilation_config
         graphs = compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE)
         self.traced = compilation.mode != CompilationMode.NONE or graphs
+        self.variants = VariantTable(config, vllm_config.scheduler_config.max_num_batched_tokens, traced=self.traced)
         # Pipeline ranks see only their own layers' contributions, so they report nothing.
         self.reports = pipeline.world_size == 1
         self.wish = Wish.PROVENANCE if self.traced and len(config.stages) > 1 and self.reports else Wish.NOTHING
@@ -140,8 +140,8 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         self.reported: torch.Tensor = torch.empty(0, 0)
         self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
         if current_platform.is_cpu() and not self.model.traced:  # a compiler cannot look into our products
-            for module in self.pattentions():
-                module.pack()
+            for block in self.blocks():
+                block.pack()
             # In another dtype vLLM multiplies by the weight itself.
             if get_pp_group().is_last_rank and self.logits_processor.head_dtype == self.dtype:
                 pack_when_loaded(self.lm_head)
@@ -151,10 +151,14 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
     def pattentions(self) -> Iterator[ParallelPattention]:
         return (module for module in self.model.modules() if isinstance(module, ParallelPattention))
 
+    def blocks(self) -> list[TokenformerBlock]:
+        """Those of this pipeline rank."""
+        return [block for block in self.model.layers if isinstance(block, TokenformerBlock)]
+
     def process_weights_after_loading(self) -> None:
         """vLLM calls this when every layer has processed its own."""
-        for module in self.pattentions():
-            module.packed()
+        for block in self.blocks():
+            block.packed()
         layers = (getattr(layer, "cpu_linear", None) for layer in self.modules())
         use_large_pages(weight.place() for weight in layers if isinstance(weight, PackedWeight))
 
@@ -197,6 +201,8 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
             if isinstance(module, ParallelPattention):
                 layer = int(prefix.split(".")[1])
                 module.add_delta(adapter_id, {name: tokens[layer, name] for name in module.projections})
+        for block in self.blocks():
+            block.lay_out()
         self.model.variants.add_delta(adapter_id, delta.stage)
 
     def remove_delta(self, adapter_id: int) -> bool:
@@ -206,6 +212,8 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         self.model.variants.remove_delta(adapter_id)
         for module in self.pattentions():
             module.remove_delta(adapter_id)
+        for block in self.blocks():
+            block.lay_out()
         return True
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:

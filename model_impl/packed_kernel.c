@@ -4,7 +4,7 @@
 // (model_impl/packed_weight.py): panels of 64 outputs, in which all outputs of one k, in bfloat16 of two, lie side by side;
 // the last panel and the last k are filled up with zeros.
 
-#include "row_kernel.h"
+#include "packed_kernel.h"
 
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -15,13 +15,6 @@ enum { GROUP = 6 };  // rows whose sums fit into the registers beside the weight
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
-
-typedef struct {
-    const char *weights;
-    int64_t outputs, depth;  // N and K; in bfloat16 K is even
-    int64_t bfloat16, dot_products;  // whether the processor has those of bfloat16
-    int64_t panel_bytes;
-} packed;
 
 INLINE float as_float(uint32_t bits) {
     float value;
@@ -133,32 +126,28 @@ void packed_product(const packed *weight, const char *x, char *out, int64_t rows
     for (int64_t number = 0; number < panels(weight); number++) multiply_panel(weight, x, out, number, rows);
 }
 
-typedef struct {
-    const layout *module;  // without deltas
-    const packed *keys, *values;  // of all projections together; of each
-    char *scores;  // room for [rows, all tokens]
-    char *const *weights;  // for each projection room for [rows, its tokens]
-} packed_module;
+void pattention_of_rows(const packed_module *own, int64_t rows, const char *x, char *out, step now) {
+    const char *scores = own->scores;
+    now.scores = &scores;
+    now.weights = own->weights;
+    int64_t count = panels(own->values), bytes = own->keys->bfloat16 ? 2 : 4;
+#pragma omp for schedule(static)
+    for (int64_t number = 0; number < panels(own->keys); number++) multiply_panel(own->keys, x, own->scores, number, rows);
+#pragma omp for schedule(static)
+    for (int64_t row = 0; row < rows; row++) operate_on_row(own->module, &now, row);
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < own->module->projections * count; i++) {
+        int64_t p = i / count;
+        char *output = out + p * rows * own->values->outputs * bytes;
+        multiply_panel(own->values + p, own->weights[p], output, i % count, rows);
+    }
+}
 
 // x [rows, K] -> out [projections, rows, N]; the rest as for `row_operation`.
 void packed_pattention(const packed_module *own, int64_t rows, const char *x, char *out, const float *tau,
                        int64_t tau_stride, const float *coupling, int64_t coupling_stride, int64_t report, double *sums,
                        int64_t sums_stride) {
-    const char *scores = own->scores;
-    step now = {&scores, own->weights, tau, coupling, tau_stride, coupling_stride, report, sums, sums_stride};
-    int64_t count = panels(own->values), bytes = own->keys->bfloat16 ? 2 : 4;
+    step now = {NULL, NULL, tau, coupling, tau_stride, coupling_stride, report, sums, sums_stride};
 #pragma omp parallel
-    {
-#pragma omp for schedule(static)
-        for (int64_t number = 0; number < panels(own->keys); number++)
-            multiply_panel(own->keys, x, own->scores, number, rows);
-#pragma omp for schedule(static)
-        for (int64_t row = 0; row < rows; row++) operate_on_row(own->module, &now, row);
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < own->module->projections * count; i++) {
-            int64_t p = i / count;
-            char *output = out + p * rows * own->values->outputs * bytes;
-            multiply_panel(own->values + p, own->weights[p], output, i % count, rows);
-        }
-    }
+    pattention_of_rows(own, rows, x, out, now);
 }

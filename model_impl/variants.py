@@ -55,13 +55,18 @@ class VariantTable:
     checkpoint's stage k, and deltas have the ids given to them when they were loaded.
     """
 
-    def __init__(self, config: TokenformerConfig, max_rows: int) -> None:
+    def __init__(self, config: TokenformerConfig, max_rows: int, *, traced: bool = False) -> None:
+        """`traced`: whether `select` runs once and what it returns is replayed for other steps."""
         stages = config.stages
+        self.traced = traced
         self.stage_count = len(stages)
         self.base_stages = stages
         self.deltas: dict[int, GrowthStage] = {}
         self.rows = torch.zeros(max_rows, dtype=torch.int64)
         self.members: torch.Tensor | None = None
+        self.assigned: tuple[bytes, bytes] | None = None
+        self.only: int | None = None
+        """The slot of all rows of the step, where they share one."""
         self.stage_variants = {
             index + 1: Variant(stages[: index + 1], range(index + 1)) for index in config.servable_stages
         }
@@ -97,22 +102,28 @@ class VariantTable:
 
         `members` are the requests' ensemble members, where there are any.
         """
+        adapters, counts = np.asarray(adapter_ids), np.asarray(row_counts)
         self.members = None
         if any(member is not None for member in members):
             numbers = np.array([0 if member is None else member + 1 for member in members], dtype=np.int64)
-            own = torch.from_numpy(np.repeat(numbers, np.asarray(row_counts)))
+            own = torch.from_numpy(np.repeat(numbers, counts))
             self.members = torch.zeros_like(self.rows)
             self.members[: len(own)].copy_(own)
-        slots = np.array([self.slots[adapter_id] for adapter_id in np.asarray(adapter_ids).tolist()], dtype=np.int64)
-        rows = torch.from_numpy(np.repeat(slots, np.asarray(row_counts)))
+        if (assigned := (adapters.tobytes(), counts.tobytes())) == self.assigned:
+            return  # as long as no request comes, ends or is cut, a step's rows are those of the last one
+        self.assigned = assigned
+        slots = np.array([self.slots[adapter_id] for adapter_id in adapters.tolist()], dtype=np.int64)
+        self.only = int(slots[0]) if len(slots) and not self.traced and (slots == slots[0]).all() else None
+        rows = torch.from_numpy(np.repeat(slots, counts))
         self.rows[: len(rows)].copy_(rows)
         self.rows[len(rows) :].zero_()
 
     def select(self, num_rows: int) -> Selection:
-        """The selection for the step's rows; one row that serves all of them where there is one variant only."""
+        """The selection for the step's rows; one row that serves all of them where they share a variant."""
         members = None if self.members is None else self.members[:num_rows]
-        if len(self.coupling) == 1:
-            return Selection(self.coupling, self.tau, members)
+        only = 0 if len(self.coupling) == 1 else self.only
+        if only is not None:
+            return Selection(self.coupling[only : only + 1], self.tau[only : only + 1], members)
         rows = self.rows[:num_rows]
         return Selection(self.coupling[rows], self.tau[rows], members)
 
@@ -136,6 +147,7 @@ class VariantTable:
                 taus = [by_number[stage.norm_group].tau for by_number in groups]
                 tau[slot, :, segment] = torch.tensor(taus, dtype=torch.float32)
         self.rows.zero_()  # what they held may name a variant that is gone
+        self.assigned = self.only = None
         segments = [*self.base_stages, *self.deltas.values()]
         counts = [[segment.tokens[projection] for segment in segments] for projection in PROJECTIONS]
         self.counts = torch.tensor(counts, device=self.rows.device)  # int64 [5, S]: parameter tokens

@@ -2,7 +2,7 @@
 
 An upgrade of vLLM that moves or changes one of them fails here, with the symbol's name, and not as a wrong number
 somewhere else. The files that rely on them: model_impl/{worker,sampler,model,parallel_pattention,
-packed_layers,row_operation,prefix_reuse}.py and
+packed_layers,block,packed_block,row_operation,prefix_reuse,holding_scheduler}.py and
 server/{cores,engine,ensemble,recorded_engine,checked_engine,grammars,serving,app,models,offline,serve}.py.
 """
 
@@ -52,6 +52,10 @@ SIGNATURES = {
     "vllm.v1.worker.worker_base:WorkerBase.add_lora": ("self", "lora_request"),
     "vllm.v1.worker.worker_base:WorkerBase.remove_lora": ("self", "lora_id"),
     "vllm.v1.worker.worker_base:WorkerBase.list_loras": ("self",),
+    # model_impl/holding_scheduler.py
+    "vllm.v1.core.sched.scheduler:Scheduler.add_request": ("self", "request"),
+    "vllm.v1.core.sched.scheduler:Scheduler.finish_requests": ("self", "request_ids", "finished_status"),
+    "vllm.v1.core.sched.scheduler:Scheduler.update_from_output": ("self", "scheduler_output", "model_runner_output"),
     # model_impl/prefix_reuse.py
     "vllm.v1.core.kv_cache_manager:KVCacheManager.get_computed_blocks": ("self", "request"),
     # model_impl/model.py and its parts
@@ -249,6 +253,25 @@ def test_the_scheduler_looks_its_cache_manager_up_by_name() -> None:
 
     assert "KVCacheManager(" in inspect.getsource(Scheduler.__init__)
     assert "max_cache_hit_length = request.num_tokens - 1" in inspect.getsource(KVCacheManager.get_computed_blocks)
+
+
+def test_the_parts_of_a_block_that_our_kernels_take_over() -> None:
+    """`model_impl.packed_block` rotates and normalises as these do, and `model_impl.block` calls attention directly."""
+    rotation = inspect.getsource(find("vllm.model_executor.layers.rotary_embedding.base:RotaryEmbeddingBase.__init__"))
+    assert 'self.register_buffer("cos_sin_cache", cache' in rotation
+    norm = inspect.getsource(find("vllm.model_executor.layers.layernorm:LayerNorm.forward_native"))
+    assert "F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)" in norm
+    attention = inspect.getsource(find("vllm.model_executor.layers.attention.attention:Attention.forward"))
+    assert "if self.use_direct_call:" in attention
+
+
+def test_an_output_of_the_engine_can_lose_its_logprobs() -> None:
+    """As `model_impl.holding_scheduler` has it; the API process then has none to add."""
+    output = find("vllm.v1.engine:EngineCoreOutput")("id", [1], new_logprobs=None)
+    output.new_logprobs = None
+    assert output.finish_reason is None
+    update = inspect.getsource(find("vllm.v1.engine.logprobs:LogprobsProcessor.update_from_output"))
+    assert "if output.new_logprobs is not None:" in update
 
 
 def test_what_travels_with_a_token() -> None:

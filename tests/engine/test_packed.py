@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from model_impl.packed_pattention import PackedPattention
+from model_impl.packed_block import PackedBlock
 from model_impl.packed_weight import MOST_ROWS, PackedWeight, pack
 from tests.conformance.models import random_weights, variant_config
 from tests.engines import engine, generate, saved_model, token_params, whole_rows
@@ -18,17 +19,17 @@ pytestmark = pytest.mark.engine
 def test_few_and_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if pack(torch.randn(64, 32)) is None:
         pytest.skip("this processor's oneDNN packs weights in another way")
-    rows: dict[type, set[int]] = {PackedPattention: set(), PackedWeight: set()}
-    for kernel, seen in rows.items():
-        plain = kernel.__call__
+    rows: dict[type, set[int]] = {PackedBlock: set(), PackedWeight: set()}
+    for kernel, name, call in (
+        (PackedBlock, "before_attention", PackedBlock.before_attention),
+        (PackedWeight, "__call__", PackedWeight.__call__),
+    ):
 
-        def counted(
-            self: object, x: torch.Tensor, *rest: object, plain: object = plain, seen: set[int] = seen
-        ) -> object:
-            seen.add(len(x))
-            return plain(self, x, *rest)  # type: ignore[operator]
+        def counted(self: object, x: torch.Tensor, *rest: object, plain: Any = call, kernel: type = kernel) -> object:
+            rows[kernel].add(len(x))
+            return plain(self, x, *rest)
 
-        monkeypatch.setattr(kernel, "__call__", counted)
+        monkeypatch.setattr(kernel, name, counted)
     config = variant_config("grown jointly, tau kept")
     model = saved_model(tmp_path / "checkpoint", config, random_weights(config))
     params = token_params(max_tokens=5, logprobs=-1)
@@ -41,7 +42,7 @@ def test_few_and_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
                     expected = model(torch.tensor([[*prompt, *ids[:-1]]]))[0, len(prompt) - 1 :]
                 found = whole_rows(output.outputs[0].logprobs, config.vocab_size)
                 torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-    assert {1, 3} <= rows[PackedPattention] <= set(range(MOST_ROWS + 1))
+    assert {1, 3} <= rows[PackedBlock] <= set(range(MOST_ROWS + 1))
     assert {1, 3, MOST_ROWS + 1} <= rows[PackedWeight]
 
 

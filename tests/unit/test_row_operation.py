@@ -111,6 +111,21 @@ def select(config: TokenformerConfig, stages: Sequence[int]) -> Selection:
     return table.select(len(stages))
 
 
+def test_rows_that_share_a_variant_share_one_row_of_the_selection() -> None:
+    config = configuration("joint", "l2_norm_gelu")
+    table, traced = VariantTable(config, max_rows=4), VariantTable(config, max_rows=4, traced=True)
+    own = [table.tau[table.slots[adapter]] for adapter in (0, 1)]
+    assert not torch.equal(own[0], own[1])
+    for adapters, counts in (([1, 1], [1, 2]), ([0], [1]), ([0, 1], [1, 2]), ([0, 1], [1, 2]), ([1, 0], [1, 2])):
+        rows = [own[adapter] for adapter, count in zip(adapters, counts, strict=True) for _ in range(count)]
+        for one in (table, traced):
+            one.assign(adapters, counts)
+        found = table.select(len(rows)).tau
+        assert len(found) == (len(rows) if len(set(adapters)) > 1 else 1)
+        assert torch.equal(found.expand(len(rows), -1, -1), torch.stack(rows))
+        assert torch.equal(traced.select(len(rows)).tau, torch.stack(rows))
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("stages", STAGES)
