@@ -68,18 +68,20 @@ class TokenformerAttention(nn.Module):
     ) -> torch.Tensor:
         query, key, value = self.own_heads(self.qkv(x, selection, collector))
         query, key = self.rotate(positions, query, key)
-        mixed = self.mix(query, key, value)
+        mixed = self.mix(self.attn, query, key, value)
         # Heads are split over ranks, but every parameter token scores whole rows.
         if self.tp_size > 1:
             mixed = tensor_model_parallel_all_gather(mixed)
         return sum_over_ranks(self.output(mixed, selection, collector)[0])
 
-    def mix(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Attention of this rank's heads, all [T, its share of d]; keys and values are cached."""
+    def mix(
+        self, attend: Callable[..., torch.Tensor], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        """Attention of this rank's heads, all [T, its share of d]; `attend` caches keys and values."""
         padding = self.cached_head_dim - self.head_dim
         if padding:
             query, key, value = (self.pad_heads(rows, padding) for rows in (query, key, value))
-        mixed: torch.Tensor = self.attn(query, key, value)
+        mixed = attend(query, key, value)
         if padding:
             mixed = mixed.view(-1, self.num_heads, self.cached_head_dim)[..., : self.head_dim].flatten(1).contiguous()
         return mixed
@@ -119,7 +121,8 @@ class TokenformerBlock(nn.Module):
     ) -> torch.Tensor:
         if self.of_few_rows is not None and x.shape[0] <= MOST_ROWS and selection.members is None:
             query_key_value = self.of_few_rows.before_attention(positions, x, selection, collector)
-            return self.of_few_rows.after_attention(x, self.attention.mix(*query_key_value), selection, collector)
+            mixed = self.attention.mix(self.attend, *query_key_value)
+            return self.of_few_rows.after_attention(x, mixed, selection, collector)
         x = x + self.attention(positions, self.input_layernorm(x), selection, collector)
         return x + sum_over_ranks(self.ffn(self.post_attention_layernorm(x), selection, collector)[0])
 
@@ -130,8 +133,6 @@ class TokenformerBlock(nn.Module):
         """Have the weights packed for CPUs when they are loaded, and tell afterwards by `packed`."""
         for module in self.modules_in_order():
             module.pack()
-        # vLLM calls its attention as an operator for compilers' sake, which takes as long as a small attention does.
-        self.attention.attn.use_direct_call = True
 
     def packed(self) -> None:
         """All weights are as they stay."""
@@ -141,12 +142,15 @@ class TokenformerBlock(nn.Module):
 
     def lay_out(self) -> None:
         """Put the parts together for steps of few rows, where all of them are packed and no deltas lie beside them."""
+        from model_impl.direct_attention import DirectAttention
+
         query_key_value, output, ffn = (module.of_few_rows for module in self.modules_in_order())
         if query_key_value is None or output is None or ffn is None:
             self.of_few_rows = None
             return
         norms = self.input_layernorm, self.post_attention_layernorm
         rotation, head_dim = self.attention.rotary.cos_sin_cache, self.attention.head_dim
+        self.attend = DirectAttention(self.attention.attn)
         self.of_few_rows = PackedBlock(norms, (query_key_value, output, ffn), rotation, head_dim)
 
 

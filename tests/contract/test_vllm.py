@@ -2,10 +2,11 @@
 
 An upgrade of vLLM that moves or changes one of them fails here, with the symbol's name, and not as a wrong number
 somewhere else. The files that rely on them: model_impl/{worker,sampler,model,parallel_pattention,
-packed_layers,block,packed_block,row_operation,prefix_reuse,holding_scheduler}.py and
+packed_layers,packed_block,direct_attention,row_operation,prefix_reuse,holding_scheduler}.py and
 server/{cores,engine,ensemble,recorded_engine,checked_engine,grammars,serving,app,models,offline,serve}.py.
 """
 
+import ast
 import dataclasses
 import importlib
 import importlib.metadata
@@ -13,6 +14,7 @@ import inspect
 import re
 import subprocess
 import sys
+import textwrap
 from types import SimpleNamespace
 from typing import Any
 
@@ -256,13 +258,41 @@ def test_the_scheduler_looks_its_cache_manager_up_by_name() -> None:
 
 
 def test_the_parts_of_a_block_that_our_kernels_take_over() -> None:
-    """`model_impl.packed_block` rotates and normalises as these do, and `model_impl.block` calls attention directly."""
+    """`model_impl.packed_block` rotates and normalises as these do."""
     rotation = inspect.getsource(find("vllm.model_executor.layers.rotary_embedding.base:RotaryEmbeddingBase.__init__"))
     assert 'self.register_buffer("cos_sin_cache", cache' in rotation
     norm = inspect.getsource(find("vllm.model_executor.layers.layernorm:LayerNorm.forward_native"))
     assert "F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)" in norm
-    attention = inspect.getsource(find("vllm.model_executor.layers.attention.attention:Attention.forward"))
-    assert "if self.use_direct_call:" in attention
+
+
+def test_what_a_layer_of_attention_does_on_cpu() -> None:
+    """`model_impl.direct_attention` makes the same two calls."""
+    impl = find("vllm.v1.attention.backends.cpu_attn:CPUAttentionBackendImpl")
+    update, forward = inspect.getsource(impl.do_kv_cache_update), inspect.getsource(impl.forward)
+    for source in (update, forward):
+        assert "kv_cache = kv_cache.view((num_blocks, num_kv_heads, block_size * 2, -1))" in source
+        assert "key_cache, value_cache = kv_cache.chunk(2, dim=2)" in source
+    calls = {
+        "cpu_attn_reshape_and_cache": (update, "key value key_cache value_cache slot_mapping layer.isa"),
+        "cpu_attention_with_kv_cache": (
+            forward,
+            "query[:num_actual_tokens] key_cache value_cache output[:num_actual_tokens] attn_metadata.query_start_loc "
+            "attn_metadata.seq_lens self.scale attn_metadata.causal self.alibi_slopes self.sliding_window "
+            "attn_metadata.block_table self.logits_soft_cap attn_metadata.scheduler_metadata self.sinks "
+            "attn_metadata.dynamic_causal",
+        ),
+    }
+    for name, (source, arguments) in calls.items():
+        call = next(
+            node
+            for node in ast.walk(ast.parse(textwrap.dedent(source)))
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == f"ops.{name}"
+        )
+        names = list(inspect.signature(find(f"vllm._custom_ops:{name}")).parameters)
+        given = dict(zip(names, map(ast.unparse, call.args), strict=False))
+        given |= {str(keyword.arg): ast.unparse(keyword.value) for keyword in call.keywords}
+        scales = ["layer._k_scale_float", "layer._v_scale_float", "self.kv_cache_dtype"]
+        assert [given[name] for name in names] == [*arguments.split(), *scales]
 
 
 def test_an_output_of_the_engine_can_lose_its_logprobs() -> None:
