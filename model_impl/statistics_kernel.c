@@ -1,4 +1,4 @@
-// Entropy, variance and margin of next-token distributions on CPU, two readings of the logits without temporaries.
+// Entropy, variance and margin of next-token distributions on CPU, three readings of the logits without temporaries.
 //
 // The formulas are those of model_impl/uncertainty.py, where the PyTorch form stands and from where this one is called.
 
@@ -46,28 +46,34 @@ INLINE float below(const char *logits, int64_t i, float top, int bfloat16) {
 INLINE token one_row(const char *logits, float *statistics, int64_t width, float chosen, int bfloat16) {
     float top, second;
     largest(logits, width, &top, &second, bfloat16);
-    // The distances' mean and the sum of squares around it, block by block (Chan, Golub and LeVeque 1983): a block's own
-    // squares are taken around the mean so far, as around 0 they would cancel where all distances are large and alike.
-    double mass = 0, mean = 0, square = 0;  // mean of -ln p + ln p(the most likely)
+    double mass = 0, first = 0, square = 0;
     int64_t rank = 0;
     for (int64_t start = 0; start < width; start += BLOCK) {
         int64_t stop = start + BLOCK < width ? start + BLOCK : width;
-        float masses = 0, aways = 0, squares = 0, centre = mean;
+        float masses = 0, firsts = 0;
         int32_t likely = 0;
-#pragma omp simd reduction(+ : masses, aways, squares, likely)
+#pragma omp simd reduction(+ : masses, firsts, likely)
         for (int64_t i = start; i < stop; i++) {
             likely += load(logits, i, bfloat16) >= chosen;
-            float distance = below(logits, i, top, bfloat16), e = exp_of_negative(-distance), away = distance - centre;
+            float distance = below(logits, i, top, bfloat16), e = exp_of_negative(-distance);
             masses += e;
-            aways += e * away;
-            squares += e * away * away;
+            firsts += e * distance;
         }
-        rank += likely;
-        if (!(masses > 0)) continue;  // nothing that counts, or no distribution
-        double apart = aways / masses, shift = centre + apart - mean, share = masses / (mass + masses);
-        square += squares - aways * apart + shift * shift * mass * share;
-        mean += shift * share;
         mass += masses;
+        first += firsts;
+        rank += likely;
+    }
+    double mean = first / mass;  // of -ln p + ln p(the most likely)
+    float centre = mean;
+    for (int64_t start = 0; start < width; start += BLOCK) {
+        int64_t stop = start + BLOCK < width ? start + BLOCK : width;
+        float squares = 0;
+#pragma omp simd reduction(+ : squares)
+        for (int64_t i = start; i < stop; i++) {
+            float distance = below(logits, i, top, bfloat16), away = distance - centre;
+            squares += exp_of_negative(-distance) * away * away;
+        }
+        square += squares;
     }
     double entropy = log(mass) + mean;
     if (!(fabsf(top) < INFINITY)) entropy = square = mass = NAN;  // no distribution
