@@ -9,7 +9,7 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile, record_function
 
 PARTS = {
-    "Pattention of few rows": ("Pattention of few rows",),
+    "blocks of few rows": ("blocks of few rows",),
     "GEMMs": ("_C::onednn_mm", "_C::weight_packed_linear", "mkldnn::_linear_pointwise", "product of few rows"),
     "row operation": ("row operation",),
     "attention": ("_C::cpu_attention_with_kv_cache", "_C::cpu_attn_reshape_and_cache"),
@@ -37,23 +37,24 @@ def profiled(run: Callable[[], Any], steps: int) -> dict[str, float]:
 @contextmanager
 def named_kernels() -> Iterator[None]:
     """The compiled kernels are no operators of PyTorch's: give them names for the profiler."""
-    from model_impl.packed_pattention import PackedPattention
+    from model_impl.packed_block import PackedBlock
     from model_impl.packed_weight import PackedWeight
     from model_impl.row_kernel import RowKernel
 
-    names = {
-        RowKernel: "row operation",
-        PackedPattention: "Pattention of few rows",
-        PackedWeight: "product of few rows",
-    }
-    plain = {kernel: kernel.__call__ for kernel in names}
-    for kernel, name in names.items():
-        kernel.__call__ = named(kernel.__call__, name)  # type: ignore[method-assign]
+    kernels = (
+        (RowKernel, "__call__", "row operation"),
+        (PackedBlock, "before_attention", "blocks of few rows"),
+        (PackedBlock, "after_attention", "blocks of few rows"),
+        (PackedWeight, "__call__", "product of few rows"),
+    )
+    plain = [getattr(owner, method) for owner, method, _ in kernels]
+    for (owner, method, name), function in zip(kernels, plain, strict=True):
+        setattr(owner, method, named(function, name))
     try:
         yield
     finally:
-        for kernel in names:
-            kernel.__call__ = plain[kernel]  # type: ignore[method-assign]
+        for (owner, method, _), function in zip(kernels, plain, strict=True):
+            setattr(owner, method, function)
 
 
 def named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
