@@ -49,9 +49,8 @@ class Collector:
         return self.sums[:, self.position - projections : self.position]
 
     def add_input(self, x: torch.Tensor, projections: int) -> None:
-        """The next module's input [T, d]."""
-        if self.wish == Wish.INTERNALS:
-            self.x_norms += [torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)] * projections
+        """The next module's input [T, d], which internals want."""
+        self.x_norms += [torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)] * projections
 
     def add(self, scores: Columns, weights: Columns, value_squares: Sequence[Sequence[torch.Tensor]]) -> None:
         """The next module's sums from, per projection and segment, this rank's scores and weights [T, share] and

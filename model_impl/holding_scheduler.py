@@ -46,23 +46,24 @@ class HoldingScheduler(Scheduler):
     ) -> dict[int, EngineCoreOutputs]:
         found = super().update_from_output(scheduler_output, model_runner_output)
         if model_runner_output.logprobs is not None and self.held:
-            kept = columns_of_the_chosen(model_runner_output.logprobs.logprob_token_ids)
             for outputs in found.values():
                 for output in outputs.outputs:
-                    if output.request_id in self.held:
-                        self._hold(output, kept)
+                    if (held := self.held.get(output.request_id)) is not None:
+                        self._hold(held, output)
         return found
 
-    def _hold(self, output: EngineCoreOutput, kept: Any) -> None:
+    def _hold(self, held: list[LogprobsLists], output: EngineCoreOutput) -> None:
         """Take the statistics out of the output, or give it all that have been waiting."""
-        held, new = self.held[output.request_id], output.new_logprobs
-        if new is not None:
-            held.append(LogprobsLists(new.logprob_token_ids[:, kept], new.logprobs[:, kept], new.sampled_token_ranks))
+        if output.new_logprobs is not None:
+            held.append(output.new_logprobs)
         finished = output.finish_reason is not None
-        output.new_logprobs = joined(held) if held and (finished or len(held) >= AT_ONCE) else None
+        if not finished and len(held) < AT_ONCE:
+            output.new_logprobs = None
+            return
+        output.new_logprobs = joined(held) if held else None
         if finished:
             del self.held[output.request_id]
-        elif output.new_logprobs is not None:
+        else:
             held.clear()
 
 
@@ -74,21 +75,24 @@ def can_wait(params: SamplingParams | None) -> bool:
     return bool(wanted.get(UNSHOWN_ARG)) and not wanted.get(INTERNALS_ARG) and not (params and params.stop)
 
 
-def columns_of_the_chosen(ids: np.ndarray) -> slice | list[int]:
-    """Of a step's columns, whose pseudo token ids [N, C] are the same in every row, those that are not alternatives,
-    nor internals: both are there because another request wants them."""
-    first: Sequence[int] = ids[0].tolist() if len(ids) else []
-    start = first.index(STATISTICS_ID) if STATISTICS_ID in first else 1
-    stop = len(first) - first.count(INTERNALS_ID)
-    return slice(stop) if start == 1 else [0, *range(start, stop)]
-
-
-def joined(parts: Sequence[LogprobsLists]) -> LogprobsLists:
-    """Provenance begins or ends within an answer where a first delta is loaded or the last one goes: cut to what all
-    parts have."""
-    width = min(part.logprobs.shape[1] for part in parts)
-    return LogprobsLists(
-        np.concatenate([part.logprob_token_ids[:, :width] for part in parts]),
-        np.concatenate([part.logprobs[:, :width] for part in parts]),
-        np.concatenate([part.sampled_token_ranks for part in parts]),
+def joined(steps: Sequence[LogprobsLists]) -> LogprobsLists:
+    """One after the other. Provenance begins or ends within an answer where a first delta is loaded or the last one
+    goes: it is cut to what all steps have."""
+    if len({step.logprob_token_ids[:1, 1:].tobytes() for step in steps}) > 1:
+        steps = [of_the_chosen(step) for step in steps]
+    width = min(step.logprobs.shape[1] for step in steps)
+    ids, values = (
+        np.concatenate([matrix[:, :width] for matrix in matrices])
+        for matrices in zip(*((step.logprob_token_ids, step.logprobs) for step in steps), strict=True)
     )
+    return of_the_chosen(LogprobsLists(ids, values, np.concatenate([step.sampled_token_ranks for step in steps])))
+
+
+def of_the_chosen(step: LogprobsLists) -> LogprobsLists:
+    """Without alternatives and internals, which are there because other requests of the batch want them: columns whose
+    (pseudo) token ids are of the same kind in every row."""
+    ids = step.logprob_token_ids[0].tolist() if len(step.logprob_token_ids) else []
+    start = ids.index(STATISTICS_ID) if STATISTICS_ID in ids else 1
+    stop = len(ids) - ids.count(INTERNALS_ID)
+    kept: Any = slice(stop) if start == 1 else [0, *range(start, stop)]
+    return LogprobsLists(step.logprob_token_ids[:, kept], step.logprobs[:, kept], step.sampled_token_ranks)

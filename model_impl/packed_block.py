@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from vllm.model_executor.layers.layernorm import LayerNorm
 
-from model_impl.collector import Collector
+from model_impl.collector import Collector, Wish
 from model_impl.cpu_kernels import library
 from model_impl.packed_pattention import PackedModule, PackedPattention
 from model_impl.packed_weight import MOST_ROWS
@@ -76,7 +76,7 @@ class PackedBlock:
         out = torch.empty((3, x.shape[0], self.width), dtype=x.dtype)
         tables = self.modules[0].rows.tables(selection, collector)
         self.before(self.address, x.shape[0], x.data_ptr(), positions.data_ptr(), out.data_ptr(), *tables)
-        if collector is not None:
+        if collector is not None and collector.wish == Wish.INTERNALS:
             collector.add_input(self.normed[: x.shape[0]], 3)
         return list(out.unbind())
 
@@ -88,7 +88,7 @@ class PackedBlock:
         out = torch.empty_like(x)
         tables = [number for module in self.modules[1:] for number in module.rows.tables(selection, collector)]
         self.after(self.address, x.shape[0], x.data_ptr(), mixed.data_ptr(), out.data_ptr(), *tables)
-        if collector is not None:
+        if collector is not None and collector.wish == Wish.INTERNALS:
             collector.add_input(mixed, 1)
             collector.add_input(self.normed[: x.shape[0]], 1)
         return out

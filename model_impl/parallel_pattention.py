@@ -15,7 +15,7 @@ from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.models.utils import extract_layer_index
 
 from model_impl import cpu_kernels, kernels
-from model_impl.collector import Collector
+from model_impl.collector import Collector, Wish
 from model_impl.config import TokenformerConfig
 from model_impl.ensemble import MAX_MEMBERS, stage_mask
 from model_impl.kernels.segmented_rows import SegmentedRows
@@ -99,7 +99,7 @@ class ParallelPattention(nn.Module):
     def forward(self, x: torch.Tensor, selection: Selection, collector: Collector | None) -> list[torch.Tensor]:
         """`selection` for all projections of the model; `collector` for provenance and internals where wanted."""
         masked = selection.members is not None and any(self.masked)
-        if collector is not None:
+        if collector is not None and collector.wish == Wish.INTERNALS:
             collector.add_input(x, len(self.projections))
         if self.of_few_rows is not None and x.shape[0] <= MOST_ROWS and not masked:
             return self.of_few_rows(x, selection, collector)

@@ -71,7 +71,10 @@ class StatisticsSampler(Sampler):
         found, ranks = cpu_kernels.chosen_and_statistics(self.raw_logits, token_ids, width)
         for columns in reported:
             found[:, 1 + len(STATISTICS) :] = columns
-        return LogprobsTensors(self._column_ids(token_ids.unsqueeze(-1).to(torch.int32), width), found, ranks)
+        ids = pseudo_ids(width - 1 - len(STATISTICS), self.places, torch.int32, token_ids.device, chosen=True)
+        ids = ids.repeat(len(token_ids), 1)
+        ids[:, 0] = token_ids
+        return LogprobsTensors(ids, found, ranks)
 
     def gather_specific_token_logprobs(self, logprobs: torch.Tensor, *args: Any) -> LogprobsTensors | None:
         gathered = super().gather_specific_token_logprobs(logprobs, *args)
@@ -91,10 +94,13 @@ class StatisticsSampler(Sampler):
 
 
 @lru_cache(maxsize=8)
-def pseudo_ids(reported: int, places: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Token ids [1, columns] of the columns after the logprobs: statistics, provenance, and internals."""
+def pseudo_ids(
+    reported: int, places: int, dtype: torch.dtype, device: torch.device, *, chosen: bool = False
+) -> torch.Tensor:
+    """Token ids [1, columns] of the columns after the logprobs: statistics, provenance, and internals. `chosen`: after
+    a place for the token that was chosen."""
     rest = [PROVENANCE_ID if i < places else INTERNALS_ID for i in range(reported)]
-    return torch.tensor([[STATISTICS_ID] * len(STATISTICS) + rest], dtype=dtype, device=device)
+    return torch.tensor([[0] * chosen + [STATISTICS_ID] * len(STATISTICS) + rest], dtype=dtype, device=device)
 
 
 def count_at_least(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import inspect
 import pytest
 import uvicorn
 
-from tests.contract.test_vllm import find
+from tests.contract.symbols import find
 
 SIGNATURES = {
     # server/launch.py

@@ -9,7 +9,7 @@ import pytest
 from vllm.sampling_params import SamplingParams
 from vllm.v1.outputs import LogprobsLists
 
-from model_impl.holding_scheduler import can_wait, columns_of_the_chosen, joined
+from model_impl.holding_scheduler import can_wait, joined
 from model_impl.uncertainty import INTERNALS_ARG, INTERNALS_ID, PROVENANCE_ID, STATISTICS_ID, UNSHOWN_ARG
 
 
@@ -29,22 +29,36 @@ def test_only_what_nobody_misses_waits(options: dict[str, Any], wanted: dict[str
     assert not can_wait(None)
 
 
-@pytest.mark.parametrize("alternatives", [0, 2])
-@pytest.mark.parametrize("provenance", [0, 3])
+def step(*ids: int) -> LogprobsLists:
+    """One row, in which a column's value is 10 times its token id."""
+    return LogprobsLists(np.array([ids]), np.array([ids]) * 10.0, np.array([ids[0] + 1]))
+
+
+OWN = (*[STATISTICS_ID] * 3, *[PROVENANCE_ID] * 2)
+
+
+@pytest.mark.parametrize("alternatives", [(), (40, 41)])
 @pytest.mark.parametrize("internals", [0, 5])
-def test_other_requests_columns_are_left_out(alternatives: int, provenance: int, internals: int) -> None:
-    own = [7, *[STATISTICS_ID] * 3, *[PROVENANCE_ID] * provenance]
-    row = [*own[:1], *range(100, 100 + alternatives), *own[1:], *[INTERNALS_ID] * internals]
-    ids = np.array([row, row])
-    assert ids[:, columns_of_the_chosen(ids)].tolist() == [own, own]
+def test_other_requests_columns_are_left_out(alternatives: tuple[int, ...], internals: int) -> None:
+    """In all steps, or in some."""
+    wide = [step(token, *alternatives, *OWN, *[INTERNALS_ID] * internals) for token in (7, 8)]
+    for steps in (wide, [step(6, *OWN), *wide], [*wide, step(9, *OWN)]):
+        found = joined(steps)
+        tokens = [int(one.logprob_token_ids[0, 0]) for one in steps]
+        assert found.logprob_token_ids.tolist() == [[token, *OWN] for token in tokens]
+        assert found.logprobs.tolist() == [[10.0 * word for word in (token, *OWN)] for token in tokens]
+        assert found.sampled_token_ranks.tolist() == [token + 1 for token in tokens]
 
 
-def test_parts_of_different_widths_are_cut_to_the_narrowest() -> None:
-    parts = [
-        LogprobsLists(np.full((1, width), i), np.full((1, width), float(i)), np.array([i]))
-        for i, width in enumerate((4, 6, 4))
-    ]
-    found = joined(parts)
-    assert found.logprob_token_ids.tolist() == [[i] * 4 for i in range(3)]
-    assert found.logprobs.tolist() == [[float(i)] * 4 for i in range(3)]
-    assert found.sampled_token_ranks.tolist() == [0, 1, 2]
+def test_as_many_columns_may_be_others() -> None:
+    found = joined([step(7, *OWN), step(8, 40, 41, *OWN[:3])])
+    assert found.logprob_token_ids.tolist() == [[7, *OWN[:3]], [8, *OWN[:3]]]
+
+
+def test_provenance_that_some_steps_lack_is_cut() -> None:
+    found = joined([step(7, *OWN[:3]), step(8, *OWN), step(9, *OWN[:3])])
+    assert found.logprob_token_ids.tolist() == [[token, *OWN[:3]] for token in (7, 8, 9)]
+
+
+def test_an_engine_that_reports_none() -> None:
+    assert joined([step(7), step(8)]).logprob_token_ids.tolist() == [[7], [8]]

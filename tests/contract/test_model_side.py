@@ -1,0 +1,106 @@
+"""What `model_impl` assumes of vLLM beyond signatures: attributes, fields, and what stands in its source."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import textwrap
+
+from tests.contract.symbols import find
+
+
+def test_gathering_is_called_through_the_object() -> None:
+    """`StatisticsSampler.gather_logprobs` is a method; vLLM's static one must be called as `self.gather_logprobs`."""
+    for symbol in ("vllm.v1.sample.sampler:Sampler.forward", "vllm.v1.sample.rejection_sampler:RejectionSampler"):
+        assert ".gather_logprobs(" in inspect.getsource(find(symbol))
+        assert "Sampler.gather_logprobs(" not in inspect.getsource(find(symbol))
+    forward = inspect.getsource(find("vllm.v1.sample.sampler:Sampler.forward"))
+    assert "raw_logprobs = self.compute_logprobs(logits)" in forward
+    assert "logits = logits.to(torch.float32)" in forward  # in 16 bits a copy, which processors then change
+    prompts = inspect.getsource(find("vllm.v1.worker.gpu_model_runner:GPUModelRunner._get_prompt_logprobs_dict"))
+    assert "self.sampler.gather_logprobs(" in prompts
+    assert "in_progress_prompt_logprobs_cpu" in prompts
+    assert "num_prompt_logprobs_dict = self.num_prompt_logprobs" in prompts
+    assert "del num_prompt_logprobs_dict[req_id]" in prompts
+
+
+def test_the_rank_count_is_looked_up_in_the_samplers_module() -> None:
+    """Where `TokenformerWorker` puts an eager one."""
+    sampler = importlib.import_module("vllm.v1.sample.sampler")
+    for method in (sampler.Sampler.gather_logprobs, sampler.Sampler.gather_specific_token_logprobs):
+        assert "batched_count_greater_than" in method.__code__.co_names
+
+
+def test_what_the_runner_has() -> None:
+    """Attributes of instances, which only exist in a running engine: their names in the source that uses them."""
+    runner = find("vllm.v1.worker.gpu_model_runner:GPUModelRunner")
+    bookkeeping, sampling = inspect.getsource(runner._bookkeeping_sync), inspect.getsource(runner.sample_tokens)
+    assert "self.discard_request_mask.np[" in bookkeeping
+    assert "self.input_batch.generators" in bookkeeping
+    assert "self.execute_model_state" in sampling
+    assert sampling.index("apply_grammar_bitmask(") < sampling.index("self._sample(")
+    assert "logits" in find("vllm.v1.worker.gpu_model_runner:ExecuteModelState")._fields
+    batch = inspect.getsource(find("vllm.v1.worker.gpu_input_batch:InputBatch"))
+    assert "self.request_lora_mapping" in batch
+    state = find("vllm.v1.worker.gpu_input_batch:CachedRequestState")
+    assert "in_progress_prompt_logprobs_cpu" in {field.name for field in dataclasses.fields(state)}
+    metadata = {field.name for field in dataclasses.fields(find("vllm.v1.sample.metadata:SamplingMetadata"))}
+    assert {"max_num_logprobs", "logprob_token_ids"} <= metadata
+
+
+def test_the_scheduler_looks_its_cache_manager_up_by_name() -> None:
+    """So `model_impl.prefix_reuse` can put its own there, which relies on what the lookup reads of a request."""
+    from vllm.v1.core.kv_cache_manager import KVCacheManager
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    assert "KVCacheManager(" in inspect.getsource(Scheduler.__init__)
+    assert "max_cache_hit_length = request.num_tokens - 1" in inspect.getsource(KVCacheManager.get_computed_blocks)
+
+
+def test_the_parts_of_a_block_that_our_kernels_take_over() -> None:
+    """`model_impl.packed_block` rotates and normalises as these do."""
+    rotation = inspect.getsource(find("vllm.model_executor.layers.rotary_embedding.base:RotaryEmbeddingBase.__init__"))
+    assert 'self.register_buffer("cos_sin_cache", cache' in rotation
+    norm = inspect.getsource(find("vllm.model_executor.layers.layernorm:LayerNorm.forward_native"))
+    assert "F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)" in norm
+
+
+def test_what_a_layer_of_attention_does_on_cpu() -> None:
+    """`model_impl.direct_attention` makes the same two calls."""
+    impl = find("vllm.v1.attention.backends.cpu_attn:CPUAttentionBackendImpl")
+    update, forward = inspect.getsource(impl.do_kv_cache_update), inspect.getsource(impl.forward)
+    for source in (update, forward):
+        assert "kv_cache = kv_cache.view((num_blocks, num_kv_heads, block_size * 2, -1))" in source
+        assert "key_cache, value_cache = kv_cache.chunk(2, dim=2)" in source
+    calls = {
+        "cpu_attn_reshape_and_cache": (update, "key value key_cache value_cache slot_mapping layer.isa"),
+        "cpu_attention_with_kv_cache": (
+            forward,
+            "query[:num_actual_tokens] key_cache value_cache output[:num_actual_tokens] attn_metadata.query_start_loc "
+            "attn_metadata.seq_lens self.scale attn_metadata.causal self.alibi_slopes self.sliding_window "
+            "attn_metadata.block_table self.logits_soft_cap attn_metadata.scheduler_metadata self.sinks "
+            "attn_metadata.dynamic_causal",
+        ),
+    }
+    for name, (source, arguments) in calls.items():
+        call = next(
+            node
+            for node in ast.walk(ast.parse(textwrap.dedent(source)))
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == f"ops.{name}"
+        )
+        names = list(inspect.signature(find(f"vllm._custom_ops:{name}")).parameters)
+        given = dict(zip(names, map(ast.unparse, call.args), strict=False))
+        given |= {str(keyword.arg): ast.unparse(keyword.value) for keyword in call.keywords}
+        scales = ["layer._k_scale_float", "layer._v_scale_float", "self.kv_cache_dtype"]
+        assert [given[name] for name in names] == [*arguments.split(), *scales]
+
+
+def test_an_output_of_the_engine_can_lose_its_logprobs() -> None:
+    """As `model_impl.holding_scheduler` has it; the API process then has none to add."""
+    output = find("vllm.v1.engine:EngineCoreOutput")("id", [1], new_logprobs=None)
+    output.new_logprobs = None
+    assert output.finish_reason is None
+    update = inspect.getsource(find("vllm.v1.engine.logprobs:LogprobsProcessor.update_from_output"))
+    assert "if output.new_logprobs is not None:" in update

@@ -1,0 +1,125 @@
+"""What `server` assumes of vLLM beyond signatures: attributes, fields, and what stands in its source."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+from types import SimpleNamespace
+
+from server.cores import IN_ENGINE
+from server.log_filter import QUOTING
+from tests.contract.symbols import find
+
+
+def test_what_travels_with_a_token() -> None:
+    for container in ("LogprobsTensors", "LogprobsLists"):
+        assert {"logprob_token_ids", "logprobs"} <= set(find(f"vllm.v1.outputs:{container}")._fields)
+    assert [field.name for field in dataclasses.fields(find("vllm.logprobs:Logprob"))] == [
+        "logprob",
+        "rank",
+        "decoded_token",
+    ]
+
+
+def test_the_output_processor_looks_its_logprobs_processor_up_by_name() -> None:
+    """Which `server.engine.install` rebinds."""
+    processor = importlib.import_module("vllm.v1.engine.output_processor")
+    assert "LogprobsProcessor.from_new_request" in inspect.getsource(processor)
+    logprobs = find("vllm.v1.engine.logprobs:LogprobsProcessor")
+    assert isinstance(inspect.getattr_static(logprobs, "from_new_request"), classmethod)
+
+
+def test_what_the_detokenizer_reads_of_a_request() -> None:
+    """`server.engine.TokenReader` brings these and no more."""
+    source = inspect.getsource(importlib.import_module("vllm.v1.engine.detokenizer"))
+    found = set(re.findall(r"\brequest\.(\w+)", source))
+    assert found == {"request_id", "sampling_params", "prompt_token_ids", "prompt_embeds"}
+
+
+def test_what_outputs_say_of_times_and_kinds() -> None:
+    """Which `server.recorded_engine` reads; it tells clients' requests from the server's own by the kind of output."""
+    stats = {field.name for field in dataclasses.fields(find("vllm.v1.metrics.stats:RequestStateStats"))}
+    assert {"queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts", "num_generation_tokens"} <= stats
+    assert "metrics=self.stats" in inspect.getsource(find("vllm.v1.engine.output_processor:RequestState"))
+    assert find("vllm:SamplingParams")().output_kind.name == "CUMULATIVE"
+    for protocol in ("chat_completion", "completion", "responses"):
+        source = inspect.getsource(importlib.import_module(f"vllm.entrypoints.openai.{protocol}.protocol"))
+        assert "RequestOutputKind.DELTA" in source
+        assert "RequestOutputKind.FINAL_ONLY" in source
+
+
+def test_where_grammars_are_checked() -> None:
+    """`server.checked_engine` takes vLLM's own check away, and the structural tags of tools, by these names."""
+    processor = find("vllm.v1.engine.input_processor:InputProcessor")
+    assert "self.structured_outputs_config," in inspect.getsource(processor._validate_params)
+    check = inspect.getsource(find("vllm:SamplingParams._validate_structured_outputs"))
+    assert "if structured_outputs_config is None" in check
+    engine = inspect.getsource(find("vllm.v1.structured_output:StructuredOutputManager.grammar_init"))
+    assert "structured_outputs._backend" in engine
+    tools = find("vllm.tool_parsers.abstract_tool_parser:ToolParser")
+    assert (tools.structural_tag_model, tools.supports_required_and_named) == (None, True)
+    assert "tool_parser.structural_tag_model is not None" in inspect.getsource(
+        find("vllm.parser.abstract_parser:DelegatingParser._apply_structural_tag")
+    )
+
+
+def test_the_id_of_an_answer_is_the_requests() -> None:
+    """`server.gate.access_log` puts it there."""
+    source = inspect.getsource(find("vllm.entrypoints.serve.engine.serving:BaseServing._base_request_id"))
+    assert 'raw_request.headers.get("X-Request-Id")' in source
+
+
+def test_every_request_gets_its_id_where_it_is_added() -> None:
+    """Where `server.models` still sees its context, and salts its cache blocks; whatever way it was prepared."""
+    source = inspect.getsource(find("vllm.v1.engine.async_llm:AsyncLLM.add_request"))
+    assert source.index("process_inputs_async(") < source.index("self.input_processor.assign_request_id(request)")
+
+
+def test_loggers_that_quote_requests() -> None:
+    """By name, as `server.log_filter` knows them."""
+    for name in QUOTING:
+        assert find(f"{name}:logger").name == name
+
+
+def test_where_the_tokenizer_is() -> None:
+    source = inspect.getsource(find("vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion"))
+    assert "tokenizer = self.renderer.tokenizer" in source
+
+
+def test_what_the_offline_engine_has() -> None:
+    """Attributes of instances that `server.offline` reaches for."""
+    source = inspect.getsource(find("vllm.v1.engine.llm_engine:LLMEngine.__init__"))
+    assert "self.input_processor = " in source
+    assert "self.engine_core = " in source
+    assert callable(find("vllm.v1.engine.core_client:EngineCoreClient.shutdown"))
+    flags = {field.name for field in dataclasses.fields(find("vllm.engine.arg_utils:EngineArgs"))}
+    assert {"max_model_len", "max_num_seqs", "dtype", "data_parallel_size_local", "tensor_parallel_size"} <= flags
+
+
+def test_the_model_can_run_in_the_engines_process() -> None:
+    """By a name that vLLM does not turn into a process of its own on CPU; see `server.cores`."""
+    config = SimpleNamespace(parallel_config=SimpleNamespace(distributed_executor_backend=IN_ENGINE))
+    assert find("vllm.v1.executor:Executor").get_class(config).__name__ == "UniProcExecutor"
+    platform = inspect.getsource(find("vllm.platforms.cpu:CpuPlatform.check_and_update_config"))
+    assert 'distributed_executor_backend == "uni"' in platform
+    assert '"libiomp" in ld_preload_str' in platform, "where Intel's OpenMP is preloaded, torch's is not"
+
+
+def test_the_state_that_the_endpoint_plugin_finds() -> None:
+    """Serving objects by their names in the app's state."""
+    source = inspect.getsource(find("vllm.entrypoints.launchers.api_server.app_state:init_app_state"))
+    assert "state.openai_serving_models =" in source
+    generate = inspect.getsource(find("vllm.entrypoints.generate.api_router:init_generate_state"))
+    assert "state.openai_serving_chat =" in generate
+    assert "state.openai_serving_completion =" in generate
+    assert "init_generate_state(" in source
+    build = inspect.getsource(find("vllm.entrypoints.launchers.app:build_app"))
+    steps = (
+        "app.state.args = args",
+        "attach_endpoint_plugins(",
+        "init_exception_handler(",
+        "sagemaker_standards_bootstrap(",
+    )
+    assert list(steps) == sorted(steps, key=build.index), "the last builds the middleware, see server.errors"
