@@ -126,7 +126,7 @@ class VariantModels(OpenAIServingModels):
     def segments(self, adapter: LoRARequest | None) -> dict[int, str]:
         """Place (see model_impl.collector) -> growth stage, for the stages that a variant consists of; empty where
         nothing ever grew."""
-        if len(self.variants) == len(self.config.stages) == 1:
+        if len(self.variants) == len(self.variants[0]) == 1:
             return {}
         return dict(enumerate(stage.name for stage in self.variants[adapter.lora_int_id if adapter else 0]))
 
