@@ -45,11 +45,10 @@ class HoldingScheduler(Scheduler):
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
     ) -> dict[int, EngineCoreOutputs]:
         found = super().update_from_output(scheduler_output, model_runner_output)
-        if model_runner_output.logprobs is not None and self.held:
-            for outputs in found.values():
-                for output in outputs.outputs:
-                    if (held := self.held.get(output.request_id)) is not None:
-                        self._hold(held, output)
+        for outputs in found.values():
+            for output in outputs.outputs:
+                if (held := self.held.get(output.request_id)) is not None:
+                    self._hold(held, output)
         return found
 
     def _hold(self, held: list[LogprobsLists], output: EngineCoreOutput) -> None:
@@ -69,8 +68,7 @@ class HoldingScheduler(Scheduler):
 
 def can_wait(params: SamplingParams | None) -> bool:
     """Whether nobody sees them before the answer ends, and it is the engine that ends it, as it does but for stop
-    strings. Internals are hundreds of columns, which are better not kept.
-    """
+    strings. Internals are hundreds of columns, which are better not kept."""
     wanted = (params and params.extra_args) or {}
     return bool(wanted.get(UNSHOWN_ARG)) and not wanted.get(INTERNALS_ARG) and not (params and params.stop)
 

@@ -12,12 +12,12 @@ from model_impl.collector import Collector, Wish
 from model_impl.cpu_kernels import library
 from model_impl.packed_pattention import PackedModule, PackedPattention
 from model_impl.packed_weight import MOST_ROWS
+from model_impl.row_kernel import TABLES
 from model_impl.variants import Selection
 
 _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
-_TABLES: list[Any] = [_ADDRESS, _INTEGER, _ADDRESS, _INTEGER, _INTEGER, _ADDRESS, _INTEGER]
-_BEFORE: list[Any] = [_ADDRESS, _INTEGER, *[_ADDRESS] * 3, *_TABLES]
-_AFTER: list[Any] = [*_BEFORE, *_TABLES]
+_BEFORE: list[Any] = [_ADDRESS, _INTEGER, *[_ADDRESS] * 3, *TABLES]
+_AFTER: list[Any] = [*_BEFORE, *TABLES]
 
 
 class Norm(ctypes.Structure):

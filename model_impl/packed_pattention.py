@@ -11,11 +11,11 @@ import torch
 from model_impl.collector import Collector
 from model_impl.cpu_kernels import library
 from model_impl.packed_weight import MOST_ROWS, Packed, PackedWeight
-from model_impl.row_kernel import Layout, RowKernel
+from model_impl.row_kernel import TABLES, Layout, RowKernel
 from model_impl.variants import Selection
 
 _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
-_ARGUMENTS: list[Any] = [_ADDRESS, _INTEGER, *[_ADDRESS] * 3, _INTEGER, _ADDRESS, *[_INTEGER] * 2, _ADDRESS, _INTEGER]
+_ARGUMENTS: list[Any] = [_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, *TABLES]
 
 
 class PackedModule(ctypes.Structure):

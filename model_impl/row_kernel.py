@@ -17,7 +17,9 @@ from model_impl.cpu_kernels import library
 from model_impl.variants import Selection
 
 _INTEGER, _ADDRESS = ctypes.c_int64, ctypes.c_void_p
-_ARGUMENTS: list[Any] = [_ADDRESS, _INTEGER, *[_ADDRESS] * 3, _INTEGER, _ADDRESS, *[_INTEGER] * 2, _ADDRESS, _INTEGER]
+TABLES: list[Any] = [_ADDRESS, _INTEGER, _ADDRESS, _INTEGER, _INTEGER, _ADDRESS, _INTEGER]
+"""The last arguments of every kernel that holds a row operation, see `RowKernel.tables`."""
+_ARGUMENTS: list[Any] = [_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, *TABLES]
 
 
 class Segment(ctypes.Structure):

@@ -229,8 +229,8 @@ def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[
     if lacks_chat_template(checkpoint):
         values["chat_template"] = str(DEFAULT_CHAT_TEMPLATE)
     if cpu:
-        # Compiling costs more time at start-up than it saves here; 32 is the attention kernel's block unit. Here vLLM
-        # never schedules asynchronously, which our scheduler does not.
+        # Compiling costs more time at start-up than it saves here; 32 is the attention kernel's block unit. Our
+        # scheduler cannot work asynchronously, which vLLM's does not on CPU either.
         values |= {"dtype": cpu_dtype(config), "enforce_eager": True, "block_size": 32}
         values["scheduler_cls"] = SCHEDULER_CLASS
     return values
