@@ -11,8 +11,10 @@ from enum import IntEnum
 
 import torch
 
+from model_impl import cpu_kernels
 from model_impl.config import PROJECTIONS
 from model_impl.internals import INTERNALS, SUMS, internals_from_sums, row_sums
+from model_impl.internals_kernel import internals_columns
 from model_impl.row_operation import Columns, sum_over_ranks
 from model_impl.variants import Selection, VariantTable
 
@@ -37,7 +39,8 @@ class Collector:
         self.wish = wish
         shape = (segments,) if wish == Wish.PROVENANCE else (layers * len(PROJECTIONS), segments, SUMS)
         self.sums = torch.zeros(rows, *shape, dtype=torch.float64, device=device)
-        self.x_norms: list[torch.Tensor] = []
+        self.x_squares: list[torch.Tensor] = []
+        """For every projection ||x||^2 of its input, float64 [T]."""
         self.position = 0
 
     def room(self, projections: int) -> torch.Tensor:
@@ -50,7 +53,7 @@ class Collector:
 
     def add_input(self, x: torch.Tensor, projections: int) -> None:
         """The next module's input [T, d], which internals want."""
-        self.x_norms += [torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)] * projections
+        self.x_squares += [torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64).square()] * projections
 
     def add(self, scores: Columns, weights: Columns, value_squares: Sequence[Sequence[torch.Tensor]]) -> None:
         """The next module's sums from, per projection and segment, this rank's scores and weights [T, share] and
@@ -69,9 +72,11 @@ class Collector:
         sums = sum_over_ranks(self.sums.float())
         if self.wish == Wish.PROVENANCE:
             return variants.places(sums)
+        x_squares = torch.stack(self.x_squares, dim=1)
+        if cpu_kernels.take(sums):
+            return internals_columns(sums, x_squares, variants, selection)
         layered = (-1, len(PROJECTIONS))
-        sums = sums.unflatten(1, layered)  # [T, layers, 5, segments, sums]
-        x_squares = torch.stack(self.x_norms, dim=1).square().unflatten(1, layered)
+        sums, x_squares = sums.unflatten(1, layered), x_squares.unflatten(1, layered)  # [T, layers, 5, segments, sums]
         # Weights of segments that a row leaves out are 0; their scores are not.
         used = (selection.tau > 0).unsqueeze(1)  # [T or 1, 1, 5, segments]
         count = (used * variants.counts).sum(dim=-1)

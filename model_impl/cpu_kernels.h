@@ -37,6 +37,21 @@ INLINE float store(char *row, int64_t i, float value, int bfloat16) {
     return value;
 }
 
+INLINE double sum_of_squares(const char *row, int64_t width, int bfloat16) {
+    double total = 0;
+    for (int64_t start = 0; start < width; start += BLOCK) {
+        int64_t stop = start + BLOCK < width ? start + BLOCK : width;
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = start; i < stop; i++) {
+            float value = load(row, i, bfloat16);
+            sum += value * value;
+        }
+        total += sum;
+    }
+    return total;
+}
+
 // e^y for -88 <= y <= 0, where it is 0 at the end: 2^n times a polynomial (Cephes expf), which a compiler can vectorise.
 INLINE float exp_of_negative(float y) {
     int32_t n = (int32_t)(y * 1.44269504f - 0.5f);

@@ -1,4 +1,4 @@
-"""The kernels compiled for CPUs (row, packed and statistics_kernel.c), built with the package where a C compiler is.
+"""The kernels compiled for CPUs (all of *_kernel.c), built with the package where a C compiler is.
 
 Without one, PyTorch does their work.
 """

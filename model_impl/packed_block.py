@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from vllm.model_executor.layers.layernorm import LayerNorm
 
-from model_impl.collector import Collector, Wish
+from model_impl.collector import Collector
 from model_impl.cpu_kernels import library
 from model_impl.packed_pattention import PackedModule, PackedPattention
 from model_impl.packed_weight import MOST_ROWS
@@ -74,10 +74,8 @@ class PackedBlock:
         `collector` gets what it wants."""
         x, positions = x.contiguous(), positions.contiguous()
         out = torch.empty((3, x.shape[0], self.width), dtype=x.dtype)
-        tables = self.modules[0].rows.tables(selection, collector)
+        tables = self.modules[0].tables(x.shape[0], selection, collector)
         self.before(self.address, x.shape[0], x.data_ptr(), positions.data_ptr(), out.data_ptr(), *tables)
-        if collector is not None and collector.wish == Wish.INTERNALS:
-            collector.add_input(self.normed[: x.shape[0]], 3)
         return list(out.unbind())
 
     def after_attention(
@@ -86,11 +84,8 @@ class PackedBlock:
         """The block's input and what attention made of it, both [T, d] -> the block's output [T, d]."""
         x, mixed = x.contiguous(), mixed.contiguous()
         out = torch.empty_like(x)
-        tables = [number for module in self.modules[1:] for number in module.rows.tables(selection, collector)]
+        tables = [number for module in self.modules[1:] for number in module.tables(x.shape[0], selection, collector)]
         self.after(self.address, x.shape[0], x.data_ptr(), mixed.data_ptr(), out.data_ptr(), *tables)
-        if collector is not None and collector.wish == Wish.INTERNALS:
-            collector.add_input(mixed, 1)
-            collector.add_input(self.normed[: x.shape[0]], 1)
         return out
 
 

@@ -126,6 +126,10 @@ void packed_product(const packed *weight, const char *x, char *out, int64_t rows
     for (int64_t number = 0; number < panels(weight); number++) multiply_panel(weight, x, out, number, rows);
 }
 
+FOR_EVERY_CPU static double square_of_row(const char *x, int64_t width, int64_t bfloat16) {
+    return bfloat16 ? sum_of_squares(x, width, 1) : sum_of_squares(x, width, 0);
+}
+
 void pattention_of_rows(const packed_module *own, int64_t rows, const char *x, char *out, step now) {
     const char *scores = own->scores;
     now.scores = &scores;
@@ -134,7 +138,12 @@ void pattention_of_rows(const packed_module *own, int64_t rows, const char *x, c
 #pragma omp for schedule(static)
     for (int64_t number = 0; number < panels(own->keys); number++) multiply_panel(own->keys, x, own->scores, number, rows);
 #pragma omp for schedule(static)
-    for (int64_t row = 0; row < rows; row++) operate_on_row(own->module, &now, row);
+    for (int64_t row = 0; row < rows; row++) {
+        operate_on_row(own->module, &now, row);
+        int64_t width = own->keys->depth;
+        if (now.report == INTERNALS)
+            own->x_squares[row] = square_of_row(x + row * width * bytes, width, own->keys->bfloat16);
+    }
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < own->module->projections * count; i++) {
         int64_t p = i / count;

@@ -17,6 +17,7 @@ typedef struct {
     const packed *keys, *values;  // of all projections together; of each
     char *scores;  // room for [rows, all tokens]
     char *const *weights;  // for each projection room for [rows, its tokens]
+    double *x_squares;  // room for [rows]: ||x||^2, which internals want
 } packed_module;
 
 // x [rows, K] -> out [projections, rows, N]. To be called by all threads of a parallel region, in which it ends with a

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from model_impl.collector import Collector
+from model_impl.collector import Collector, Wish
 from model_impl.cpu_kernels import library
 from model_impl.packed_weight import MOST_ROWS, Packed, PackedWeight
 from model_impl.row_kernel import TABLES, Layout, RowKernel
@@ -27,6 +27,7 @@ class PackedModule(ctypes.Structure):
         ("values", ctypes.POINTER(Packed)),
         ("scores", _ADDRESS),
         ("weights", ctypes.POINTER(_ADDRESS)),
+        ("x_squares", _ADDRESS),
     )
 
 
@@ -43,12 +44,14 @@ class PackedPattention:
         dtype = torch.bfloat16 if keys.layout.bfloat16 else torch.float32
         self.scores = torch.empty(MOST_ROWS, keys.layout.outputs, dtype=dtype)
         self.weights = [torch.empty(MOST_ROWS, own.layout.depth, dtype=dtype) for own in values]
+        self.x_squares = torch.empty(MOST_ROWS, dtype=torch.float64)
         self.module = PackedModule(
             ctypes.pointer(rows.layout),
             ctypes.pointer(keys.layout),
             (Packed * len(values))(*(own.layout for own in values)),
             self.scores.data_ptr(),
             (_ADDRESS * len(values))(*(own.data_ptr() for own in self.weights)),
+            self.x_squares.data_ptr(),
         )
         self.address = ctypes.addressof(self.module)
         self.width = values[0].layout.outputs
@@ -57,5 +60,13 @@ class PackedPattention:
         """x [T, d], T at most `MOST_ROWS` -> one [T, d] per projection; `collector` gets the sums that it wants."""
         x = x.contiguous()
         out = torch.empty((len(self.values), x.shape[0], self.width), dtype=x.dtype)
-        self.function(self.address, x.shape[0], x.data_ptr(), out.data_ptr(), *self.rows.tables(selection, collector))
+        self.function(
+            self.address, x.shape[0], x.data_ptr(), out.data_ptr(), *self.tables(x.shape[0], selection, collector)
+        )
         return list(out.unbind())
+
+    def tables(self, rows: int, selection: Selection, collector: Collector | None) -> tuple[int | None, ...]:
+        """What a step of so many rows has for this module, as the kernels take it."""
+        if collector is not None and collector.wish == Wish.INTERNALS:
+            collector.x_squares += [self.x_squares[:rows]] * len(self.values)  # written until they are read
+        return self.rows.tables(selection, collector)

@@ -99,10 +99,10 @@ class ParallelPattention(nn.Module):
     def forward(self, x: torch.Tensor, selection: Selection, collector: Collector | None) -> list[torch.Tensor]:
         """`selection` for all projections of the model; `collector` for provenance and internals where wanted."""
         masked = selection.members is not None and any(self.masked)
-        if collector is not None and collector.wish == Wish.INTERNALS:
-            collector.add_input(x, len(self.projections))
         if self.of_few_rows is not None and x.shape[0] <= MOST_ROWS and not masked:
             return self.of_few_rows(x, selection, collector)
+        if collector is not None and collector.wish == Wish.INTERNALS:
+            collector.add_input(x, len(self.projections))
         scores = self.key_tokens(x)
         delta_scores = [[F.linear(x, delta.keys) for delta in tokens] for tokens in self.deltas.values()]
         if self.kernel is not None and (scores.device.type != "cpu" or cpu_kernels.take(scores)):

@@ -20,15 +20,14 @@ INLINE float gelu(float x) {
     return (x > 0 ? x : 0) - 0.5f * fabsf(x) * p * t * exp_of_negative(-z * z);
 }
 
-INLINE double sum_of_squares(const char *scores, int64_t width, int bfloat16, int gelu_first) {
+INLINE double sum_of_gelu_squares(const char *scores, int64_t width, int bfloat16) {
     double total = 0;
     for (int64_t start = 0; start < width; start += BLOCK) {
         int64_t stop = start + BLOCK < width ? start + BLOCK : width;
         float sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = start; i < stop; i++) {
-            float s = load(scores, i, bfloat16);
-            s = gelu_first ? gelu(s) : s;
+            float s = gelu(load(scores, i, bfloat16));
             sum += s * s;
         }
         total += sum;
@@ -93,7 +92,8 @@ INLINE void one_row(const layout *module, const step *now, int64_t row, int bflo
         const segment *own = module->table + p * count;
         for (int64_t s = 0; s < count; s++) {
             const char *scores = now->scores[own[s].scores] + (row * own[s].scores_stride + own[s].first_score) * bytes;
-            squares[s] = sum_of_squares(scores, own[s].width, bfloat16, gelu_first);
+            squares[s] = gelu_first ? sum_of_gelu_squares(scores, own[s].width, bfloat16)
+                                    : sum_of_squares(scores, own[s].width, bfloat16);
         }
         for (int64_t s = 0; s < count; s++) {
             double group = 0;
@@ -112,7 +112,7 @@ INLINE void one_row(const layout *module, const step *now, int64_t row, int bflo
             }
             sums += (p * count + s) * ROW_SUMS;
             memset(sums, 0, sizeof(double) * ROW_SUMS);
-            sums[0] = gelu_first ? sum_of_squares(scores, own[s].width, bfloat16, 0) : squares[s];
+            sums[0] = gelu_first ? sum_of_squares(scores, own[s].width, bfloat16) : squares[s];
             powers(weights, own[s].width, sums + 1, bfloat16);
             sums[ROW_SUMS - 1] = found;
         }

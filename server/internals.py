@@ -28,6 +28,8 @@ Array = NDArray[np.float64]
 DIGITS = 6
 """After the decimal point: the engine computes in float32, and a token has hundreds of these numbers."""
 
+STANDARDISED_INTERNALS = (*INTERNALS, *(f"{name}_z" for name in INTERNALS))
+
 FEATURES = tuple(f"{projection}_{name}" for projection in PROJECTIONS for name in INTERNALS)
 """What a calibration may read of an answer's internals, see `InternalsScore.features`."""
 
@@ -66,6 +68,19 @@ class TokenInternals(BaseModel):
 
 
 @dataclass(frozen=True)
+class ReadInternals:
+    """The columns of one token, float64 [layers, 5, ...], projections as in `PROJECTIONS`; not finite where a number is
+    not defined."""
+
+    statistics: Array
+    """Those of `INTERNALS`."""
+    z: Array | None
+    """(statistics - mean) / std; not finite also where the training texts show no variation. None without a profile."""
+    contributions: Array
+    """Sum of w^2 ||v||^2 by place."""
+
+
+@dataclass(frozen=True)
 class InternalsReader:
     """Makes sense of the columns that the engine reports for one variant.
 
@@ -82,55 +97,51 @@ class InternalsReader:
         """Mean and standard deviation, float64 [layers, 5, 4] each."""
         return None if self.profile is None else (np.array(self.profile.mean), np.array(self.profile.std))
 
-    def statistics(self, columns: list[float]) -> Array:
-        """Float64 [layers, 5, 4], not finite where not defined; projections as in `PROJECTIONS`, then `INTERNALS`."""
-        return self._parts(columns)[..., : len(INTERNALS)]
-
-    def standardised(self, statistics: Array) -> Array | None:
-        """(statistics - mean) / std; not finite also where the training texts show no variation."""
+    def read(self, columns: list[float]) -> ReadInternals:
+        """What the flat columns of one token say."""
+        parts = np.array(columns).reshape(self.layers, len(PROJECTIONS), len(INTERNALS) + self.places)
+        statistics, contributions = parts[..., : len(INTERNALS)], parts[..., len(INTERNALS) :]
         if self.norms is None:
-            return None
+            return ReadInternals(statistics, None, contributions)
         mean, std = self.norms
         with np.errstate(divide="ignore", invalid="ignore"):
-            z: Array = (statistics - mean) / std
-        return z
+            return ReadInternals(statistics, (statistics - mean) / std, contributions)
 
-    def token(self, columns: list[float]) -> dict[str, Any]:
+    def token(self, found: ReadInternals) -> dict[str, Any]:
         """`TokenInternals` as JSON holds it."""
-        statistics = self.statistics(columns)
-        tables, names = [statistics], list(INTERNALS)
-        z = self.standardised(statistics)
-        if z is not None:
-            tables, names = [statistics, z], [*names, *(f"{name}_z" for name in INTERNALS)]
+        tables = [found.statistics] if found.z is None else [found.statistics, found.z]
+        names = INTERNALS if found.z is None else STANDARDISED_INTERNALS
         rows = np.concatenate(tables, axis=-1).round(DIGITS)
-        shown = rows.astype(object)
-        shown[~np.isfinite(rows)] = None
-        contributions = self._parts(columns)[..., len(INTERNALS) :]
-        layers = [
-            {
-                projection: dict(zip(names, values, strict=True)) | {"growth": self.growth(parts)}
-                for projection, values, parts in zip(PROJECTIONS, *layer, strict=True)
-            }
-            for layer in zip(shown.tolist(), contributions, strict=True)
+        undefined = ~np.isfinite(rows)
+        if undefined.any():
+            rows = rows.astype(object)
+            rows[undefined] = None
+        contributions = found.contributions.reshape(-1, self.places).tolist()
+        projections = [
+            dict(zip(names, values, strict=True)) | {"growth": self.growth(own)}
+            for values, own in zip(rows.reshape(-1, len(names)).tolist(), contributions, strict=True)
         ]
-        return {"layers": layers}
+        layers = zip(*[iter(projections)] * len(PROJECTIONS), strict=True)
+        return {"layers": [dict(zip(PROJECTIONS, layer, strict=True)) for layer in layers]}
 
-    def _parts(self, columns: list[float]) -> Array:
-        return np.array(columns).reshape(self.layers, len(PROJECTIONS), len(INTERNALS) + self.places)
-
-    def growth(self, contributions: Sequence[float] | Array) -> dict[str, float] | None:
+    def growth(self, contributions: Sequence[float]) -> dict[str, float] | None:
         """Each stage's part of the whole, from sum w^2 ||v||^2 by place [places]."""
-        total = sum(contributions)
-        if not self.stages or not total > 0:
+        if not self.stages or not (total := sum(contributions)) > 0:
             return None
-        return {name: round(float(contributions[i] / total), DIGITS) for i, name in self.stages.items()}
+        return {name: round(contributions[i] / total, DIGITS) for i, name in self.stages.items()}
 
-    def describe(self, entry: ScoredLogprob) -> None:
-        """Let the entry show what the engine reported of its token."""
+    def of(self, entry: ScoredLogprob) -> ReadInternals | None:
+        """What the engine reported of the entry's token, if it did."""
+        return self.read(entry.internal_columns) if entry.internal_columns else None
+
+    def describe(self, entry: ScoredLogprob) -> ReadInternals | None:
+        """Likewise; the entry shows it from now on."""
         if entry.provenance:
             entry.growth = self.growth(entry.provenance)
-        if entry.internal_columns:
-            entry.internals = self.token(entry.internal_columns)
+        found = self.of(entry)
+        if found is not None:
+            entry.internals = self.token(found)
+        return found
 
 
 def why_not(config: VllmConfig) -> str | None:
@@ -156,15 +167,12 @@ class InternalsScore:
 
     def add(self, entry: ScoredLogprob) -> None:
         """One more token."""
-        if self.shown:
-            self.reader.describe(entry)
-        if not entry.internal_columns:
+        found = self.reader.describe(entry) if self.shown else self.reader.of(entry)
+        if found is None:
             return
-        statistics = self.reader.statistics(entry.internal_columns)
-        self.means.add(statistics)
-        z = self.reader.standardised(statistics)
-        if z is not None:
-            self.distances.add(np.abs(z))
+        self.means.add(found.statistics)
+        if found.z is not None:
+            self.distances.add(np.abs(found.z))
 
     def features(self) -> dict[str, float]:
         """Mean of every statistic over tokens and layers by the names in `FEATURES`, but for what is never defined;

@@ -42,9 +42,13 @@ def reader(profile: Profile | None = None, stages: dict[int, str] = STAGES) -> I
     return InternalsReader(LAYERS, PLACES, stages, profile)
 
 
+def token(reader: InternalsReader, rows: Array) -> dict[str, Any]:
+    return reader.token(reader.read(rows.flatten().tolist()))
+
+
 def test_every_number_under_its_name() -> None:
     rows, against = columns(0), profile()
-    shown = reader(against).token(rows.flatten().tolist())
+    shown = token(reader(against), rows)
     assert TokenInternals(**shown).model_dump() == shown
     for layer, by_projection in enumerate(shown["layers"]):
         for p, projection in enumerate(PROJECTIONS):
@@ -61,7 +65,7 @@ def test_every_number_under_its_name() -> None:
 
 
 def test_without_a_profile_and_without_growth() -> None:
-    shown = reader(stages={}).token(columns(0).flatten().tolist())
+    shown = token(reader(stages={}), columns(0))
     assert set(shown["layers"][0]["ffn"]) == {*INTERNALS, "growth"}
     assert shown["layers"][0]["ffn"]["growth"] is None
 
@@ -70,7 +74,7 @@ def test_what_is_not_defined_is_null() -> None:
     rows, against = columns(0), profile(std=np.zeros(TABLE).tolist())
     rows[0, 0, :2] = math.nan, -math.inf
     rows[1, 1, len(INTERNALS) :] = 0
-    shown = reader(against).token(rows.flatten().tolist())
+    shown = token(reader(against), rows)
     json.dumps(shown, allow_nan=False)
     assert [shown["layers"][0]["query"][name] for name in INTERNALS[:2]] == [None, None]
     assert shown["layers"][2]["ffn"]["kurtosis_z"] is None
@@ -103,4 +107,4 @@ def test_an_entry_shows_what_it_has() -> None:
     assert bare.internals is None
     full = entry(columns(0))
     InternalsScore(reader()).add(full)
-    assert full.internals == reader().token(full.internal_columns)
+    assert full.internals == token(reader(), columns(0))

@@ -60,3 +60,6 @@ def test_outputs_and_sums(stages: str, activation: str, dtype: torch.dtype, rows
     if collector and expected_collector:
         error = {"rtol": 2**-4, "atol": 1.0} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-4}
         torch.testing.assert_close(collector.sums, expected_collector.sums, **error)
+    if collector and wish == Wish.INTERNALS:
+        expected = [x.double().square().sum(dim=-1)] * len(values)
+        torch.testing.assert_close(collector.x_squares, expected, rtol=1e-5, atol=0)
