@@ -68,5 +68,5 @@ class PackedPattention:
     def tables(self, rows: int, selection: Selection, collector: Collector | None) -> tuple[int | None, ...]:
         """What a step of so many rows has for this module, as the kernels take it."""
         if collector is not None and collector.wish == Wish.INTERNALS:
-            collector.x_squares += [self.x_squares[:rows]] * len(self.values)  # written until they are read
+            collector.x_squares += [self.x_squares[:rows]] * len(self.values)  # which the call is going to fill
         return self.rows.tables(selection, collector)
