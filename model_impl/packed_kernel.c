@@ -127,7 +127,7 @@ void packed_product(const packed *weight, const char *x, char *out, int64_t rows
 }
 
 FOR_EVERY_CPU static double square_of_row(const char *x, int64_t width, int64_t bfloat16) {
-    return bfloat16 ? sum_of_squares(x, width, 1) : sum_of_squares(x, width, 0);
+    return bfloat16 ? sum_of_squares(x, width, 1, 0) : sum_of_squares(x, width, 0, 0);
 }
 
 void pattention_of_rows(const packed_module *own, int64_t rows, const char *x, char *out, step now) {

@@ -7,34 +7,6 @@
 
 #include "row_kernel.h"
 
-// x Phi(x) by the erfc of Abramowitz and Stegun 7.1.26, 1.5e-7 off at most, as PyTorch's own vectorised erf.
-INLINE float gelu(float x) {
-    float z = at_most(fabsf(x) * 0.70710678f, 9.25f);  // beyond, erfc is below what float32 can hold
-    float t = 1.0f / (1.0f + 0.3275911f * z);
-    float p = 1.061405429f;
-    p = p * t - 1.453152027f;
-    p = p * t + 1.421413741f;
-    p = p * t - 0.284496736f;
-    p = p * t + 0.254829592f;
-    // Phi(x) = 1 - erfc(z) / 2 on the right and erfc(z) / 2 on the left.
-    return (x > 0 ? x : 0) - 0.5f * fabsf(x) * p * t * exp_of_negative(-z * z);
-}
-
-INLINE double sum_of_gelu_squares(const char *scores, int64_t width, int bfloat16) {
-    double total = 0;
-    for (int64_t start = 0; start < width; start += BLOCK) {
-        int64_t stop = start + BLOCK < width ? start + BLOCK : width;
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = start; i < stop; i++) {
-            float s = gelu(load(scores, i, bfloat16));
-            sum += s * s;
-        }
-        total += sum;
-    }
-    return total;
-}
-
 INLINE void activate(const char *scores, char *weights, int64_t width, float scale, int bfloat16, int gelu_first) {
     if (scale == 0) {  // the row does not use these tokens
         memset(weights, 0, width * (bfloat16 ? 2 : 4));
@@ -92,8 +64,7 @@ INLINE void one_row(const layout *module, const step *now, int64_t row, int bflo
         const segment *own = module->table + p * count;
         for (int64_t s = 0; s < count; s++) {
             const char *scores = now->scores[own[s].scores] + (row * own[s].scores_stride + own[s].first_score) * bytes;
-            squares[s] = gelu_first ? sum_of_gelu_squares(scores, own[s].width, bfloat16)
-                                    : sum_of_squares(scores, own[s].width, bfloat16);
+            squares[s] = sum_of_squares(scores, own[s].width, bfloat16, gelu_first);
         }
         for (int64_t s = 0; s < count; s++) {
             double group = 0;
@@ -112,7 +83,7 @@ INLINE void one_row(const layout *module, const step *now, int64_t row, int bflo
             }
             sums += (p * count + s) * ROW_SUMS;
             memset(sums, 0, sizeof(double) * ROW_SUMS);
-            sums[0] = gelu_first ? sum_of_squares(scores, own[s].width, bfloat16) : squares[s];
+            sums[0] = gelu_first ? sum_of_squares(scores, own[s].width, bfloat16, 0) : squares[s];
             powers(weights, own[s].width, sums + 1, bfloat16);
             sums[ROW_SUMS - 1] = found;
         }
