@@ -26,6 +26,14 @@ def library() -> ctypes.CDLL | None:
     found.token_statistics.restype = None
     found.packed_product.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int64]
     found.packed_product.restype = None
+    found.internals_columns.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        *[ctypes.c_void_p] * 3,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+    ]
+    found.internals_columns.restype = None
     return found
 
 

@@ -10,20 +10,14 @@ typedef struct {
     const int64_t *counts;  // [projections, segments]: parameter tokens
 } reported;
 
-static double power(double base, int exponent) {
-    double product = base;
-    while (--exponent) product *= base;
-    return product;
-}
-
 // The four statistics of one Pattention from ||x||^2, its tokens and the sums over all of them.
 static void statistics(double x_square, double count, const double *sums, float *out) {
     double mean = sums[1] / count, second = sums[2] / count, third = sums[3] / count, fourth = sums[4] / count;
-    double variance = second - power(mean, 2);
-    double central = fourth - 4 * mean * third + 6 * power(mean, 2) * second - 3 * power(mean, 4);
+    double square = mean * mean, variance = second - square;
+    double central = fourth - 4 * mean * third + 6 * square * second - 3 * square * square;
     out[0] = (log(sums[0]) - log(x_square)) / 2;
-    out[1] = central / power(variance, 2);
-    out[2] = power(second, 2) / fourth;
+    out[1] = central / (variance * variance);
+    out[2] = second * second / fourth;
     out[3] = sums[5] / count;
 }
 

@@ -31,8 +31,6 @@ def internals_columns(
     `model_impl.collector.Collector.columns` for internals."""
     kernels = library()
     assert kernels is not None
-    kernels.internals_columns.argtypes = [_ADDRESS, _INTEGER, *[_ADDRESS] * 3, _INTEGER, _ADDRESS]
-    kernels.internals_columns.restype = None
     rows, pattentions, segments, _ = sums.shape
     places = variants.stage_count + 1
     sums, x_squares = sums.double().contiguous(), x_squares.double().contiguous()

@@ -29,6 +29,7 @@ DIGITS = 6
 """After the decimal point: the engine computes in float32, and a token has hundreds of these numbers."""
 
 STANDARDISED_INTERNALS = (*INTERNALS, *(f"{name}_z" for name in INTERNALS))
+"""What a Pattention shows of a token where there is a profile."""
 
 FEATURES = tuple(f"{projection}_{name}" for projection in PROJECTIONS for name in INTERNALS)
 """What a calibration may read of an answer's internals, see `InternalsScore.features`."""
@@ -135,7 +136,7 @@ class InternalsReader:
         return self.read(entry.internal_columns) if entry.internal_columns else None
 
     def describe(self, entry: ScoredLogprob) -> ReadInternals | None:
-        """Likewise; the entry shows it from now on."""
+        """Let the entry show what the engine reported of its token; returns that, as `of`."""
         if entry.provenance:
             entry.growth = self.growth(entry.provenance)
         found = self.of(entry)
