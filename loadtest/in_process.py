@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from server.cores import preload_openmp
+from server.cores import prepare_openmp
 
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0"}
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -18,7 +18,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 def take_openmp() -> None:
     """Start this program again with the server's OpenMP library, if there is another one: it must come before torch."""
     before = os.environ.get("LD_PRELOAD")
-    preload_openmp()
+    prepare_openmp()
     if os.environ.get("LD_PRELOAD") != before:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

@@ -23,22 +23,22 @@ PRELOADED = ("libiomp", "libomp", "libgomp")
 
 def use_cores(args: Namespace, parameters: int) -> None:
     """Complete vLLM's settings where the user has not; `parameters` counts those of the checkpoint."""
-    preload_openmp()
     ranks = args.tensor_parallel_size * args.pipeline_parallel_size
     bind_ranks(ranks)
     alone = ranks == args.data_parallel_size == 1 and args.distributed_executor_backend is None
     if alone and BINDING not in os.environ and is_one_memory_node():
         args.distributed_executor_backend = IN_ENGINE
         os.environ.setdefault("OMP_NUM_THREADS", str(threads(parameters)))
-        os.environ.setdefault("KMP_BLOCKTIME", "5")  # ms that a thread waits awake for more to do, as vLLM has it
-        os.environ.setdefault("KMP_TPAUSE", "0")
 
 
-def preload_openmp() -> None:
+def prepare_openmp() -> None:
     """Have the engine's processes load Intel's OpenMP, which vLLM recommends and installs, ahead of torch's GNU one.
 
     A step of the model starts dozens of parallel loops, each of which GNU's threads take longer to begin and to end.
     """
+    os.environ.setdefault("KMP_BLOCKTIME", "5")  # ms that a thread waits awake for more to do, as vLLM has it
+    os.environ.setdefault("KMP_TPAUSE", "0")
+    os.environ.setdefault("KMP_AFFINITY", "none")  # by default it binds a process that was forked to the first core
     try:
         files = importlib.metadata.files("intel-openmp") or []
     except importlib.metadata.PackageNotFoundError:

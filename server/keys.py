@@ -18,6 +18,8 @@ KEYS_VARIABLE = "TOKENFORMER_API_KEYS"
 VLLM_VARIABLE = "VLLM_API_KEY"
 """One key; vLLM's own check with it guards a few prefixes of paths only, so ours takes its place."""
 
+VARIABLES = (KEYS_VARIABLE, VLLM_VARIABLE)
+
 VISIBLE_ASCII = re.compile(r"[!-~]+")
 """What passes an HTTP header unchanged."""
 

@@ -28,9 +28,11 @@ from model_impl.fingerprint import fingerprint
 from model_impl.plugin import SCHEDULER_CLASS, WORKER_CLASS
 from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
 from server.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
-from server.cores import use_cores
+from server.cores import prepare_openmp, use_cores
 from server.flags import add_flags
 from server.gate import MIDDLEWARE
+from server.head_start import give_head_start, is_worthwhile, use_head_start
+from server.keys import VARIABLES as KEY_VARIABLES
 from server.keys import ApiKeyError, readable_by_all, take_keys
 from server.memory import available_bytes
 from server.profile import Profile, ProfileError, find_profiles, load_profile
@@ -53,7 +55,13 @@ def main(argv: Sequence[str]) -> int:
             # A wrong path or a damaged file should not cost the ten seconds of importing vLLM.
             check_tensors(load_config(argv[0]), tensor_shapes(argv[0]))
         say("importing vLLM")
+        early = is_worthwhile()
+        if early:
+            prepare_openmp()
+            give_head_start(without=KEY_VARIABLES)
         args = parse(argv)
+        if early:
+            use_head_start()
     except (ApiKeyError, CalibrationError, CheckpointError, TextError, UnsafeError) as error:
         say(f"error: {error}")
         return 1

@@ -1,6 +1,6 @@
 """What our code assumes about how vLLM runs its API process, and about the uvicorn that it runs.
 
-The files that rely on it: server/{launch,lifecycle,health,connection,engine}.py and server/gate/.
+The files that rely on it: server/{head_start,launch,lifecycle,health,connection,engine}.py and server/gate/.
 """
 
 from __future__ import annotations
@@ -55,6 +55,14 @@ def test_launching_is_what_vllm_does_by_itself() -> None:
     serve = inspect.getsource(find("vllm.entrypoints.launchers.launcher:serve_http"))
     assert "uvicorn.Config(app, **uvicorn_kwargs)" in serve
     assert "callback_notify" in inspect.signature(uvicorn.Config).parameters
+
+
+def test_what_the_engines_process_is_started_by() -> None:
+    """`server/head_start.py` puts its own context there, which is asked for in the module, when the engine starts."""
+    manager = find("vllm.v1.engine.utils:CoreEngineProcManager")
+    assert "context = get_mp_context()" in inspect.getsource(manager.__init__)
+    assert "context.Process(" in inspect.getsource(manager.__init__)
+    assert callable(find("vllm.v1.engine.utils:get_mp_context"))
 
 
 def test_our_signal_handlers_come_after_vllms() -> None:

@@ -11,7 +11,7 @@ import pytest
 from vllm.utils import cpu_resource_utils, torch_utils
 from vllm.utils.cpu_resource_utils import LogicalCPUInfo
 
-from server.cores import BINDING, IN_ENGINE, LARGE_MODEL, bind_ranks, preload_openmp, threads, use_cores
+from server.cores import BINDING, IN_ENGINE, LARGE_MODEL, bind_ranks, prepare_openmp, threads, use_cores
 
 SETTINGS = (BINDING, "LD_PRELOAD", "OMP_NUM_THREADS", "KMP_BLOCKTIME", "KMP_TPAUSE")
 
@@ -119,14 +119,14 @@ def intel() -> Path:
 
 def test_intels_openmp_is_preloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     library = intel()
-    preload_openmp()
+    prepare_openmp()
     assert os.environ["LD_PRELOAD"] == str(library)
     monkeypatch.setenv("LD_PRELOAD", "/lib/libjemalloc.so")
-    preload_openmp()
+    prepare_openmp()
     assert os.environ["LD_PRELOAD"] == f"{library}:/lib/libjemalloc.so"
 
 
 def test_an_openmp_that_the_user_preloads_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_PRELOAD", "/lib/libgomp.so.1")
-    preload_openmp()
+    prepare_openmp()
     assert os.environ["LD_PRELOAD"] == "/lib/libgomp.so.1"
