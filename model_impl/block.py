@@ -23,7 +23,6 @@ from vllm.platforms import current_platform
 from model_impl.collector import Collector
 from model_impl.config import TokenformerConfig
 from model_impl.packed_block import PackedBlock
-from model_impl.packed_weight import MOST_ROWS
 from model_impl.parallel_pattention import ParallelPattention
 from model_impl.row_operation import sum_over_ranks
 from model_impl.variants import Selection
@@ -68,20 +67,18 @@ class TokenformerAttention(nn.Module):
     ) -> torch.Tensor:
         query, key, value = self.own_heads(self.qkv(x, selection, collector))
         query, key = self.rotate(positions, query, key)
-        mixed = self.mix(self.attn, query, key, value)
+        mixed = self.mix(query, key, value)
         # Heads are split over ranks, but every parameter token scores whole rows.
         if self.tp_size > 1:
             mixed = tensor_model_parallel_all_gather(mixed)
         return sum_over_ranks(self.output(mixed, selection, collector)[0])
 
-    def mix(
-        self, attend: Callable[..., torch.Tensor], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
-        """Attention of this rank's heads, all [T, its share of d]; `attend` caches keys and values."""
+    def mix(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Attention of this rank's heads, all [T, its share of d]; keys and values are cached."""
         padding = self.cached_head_dim - self.head_dim
         if padding:
             query, key, value = (self.pad_heads(rows, padding) for rows in (query, key, value))
-        mixed = attend(query, key, value)
+        mixed: torch.Tensor = self.attn(query, key, value)
         if padding:
             mixed = mixed.view(-1, self.num_heads, self.cached_head_dim)[..., : self.head_dim].flatten(1).contiguous()
         return mixed
@@ -114,15 +111,10 @@ class TokenformerBlock(nn.Module):
         self.attention = TokenformerAttention(config, cache_config, quant_config, f"{prefix}.attention")
         self.post_attention_layernorm = LayerNorm(config.hidden_size, eps, elementwise_affine=affine)
         self.ffn = ParallelPattention(config, ("ffn",), quant_config, f"{prefix}.ffn")
-        self.of_few_rows: PackedBlock | None = None
 
     def forward(
         self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, collector: Collector | None
     ) -> torch.Tensor:
-        if self.of_few_rows is not None and x.shape[0] <= MOST_ROWS and selection.members is None:
-            query_key_value = self.of_few_rows.before_attention(positions, x, selection, collector)
-            mixed = self.attention.mix(self.attend, *query_key_value)
-            return self.of_few_rows.after_attention(x, mixed, selection, collector)
         x = x + self.attention(positions, self.input_layernorm(x), selection, collector)
         return x + sum_over_ranks(self.ffn(self.post_attention_layernorm(x), selection, collector)[0])
 
@@ -138,20 +130,16 @@ class TokenformerBlock(nn.Module):
         """All weights are as they stay."""
         for module in self.modules_in_order():
             module.packed()
-        self.lay_out()
 
-    def lay_out(self) -> None:
-        """Put the parts together for steps of few rows, where all of them are packed and no deltas lie beside them."""
-        from model_impl.direct_attention import DirectAttention
-
+    def of_few_rows(self, layer: int) -> PackedBlock | None:
+        """Its parts put together as the `layer`th of this rank, where all of them are packed and no deltas lie beside
+        them."""
         query_key_value, output, ffn = (module.of_few_rows for module in self.modules_in_order())
         if query_key_value is None or output is None or ffn is None:
-            self.of_few_rows = None
-            return
+            return None
         norms = self.input_layernorm, self.post_attention_layernorm
         rotation, head_dim = self.attention.rotary.cos_sin_cache, self.attention.head_dim
-        self.attend = DirectAttention(self.attention.attn)
-        self.of_few_rows = PackedBlock(norms, (query_key_value, output, ffn), rotation, head_dim)
+        return PackedBlock(layer, norms, (query_key_value, output, ffn), rotation, head_dim)
 
 
 def cached_head_dim(head_dim: int) -> int:

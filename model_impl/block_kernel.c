@@ -1,6 +1,6 @@
-// A block of few rows on packed weights: all that it does before its attention, and all that it does afterwards.
+// Blocks of few rows on packed weights: all that they do from one attention to the next.
 //
-// The formulas are those of model_impl/block.py, where the PyTorch form stands; model_impl/packed_block.py calls these.
+// The formulas are those of model_impl/block.py, where the PyTorch form stands; model_impl/packed_stack.py calls these.
 // Whatever that form writes down in bfloat16 is rounded to it here as well.
 
 #include "packed_kernel.h"
@@ -10,13 +10,30 @@ typedef struct {
     double eps;
 } norm;
 
+enum { PROJECTIONS = 5, OUTPUT = 3, FFN = 4 };  // model_impl/config.py
+
 typedef struct {
-    int64_t width, head_dim, rotary_dim, bfloat16;
+    int64_t layer, width, head_dim, rotary_dim, bfloat16;
     norm before, between;
     const packed_module *query_key_value, *output, *ffn;
     const char *rotation;  // [positions, rotary_dim]: cosines, then sines
     char *normed, *made;  // room for [rows, width] each
 } block;
+
+// A step, as all blocks have it; the rest of it is as in a `step`, for all projections.
+typedef struct {
+    int64_t rows;
+    const int64_t *positions;  // [rows]
+    char *x;  // [rows, width]: what goes into a block, then what comes out of it; at the end the last norm of that
+    char *query_key_value;  // [3, rows, width]: query and key, rotated, and value
+    const char *mixed;  // [rows, width]: what attention makes of them
+    const float *tau, *coupling;
+    int64_t tau_stride, coupling_stride;
+    int64_t report;
+    double *sums;
+    int64_t sums_stride;
+    const norm *last;  // of what comes out of the last block; null where another rank has the next
+} stack_step;
 
 INLINE void layer_norm(const norm *own, const char *x, char *out, int64_t width, int bfloat16) {
     float sum = 0, squares = 0;
@@ -82,45 +99,60 @@ FOR_EVERY_CPU static void rotate_row(const block *own, char *row, int64_t positi
 #undef CALL
 }
 
-// x [rows, width] at positions [rows] -> out [3, rows, width]: query and key, rotated, and value. The rest as for
-// `row_operation`.
-void block_before_attention(const block *own, int64_t rows, const char *x, const int64_t *positions, char *out,
-                            const float *tau, int64_t tau_stride, const float *coupling, int64_t coupling_stride,
-                            int64_t report, double *sums, int64_t sums_stride) {
-    step now = {NULL, NULL, tau, coupling, tau_stride, coupling_stride, report, sums, sums_stride};
-    int64_t bytes = own->width * (own->bfloat16 ? 2 : 4);
-#pragma omp parallel
-    {
+// What of a step belongs to the module whose projections begin with `first`.
+INLINE step of_module(const block *own, const stack_step *all, const packed_module *module, int64_t first) {
+    int64_t segments = module->module->segments, place = (own->layer * PROJECTIONS + first) * segments * ROW_SUMS;
+    double *sums = all->report == INTERNALS ? all->sums + place : all->sums;
+    return (step){NULL,           NULL, all->tau + first * segments, all->coupling, all->tau_stride, all->coupling_stride,
+                  all->report, sums, all->sums_stride};
+}
+
+// Both are to be called by all threads of a parallel region, in which they end with a barrier.
+static void before_attention(const block *own, const stack_step *all) {
+    int64_t rows = all->rows, bytes = own->width * (own->bfloat16 ? 2 : 4);
 #pragma omp for schedule(static)
-        for (int64_t row = 0; row < rows; row++) norm_row(own, &own->before, x + row * bytes, own->normed + row * bytes);
-        pattention_of_rows(own->query_key_value, rows, own->normed, out, now);
+    for (int64_t row = 0; row < rows; row++) norm_row(own, &own->before, all->x + row * bytes, own->normed + row * bytes);
+    pattention_of_rows(own->query_key_value, rows, own->normed, all->query_key_value,
+                       of_module(own, all, own->query_key_value, 0));
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < 2 * rows; i++) rotate_row(own, out + i * bytes, positions[i % rows]);
+    for (int64_t i = 0; i < 2 * rows; i++) rotate_row(own, all->query_key_value + i * bytes, all->positions[i % rows]);
+}
+
+static void after_attention(const block *own, const stack_step *all) {
+    int64_t rows = all->rows, bytes = own->width * (own->bfloat16 ? 2 : 4);
+    pattention_of_rows(own->output, rows, all->mixed, own->made, of_module(own, all, own->output, OUTPUT));
+#pragma omp for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        char *x = all->x + row * bytes;
+        add_rows(own, x, own->made + row * bytes, x);
+        norm_row(own, &own->between, x, own->normed + row * bytes);
+    }
+    pattention_of_rows(own->ffn, rows, own->normed, own->made, of_module(own, all, own->ffn, FFN));
+#pragma omp for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        char *x = all->x + row * bytes;
+        add_rows(own, x, own->made + row * bytes, x);
     }
 }
 
-// x [rows, width], and what attention made of it, mixed [rows, width] -> out [rows, width]. The rest is twice that of
-// `row_operation`, for the output projection and for the feed-forward.
-void block_after_attention(const block *own, int64_t rows, const char *x, const char *mixed, char *out,
-                           const float *tau, int64_t tau_stride, const float *coupling, int64_t coupling_stride,
-                           int64_t report, double *sums, int64_t sums_stride, const float *ffn_tau,
-                           int64_t ffn_tau_stride, const float *ffn_coupling, int64_t ffn_coupling_stride,
-                           int64_t ffn_report, double *ffn_sums, int64_t ffn_sums_stride) {
-    step now = {NULL, NULL, tau, coupling, tau_stride, coupling_stride, report, sums, sums_stride};
-    step ffn = {NULL,           NULL,     ffn_tau, ffn_coupling, ffn_tau_stride, ffn_coupling_stride, ffn_report, ffn_sums,
-                ffn_sums_stride};
+// To the attention of the first block.
+void stack_begin(const block *first, const stack_step *all) {
+#pragma omp parallel
+    before_attention(first, all);
+}
+
+// From the attention of a block to that of the next one, or to the end where that is null.
+void stack_go_on(const block *own, const block *next, const stack_step *all) {
     int64_t bytes = own->width * (own->bfloat16 ? 2 : 4);
 #pragma omp parallel
     {
-        pattention_of_rows(own->output, rows, mixed, own->made, now);
+        after_attention(own, all);
+        if (next) {
+            before_attention(next, all);
+        } else if (all->last) {
 #pragma omp for schedule(static)
-        for (int64_t row = 0; row < rows; row++) {
-            add_rows(own, x + row * bytes, own->made + row * bytes, out + row * bytes);
-            norm_row(own, &own->between, out + row * bytes, own->normed + row * bytes);
+            for (int64_t row = 0; row < all->rows; row++)
+                norm_row(own, all->last, all->x + row * bytes, all->x + row * bytes);
         }
-        pattention_of_rows(own->ffn, rows, own->normed, own->made, ffn);
-#pragma omp for schedule(static)
-        for (int64_t row = 0; row < rows; row++)
-            add_rows(own, out + row * bytes, own->made + row * bytes, out + row * bytes);
     }
 }

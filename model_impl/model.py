@@ -36,10 +36,12 @@ from model_impl.checkpoint import CheckpointError, check_keys_not_zero, expected
 from model_impl.collector import Collector, Wish
 from model_impl.config import TokenformerConfig
 from model_impl.delta import GrowthDelta
+from model_impl.direct_attention import DirectAttention, usual_context
 from model_impl.growth import token_tensor
 from model_impl.large_pages import use_large_pages
 from model_impl.packed_layers import leave_unpacked, pack_when_loaded
-from model_impl.packed_weight import PackedWeight
+from model_impl.packed_stack import PackedStack
+from model_impl.packed_weight import MOST_ROWS, PackedWeight
 from model_impl.parallel_pattention import ParallelPattention
 from model_impl.variants import VariantTable
 
@@ -80,6 +82,8 @@ class TokenformerModel(nn.Module):
         compilation = vllm_config.compilation_config
         graphs = compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE)
         self.traced = compilation.mode != CompilationMode.NONE or graphs
+        self.stack: PackedStack | None = None
+        """The blocks for steps of few rows, where they can be put together so."""
         self.variants = VariantTable(config, vllm_config.scheduler_config.max_num_batched_tokens, traced=self.traced)
         # Pipeline ranks see only their own layers' contributions, so they report nothing.
         self.reports = pipeline.world_size == 1
@@ -105,11 +109,15 @@ class TokenformerModel(nn.Module):
         if self.wish:
             segments = selection.tau.shape[-1]
             collector = Collector(self.wish, len(positions), len(self.layers), segments, positions.device)
-        for block in islice(self.layers, self.start_layer, self.end_layer):
-            x = block(positions, x, selection, collector)
+        if self.stack is not None and len(positions) <= MOST_ROWS and selection.members is None:
+            x = self.stack(positions, x, selection, collector, usual_context())
+        else:
+            for block in islice(self.layers, self.start_layer, self.end_layer):
+                x = block(positions, x, selection, collector)
+            if get_pp_group().is_last_rank:
+                x = cast(torch.Tensor, self.norm(x))
         if not get_pp_group().is_last_rank:
             return IntermediateTensors({"hidden_states": x})
-        x = cast(torch.Tensor, self.norm(x))
         if collector is None:
             return x
         return torch.cat([x.float(), collector.columns(self.variants, selection)], dim=-1)
@@ -159,8 +167,20 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         """vLLM calls this when every layer has processed its own."""
         for block in self.blocks():
             block.packed()
+        self.lay_out()
         layers = (getattr(layer, "cpu_linear", None) for layer in self.modules())
         use_large_pages(weight.place() for weight in layers if isinstance(weight, PackedWeight))
+
+    def lay_out(self) -> None:
+        """Put the blocks together for steps of few rows."""
+        blocks = self.blocks()
+        packed = [found for layer, block in enumerate(blocks) if (found := block.of_few_rows(layer)) is not None]
+        self.model.stack = None
+        if packed and len(packed) == len(blocks):
+            own = [block.attention for block in blocks]
+            attentions = [DirectAttention(attention.attn, attention.head_dim, attention.mix) for attention in own]
+            norm = None if isinstance(self.model.norm, PPMissingLayer) else self.model.norm
+            self.model.stack = PackedStack(packed, attentions, norm)
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return self.model.embed_input_ids(input_ids)
@@ -201,8 +221,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
             if isinstance(module, ParallelPattention):
                 layer = int(prefix.split(".")[1])
                 module.add_delta(adapter_id, {name: tokens[layer, name] for name in module.projections})
-        for block in self.blocks():
-            block.lay_out()
+        self.lay_out()
         self.model.variants.add_delta(adapter_id, delta.stage)
 
     def remove_delta(self, adapter_id: int) -> bool:
@@ -212,8 +231,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         self.model.variants.remove_delta(adapter_id)
         for module in self.pattentions():
             module.remove_delta(adapter_id)
-        for block in self.blocks():
-            block.lay_out()
+        self.lay_out()
         return True
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:

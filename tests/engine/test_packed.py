@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from model_impl.packed_block import PackedBlock
+from model_impl.packed_stack import PackedStack
 from model_impl.packed_weight import MOST_ROWS, PackedWeight, pack
 from tests.conformance.models import random_weights, variant_config
 from tests.engines import engine, generate, saved_model, token_params, whole_rows
@@ -19,17 +19,14 @@ pytestmark = pytest.mark.engine
 def test_few_and_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if pack(torch.randn(64, 32)) is None:
         pytest.skip("this processor's oneDNN packs weights in another way")
-    rows: dict[type, set[int]] = {PackedBlock: set(), PackedWeight: set()}
-    for kernel, name, call in (
-        (PackedBlock, "before_attention", PackedBlock.before_attention),
-        (PackedWeight, "__call__", PackedWeight.__call__),
-    ):
+    rows: dict[type, set[int]] = {PackedStack: set(), PackedWeight: set()}
+    for kernel, plain in ((PackedStack, PackedStack.__call__), (PackedWeight, PackedWeight.__call__)):
 
-        def counted(self: object, x: torch.Tensor, *rest: object, plain: Any = call, kernel: type = kernel) -> object:
+        def counted(self: object, x: torch.Tensor, *rest: Any, plain: Any = plain, kernel: type = kernel) -> object:
             rows[kernel].add(len(x))
             return plain(self, x, *rest)
 
-        monkeypatch.setattr(kernel, name, counted)
+        monkeypatch.setattr(kernel, "__call__", counted)
     config = variant_config("grown jointly, tau kept")
     model = saved_model(tmp_path / "checkpoint", config, random_weights(config))
     params = token_params(max_tokens=5, logprobs=-1)
@@ -42,7 +39,7 @@ def test_few_and_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
                     expected = model(torch.tensor([[*prompt, *ids[:-1]]]))[0, len(prompt) - 1 :]
                 found = whole_rows(output.outputs[0].logprobs, config.vocab_size)
                 torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-    assert {1, 3} <= rows[PackedBlock] <= set(range(MOST_ROWS + 1))
+    assert {1, 3} <= rows[PackedStack] <= set(range(MOST_ROWS + 1))
     assert {1, 3, MOST_ROWS + 1} <= rows[PackedWeight]
 
 
