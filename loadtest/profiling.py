@@ -37,14 +37,13 @@ def profiled(run: Callable[[], Any], steps: int) -> dict[str, float]:
 @contextmanager
 def named_kernels() -> Iterator[None]:
     """The compiled kernels are no operators of PyTorch's: give them names for the profiler."""
-    from model_impl.packed_block import PackedBlock
+    from model_impl.packed_stack import PackedStack
     from model_impl.packed_weight import PackedWeight
     from model_impl.row_kernel import RowKernel
 
     kernels = (
         (RowKernel, "__call__", "row operation"),
-        (PackedBlock, "before_attention", "blocks of few rows"),
-        (PackedBlock, "after_attention", "blocks of few rows"),
+        (PackedStack, "__call__", "blocks of few rows"),
         (PackedWeight, "__call__", "product of few rows"),
     )
     plain = [getattr(owner, method) for owner, method, _ in kernels]
