@@ -18,15 +18,14 @@ from pydantic import Discriminator, Tag
 from starlette.datastructures import State
 from vllm import envs
 from vllm.engine.protocol import EngineClient
-from vllm.entrypoints.openai.chat_completion import api_router as chat_router
-from vllm.entrypoints.openai.completion import api_router as completion_router
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
-from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
+from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_json_request, with_cancellation
 
 from model_impl.config import TokenformerConfig
 from model_impl.specialise import specialise
 from server import engine
+from server.answers import answer
 from server.checked_engine import open_checks
 from server.errors import install_error_handlers, openai_error
 from server.flags import READINESS_SECONDS
@@ -61,10 +60,12 @@ router = APIRouter()
     dependencies=[Depends(validate_json_request)],
     responses={200: {"model": ScoredChatCompletionResponse, "content": streamed(ScoredChatCompletionChunk)}},
 )
+@with_cancellation  # type: ignore[untyped-decorator]
+@load_aware_call  # type: ignore[untyped-decorator]
 async def create_chat_completion(request: ScoredChatCompletionRequest, raw_request: Request) -> Response:
     """OpenAI's chat completion; every choice also says how sure the model was."""
-    response: Response = await chat_router.create_chat_completion(request, raw_request)
-    return response
+    serving: ScoredChat = raw_request.app.state.openai_serving_chat
+    return answer(await serving.create_chat_completion(request, raw_request), raw_request)
 
 
 @router.post(
@@ -72,10 +73,12 @@ async def create_chat_completion(request: ScoredChatCompletionRequest, raw_reque
     dependencies=[Depends(validate_json_request)],
     responses={200: {"model": ScoredCompletionResponse, "content": streamed(ScoredCompletionChunk)}},
 )
+@with_cancellation  # type: ignore[untyped-decorator]
+@load_aware_call  # type: ignore[untyped-decorator]
 async def create_completion(request: ScoredCompletionRequest, raw_request: Request) -> Response:
     """OpenAI's text completion; every choice also says how sure the model was."""
-    response: Response = await completion_router.create_completion(request, raw_request)
-    return response
+    serving: ScoredCompletion = raw_request.app.state.openai_serving_completion
+    return answer(await serving.create_completion(request, raw_request), raw_request)
 
 
 @router.post(
@@ -87,9 +90,7 @@ async def create_completion(request: ScoredCompletionRequest, raw_request: Reque
 async def score_given_text(request: GivenTextRequest, raw_request: Request) -> Response:
     """How sure the model is of a text that is given, token by token, without generating any."""
     given: GivenText = raw_request.app.state.given_text
-    found = await given.score(request, raw_request)
-    status = found.error.code if isinstance(found, ErrorResponse) else HTTPStatus.OK.value
-    return JSONResponse(found.model_dump(), status_code=status)
+    return answer(await given.score(request, raw_request), raw_request)
 
 
 def _kind(body: Any) -> str:
@@ -120,8 +121,8 @@ async def invoke(
 ) -> Response:
     """SageMaker's one route for what has two; in vLLM's the limits of ours would not hold."""
     if isinstance(request, ScoredChatCompletionRequest):
-        return await create_chat_completion(request, raw_request)
-    return await create_completion(request, raw_request)
+        return cast(Response, await create_chat_completion(request, raw_request))
+    return cast(Response, await create_completion(request, raw_request))
 
 
 class TokenformerEndpoints:

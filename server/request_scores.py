@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionLogProbsContent, ChatCompletionRequest
@@ -83,16 +84,21 @@ class RequestScores:
         self.nothing_shown = generated and request.max_tokens == 0
         self.options = options if isinstance(options, UncertaintyOptions) else UncertaintyOptions()
         self.model_name, self.models, self.tokenizer = model_name, models, tokenizer
-        self.shown = SamplingParams(
-            skip_special_tokens=request.skip_special_tokens,
-            spaces_between_special_tokens=request.spaces_between_special_tokens,
-            include_stop_str_in_output=request.include_stop_str_in_output,
-        )
+        self.request = request
         self.cache_salt, self.priority = request.cache_salt, request.priority
         self.calibration: Calibration | None = None
         self.choices: dict[int, RunningChoice] = {}
         self.finished: set[int] = set()
         """Of the choices that are complete, those whose summary has not been sent."""
+
+    @cached_property
+    def shown(self) -> SamplingParams:
+        """How texts show special and stop tokens."""
+        return SamplingParams(
+            skip_special_tokens=self.request.skip_special_tokens,
+            spaces_between_special_tokens=self.request.spaces_between_special_tokens,
+            include_stop_str_in_output=self.request.include_stop_str_in_output,
+        )
 
     def add(self, result: RequestOutput, first_index: int = 0, echoed: str = "") -> None:
         """New tokens of the choices from `first_index` on, whose texts begin with `echoed`."""

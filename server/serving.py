@@ -38,7 +38,6 @@ from server.recorded_engine import RecordedEngine
 from server.request_record import RECORD
 from server.request_scores import RequestScores
 from server.schemas import (
-    ScoredChatChoice,
     ScoredChatCompletionResponse,
     ScoredCompletionChoice,
     ScoredCompletionResponse,
@@ -172,10 +171,9 @@ class ScoredChat(Recorded, OpenAIServingChat):
         for choice in response.choices:
             if choice.logprobs is not None:
                 scores.label(choice.index, choice.logprobs.content or ())
-        choices = [
-            recast(ScoredChatChoice, choice, uncertainty=scores.summary(choice.index)) for choice in response.choices
-        ]
-        return recast(ScoredChatCompletionResponse, response, choices=choices)
+            setattr(choice, "uncertainty", scores.summary(choice.index))  # noqa: B010 - as in `_create_chat_logprobs`
+        # Their statistics are fields of a subclass, which the type's own response would not show.
+        return recast(ScoredChatCompletionResponse, response) if response.prompt_logprobs else response
 
     def _begun(self, request: ChatCompletionRequest, conversation: list[Any]) -> str:
         """The message that the answer continues, which vLLM puts in front of it under `echo`."""

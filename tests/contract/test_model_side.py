@@ -60,7 +60,7 @@ def test_the_scheduler_looks_its_cache_manager_up_by_name() -> None:
 
 
 def test_the_parts_of_a_block_that_our_kernels_take_over() -> None:
-    """`model_impl.packed_block` rotates and normalises as these do."""
+    """`model_impl/block_kernel.c` rotates and normalises as these do."""
     rotation = inspect.getsource(find("vllm.model_executor.layers.rotary_embedding.base:RotaryEmbeddingBase.__init__"))
     assert 'self.register_buffer("cos_sin_cache", cache' in rotation
     norm = inspect.getsource(find("vllm.model_executor.layers.layernorm:LayerNorm.forward_native"))

@@ -107,6 +107,22 @@ def test_the_model_can_run_in_the_engines_process() -> None:
     assert '"libiomp" in ld_preload_str' in platform, "where Intel's OpenMP is preloaded, torch's is not"
 
 
+def test_what_the_routes_answer() -> None:
+    """`server/answers.py` does the same."""
+    for kind in ("chat_completion", "completion"):
+        source = inspect.getsource(find(f"vllm.entrypoints.openai.{kind}.api_router:create_{kind}"))
+        for part in (
+            "@with_cancellation\n@load_aware_call\n",
+            f"handler.create_{kind}(request, raw_request)",
+            "content=generator.model_dump(), status_code=generator.error.code",
+            "headers=metrics_header(metrics_header_format)",
+            'keep_alive_interval = getattr(args, "sse_keep_alive_interval", 0)',
+            "content=with_sse_keep_alive(generator, float(keep_alive_interval))",
+            'media_type="text/event-stream"',
+        ):
+            assert part in source, part
+
+
 def test_the_state_that_the_endpoint_plugin_finds() -> None:
     """Serving objects by their names in the app's state."""
     source = inspect.getsource(find("vllm.entrypoints.launchers.api_server.app_state:init_app_state"))

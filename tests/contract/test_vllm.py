@@ -2,7 +2,7 @@
 
 An upgrade of vLLM that moves or changes one of them fails in this folder, with the symbol's name, and not as a wrong
 number somewhere else. The files that rely on them: model_impl/{worker,sampler,model,parallel_pattention,
-packed_layers,packed_block,direct_attention,row_operation,prefix_reuse,holding_scheduler}.py and
+packed_layers,packed_block,packed_stack,direct_attention,row_operation,prefix_reuse,holding_scheduler}.py and
 server/{cores,engine,ensemble,recorded_engine,checked_engine,grammars,serving,app,models,offline,serve}.py.
 """
 
@@ -131,9 +131,12 @@ SIGNATURES = {
         "params",
         "lora_request",
     ),
+    # server/answers.py
+    "vllm.entrypoints.serve.utils.orca_metrics:metrics_header": ("metrics_format",),
+    "vllm.entrypoints.serve.utils.sse_keep_alive:with_sse_keep_alive": ("generator", "interval"),
     # server/app.py
-    "vllm.entrypoints.openai.chat_completion.api_router:create_chat_completion": ("request", "raw_request"),
-    "vllm.entrypoints.openai.completion.api_router:create_completion": ("request", "raw_request"),
+    "vllm.entrypoints.serve.utils.api_utils:load_aware_call": ("func",),
+    "vllm.entrypoints.serve.utils.api_utils:with_cancellation": ("handler_func",),
     "vllm.entrypoints.serve.utils.api_utils:validate_json_request": ("raw_request",),
     "vllm.envs:enable_envs_cache": (),
     "vllm.plugins.endpoint_plugins.interface:EndpointPlugin.attach_router": ("self", "app"),

@@ -1,0 +1,30 @@
+"""What a serving class returns, as HTTP: as vLLM's routes have it, but JSON is made of models without a detour."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel
+from vllm.entrypoints.openai.chat_completion.api_router import ENDPOINT_LOAD_METRICS_FORMAT_HEADER_LABEL
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
+from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
+
+
+class ModelResponse(JSONResponse):
+    def render(self, content: BaseModel) -> bytes:
+        """What is not a number, in JSON neither, becomes null."""
+        return content.model_dump_json().encode()
+
+
+def answer(found: BaseModel | AsyncGenerator[str, None], raw_request: Request) -> Response:
+    """An error, a whole answer, or a stream of events."""
+    if isinstance(found, ErrorResponse):
+        return ModelResponse(found, status_code=found.error.code)
+    if isinstance(found, BaseModel):
+        load = raw_request.headers.get(ENDPOINT_LOAD_METRICS_FORMAT_HEADER_LABEL, "")
+        return ModelResponse(found, headers=metrics_header(load))
+    seconds = float(raw_request.app.state.args.sse_keep_alive_interval)
+    return StreamingResponse(with_sse_keep_alive(found, seconds), media_type="text/event-stream")
