@@ -17,6 +17,10 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 import torch
 
 IMPORTED = ("vllm.v1.engine.core", "model_impl.worker", "model_impl.model", "model_impl.holding_scheduler")
+"""What the engine needs, most of the time that it takes to start."""
+
+THREADS = "OMP_NUM_THREADS"
+"""Read by OpenMP when torch is imported; a process that is forked later does not keep it."""
 
 
 def is_worthwhile() -> bool:
@@ -32,10 +36,6 @@ def give_head_start(without: Iterable[str]) -> None:
         forkserver.ensure_running()
     finally:
         os.environ |= hidden
-
-
-THREADS = "OMP_NUM_THREADS"
-"""Read by OpenMP when torch is imported; a process that is forked later does not keep it."""
 
 
 class EngineProcess(ForkServerProcess):
