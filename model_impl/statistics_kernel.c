@@ -12,21 +12,22 @@ typedef struct {
     int64_t rank;  // how many are at least as likely
 } token;
 
-// The two largest of a row; NaN if one of its elements is no number.
+// The two largest of a row; NaN if one of its elements is no number. Nothing is summed up over the lanes until the end.
 INLINE void largest(const char *logits, int64_t width, float *top, float *second, int bfloat16) {
-    float tops[LANES], seconds[LANES], unusable = 0;
+    float tops[LANES], seconds[LANES], unusables[LANES] = {0}, unusable = 0;
     for (int lane = 0; lane < LANES; lane++) tops[lane] = seconds[lane] = -INFINITY;
     int64_t whole = width - width % LANES;
     for (int64_t start = 0; start < whole; start += LANES) {
-#pragma omp simd reduction(+ : unusable)
+#pragma omp simd
         for (int lane = 0; lane < LANES; lane++) {
             float value = load(logits, start + lane, bfloat16);
             float lower = value < tops[lane] ? value : tops[lane];
             tops[lane] = value > tops[lane] ? value : tops[lane];
             seconds[lane] = lower > seconds[lane] ? lower : seconds[lane];
-            unusable += value != value ? 1.0f : 0.0f;
+            unusables[lane] += value != value ? 1.0f : 0.0f;
         }
     }
+    for (int lane = 0; lane < LANES; lane++) unusable += unusables[lane];
     *top = *second = -INFINITY;
     for (int64_t i = 0; i < 2 * LANES + width - whole; i++) {
         float value = i < LANES ? tops[i] : i < 2 * LANES ? seconds[i - LANES] : load(logits, whole + i - 2 * LANES, bfloat16);
@@ -39,8 +40,13 @@ INLINE void largest(const char *logits, int64_t width, float *top, float *second
 }
 
 // How far a logit lies below the largest, up to 88, whose e^-88 is 0 here: -inf times 0 would be NaN.
-INLINE float below(const char *logits, int64_t i, float top, int bfloat16) {
-    return at_most(top - load(logits, i, bfloat16), 88.0f);
+INLINE float below(float logit, float top) { return at_most(top - logit, 88.0f); }
+
+// A block's logits in float32, if need be in `room`: to change them on their way takes the loops below a third longer.
+INLINE const float *block_of(const char *logits, int64_t start, int64_t stop, float *room, int bfloat16) {
+    if (!bfloat16) return (const float *)logits + start;
+    for (int64_t i = start; i < stop; i++) room[i - start] = load(logits, i, bfloat16);
+    return room;
 }
 
 INLINE token one_row(const char *logits, float *statistics, int64_t width, float chosen, int bfloat16) {
@@ -48,14 +54,16 @@ INLINE token one_row(const char *logits, float *statistics, int64_t width, float
     largest(logits, width, &top, &second, bfloat16);
     double mass = 0, first = 0, square = 0;
     int64_t rank = 0;
+    float room[BLOCK];
     for (int64_t start = 0; start < width; start += BLOCK) {
         int64_t stop = start + BLOCK < width ? start + BLOCK : width;
+        const float *own = block_of(logits, start, stop, room, bfloat16);
         float masses = 0, firsts = 0;
         int32_t likely = 0;
 #pragma omp simd reduction(+ : masses, firsts, likely)
-        for (int64_t i = start; i < stop; i++) {
-            likely += load(logits, i, bfloat16) >= chosen;
-            float distance = below(logits, i, top, bfloat16), e = exp_of_negative(-distance);
+        for (int64_t i = 0; i < stop - start; i++) {
+            likely += own[i] >= chosen;
+            float distance = below(own[i], top), e = exp_of_negative(-distance);
             masses += e;
             firsts += e * distance;
         }
@@ -67,10 +75,11 @@ INLINE token one_row(const char *logits, float *statistics, int64_t width, float
     float centre = mean;
     for (int64_t start = 0; start < width; start += BLOCK) {
         int64_t stop = start + BLOCK < width ? start + BLOCK : width;
+        const float *own = block_of(logits, start, stop, room, bfloat16);
         float squares = 0;
 #pragma omp simd reduction(+ : squares)
-        for (int64_t i = start; i < stop; i++) {
-            float distance = below(logits, i, top, bfloat16), away = distance - centre;
+        for (int64_t i = 0; i < stop - start; i++) {
+            float distance = below(own[i], top), away = distance - centre;
             squares += exp_of_negative(-distance) * away * away;
         }
         square += squares;
