@@ -12,6 +12,7 @@
 
 enum { PANEL = 64, LANES = 16, VECTORS = PANEL / LANES };
 enum { GROUP = 6 };  // rows whose sums fit into the registers beside the weights
+enum { AHEAD = 6144, SMALL = 1 << 20 };  // bytes
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
@@ -28,12 +29,20 @@ INLINE uint32_t pair(const packed *weight, const char *x, int row, int64_t numbe
     return bits;
 }
 
+// The weights that a lone row needs come past the caches, in which vLLM's own code then stays until the next step. Small
+// ones may stay there themselves; and with more rows, whose x wants the first cache as well, it costs more than it saves.
+INLINE void announce(const packed *weight, const char *vectors, int rows) {
+    if (rows > 1 || weight->panel_bytes * weight->outputs < PANEL * SMALL) return;
+    for (int c = 0; c < VECTORS; c++) __builtin_prefetch(vectors + c * sizeof(floats) + AHEAD, 0, 0);
+}
+
 // In the following, x [rows, K] times a panel -> sums; `rows` is a constant to the compiler, which has to unroll for the
 // sums to stay in registers.
 
 INLINE void sum_float32(const packed *weight, const char *x, const char *panel, floats sums[][VECTORS], int rows) {
     for (int64_t k = 0; k < weight->depth; k++) {
         floats own[VECTORS];
+        announce(weight, panel + k * sizeof(own), rows);
         for (int c = 0; c < VECTORS; c++) memcpy(&own[c], panel + (k * VECTORS + c) * sizeof(floats), sizeof(floats));
 #pragma GCC unroll 8
         for (int row = 0; row < rows; row++)
@@ -44,6 +53,7 @@ INLINE void sum_float32(const packed *weight, const char *x, const char *panel, 
 INLINE void sum_bfloat16(const packed *weight, const char *x, const char *panel, floats sums[][VECTORS], int rows) {
     for (int64_t number = 0; number < weight->depth / 2; number++) {
         floats even[VECTORS], odd[VECTORS];
+        announce(weight, panel + number * sizeof(even), rows);
         for (int c = 0; c < VECTORS; c++) {
             words bits;
             memcpy(&bits, panel + (number * VECTORS + c) * sizeof(words), sizeof(words));
@@ -66,6 +76,7 @@ WITH_DOT_PRODUCTS INLINE void sum_dot_products(const packed *weight, const char 
                                                floats sums[][VECTORS], int rows) {
     for (int64_t number = 0; number < weight->depth / 2; number++) {
         __m512bh own[VECTORS];
+        announce(weight, panel + number * sizeof(own), rows);
         for (int c = 0; c < VECTORS; c++) memcpy(&own[c], panel + (number * VECTORS + c) * sizeof(own[c]), sizeof(own[c]));
 #pragma GCC unroll 8
         for (int row = 0; row < rows; row++) {
