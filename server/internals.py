@@ -5,7 +5,7 @@ The engine delivers them as flat columns, see `model_impl.collector`; docs/inter
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -70,13 +70,11 @@ class TokenInternals(BaseModel):
 
 @dataclass(frozen=True)
 class ReadInternals:
-    """The columns of one token, float64 [layers, 5, ...], projections as in `PROJECTIONS`; not finite where a number is
-    not defined."""
+    """The columns of one token, float64 [layers, 5, ...], projections as in `PROJECTIONS`."""
 
-    statistics: Array
-    """Those of `INTERNALS`."""
-    z: Array | None
-    """(statistics - mean) / std; not finite also where the training texts show no variation. None without a profile."""
+    numbers: Array
+    """Those of `INTERNALS`, then with a profile (value - mean) / std of each; not finite where a number is not defined,
+    also where the training texts show no variation."""
     contributions: Array
     """Sum of w^2 ||v||^2 by place."""
 
@@ -103,33 +101,34 @@ class InternalsReader:
         parts = np.array(columns).reshape(self.layers, len(PROJECTIONS), len(INTERNALS) + self.places)
         statistics, contributions = parts[..., : len(INTERNALS)], parts[..., len(INTERNALS) :]
         if self.norms is None:
-            return ReadInternals(statistics, None, contributions)
+            return ReadInternals(statistics, contributions)
         mean, std = self.norms
         with np.errstate(divide="ignore", invalid="ignore"):
-            return ReadInternals(statistics, (statistics - mean) / std, contributions)
+            return ReadInternals(np.concatenate([statistics, (statistics - mean) / std], axis=-1), contributions)
 
     def token(self, found: ReadInternals) -> dict[str, Any]:
         """`TokenInternals` as JSON holds it."""
-        tables = [found.statistics] if found.z is None else [found.statistics, found.z]
-        names = INTERNALS if found.z is None else STANDARDISED_INTERNALS
-        rows = np.concatenate(tables, axis=-1).round(DIGITS)
+        names = (*(INTERNALS if self.norms is None else STANDARDISED_INTERNALS), "growth")
+        rows = found.numbers.round(DIGITS)
         undefined = ~np.isfinite(rows)
         if undefined.any():
             rows = rows.astype(object)
             rows[undefined] = None
-        contributions = found.contributions.reshape(-1, self.places).tolist()
-        projections = [
-            dict(zip(names, values, strict=True)) | {"growth": self.growth(own)}
-            for values, own in zip(rows.reshape(-1, len(names)).tolist(), contributions, strict=True)
-        ]
+        growth = self.growth(found.contributions.reshape(-1, self.places))
+        values = zip(rows.reshape(-1, len(names) - 1).tolist(), growth, strict=True)
+        projections = [dict(zip(names, (*own, part), strict=True)) for own, part in values]
         layers = zip(*[iter(projections)] * len(PROJECTIONS), strict=True)
         return {"layers": [dict(zip(PROJECTIONS, layer, strict=True)) for layer in layers]}
 
-    def growth(self, contributions: Sequence[float]) -> dict[str, float] | None:
-        """Each stage's part of the whole, from sum w^2 ||v||^2 by place [places]."""
-        if not self.stages or not (total := sum(contributions)) > 0:
-            return None
-        return {name: round(contributions[i] / total, DIGITS) for i, name in self.stages.items()}
+    def growth(self, contributions: Array) -> list[dict[str, float] | None]:
+        """Each stage's part of the whole, from every row of sums of w^2 ||v||^2 by place [rows, places]."""
+        if not self.stages:
+            return [None] * len(contributions)
+        totals = contributions.sum(axis=-1, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = (contributions[:, list(self.stages)] / totals).round(DIGITS).tolist()
+        names, known = self.stages.values(), (totals[:, 0] > 0).tolist()
+        return [dict(zip(names, own, strict=True)) if k else None for own, k in zip(shares, known, strict=True)]
 
     def of(self, entry: ScoredLogprob) -> ReadInternals | None:
         """What the engine reported of the entry's token, if it did."""
@@ -138,7 +137,7 @@ class InternalsReader:
     def describe(self, entry: ScoredLogprob) -> ReadInternals | None:
         """Let the entry show what the engine reported of its token; returns that, as `of`."""
         if entry.provenance:
-            entry.growth = self.growth(entry.provenance)
+            (entry.growth,) = self.growth(np.array([entry.provenance]))
         found = self.of(entry)
         if found is not None:
             entry.internals = self.token(found)
@@ -163,46 +162,37 @@ class InternalsScore:
     def __init__(self, reader: InternalsReader, *, shown: bool = True) -> None:
         """`shown`: whether tokens and summary show them; a calibration may read what nobody asked to see."""
         self.reader, self.shown = reader, shown
-        self.means = RunningMean()
-        self.distances = RunningMean()
+        shape = (reader.layers, len(PROJECTIONS), len(INTERNALS if reader.norms is None else STANDARDISED_INTERNALS))
+        self.sums, self.counts = np.zeros(shape), np.zeros(shape)
+        """Of `ReadInternals.numbers`, from which the standardised ones are taken without their signs."""
 
     def add(self, entry: ScoredLogprob) -> None:
         """One more token."""
         found = self.reader.describe(entry) if self.shown else self.reader.of(entry)
         if found is None:
             return
-        self.means.add(found.statistics)
-        if found.z is not None:
-            self.distances.add(np.abs(found.z))
+        finite = np.isfinite(found.numbers)
+        values = np.where(finite, found.numbers, 0.0)
+        distances = values[..., len(INTERNALS) :]
+        np.abs(distances, out=distances)
+        self.sums += values
+        self.counts += finite
 
     def features(self) -> dict[str, float]:
         """Mean of every statistic over tokens and layers by the names in `FEATURES`, but for what is never defined;
         empty before the first token."""
-        means = self.means.over(axis=0).flatten().tolist() if self.means.sums.ndim else []
-        return {name: value for name, value in zip(FEATURES, means, strict=False) if np.isfinite(value)}
+        means = self._means(axis=0)[:, : len(INTERNALS)].flatten().tolist()
+        return {name: value for name, value in zip(FEATURES, means, strict=True) if np.isfinite(value)}
 
     def summary(self) -> dict[str, float | None] | None:
         """Mean |z| of each statistic over tokens, layers and projections; None without a profile or a token."""
-        if not self.shown or not self.distances.sums.ndim:
+        if not self.shown or self.reader.norms is None or not self.counts.any():
             return None
-        means = self.distances.over(axis=(0, 1)).round(DIGITS).tolist()
+        means = self._means(axis=(0, 1))[len(INTERNALS) :].round(DIGITS).tolist()
         return {name: value if np.isfinite(value) else None for name, value in zip(INTERNALS, means, strict=True)}
 
-
-class RunningMean:
-    """Of arrays [layers, 5, 4], element by element, over those that are finite."""
-
-    def __init__(self) -> None:
-        self.sums: Array = np.zeros(())
-        self.counts: Array = np.zeros(())
-
-    def add(self, values: Array) -> None:
-        finite = np.isfinite(values)
-        self.sums = self.sums + np.where(finite, values, 0.0)
-        self.counts = self.counts + finite
-
-    def over(self, axis: int | tuple[int, ...]) -> Array:
-        """The mean of all values along these axes too; NaN where there are none."""
+    def _means(self, axis: int | tuple[int, ...]) -> Array:
+        """Over all tokens and along these axes; NaN where there is nothing."""
         with np.errstate(invalid="ignore"):
             means: Array = self.sums.sum(axis=axis) / self.counts.sum(axis=axis)
         return means
