@@ -49,8 +49,9 @@ class PackedWeight:
         """x [T, K] -> x W^T [T, N]. Called as vLLM's CPU layers call their products; without bias."""
         rows = x.shape[0]
         if rows > MOST_ROWS:
-            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
-            return product
+            filled = F.pad(x, (0, 0, 0, rounded_up(rows) - rows))
+            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(filled, self.packed, None, "none", [], "")
+            return product[:rows]
         x, out = x.contiguous(), torch.empty((rows, self.layout.outputs), dtype=x.dtype)
         if rows:
             self.function(self.address, x.data_ptr(), out.data_ptr(), rows)
@@ -59,6 +60,16 @@ class PackedWeight:
     def place(self) -> tuple[int, int]:
         """Address and length in bytes."""
         return self.layout.weights, -(-self.layout.outputs // PANEL) * self.layout.panel_bytes
+
+
+def rounded_up(rows: int) -> int:
+    """How many rows oneDNN is given in place of so many, by zeros: a fiftieth more on average, a ninth at most.
+
+    It compiles a product for every number of rows and every shape of weights, which takes half a millisecond, and
+    keeps the last 1,024 of them, half a megabyte each. So the numbers to 2,048 become 72.
+    """
+    step = max(1 << (rows - 1).bit_length() - 5, 8)
+    return -(-rows // step) * step
 
 
 def pack(weight: torch.Tensor) -> PackedWeight | None:

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 from model_impl import packed_weight
 from model_impl.cpu_kernels import DTYPES
-from model_impl.packed_weight import MOST_ROWS, pack
+from model_impl.packed_weight import MOST_ROWS, pack, rounded_up
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", [*range(8), MOST_ROWS, MOST_ROWS + 1])
+@pytest.mark.parametrize("rows", [*range(8), MOST_ROWS, MOST_ROWS + 1, 300])
 @pytest.mark.parametrize("shape", [(64, 32), (480, 128), (50277, 64), (128, 3072), (100, 36)])
 def test_any_number_of_rows(shape: tuple[int, int], rows: int, dtype: torch.dtype) -> None:
     weight, x = (
@@ -26,6 +26,13 @@ def test_any_number_of_rows(shape: tuple[int, int], rows: int, dtype: torch.dtyp
     assert found.dtype == dtype
     error = {"rtol": 2**-7, "atol": 2e-2} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-3}
     torch.testing.assert_close(found.double(), F.linear(x.double(), weight.double()), **error)
+
+
+def test_onednn_sees_few_numbers_of_rows() -> None:
+    numbers = range(MOST_ROWS + 1, 2049)
+    assert all(rows <= rounded_up(rows) <= rows * 10 / 9 for rows in numbers)
+    assert len(set(map(rounded_up, numbers))) == 72
+    assert rounded_up(128) == 128
 
 
 @pytest.mark.parametrize("rows", range(1, 8))
