@@ -17,6 +17,8 @@ from model_impl import cpu_kernels
 
 MOST_ROWS = 64
 """For more, what a call takes does not matter and oneDNN, which knows more processors, does the work."""
+FILLED_UP, STEP = 512, 8
+"""Up to so many rows oneDNN sees multiples of the step alone."""
 PANEL = 64
 """Outputs whose weights lie side by side."""
 
@@ -49,8 +51,9 @@ class PackedWeight:
         """x [T, K] -> x W^T [T, N]. Called as vLLM's CPU layers call their products; without bias."""
         rows = x.shape[0]
         if rows > MOST_ROWS:
-            more = with_more_rows(x, rounded_up(rows))
-            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(more, self.packed, None, "none", [], "")
+            if missing := rounded_up(rows) - rows:
+                x = F.pad(x, (0, 0, 0, missing))
+            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
             return product[:rows]
         x, out = x.contiguous(), torch.empty((rows, self.layout.outputs), dtype=x.dtype)
         if rows:
@@ -63,27 +66,13 @@ class PackedWeight:
 
 
 def rounded_up(rows: int) -> int:
-    """How many rows oneDNN is given in place of so many: a hundredth more on average, a ninth at most.
+    """How many rows oneDNN is given in place of so many, the others being zeros.
 
     It compiles a product for every number of rows and every shape of weights, which takes half a millisecond, and
-    keeps the last 1,024 of them, half a megabyte each. So the numbers to 2,048 become 120.
+    keeps the last 1,024 of them, half a megabyte each. Of more than `FILLED_UP` rows the products take so long that
+    this does not matter, and matrices of other sizes would cost more, as new pages of memory.
     """
-    step = max(1 << (rows - 1).bit_length() - 6, 8)
-    return -(-rows // step) * step
-
-
-def empty_rows(rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
-    """A matrix to fill, [rows, width], behind which there is room for what `with_more_rows` adds."""
-    return torch.empty((rounded_up(rows) if rows > MOST_ROWS else rows, width), dtype=dtype)[:rows]
-
-
-def with_more_rows(x: torch.Tensor, rows: int) -> torch.Tensor:
-    """x [T, K] -> [rows, K], beginning with those of x, then whatever: memory behind x where it has some, or zeros."""
-    width = x.shape[1]
-    room = x.untyped_storage().nbytes() // x.itemsize - x.storage_offset()
-    if x.is_contiguous() and room >= rows * width:
-        return x.as_strided((rows, width), (width, 1))
-    return F.pad(x, (0, 0, 0, rows - x.shape[0]))
+    return -(-rows // STEP) * STEP if rows <= FILLED_UP else rows
 
 
 def pack(weight: torch.Tensor) -> PackedWeight | None:
