@@ -22,6 +22,9 @@ FILLED_UP, STEP = 512, 8
 PANEL = 64
 """Outputs whose weights lie side by side."""
 
+_copies: dict[tuple[int, torch.dtype], torch.Tensor] = {}
+"""Of the inputs that `with_more_rows` has to copy, by width: products are made one after the other."""
+
 
 class Packed(ctypes.Structure):
     """As in packed_kernel.c."""
@@ -51,8 +54,7 @@ class PackedWeight:
         """x [T, K] -> x W^T [T, N]. Called as vLLM's CPU layers call their products; without bias."""
         rows = x.shape[0]
         if rows > MOST_ROWS:
-            if missing := rounded_up(rows) - rows:
-                x = F.pad(x, (0, 0, 0, missing))
+            x = with_more_rows(x, rounded_up(rows))
             product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
             return product[:rows]
         x, out = x.contiguous(), torch.empty((rows, self.layout.outputs), dtype=x.dtype)
@@ -66,13 +68,34 @@ class PackedWeight:
 
 
 def rounded_up(rows: int) -> int:
-    """How many rows oneDNN is given in place of so many, the others being zeros.
+    """How many rows oneDNN is given in place of so many.
 
     It compiles a product for every number of rows and every shape of weights, which takes half a millisecond, and
     keeps the last 1,024 of them, half a megabyte each. Of more than `FILLED_UP` rows the products take so long that
     this does not matter, and matrices of other sizes would cost more, as new pages of memory.
     """
     return -(-rows // STEP) * STEP if rows <= FILLED_UP else rows
+
+
+def empty_rows(rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+    """A matrix to fill, [rows, width], behind which there is room for what `with_more_rows` adds."""
+    return torch.empty((rounded_up(rows), width), dtype=dtype)[:rows]
+
+
+def with_more_rows(x: torch.Tensor, rows: int) -> torch.Tensor:
+    """x [T, K] -> [rows, K], beginning with those of x, then whatever: the memory behind x where it has some, else a copy
+    that holds until the next."""
+    if rows == x.shape[0]:
+        return x
+    width = x.shape[1]
+    room = x.untyped_storage().nbytes() // x.itemsize - x.storage_offset()
+    if x.is_contiguous() and room >= rows * width:
+        return x.as_strided((rows, width), (width, 1))
+    copy = _copies.get((width, x.dtype))
+    if copy is None:
+        copy = _copies[width, x.dtype] = x.new_zeros((FILLED_UP, width))
+    copy[: x.shape[0]] = x
+    return copy[:rows]
 
 
 def pack(weight: torch.Tensor) -> PackedWeight | None:

@@ -14,6 +14,7 @@ import torch
 from model_impl.collector import Collector
 from model_impl.config import PROJECTIONS
 from model_impl.cpu_kernels import library
+from model_impl.packed_weight import empty_rows
 from model_impl.variants import Selection
 
 _INTEGER, _ADDRESS = ctypes.c_int64, ctypes.c_void_p
@@ -101,7 +102,7 @@ class RowKernel:
         """
         rows, dtype = scores.shape[0], scores.dtype
         matrices = [scores.contiguous(), *(part.contiguous() for own in delta_scores for part in own)]
-        made = [torch.empty((rows, width), dtype=dtype) for width in self.widths]
+        made = [empty_rows(rows, width, dtype) for width in self.widths]
         made += [torch.empty_like(part) for part in matrices[1:]]
         for i, matrix in enumerate(matrices):
             self.score_addresses[i] = matrix.data_ptr()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from model_impl import packed_weight
 from model_impl.cpu_kernels import DTYPES
-from model_impl.packed_weight import FILLED_UP, MOST_ROWS, STEP, pack, rounded_up
+from model_impl.packed_weight import FILLED_UP, MOST_ROWS, STEP, empty_rows, pack, rounded_up
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -33,6 +33,19 @@ def test_onednn_sees_few_numbers_of_rows() -> None:
     assert all(rows <= rounded_up(rows) < rows + STEP for rows in numbers)
     assert len(set(map(rounded_up, numbers))) == len(numbers) / STEP
     assert rounded_up(FILLED_UP + 1) == FILLED_UP + 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_lies_behind_the_rows_changes_nothing(dtype: torch.dtype) -> None:
+    packed = pack(torch.randn(64, 32, generator=seeded()).to(dtype))
+    if packed is None:
+        pytest.skip("this processor's oneDNN packs weights in another way")
+    x = empty_rows(MOST_ROWS + 1, 32, dtype)
+    x.as_strided((rounded_up(len(x)), 32), (32, 1)).fill_(torch.nan)
+    x.copy_(torch.randn(x.shape, generator=seeded()))
+    found = packed(x)
+    torch.testing.assert_close(found, packed(x.clone()), rtol=0, atol=0)
+    assert found.isfinite().all()
 
 
 @pytest.mark.parametrize("rows", range(1, 8))
