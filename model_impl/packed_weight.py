@@ -83,8 +83,8 @@ def empty_rows(rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 def with_more_rows(x: torch.Tensor, rows: int) -> torch.Tensor:
-    """x [T, K] -> [rows, K], beginning with those of x, then whatever: the memory behind x where it has some, else a copy
-    that holds until the next."""
+    """x [T, K] -> [rows, K], beginning with those of x, then whatever: what lies behind x where memory goes on, else a
+    copy's last content. A copy holds until the next."""
     if rows == x.shape[0]:
         return x
     width = x.shape[1]
