@@ -8,7 +8,7 @@ FROM python:3.11-slim-bookworm AS project
 # For the CPU kernels, which are compiled for every x86-64 at once: the image runs where it was not built.
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY pyproject.toml setup.cfg README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY model_impl model_impl
 COPY server server
 RUN --mount=type=cache,target=/root/.cache/pip pip wheel --no-deps --wheel-dir /wheels .

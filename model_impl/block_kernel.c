@@ -81,19 +81,19 @@ INLINE void rotate(const block *own, char *row, int64_t position, int bfloat16) 
 
 #define IN_BOTH_TYPES(call) (own->bfloat16 ? call(1) : call(0))
 
-FOR_EVERY_CPU static void norm_row(const block *own, const norm *how, const char *x, char *out) {
+static void norm_row(const block *own, const norm *how, const char *x, char *out) {
 #define CALL(bfloat16) layer_norm(how, x, out, own->width, bfloat16)
     IN_BOTH_TYPES(CALL);
 #undef CALL
 }
 
-FOR_EVERY_CPU static void add_rows(const block *own, const char *x, const char *y, char *out) {
+static void add_rows(const block *own, const char *x, const char *y, char *out) {
 #define CALL(bfloat16) add(x, y, out, own->width, bfloat16)
     IN_BOTH_TYPES(CALL);
 #undef CALL
 }
 
-FOR_EVERY_CPU static void rotate_row(const block *own, char *row, int64_t position) {
+static void rotate_row(const block *own, char *row, int64_t position) {
 #define CALL(bfloat16) rotate(own, row, position, bfloat16)
     IN_BOTH_TYPES(CALL);
 #undef CALL

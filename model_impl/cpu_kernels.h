@@ -7,12 +7,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifdef __x86_64__
-// The library may be built on another machine than it runs on: the loader takes the version for its processor.
-#define FOR_EVERY_CPU __attribute__((noinline, target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FOR_EVERY_CPU __attribute__((noinline))
-#endif
 #define INLINE static inline __attribute__((always_inline))
 
 enum { BLOCK = 256 };       // float32 sums are cut after so many terms and go on in float64

@@ -1,27 +1,56 @@
 """The kernels compiled for CPUs (all of *_kernel.c), built with the package where a C compiler is.
 
-Without one, PyTorch does their work.
+They are compiled once per level of the processor, as blocking follows the width and the number of registers. Without a
+C compiler, PyTorch does their work.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import cache
 from importlib.util import find_spec
+from itertools import takewhile
 
 import torch
 
 DTYPES = (torch.float32, torch.bfloat16)
 """What they read and write. float16 is left to PyTorch: processors that run it well in vectors are few."""
 
+LEVELS = ("default", "avx2", "avx512", "avx512_bf16")
+"""As setup.py compiles them, each for processors that have all of the levels before."""
+
+MAX_LEVEL = "TOKENFORMER_MAX_CPU_LEVEL"
+"""Environment variable: the highest level to use. oneDNN's is ONEDNN_MAX_CPU_ISA, PyTorch's ATEN_CPU_CAPABILITY."""
+
+
+def level() -> str:
+    """The highest of `LEVELS` that the processor has and `MAX_LEVEL` allows. Raises ValueError for an unknown one."""
+    most = os.environ.get(MAX_LEVEL, LEVELS[-1])
+    if most not in LEVELS:
+        raise ValueError(f"{MAX_LEVEL} must be one of {', '.join(LEVELS)}, not {most!r}")
+    found = (
+        torch.cpu._is_avx2_supported(),
+        torch.cpu._is_avx512_supported(),
+        torch.cpu._is_avx512_bf16_supported(),
+    )
+    return LEVELS[min(len(list(takewhile(bool, found))), LEVELS.index(most))]
+
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """None where it was not built. Its OpenMP is the one that PyTorch has loaded, and so are its threads."""
-    spec = find_spec("model_impl._cpu_kernels")
-    if spec is None or spec.origin is None:
-        return None
-    found = ctypes.CDLL(spec.origin)
+    """The kernels of the processor's level, or of the next lower one that was built; None where none was.
+
+    Their OpenMP is the one that PyTorch has loaded, and so are their threads.
+    """
+    for name in reversed(LEVELS[: LEVELS.index(level()) + 1]):
+        spec = find_spec(f"model_impl._cpu_kernels_{name}")
+        if spec is not None and spec.origin is not None:
+            return _declared(ctypes.CDLL(spec.origin))
+    return None
+
+
+def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.token_statistics.argtypes = [*[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 5, *[ctypes.c_void_p] * 2]
     found.token_statistics.restype = None
     found.packed_product.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int64]

@@ -41,7 +41,7 @@ from model_impl.growth import token_tensor
 from model_impl.large_pages import use_large_pages
 from model_impl.packed_layers import leave_unpacked, pack_when_loaded
 from model_impl.packed_stack import PackedStack
-from model_impl.packed_weight import MOST_ROWS, PackedWeight
+from model_impl.packed_weight import PackedWeight
 from model_impl.parallel_pattention import ParallelPattention
 from model_impl.variants import VariantTable
 
@@ -109,7 +109,7 @@ class TokenformerModel(nn.Module):
         if self.wish:
             segments = selection.tau.shape[-1]
             collector = Collector(self.wish, len(positions), len(self.layers), segments, positions.device)
-        if self.stack is not None and len(positions) <= MOST_ROWS and selection.members is None:
+        if self.stack is not None and len(positions) <= self.stack.small_batch and selection.members is None:
             x = self.stack(positions, x, selection, collector, usual_context())
         else:
             for block in islice(self.layers, self.start_layer, self.end_layer):

@@ -9,7 +9,7 @@ import torch
 from vllm.model_executor.layers.layernorm import LayerNorm
 
 from model_impl.packed_pattention import PackedModule, PackedPattention
-from model_impl.packed_weight import MOST_ROWS
+from model_impl.packed_weight import MAX_SMALL_BATCH
 
 _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 
@@ -54,7 +54,7 @@ class PackedBlock:
         self.modules, self.norms = modules, norms  # kept, as what follows: C reads them
         self.rotation = rotation.to(self.dtype).contiguous()
         self.width = modules[1].width
-        self.normed, self.made = (torch.empty(MOST_ROWS, self.width, dtype=self.dtype) for _ in range(2))
+        self.normed, self.made = (torch.empty(MAX_SMALL_BATCH, self.width, dtype=self.dtype) for _ in range(2))
         self.layout = Block(
             *(layer, self.width, head_dim, rotation.shape[1], self.dtype == torch.bfloat16),
             *map(Norm.of, norms),

@@ -1,18 +1,35 @@
 // Products of a few rows with packed weights, and a whole Pattention of such rows in one go.
 //
-// A step of few rows takes as long as reading the weights does. What is read here are weights [N, K] as oneDNN packs them
-// (model_impl/packed_weight.py): panels of 64 outputs, in which all outputs of one k, in bfloat16 of two, lie side by side;
-// the last panel and the last k are filled up with zeros.
+// A step of few rows takes as long as reading the weights does. Weights [N, K] lie as oneDNN packs them
+// (model_impl/packed_weight.py): panels of 64 outputs, in which lines of 256 bytes hold all outputs of one k, in bfloat16
+// of two; the last panel and the last line are filled up with zeros.
 
 #include "packed_kernel.h"
 
-#ifdef __x86_64__
+#ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
 
-enum { PANEL = 64, LANES = 16, VECTORS = PANEL / LANES };
-enum { GROUP = 6 };  // rows whose sums fit into the registers beside the weights
+enum { PANEL = 64, LINE = 4 * PANEL, CACHE_LINE = 64 };
+enum { MAX_SMALL_BATCH = 64 };  // rows; model_impl/packed_weight.py
+enum { GROUP = 6 };             // rows whose sums fit into the registers beside the weights
 enum { AHEAD = 6144, SMALL = 1 << 20 };  // bytes
+
+// The number of registers decides how many vectors of a line a pass takes (VECTORS): at least eight sums that need not wait
+// for each other, and the weights. Where a pass is narrower than a line, a panel is read in pieces of CHUNK lines, which
+// stay in the caches from the first pass to the last.
+#if defined(__AVX512F__)
+enum { LANES = 16, CHUNK = 1 << 30 };  // 32 registers
+#define VECTORS(rows) 4
+#else
+#if defined(__AVX2__)
+enum { LANES = 8, CHUNK = 128 };  // 16 registers
+#else
+enum { LANES = 4, CHUNK = 128 };
+#endif
+#define VECTORS(rows) ((rows) <= 2 ? 8 : (rows) == 3 ? 4 : 2)
+#endif
+enum { MAX_VECTORS = 8 };
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
@@ -23,110 +40,130 @@ INLINE float as_float(uint32_t bits) {
     return value;
 }
 
-INLINE uint32_t pair(const packed *weight, const char *x, int row, int64_t number) {
+// Two neighbours of a row in bfloat16.
+INLINE uint32_t pair(const uint16_t *row, int64_t number) {
     uint32_t bits;
-    memcpy(&bits, x + (row * weight->depth + 2 * number) * 2, 4);
+    memcpy(&bits, row + 2 * number, 4);
     return bits;
 }
 
-// The weights that a lone row needs come past the caches, in which vLLM's own code then stays until the next step. Small
-// ones may stay there themselves; and with more rows, whose x wants the first cache as well, it costs more than it saves.
-INLINE void announce(const packed *weight, const char *vectors, int rows) {
-    if (rows > 1 || weight->panel_bytes * weight->outputs < PANEL * SMALL) return;
-    for (int c = 0; c < VECTORS; c++) __builtin_prefetch(vectors + c * sizeof(floats) + AHEAD, 0, 0);
-}
-
-// In the following, x [rows, K] times a panel -> sums; `rows` is a constant to the compiler, which has to unroll for the
-// sums to stay in registers.
-
-INLINE void sum_float32(const packed *weight, const char *x, const char *panel, floats sums[][VECTORS], int rows) {
-    for (int64_t k = 0; k < weight->depth; k++) {
-        floats own[VECTORS];
-        announce(weight, panel + k * sizeof(own), rows);
-        for (int c = 0; c < VECTORS; c++) memcpy(&own[c], panel + (k * VECTORS + c) * sizeof(floats), sizeof(floats));
+// Prefetch what the passes over a line need later. Narrow passes fetch the next piece, as the processor's own prefetching
+// does not follow their strides. A lone row's weights bypass the caches, in which vLLM's own code then stays until the next
+// step; small weights may stay there themselves, and with more rows the bypass costs more than it saves.
+INLINE void announce(const packed *weight, const char *vectors, int rows, int count) {
+    const int64_t bytes = count * sizeof(floats);
+    if (bytes < LINE) {
 #pragma GCC unroll 8
-        for (int row = 0; row < rows; row++)
-            for (int c = 0; c < VECTORS; c++) sums[row][c] += own[c] * ((const float *)x)[row * weight->depth + k];
+        for (int64_t byte = 0; byte < bytes; byte += CACHE_LINE)
+            __builtin_prefetch(vectors + byte + (int64_t)CHUNK * LINE, 0, 2);
+    } else if (rows == 1 && weight->panel_bytes * weight->outputs >= (int64_t)PANEL * SMALL) {
+#pragma GCC unroll 8
+        for (int64_t byte = 0; byte < bytes; byte += CACHE_LINE) __builtin_prefetch(vectors + byte + AHEAD, 0, 0);
     }
 }
 
-INLINE void sum_bfloat16(const packed *weight, const char *x, const char *panel, floats sums[][VECTORS], int rows) {
-    for (int64_t number = 0; number < weight->depth / 2; number++) {
-        floats even[VECTORS], odd[VECTORS];
-        announce(weight, panel + number * sizeof(even), rows);
-        for (int c = 0; c < VECTORS; c++) {
+// x [rows, K] times `count` vectors of each of `lines` lines: added to sums [rows, count]. `rows` and `count` are constants
+// to the compiler. It has to unroll all loops over them, and arrays need constant sizes, or the sums leave the registers.
+
+INLINE void sum_float32(const packed *weight, const char *x, const char *panel, int64_t lines, floats *sums, int rows,
+                        int count) {
+    const float *of_row[GROUP];
+#pragma GCC unroll 8
+    for (int row = 0; row < rows; row++) of_row[row] = (const float *)x + row * weight->depth;
+    for (int64_t line = 0; line < lines; line++) {
+        const char *vectors = panel + line * LINE;
+        announce(weight, vectors, rows, count);
+        floats own[MAX_VECTORS];
+#pragma GCC unroll 8
+        for (int c = 0; c < count; c++) memcpy(&own[c], vectors + c * sizeof(floats), sizeof(floats));
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++) {
+            float value = of_row[row][line];
+#pragma GCC unroll 8
+            for (int c = 0; c < count; c++) sums[row * count + c] += own[c] * value;
+        }
+    }
+}
+
+INLINE void sum_bfloat16(const packed *weight, const char *x, const char *panel, int64_t lines, floats *sums, int rows,
+                         int count) {
+    const uint16_t *of_row[GROUP];
+#pragma GCC unroll 8
+    for (int row = 0; row < rows; row++) of_row[row] = (const uint16_t *)x + row * weight->depth;
+    for (int64_t line = 0; line < lines; line++) {
+        const char *vectors = panel + line * LINE;
+        announce(weight, vectors, rows, count);
+#ifdef __AVX512BF16__
+        __m512bh own[MAX_VECTORS];
+#pragma GCC unroll 8
+        for (int c = 0; c < count; c++) memcpy(&own[c], vectors + c * sizeof(floats), sizeof(floats));
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; row++) {
+            __m512bh both = (__m512bh)_mm512_set1_epi32(pair(of_row[row], line));
+#pragma GCC unroll 8
+            for (int c = 0; c < count; c++)
+                sums[row * count + c] = (floats)_mm512_dpbf16_ps((__m512)sums[row * count + c], own[c], both);
+        }
+#else
+        floats even[MAX_VECTORS], odd[MAX_VECTORS];
+#pragma GCC unroll 8
+        for (int c = 0; c < count; c++) {
             words bits;
-            memcpy(&bits, panel + (number * VECTORS + c) * sizeof(words), sizeof(words));
+            memcpy(&bits, vectors + c * sizeof(words), sizeof(words));
             even[c] = (floats)(bits << 16);
             odd[c] = (floats)(bits & 0xffff0000u);
         }
 #pragma GCC unroll 8
         for (int row = 0; row < rows; row++) {
-            uint32_t bits = pair(weight, x, row, number);
-            for (int c = 0; c < VECTORS; c++) sums[row][c] += even[c] * as_float(bits << 16);
-            for (int c = 0; c < VECTORS; c++) sums[row][c] += odd[c] * as_float(bits & 0xffff0000u);
-        }
-    }
-}
-
-#ifdef __x86_64__
-#define WITH_DOT_PRODUCTS __attribute__((target("avx512f,avx512bf16")))
-
-WITH_DOT_PRODUCTS INLINE void sum_dot_products(const packed *weight, const char *x, const char *panel,
-                                               floats sums[][VECTORS], int rows) {
-    for (int64_t number = 0; number < weight->depth / 2; number++) {
-        __m512bh own[VECTORS];
-        announce(weight, panel + number * sizeof(own), rows);
-        for (int c = 0; c < VECTORS; c++) memcpy(&own[c], panel + (number * VECTORS + c) * sizeof(own[c]), sizeof(own[c]));
+            uint32_t bits = pair(of_row[row], line);
 #pragma GCC unroll 8
-        for (int row = 0; row < rows; row++) {
-            __m512bh both = (__m512bh)_mm512_set1_epi32(pair(weight, x, row, number));
-            for (int c = 0; c < VECTORS; c++) sums[row][c] = _mm512_dpbf16_ps(sums[row][c], own[c], both);
+            for (int c = 0; c < count; c++) sums[row * count + c] += even[c] * as_float(bits << 16);
+#pragma GCC unroll 8
+            for (int c = 0; c < count; c++) sums[row * count + c] += odd[c] * as_float(bits & 0xffff0000u);
         }
+#endif
     }
 }
-#endif
 
-// The rows' columns of out [rows, N] from panel `number`, by one of the above.
-#define OF_ROWS(count, sum, bfloat16) \
-    case count: { \
-        floats sums[count][VECTORS] = {0}; \
-        sum(weight, x, weight->weights + number * weight->panel_bytes, sums, count); \
-        for (int row = 0; row < count; row++) { \
-            float values[PANEL]; \
-            memcpy(values, sums[row], sizeof(values)); \
-            for (int64_t i = 0; i < columns; i++) store(out, row * weight->outputs + first + i, values[i], bfloat16); \
+// Adds what `lines` lines give for `rows` rows, up to GROUP, to sums [rows, PANEL]: in passes over VECTORS(rows) vectors.
+#define CASE(rows, sum) \
+    case rows: \
+        for (int start = 0; start < PANEL; start += VECTORS(rows) * LANES) { \
+            floats own[(rows) * VECTORS(rows)]; \
+            const size_t width = VECTORS(rows) * sizeof(floats); \
+            for (int row = 0; row < rows; row++) memcpy(own + row * VECTORS(rows), sums + row * PANEL + start, width); \
+            sum(weight, x, panel + 4 * start, lines, own, rows, VECTORS(rows)); \
+            for (int row = 0; row < rows; row++) memcpy(sums + row * PANEL + start, own + row * VECTORS(rows), width); \
         } \
-        break; \
-    }
-#define PANEL_FUNCTION(name, targets, sum, bfloat16) \
-    targets static void name(const packed *weight, const char *x, char *out, int64_t number, int64_t rows) { \
-        int64_t first = number * PANEL, left = weight->outputs - first, columns = left < PANEL ? left : PANEL; \
-        switch (rows) { \
-            OF_ROWS(1, sum, bfloat16) OF_ROWS(2, sum, bfloat16) OF_ROWS(3, sum, bfloat16) \
-            OF_ROWS(4, sum, bfloat16) OF_ROWS(5, sum, bfloat16) OF_ROWS(6, sum, bfloat16) \
-        } \
+        break;
+#define GROUP_FUNCTION(name, sum) \
+    static void name(const packed *weight, const char *x, const char *panel, int64_t lines, float *sums, int64_t rows) { \
+        switch (rows) { CASE(1, sum) CASE(2, sum) CASE(3, sum) CASE(4, sum) CASE(5, sum) CASE(6, sum) } \
     }
 
-PANEL_FUNCTION(panel_float32, FOR_EVERY_CPU, sum_float32, 0)
-PANEL_FUNCTION(panel_bfloat16, FOR_EVERY_CPU, sum_bfloat16, 1)
-#ifdef __x86_64__
-PANEL_FUNCTION(panel_dot_products, WITH_DOT_PRODUCTS, sum_dot_products, 1)
-#endif
+GROUP_FUNCTION(group_float32, sum_float32)
+GROUP_FUNCTION(group_bfloat16, sum_bfloat16)
 
-// x [rows, K] -> the columns of out [rows, N] that one panel gives. Between its groups of rows it stays in the cache.
+// x [rows, K] -> the columns of out [rows, N] that one panel gives; at most MAX_SMALL_BATCH rows.
 static void multiply_panel(const packed *weight, const char *x, char *out, int64_t number, int64_t rows) {
-    int64_t bytes = weight->bfloat16 ? 2 : 4;
-    void (*multiply)(const packed *, const char *, char *, int64_t, int64_t) =
-        weight->bfloat16 ? panel_bfloat16 : panel_float32;
-#ifdef __x86_64__
-    if (weight->bfloat16 && weight->dot_products) multiply = panel_dot_products;
-#endif
-    for (int64_t start = 0; start < rows; start += GROUP) {
-        const char *own = x + start * weight->depth * bytes;
-        char *found = out + start * weight->outputs * bytes;
-        multiply(weight, own, found, number, rows - start < GROUP ? rows - start : GROUP);
+    void (*add)(const packed *, const char *, const char *, int64_t, float *, int64_t) =
+        weight->bfloat16 ? group_bfloat16 : group_float32;
+    int64_t bytes = weight->bfloat16 ? 2 : 4, lines = weight->depth * bytes / 4;
+    const char *panel = weight->weights + number * weight->panel_bytes;
+    float sums[MAX_SMALL_BATCH * PANEL];
+    memset(sums, 0, rows * PANEL * sizeof(float));
+    for (int64_t line = 0; line < lines; line += CHUNK) {
+        int64_t piece = lines - line < CHUNK ? lines - line : CHUNK;
+        for (int64_t row = 0, size; row < rows; row += size) {
+            int64_t left = rows - row, groups = (left + GROUP - 1) / GROUP;
+            size = (left + groups - 1) / groups;  // groups of about the same size, as lone rows cost most
+            add(weight, x + row * weight->depth * bytes + line * 4, panel + line * LINE, piece, sums + row * PANEL, size);
+        }
     }
+    int64_t first = number * PANEL, left = weight->outputs - first, columns = left < PANEL ? left : PANEL;
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < columns; i++)
+            store(out, row * weight->outputs + first + i, sums[row * PANEL + i], weight->bfloat16);
 }
 
 static int64_t panels(const packed *weight) { return (weight->outputs + PANEL - 1) / PANEL; }
@@ -137,7 +174,7 @@ void packed_product(const packed *weight, const char *x, char *out, int64_t rows
     for (int64_t number = 0; number < panels(weight); number++) multiply_panel(weight, x, out, number, rows);
 }
 
-FOR_EVERY_CPU static double square_of_row(const char *x, int64_t width, int64_t bfloat16) {
+static double square_of_row(const char *x, int64_t width, int64_t bfloat16) {
     return bfloat16 ? sum_of_squares(x, width, 1, 0) : sum_of_squares(x, width, 0, 0);
 }
 

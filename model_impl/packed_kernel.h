@@ -8,7 +8,7 @@
 typedef struct {
     const char *weights;
     int64_t outputs, depth;  // N and K; in bfloat16 K is even
-    int64_t bfloat16, dot_products;  // whether the processor has those of bfloat16
+    int64_t bfloat16;
     int64_t panel_bytes;
 } packed;
 

@@ -10,7 +10,7 @@ import torch
 
 from model_impl.collector import Collector, Wish
 from model_impl.cpu_kernels import library
-from model_impl.packed_weight import MOST_ROWS, Packed, PackedWeight
+from model_impl.packed_weight import MAX_SMALL_BATCH, Packed, PackedWeight
 from model_impl.row_kernel import TABLES, Layout, RowKernel
 from model_impl.variants import Selection
 
@@ -42,9 +42,9 @@ class PackedPattention:
         self.function.restype = None
         self.rows, self.keys, self.values = rows, keys, values
         dtype = torch.bfloat16 if keys.layout.bfloat16 else torch.float32
-        self.scores = torch.empty(MOST_ROWS, keys.layout.outputs, dtype=dtype)
-        self.weights = [torch.empty(MOST_ROWS, own.layout.depth, dtype=dtype) for own in values]
-        self.x_squares = torch.empty(MOST_ROWS, dtype=torch.float64)
+        self.scores = torch.empty(MAX_SMALL_BATCH, keys.layout.outputs, dtype=dtype)
+        self.weights = [torch.empty(MAX_SMALL_BATCH, own.layout.depth, dtype=dtype) for own in values]
+        self.x_squares = torch.empty(MAX_SMALL_BATCH, dtype=torch.float64)
         self.module = PackedModule(
             ctypes.pointer(rows.layout),
             ctypes.pointer(keys.layout),
@@ -55,9 +55,10 @@ class PackedPattention:
         )
         self.address = ctypes.addressof(self.module)
         self.width = values[0].layout.outputs
+        self.small_batch = min(own.small_batch for own in (keys, *values))
 
     def __call__(self, x: torch.Tensor, selection: Selection, collector: Collector | None) -> list[torch.Tensor]:
-        """x [T, d], T at most `MOST_ROWS` -> one [T, d] per projection; `collector` gets the sums that it wants."""
+        """x [T, d], T at most `small_batch` -> one [T, d] per projection; `collector` gets the sums that it wants."""
         x = x.contiguous()
         out = torch.empty((len(self.values), x.shape[0], self.width), dtype=x.dtype)
         self.function(

@@ -14,7 +14,7 @@ from model_impl.collector import Collector, Wish
 from model_impl.config import PROJECTIONS
 from model_impl.cpu_kernels import library
 from model_impl.packed_block import Norm, PackedBlock
-from model_impl.packed_weight import MOST_ROWS
+from model_impl.packed_weight import MAX_SMALL_BATCH
 from model_impl.variants import Selection
 
 _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
@@ -68,8 +68,9 @@ class PackedStack:
         addresses = [block.address for block in blocks]
         self.turns = list(zip(attentions, addresses, [*addresses[1:], None], strict=True))
         self.modules = [module for block in blocks for module in block.modules]
+        self.small_batch = min(module.small_batch for module in self.modules)
         self.width, self.head_dim = blocks[0].width, blocks[0].layout.head_dim
-        self.room = torch.empty(4 * MOST_ROWS * self.width, dtype=blocks[0].dtype)
+        self.room = torch.empty(4 * MAX_SMALL_BATCH * self.width, dtype=blocks[0].dtype)
         self.heads: dict[int, Heads] = {}
         self.step = StackStep()
         if last is not None:
@@ -85,7 +86,7 @@ class PackedStack:
         collector: Collector | None,
         context: Any = None,
     ) -> torch.Tensor:
-        """x [T, d] at positions int64 [T], T at most `MOST_ROWS` -> what the last block makes of it [T, d],
+        """x [T, d] at positions int64 [T], T at most `small_batch` -> what the last block makes of it [T, d],
         normed where there is a last norm; `collector` gets what it wants, and every attention the `context`."""
         rows = len(x)
         heads = self.heads.get(rows)

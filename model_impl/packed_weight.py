@@ -2,21 +2,25 @@
 
 oneDNN (here PyTorch's) is near the machine's GEMM rate, but its product of one row reads memory at two thirds of the
 rate that a plain read reaches, and each of its calls takes longer than a small product (docs/performance.md).
-packed_kernel.c reads the same panels as fast as memory gives them.
+packed_kernel.c reads the same panels as fast as memory gives them, and multiplies where a measurement says that it is
+the faster one (product_choice.py).
 """
 
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
-from model_impl import cpu_kernels
+from model_impl import cpu_kernels, product_choice
 
-MOST_ROWS = 64
-"""For more, what a call takes does not matter and oneDNN, which knows more processors, does the work."""
+MAX_SMALL_BATCH = 64
+"""The most rows of our product, and the room in its buffers. More rows take so long that a call's cost does not matter."""
+SAMPLE = 1 << 19
+"""The choice between products is measured on so many weights at most."""
 FILLED_UP, STEP = 512, 8
 """Up to so many rows oneDNN sees multiples of the step alone."""
 PANEL = 64
@@ -31,36 +35,44 @@ class Packed(ctypes.Structure):
 
     _fields_: ClassVar = (
         ("weights", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("outputs", "depth", "bfloat16", "dot_products", "panel_bytes")),
+        *((name, ctypes.c_int64) for name in ("outputs", "depth", "bfloat16", "panel_bytes")),
     )
 
 
 class PackedWeight:
-    """A weight [N, K] in float32 or bfloat16."""
+    """A weight [N, K] in float32 or bfloat16, packed by oneDNN."""
 
-    def __init__(self, packed: torch.Tensor, weight: torch.Tensor) -> None:
-        """`packed`: as oneDNN has packed `weight`; `pack` makes sure that it is laid out as expected."""
+    small_batch = MAX_SMALL_BATCH
+    """Up to so many rows our product does the work."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
         kernels = cpu_kernels.library()
         assert kernels is not None
-        self.packed = packed
+        self.packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
         depth = -(-weight.shape[1] // (16 * _together(weight))) * 16 * _together(weight)
         panel_bytes = PANEL * depth * weight.itemsize
-        kind = weight.dtype == torch.bfloat16, torch.cpu._is_avx512_bf16_supported()
-        self.layout = Packed(torch.ops.mkldnn.data_ptr(packed), *weight.shape, *kind, panel_bytes)
+        kind = weight.dtype == torch.bfloat16
+        self.layout = Packed(torch.ops.mkldnn.data_ptr(self.packed), *weight.shape, kind, panel_bytes)
         self.address = ctypes.addressof(self.layout)
         self.function = kernels.packed_product
 
     def __call__(self, x: torch.Tensor, weight: object = None, bias: None = None) -> torch.Tensor:
         """x [T, K] -> x W^T [T, N]. Called as vLLM's CPU layers call their products; without bias."""
+        return self.ours(x) if x.shape[0] <= self.small_batch else self.onednn(x)
+
+    def ours(self, x: torch.Tensor) -> torch.Tensor:
+        """T at most `MAX_SMALL_BATCH`."""
         rows = x.shape[0]
-        if rows > MOST_ROWS:
-            x = with_more_rows(x, rounded_up(rows))
-            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
-            return product[:rows]
         x, out = x.contiguous(), torch.empty((rows, self.layout.outputs), dtype=x.dtype)
         if rows:
             self.function(self.address, x.data_ptr(), out.data_ptr(), rows)
         return out
+
+    def onednn(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.shape[0]
+        x = with_more_rows(x, rounded_up(rows))
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+        return product[:rows]
 
     def place(self) -> tuple[int, int]:
         """Address and length in bytes."""
@@ -99,13 +111,27 @@ def with_more_rows(x: torch.Tensor, rows: int) -> torch.Tensor:
 
 
 def pack(weight: torch.Tensor) -> PackedWeight | None:
-    """None where oneDNN lays this weight out in another way, as it does for other processors."""
+    """None where oneDNN has no products of this dtype on this processor or packs weights in another way, and where its
+    products are faster than ours from the first row on."""
     if not cpu_kernels.take(weight) or not weight.numel() or not torch.backends.mkldnn.is_available():
+        return None
+    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None
     if weight.shape[1] % _together(weight):
         return None
-    packed = PackedWeight(torch.ops.mkldnn._reorder_linear_weight(weight, None), weight)
-    return packed if _as_expected(packed, weight) else None
+    packed = PackedWeight(weight)
+    if not _as_expected(packed, weight):
+        return None
+    outputs = min(weight.shape[0], max(SAMPLE // weight.shape[1] // PANEL, 1) * PANEL)
+    packed.small_batch = _small_batch(outputs, weight.shape[1], weight.dtype)
+    return packed if packed.small_batch else None
+
+
+@cache
+def _small_batch(outputs: int, width: int, dtype: torch.dtype) -> int:
+    """Up to how many rows our product is the faster one, by weights of this shape."""
+    sample = PackedWeight(torch.zeros(outputs, width, dtype=dtype))
+    return product_choice.rows_worth(sample.ours, sample.onednn, width, dtype)
 
 
 def _as_expected(packed: PackedWeight, weight: torch.Tensor) -> bool:

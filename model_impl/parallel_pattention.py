@@ -21,7 +21,7 @@ from model_impl.ensemble import MAX_MEMBERS, stage_mask
 from model_impl.kernels.segmented_rows import SegmentedRows
 from model_impl.packed_layers import pack_when_loaded
 from model_impl.packed_pattention import PackedPattention
-from model_impl.packed_weight import MOST_ROWS, PackedWeight
+from model_impl.packed_weight import PackedWeight
 from model_impl.row_kernel import RowKernel
 from model_impl.row_operation import TokenShard, sum_over_ranks, token_weights
 from model_impl.variants import Selection
@@ -99,7 +99,7 @@ class ParallelPattention(nn.Module):
     def forward(self, x: torch.Tensor, selection: Selection, collector: Collector | None) -> list[torch.Tensor]:
         """`selection` for all projections of the model; `collector` for provenance and internals where wanted."""
         masked = selection.members is not None and any(self.masked)
-        if self.of_few_rows is not None and x.shape[0] <= MOST_ROWS and not masked:
+        if self.of_few_rows is not None and x.shape[0] <= self.of_few_rows.small_batch and not masked:
             return self.of_few_rows(x, selection, collector)
         if collector is not None and collector.wish == Wish.INTERNALS:
             collector.add_input(x, len(self.projections))

@@ -90,11 +90,11 @@ INLINE void one_row(const layout *module, const step *now, int64_t row, int bflo
     }
 }
 
-FOR_EVERY_CPU static void row_float32(const layout *module, const step *now, int64_t row) {
+static void row_float32(const layout *module, const step *now, int64_t row) {
     module->gelu_first ? one_row(module, now, row, 0, 1) : one_row(module, now, row, 0, 0);
 }
 
-FOR_EVERY_CPU static void row_bfloat16(const layout *module, const step *now, int64_t row) {
+static void row_bfloat16(const layout *module, const step *now, int64_t row) {
     module->gelu_first ? one_row(module, now, row, 1, 1) : one_row(module, now, row, 1, 0);
 }
 

@@ -92,11 +92,11 @@ INLINE token one_row(const char *logits, float *statistics, int64_t width, float
     return (token){(double)chosen - top - log(mass), rank};
 }
 
-FOR_EVERY_CPU static token row_float32(const char *logits, float *statistics, int64_t width, float chosen) {
+static token row_float32(const char *logits, float *statistics, int64_t width, float chosen) {
     return one_row(logits, statistics, width, chosen, 0);
 }
 
-FOR_EVERY_CPU static token row_bfloat16(const char *logits, float *statistics, int64_t width, float chosen) {
+static token row_bfloat16(const char *logits, float *statistics, int64_t width, float chosen) {
     return one_row(logits, statistics, width, chosen, 1);
 }
 

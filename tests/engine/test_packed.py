@@ -8,17 +8,19 @@ from typing import Any
 import pytest
 import torch
 
+from model_impl import packed_weight
 from model_impl.packed_stack import PackedStack
-from model_impl.packed_weight import MOST_ROWS, PackedWeight, pack
+from model_impl.packed_weight import MAX_SMALL_BATCH, PackedWeight
 from tests.conformance.models import random_weights, variant_config
 from tests.engines import engine, generate, saved_model, token_params, whole_rows
+from tests.unit.packing import skip_unless_packed
 
 pytestmark = pytest.mark.engine
 
 
 def test_few_and_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if pack(torch.randn(64, 32)) is None:
-        pytest.skip("this processor's oneDNN packs weights in another way")
+    skip_unless_packed()
+    monkeypatch.setattr(packed_weight, "_small_batch", lambda *shape: MAX_SMALL_BATCH)
     rows: dict[type, set[int]] = {PackedStack: set(), PackedWeight: set()}
     for kernel, plain in ((PackedStack, PackedStack.__call__), (PackedWeight, PackedWeight.__call__)):
 
@@ -31,7 +33,7 @@ def test_few_and_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     model = saved_model(tmp_path / "checkpoint", config, random_weights(config))
     params = token_params(max_tokens=5, logprobs=-1)
     with engine(tmp_path / "checkpoint", logprobs_mode="raw_logits") as llm:
-        for count in (1, 3, MOST_ROWS + 1):
+        for count in (1, 3, MAX_SMALL_BATCH + 1):
             prompts = [[(3 * i + j) % config.vocab_size for j in range(4)] for i in range(count)]
             for prompt, output in zip(prompts, generate(llm, prompts, params), strict=True):
                 ids = list(output.outputs[0].token_ids)
@@ -39,14 +41,14 @@ def test_few_and_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
                     expected = model(torch.tensor([[*prompt, *ids[:-1]]]))[0, len(prompt) - 1 :]
                 found = whole_rows(output.outputs[0].logprobs, config.vocab_size)
                 torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-    assert {1, 3} <= rows[PackedStack] <= set(range(MOST_ROWS + 1))
-    assert {1, 3, MOST_ROWS + 1} <= rows[PackedWeight]
+    assert {1, 3} <= rows[PackedStack] <= set(range(MAX_SMALL_BATCH + 1))
+    assert {1, 3, MAX_SMALL_BATCH + 1} <= rows[PackedWeight]
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_what_was_packed_is_not_held_twice(tied: bool, tmp_path: Path) -> None:
-    if pack(torch.randn(64, 32)) is None:
-        pytest.skip("this processor's oneDNN packs weights in another way")
+def test_what_was_packed_is_not_held_twice(tied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_unless_packed()
+    monkeypatch.setattr(packed_weight, "_small_batch", lambda *shape: MAX_SMALL_BATCH)
     config = variant_config("grown jointly, tau kept" if tied else "untied head, affine norms, full rotary")
     saved_model(tmp_path / "checkpoint", config, random_weights(config))
     with engine(tmp_path / "checkpoint") as llm:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from model_impl.collector import Wish
 from model_impl.config import TokenformerConfig
 from model_impl.packed_pattention import PackedPattention
-from model_impl.packed_weight import MOST_ROWS, PackedWeight, pack
+from model_impl.packed_weight import MAX_SMALL_BATCH
 from model_impl.row_kernel import RowKernel
+from tests.unit.packing import packed
 from tests.unit.test_row_kernel import QKV, collect, one_rank, seeded, shares, squares, width
 from tests.unit.test_row_operation import STAGES, select
 from tests.unit.tiny import tiny_config
@@ -28,15 +29,8 @@ def even(stages: str, activation: str) -> TokenformerConfig:
     return tiny_config(norm_activation_type=activation, growth_stages=doubled)
 
 
-def packed(weight: torch.Tensor) -> PackedWeight:
-    found = pack(weight)
-    if found is None:
-        pytest.skip("this processor's oneDNN packs weights in another way")
-    return found
-
-
 @pytest.mark.parametrize("wish", Wish)
-@pytest.mark.parametrize("rows", [1, 2, 6, 7, MOST_ROWS])
+@pytest.mark.parametrize("rows", [1, 2, 6, 7, MAX_SMALL_BATCH])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("activation", ["l2_norm_gelu", "gelu_l2_norm"])
 @pytest.mark.parametrize("stages", STAGES)

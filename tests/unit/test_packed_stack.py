@@ -15,10 +15,11 @@ from model_impl.config import TokenformerConfig
 from model_impl.packed_block import PackedBlock
 from model_impl.packed_pattention import PackedPattention
 from model_impl.packed_stack import Heads, PackedStack
-from model_impl.packed_weight import MOST_ROWS
+from model_impl.packed_weight import MAX_SMALL_BATCH
 from model_impl.row_kernel import RowKernel
 from model_impl.variants import Selection
-from tests.unit.test_packed_pattention import even, packed
+from tests.unit.packing import packed
+from tests.unit.test_packed_pattention import even
 from tests.unit.test_row_kernel import one_rank, seeded
 from tests.unit.test_row_operation import STAGES, select
 
@@ -98,7 +99,7 @@ def collecting(wish: Wish, rows: int, selection: Selection) -> Collector | None:
 
 
 @pytest.mark.parametrize("wish", Wish)
-@pytest.mark.parametrize("rows", [1, 5, MOST_ROWS])
+@pytest.mark.parametrize("rows", [1, 5, MAX_SMALL_BATCH])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("stages", STAGES)

@@ -162,7 +162,7 @@ def set_up(directory: Path, **environment: str) -> subprocess.CompletedProcess[s
     """Run a copy of the set-up script in `directory`."""
     for part in ("scripts", "requirements"):
         shutil.copytree(ROOT / part, directory / part)
-    for name in ("pyproject.toml", "setup.cfg"):
+    for name in ("pyproject.toml", "setup.py"):
         shutil.copy(ROOT / name, directory)
     (directory / "model_impl").mkdir()
     for source in (ROOT / "model_impl").glob("*.[ch]"):

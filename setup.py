@@ -1,0 +1,39 @@
+"""The kernels for CPUs, compiled once per level of the processor; everything else is in pyproject.toml.
+
+They hold no Python and are loaded by ctypes: model_impl/cpu_kernels.py chooses the level. A level that the compiler
+does not know is left out; without any, PyTorch does their work.
+"""
+
+from pathlib import Path
+from platform import machine
+
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).parent
+FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
+LEVELS = {"default": []}
+if machine() == "x86_64":
+    LEVELS["avx2"] = ["-march=x86-64-v3"]
+    LEVELS["avx512"] = ["-march=x86-64-v4"]
+    LEVELS["avx512_bf16"] = [*LEVELS["avx512"], "-mavx512bf16"]
+
+
+def files(pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
+
+
+setup(
+    ext_modules=[
+        Extension(
+            f"model_impl._cpu_kernels_{level}",
+            files("model_impl/*.c"),
+            depends=files("model_impl/*.h"),
+            extra_compile_args=[*FLAGS, *own],
+            extra_link_args=["-fopenmp"],
+            py_limited_api=True,
+            optional=True,
+        )
+        for level, own in LEVELS.items()
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)
