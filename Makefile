@@ -14,7 +14,7 @@ help:
 	@echo 'make calibration   ask the demo checkpoint 24,000 questions and write its calibrations anew, a few minutes'
 	@echo 'make eval    how well the score finds wrong answers: evals/results/REPORT.md; hours, ARGS="--quick" minutes'
 	@echo 'make loadtest   how the demo server fares under six kinds of load, minutes; ARGS="--url URL --model NAME --tokenizer DIR" asks another'
-	@echo 'make soak    ten minutes of mixed load, disconnects, bursts and bad requests; writes loadtest/results/soak.json'
+	@echo 'make soak    ten minutes of mixed load, disconnects, bursts and bad requests; writes soak.json below loadtest/results'
 	@echo 'make parity  OpenAI clients, lm-eval, benchmarks and a fuzzer of others against the demo server, 15 minutes'
 	@echo 'make lock    write requirements/*.txt anew from pyproject.toml'
 	@echo 'make screenshots   take those of the README anew (needs Chromium)'
@@ -58,7 +58,7 @@ loadtest: setup
 	@$(BIN)/python -m loadtest $(ARGS)
 
 soak: setup
-	@$(BIN)/python -m loadtest.soak --out loadtest/results/soak.json $(ARGS)
+	@$(BIN)/python -m loadtest.soak $(ARGS)
 
 parity: setup
 	@command -v npm >/dev/null || { echo 'make parity: needs Node.js 20 or later with npm (Debian: apt-get install nodejs npm)'; exit 1; }

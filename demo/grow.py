@@ -109,7 +109,7 @@ group of their own, and learned world B, {run.new.known} other people with names
 
 In output tokens per second the stages cost the same when they are served from one copy, because all resident tokens are
 scored for every row: `python -m loadtest.stages --checkpoint demo/checkpoint`, results in
-`loadtest/results/demo-stages.json`.
+`loadtest/results/amd-avx512-bf16/demo-stages.json`.
 
 Exactly right greedy answers about known facts (trained and never trained wordings, half each), and the entropy at the
 first token of the value, in nats:

@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--url", help="address of a server that runs; without it one of the demo is started")
     parser.add_argument("--model", default="tokenformer-demo", help="its model (default: %(default)s)")
     parser.add_argument("--tokenizer", type=Path, default=DEMO, help="its tokenizer (default: the demo's)")
-    parser.add_argument("--out", type=Path, default=Path("loadtest/results"), help="directory for the results")
+    parser.add_argument("--out", type=Path, default=machine.results(), help="directory for the results")
     parser.add_argument("--quick", action="store_true", help="an eighth of the requests")
     arguments = parser.parse_args()
     with ExitStack() as stack:

@@ -61,7 +61,7 @@ class Cost:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s, after one that warms up")
-    parser.add_argument("--out", type=Path, default=Path("loadtest/results"), help="directory for the results")
+    parser.add_argument("--out", type=Path, default=machine.results(), help="directory for the results")
     arguments = parser.parse_args()
     figures = {
         "rounds": arguments.rounds,
@@ -73,6 +73,7 @@ def main() -> None:
         "machine": machine.describe(),
     }
     text = markdown(figures)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     written = arguments.out / "api_layer.json"
     written.write_text(json.dumps(figures, indent=2) + "\n")
     written.with_suffix(".md").write_text(text)

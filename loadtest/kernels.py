@@ -1,114 +1,33 @@
-"""What the Triton kernels take on the GPU at hand, beside cuBLAS and eager PyTorch, and beside the memory's bandwidth.
+"""Every kernel of ours beside what it replaces, on the machine at hand.
 
-    python -m loadtest.kernels [--out loadtest/results/kernels.json]
+    python -m loadtest.kernels [--out FILE]
 
-Pattentions of the released sizes in bfloat16 by each way through the kernels, with the one that `choose` takes; the row
-operation alone; the statistics of logits. Microseconds are medians. `limit` is what it takes to move once what has to
-be read and written, at the rate at which a large copy runs on the same GPU.
+On a GPU the Triton kernels (loadtest/gpu_kernels.py), otherwise those for CPUs (loadtest/cpu_kernels.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
 
 import torch
 
 from loadtest import machine
 from model_impl import kernels
-from model_impl.config import NormGroup
-from model_impl.kernels.choice import Way, choose
-from model_impl.kernels.layout import Layout
-from model_impl.kernels.pattention import WholePattention
-from model_impl.pattention import activate, pattention
-from model_impl.uncertainty import eager_token_statistics
-
-SIZES = {"150M": (768, 3072), "450M": (1024, 4096), "900M": (1280, 5120), "1.5B": (1536, 6144)}
-"""Width, and parameter tokens of the feed-forward; output projections have as many as the width."""
-
-ROWS = (1, 4, 16, 64, 256, 1024, 4096)
-WORDS, LOGIT_ROWS = 50277, (1, 16, 64, 256)
-
-
-def microseconds(run: Callable[[], object]) -> float:
-    from triton.testing import do_bench
-
-    return round(1000 * do_bench(run, warmup=25, rep=100, return_mode="median"), 2)
-
-
-def bytes_per_microsecond() -> float:
-    source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * source.numel() / microseconds(lambda: target.copy_(source))
-
-
-def pattention_case(rows: int, tokens: int, width: int, rate: float) -> dict[str, Any]:
-    keys, values, x = (
-        torch.randn(size, width, device="cuda", dtype=torch.bfloat16) * 0.05 for size in (tokens, tokens, rows)
-    )
-    outputs = values.t().contiguous()
-    coupling, tau = torch.ones(1, 1, 1, device="cuda"), torch.full((1, 1, 1), tokens**0.5, device="cuda")
-    groups = [NormGroup(0, tokens, tokens**0.5)]
-    whole = WholePattention.of(keys, [outputs], [[tokens]], "l2_norm_gelu").with_grams()
-    ways = {way: microseconds(lambda way=way: whole(x, coupling, tau, way)) for way in get_args(Way)}
-    return {
-        "rows": rows,
-        "tokens": tokens,
-        "width": width,
-        "eager": microseconds(lambda: pattention(x, keys, values, groups, "l2_norm_gelu")),
-        **ways,
-        "fastest": min(ways, key=ways.__getitem__),
-        "chosen": choose(rows, tokens, width, has_grams=True),
-        "limit": round(2 * (2 * tokens + 2 * rows) * width / rate, 2),
-    }
-
-
-def row_case(rows: int, tokens: int, rate: float) -> dict[str, Any]:
-    scores, layout = torch.randn(rows, tokens, device="cuda", dtype=torch.bfloat16), Layout.of([[tokens]], "cuda")
-    coupling, tau = torch.ones(1, 1, 1, device="cuda"), torch.full((1, 1, 1), tokens**0.5, device="cuda")
-    return {
-        "rows": rows,
-        "tokens": tokens,
-        "eager": microseconds(lambda: activate(scores, tokens**0.5, "l2_norm_gelu")),
-        "kernel": microseconds(lambda: kernels.row_operation(scores, layout, coupling, tau, "l2_norm_gelu")),
-        "limit": round(2 * 2 * rows * tokens / rate, 2),
-    }
-
-
-def statistics_case(rows: int, rate: float) -> dict[str, Any]:
-    logits = torch.randn(rows, 50304, device="cuda", dtype=torch.bfloat16)[:, :WORDS]
-    return {
-        "rows": rows,
-        "words": WORDS,
-        "eager": microseconds(lambda: eager_token_statistics(logits)),
-        "kernel": microseconds(lambda: kernels.token_statistics(logits)),
-        "limit": round(2 * rows * WORDS / rate, 2),
-    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
-    out = parser.parse_args().out
-    if not torch.cuda.is_available() or not kernels.runs_on(torch.device("cuda")):
-        sys.exit("loadtest.kernels: needs a GPU, and Triton in the environment; there is nothing to measure here")
-    rate = bytes_per_microsecond()
-    shapes = [(tokens, width) for width, ffn in SIZES.values() for tokens in (width, ffn)]
-    report = {
-        "machine": machine.describe() | {"gpu": torch.cuda.get_device_name(), "copy_gb_per_s": round(rate / 1000)},
-        "command": "python -m loadtest.kernels",
-        "pattention": [pattention_case(rows, *shape, rate) for shape in shapes for rows in ROWS],
-        "row_operation": [row_case(rows, tokens, rate) for tokens, _ in shapes for rows in ROWS],
-        "token_statistics": [statistics_case(rows, rate) for rows in LOGIT_ROWS],
-    }
-    text = json.dumps(report, indent=1) + "\n"
-    print(text, end="")
-    if out is not None:
-        out.write_text(text)
+    parser.add_argument("--out", type=Path, default=machine.results() / "kernels.json")
+    out: Path = parser.parse_args().out
+    if torch.cuda.is_available() and kernels.runs_on(torch.device("cuda")):
+        from loadtest.gpu_kernels import figures
+    else:
+        from loadtest.cpu_kernels import figures
+    report = {"machine": machine.describe(), "command": "python -m loadtest.kernels", **figures()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

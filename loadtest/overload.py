@@ -1,6 +1,6 @@
 """What ten times as many clients as a server takes on do to the answers that it does take on, and to its probes.
 
-    python -m loadtest.overload [--out loadtest/results/overload.json]
+    python -m loadtest.overload [--out FILE]
 
 A server of the demo checkpoint, first with as many clients as it has room for, then with ten times as many, in turns.
 Every client asks again as soon as it has an answer, or when `Retry-After` allows; each phase lasts some seconds.
@@ -83,7 +83,7 @@ def describe(phase: Phase) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--out", type=Path, default=machine.results() / "overload.json", help="default: %(default)s")
     arguments = parser.parse_args()
     phases = {factor: Phase() for factor in FACTORS}
     memory = []
@@ -107,8 +107,8 @@ def main() -> None:
     }
     text = json.dumps(found, indent=2)
     print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from loadtest import machine
+
 Figures = Mapping[str, Any]
 
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#767676"  # Okabe and Ito's: distinct for the colour-blind, and in print
@@ -214,7 +216,7 @@ PLOTS: Mapping[str, Callable[[Figures], Figure]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, nargs="?", default=Path("loadtest/results"), help="default: %(default)s")
+    parser.add_argument("results", type=Path, nargs="?", default=machine.results(), help="default: %(default)s")
     results = parser.parse_args().results
     for name in PLOTS:
         if (written := results / f"{name}.json").exists():

@@ -36,7 +36,7 @@ SIDES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s, after one without caches")
-    parser.add_argument("--out", type=Path, default=Path("loadtest/results"), help="directory for the results")
+    parser.add_argument("--out", type=Path, default=machine.results(), help="directory for the results")
     arguments = parser.parse_args()
     figures = {
         "rounds": arguments.rounds,
@@ -45,6 +45,7 @@ def main() -> None:
         "command": f"python -m loadtest.ready --rounds {arguments.rounds}",
         "machine": machine.describe(),
     }
+    arguments.out.mkdir(parents=True, exist_ok=True)
     written = arguments.out / "ready.json"
     written.write_text(json.dumps(figures, indent=2) + "\n")
     written.with_suffix(".md").write_text(markdown(figures))

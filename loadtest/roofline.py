@@ -45,7 +45,7 @@ SHORT, LONG = 16, 48
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("loadtest/results/roofline.json"))
+    parser.add_argument("--out", type=Path, default=machine.results() / "roofline.json")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # shape and dtype: what `main` starts for each
     arguments = parser.parse_args()
     take_openmp()
@@ -70,6 +70,7 @@ def main() -> None:
             print(f"{name} {dtype}: {summary(results[f'{name} {dtype}'])}", flush=True)
     command = f"python -m loadtest.roofline --rounds {arguments.rounds}"
     report = {"results": results, "command": command, "machine": machine.describe()}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
     plots.draw("roofline", arguments.out)
 

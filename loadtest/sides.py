@@ -49,7 +49,7 @@ def main(description: str, name: str, comparisons: Mapping[str, tuple[Sequence[S
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("parts", nargs="*", choices=[*comparisons, []], metavar="PART", help=", ".join(comparisons))
     parser.add_argument("--rounds", type=int, default=rounds, help="default: %(default)s, after one that warms up")
-    parser.add_argument("--out", type=Path, default=Path("loadtest/results"), help="directory for the results")
+    parser.add_argument("--out", type=Path, default=machine.results(), help="directory for the results")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     written = arguments.out / f"{name}.json"

@@ -41,7 +41,7 @@ def shape(tokens: int, stages: int = 1) -> Shape:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s, after one that warms up")
-    parser.add_argument("--out", type=Path, default=Path("loadtest/results/sizes.json"))
+    parser.add_argument("--out", type=Path, default=machine.results() / "sizes.json")
     arguments = parser.parse_args()
     take_openmp()
     shapes = {f"{n} tokens": shape(n) for n in TOKENS} | {f"{s} stages": shape(MIDDLE, s) for s in STAGES[1:]}
@@ -69,6 +69,7 @@ def main() -> None:
         "command": "python -m loadtest.sizes",
         "machine": machine.describe(),
     }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
     arguments.out.with_suffix(".md").write_text(markdown(report))
     plots.draw("sizes", arguments.out)

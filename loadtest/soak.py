@@ -1,6 +1,6 @@
 """Ten minutes of everything at once: what is left afterwards?
 
-    make soak        (or python -m loadtest.soak [--minutes 10] [--out loadtest/results/soak.json])
+    make soak        (or python -m loadtest.soak [--minutes 10] [--out FILE])
 
 Starts a server of the demo checkpoint and sends it, from many clients at once, answers of all kinds, streams that are
 read to the end, clients that go at any moment, bad requests, and bursts of more than the server takes on. It counts how
@@ -221,7 +221,7 @@ def milliseconds(seconds: float) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--out", type=Path, default=machine.results() / "soak.json", help="default: %(default)s")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         flags = ["--served-model-name", "soak", "--max-num-seqs", SEQUENCES, "--max-num-queued-reqs", TAKEN]
@@ -234,8 +234,8 @@ def main() -> int:
     found = report(run, samples, arguments.minutes, code)
     text = json.dumps(found, indent=2)
     print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(text + "\n")
     for lost in run.lost[:5]:
         print(f"lost: {lost}", file=sys.stderr)
     return int(bool(found["5xx"] or found["lost_streams"] or found["failed_probes"] or code))

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=Path("loadtest/results/stages.json"))
+    parser.add_argument("--out", type=Path, default=machine.results() / "stages.json")
     parser.add_argument("--checkpoint", type=Path, help="measure the stages of this checkpoint instead")
     parser.add_argument("--memory", type=Path, help=argparse.SUPPRESS)  # what `memory_of` starts
     arguments = parser.parse_args()

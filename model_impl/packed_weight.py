@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from model_impl import cpu_kernels, product_choice
 
 MAX_SMALL_BATCH = 64
-"""The most rows of our product, and the room in its buffers. More rows take so long that a call's cost does not matter."""
+"""The most rows of our product, and the room in its buffers. For more rows a call's cost does not matter."""
 SAMPLE = 1 << 19
 """The choice between products is measured on so many weights at most."""
 FILLED_UP, STEP = 512, 8

@@ -1,7 +1,7 @@
 """Which product a packed weight is multiplied by, decided by a measurement on the processor at hand.
 
-Our product of few rows (packed_kernel.c) beats oneDNN's on the processors that it was measured on (docs/performance.md),
-which says nothing about the next one. So when weights are loaded, both multiply a few rows of every shape.
+Our product of few rows (packed_kernel.c) beats oneDNN's on the processors that it was measured on, which says nothing
+about the next one (docs/performance.md). So when weights are loaded, both multiply a few rows of every shape.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Product = Callable[[torch.Tensor], object]
 
 
 def rows_worth(ours: Product, theirs: Product, width: int, dtype: torch.dtype) -> int:
-    """The largest of `ROWS` up to which `ours` never takes longer than `theirs` for x [rows, width]; 0 if it always does.
+    """The largest of `ROWS` up to which `ours` takes no longer than `theirs` for x [rows, width], or 0.
 
     One thread of its own measures: threads that wait for each other lose whole time slices where other processes run.
     """

@@ -140,10 +140,10 @@ def test_curves_are_drawn_for_every_scenario() -> None:
     assert [len(panel.lines) for panel in figure.axes] == [2, 2]
 
 
-@pytest.mark.parametrize("name", plots.PLOTS)
-def test_what_is_committed_can_be_drawn(name: str) -> None:
-    written = RESULTS / f"{name}.json"
-    if not written.exists():
-        pytest.skip("has not been measured")
-    assert isinstance(plots.PLOTS[name](json.loads(written.read_text())), Figure)
+COMMITTED = [path for path in sorted(RESULTS.glob("*/*.json")) if path.stem in plots.PLOTS]
+
+
+@pytest.mark.parametrize("written", COMMITTED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_what_is_committed_can_be_drawn(written: Path) -> None:
+    assert isinstance(plots.PLOTS[written.stem](json.loads(written.read_text())), Figure)
     assert written.with_suffix(".svg").exists()

@@ -1,0 +1,66 @@
+"""Tests of everything that depends on the processor, under emulated lesser processors: `make test-isa`.
+
+    python -m tests.isa [--name] [level] ...
+
+Each level below the processor's own takes one run of pytest. Environment variables tell PyTorch, oneDNN, our kernels
+and glibc what to use, tests/emulation tells vLLM. The choice of code is emulated, not the processor: an instruction
+that the level lacks would still run.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from loadtest import machine
+from model_impl.cpu_kernels import LEVELS, MAX_LEVEL, level
+
+ROOT = Path(__file__).parents[1]
+
+TESTS = [
+    *("tests/unit/test_cpu_kernels.py", "tests/unit/test_internals_kernel.py", "tests/unit/test_row_kernel.py"),
+    *("tests/unit/test_packed_weight.py", "tests/unit/test_packed_pattention.py", "tests/unit/test_packed_stack.py"),
+    *("tests/unit/test_product_choice.py", "tests/engine/test_packed.py", "tests/engine/test_sampler.py"),
+    *("tests/conformance/test_16_bit.py", "tests/conformance/test_golden_engine.py", "tests/api/test_golden_http.py"),
+]
+
+COMMAND = [sys.executable, "-m", "pytest", "-q", "-k", "not golden or 01_base or 12_official"]
+"""An engine for every golden case would take longer than all the rest."""
+
+AVX512 = ["F", "VL", "BW", "DQ", "CD", "IFMA", "VBMI", "VBMI2", "VNNI", "BITALG", "VPOPCNTDQ", "BF16"]
+
+EMULATED = {
+    "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "GLIBC_TUNABLES": "glibc.cpu.hwcaps=" + ",".join(f"-AVX512{part}" for part in AVX512),
+    },
+}
+
+
+def lesser_levels() -> list[str]:
+    return [name for name in EMULATED if LEVELS.index(name) < LEVELS.index(level())]
+
+
+def environment(name: str) -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(ROOT / "tests" / "emulation"), os.environ.get("PYTHONPATH")]))
+    # Set here, as tests/conftest.py comes too late for a PyTorch that is imported at start.
+    return os.environ | EMULATED[name] | {MAX_LEVEL: name, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def main() -> None:
+    wanted = sys.argv[1:]
+    print(f"== processor: {machine.describe()['processor']}, level {level()}", flush=True)
+    if wanted == ["--name"]:
+        return
+    for name in wanted or lesser_levels():
+        print(f"== emulated level {name}", flush=True)
+        if code := subprocess.run([*COMMAND, *TESTS], env=environment(name)).returncode:
+            sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
