@@ -105,7 +105,8 @@ def with_more_rows(x: torch.Tensor, rows: int) -> torch.Tensor:
         return x.as_strided((rows, width), (width, 1))
     copy = _copies.get((width, x.dtype))
     if copy is None:
-        copy = _copies[width, x.dtype] = x.new_zeros((FILLED_UP, width))
+        with torch.inference_mode(False):  # outside of that mode, nothing may write to its tensors
+            copy = _copies[width, x.dtype] = x.new_zeros((FILLED_UP, width))
     copy[: x.shape[0]] = x
     return copy[:rows]
 

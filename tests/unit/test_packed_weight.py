@@ -61,6 +61,14 @@ def test_what_lies_behind_the_rows_changes_nothing(dtype: torch.dtype) -> None:
     assert found.isfinite().all()
 
 
+def test_what_inference_left_behind_serves_any_mode() -> None:
+    weight, x = packed(torch.randn(64, 32, generator=seeded())), torch.randn(MAX_SMALL_BATCH + 1, 32)
+    packed_weight._copies.clear()
+    with torch.inference_mode():
+        expected = weight(x)
+    torch.testing.assert_close(weight(x), expected, rtol=0, atol=0)
+
+
 def test_rows_that_do_not_lie_side_by_side() -> None:
     weight, x = torch.randn(64, 32), torch.randn(32, 2)
     torch.testing.assert_close(packed(weight)(x.t()), x.t() @ weight.t(), rtol=1e-4, atol=1e-4)
