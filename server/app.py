@@ -10,7 +10,7 @@ import sys
 from argparse import Namespace
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -27,7 +27,9 @@ from model_impl.specialise import specialise
 from server import engine
 from server.answers import answer
 from server.checked_engine import open_checks
-from server.errors import install_error_handlers, openai_error
+from server.conversations import chat_or_text
+from server.conversations import router as conversations
+from server.errors import NO_SUCH_MODEL, install_error_handlers, openai_error
 from server.flags import READINESS_SECONDS
 from server.gate.admission import AdmissionControl
 from server.given import GivenText, GivenTextRequest, GivenTextResponse
@@ -93,10 +95,6 @@ async def score_given_text(request: GivenTextRequest, raw_request: Request) -> R
     return answer(await given.score(request, raw_request), raw_request)
 
 
-def _kind(body: Any) -> str:
-    return "chat" if "messages" in body else "completion"
-
-
 @router.get(
     "/v1/models/{model:path}",
     responses={HTTPStatus.OK.value: {"model": ModelCard}, HTTPStatus.NOT_FOUND.value: {"model": ErrorResponse}},
@@ -106,16 +104,15 @@ async def show_model(model: str, raw_request: Request) -> Response:
     models: VariantModels = raw_request.app.state.openai_serving_models
     card = next((card for card in (await models.show_available_models()).data if card.id == model), None)
     if card is None:
-        missing = f"The model `{model}` does not exist."
-        return openai_error(HTTPStatus.NOT_FOUND, missing, code="model_not_found", param="model")
+        return openai_error(HTTPStatus.NOT_FOUND, NO_SUCH_MODEL, code="model_not_found", param="model")
     return JSONResponse(card.model_dump())
 
 
 @router.post("/invocations", dependencies=[Depends(validate_json_request)], include_in_schema=False)
 async def invoke(
     request: Annotated[
-        Annotated[ScoredChatCompletionRequest, Tag("chat")] | Annotated[ScoredCompletionRequest, Tag("completion")],
-        Discriminator(_kind),
+        Annotated[ScoredChatCompletionRequest, Tag("a chat")] | Annotated[ScoredCompletionRequest, Tag("a text")],
+        Discriminator(chat_or_text),
     ],
     raw_request: Request,
 ) -> Response:
@@ -136,6 +133,7 @@ class TokenformerEndpoints:
         # become a label of vLLM's metrics.
         app.router.redirect_slashes = False
         app.include_router(router)
+        app.include_router(conversations)
         app.include_router(health)
         app.include_router(playground)
         if getattr(app.state.args, "trace", False):

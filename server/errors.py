@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -13,8 +14,34 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
-PROMPTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
-"""Route -> the parameter that holds what vLLM calls the input."""
+from server.parameters import PROMPTS, prompt_of, to_blame, written
+
+INPUT_TOKENS = "input_tokens"
+"""What vLLM's errors name as their parameter where a prompt does not fit into the context."""
+
+COMPLETION_TOKENS = "completion_tokens"
+"""Ours, where a given completion does not."""
+
+TOO_LONG = ("input_text", INPUT_TOKENS, COMPLETION_TOKENS)
+
+LONGEST_MESSAGE = 300
+NO_SUCH_MODEL = "The model does not exist; /v1/models lists those that do."
+
+NO_ROOM = "The prompt fills the model's context and leaves no token for an answer."
+FULL = ("The engine prompt length ", "The decoder prompt (length ")
+"""How vLLM's errors begin where a prompt fills the context to the last token."""
+
+NONE_LEFT = "max_tokens must be at least 1, got 0"
+"""Likewise, unless the client itself asked for 0."""
+
+_APPENDED = re.compile(r" \((?:parameter=([^,)]*)|value=).*", re.DOTALL)
+"""What vLLM's errors write behind their message."""
+
+_QUOTED = re.compile(r"(?<![^\s(\[{])(['`\"])[^'`\"]{32,}\1")
+"""More than a name, in quotes."""
+
+_DUMPED = re.compile(r"\d+ validation errors? for ")
+"""Begins the text of pydantic's errors, which has many lines and the client's values in them."""
 
 
 class OpenAIError(BaseModel):
@@ -44,28 +71,54 @@ def openai_error(
     return JSONResponse({"error": error}, status_code=status.value, headers=dict(headers or {}))
 
 
-def reshaped(status: HTTPStatus, content: Any, path: str) -> JSONResponse | None:
-    """vLLM's or FastAPI's JSON error as OpenAI's; None where it has its shape already, or that of another API."""
+def reshaped(status: HTTPStatus, content: Any, body: Mapping[str, Any]) -> JSONResponse | None:
+    """vLLM's or FastAPI's JSON error as OpenAI's; None where it has its shape already. Anthropic's errors keep their
+    own fields, beside which OpenAI's do no harm. `body` is the request's."""
     error = content.get("error") if isinstance(content, dict) else None
-    if isinstance(error, dict) and isinstance(error.get("code"), int):
-        param = error.get("param")
-        message = str(error.get("message")).partition(f" (parameter={param}")[0]  # vLLM says it twice
+    anthropic = isinstance(content, dict) and content.get("type") == "error"
+    if isinstance(error, dict) and (anthropic or isinstance(error.get("code"), int)):
+        told, param = str(error.get("message")), error.get("param")
     elif isinstance(content, dict) and isinstance(content.get("detail"), str):
-        param, message = None, content["detail"]
+        told, param = content["detail"], None
     else:
         return None
-    code = status.phrase.lower().replace(" ", "_")
-    if param in ("input_text", "input_tokens"):
-        param, code = PROMPTS.get(path), "context_length_exceeded"
-    elif param is not None:
-        code = "model_not_found" if (status, param) == (HTTPStatus.NOT_FOUND, "model") else "invalid_value"
+    if (appended := _APPENDED.search(told)) is not None:
+        told, param = told[: appended.start()], param or appended[1]
+    asked = (body.get("max_tokens"), body.get("max_output_tokens"))
+    if told.startswith(FULL) or (told.startswith(NONE_LEFT) and 0 not in asked):
+        told, param = NO_ROOM, INPUT_TOKENS
+    elif status == HTTPStatus.NOT_FOUND and (param == "model" or anthropic):
+        told, param = NO_SUCH_MODEL, "model"
+    param, code = _blame(status, param, told, body)
+    message = f"Invalid value for '{param}'." if _DUMPED.match(told) else _one_line(told)
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    return openai_error(status, message, code=code, type=kind, param=param)
+    shaped = {"message": message, "type": kind, "param": param, "code": code}
+    return JSONResponse({"type": "error", "error": shaped} if anthropic else {"error": shaped}, status.value)
+
+
+def _blame(status: HTTPStatus, param: str | None, told: str, body: Mapping[str, Any]) -> tuple[str | None, str]:
+    """The parameter of the body that an error is about, and the error's code."""
+    if (status, param) == (HTTPStatus.NOT_FOUND, "model"):
+        return param, "model_not_found"
+    if param in TOO_LONG:
+        return "completion" if param == COMPLETION_TOKENS else prompt_of(body), "context_length_exceeded"
+    if param in PROMPTS and prompt_of(body) is None:
+        return param, "missing_required_parameter"
+    if body and (status == HTTPStatus.BAD_REQUEST or (param and status == HTTPStatus.NOT_FOUND)):
+        param = to_blame(param, told, body)
+    code = status.phrase.lower().replace(" ", "_")
+    return param, "invalid_value" if param and status == HTTPStatus.BAD_REQUEST else code
+
+
+def _one_line(message: str) -> str:
+    line = _QUOTED.sub(r"\1...\1", " ".join(message.split()))
+    return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}..."
 
 
 async def refuse_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     """What FastAPI could not read of a request, in one line."""
-    return _invalid(error.errors(), error.body)
+    # vLLM's validators change the body that FastAPI has; the gate keeps what the client sent.
+    return _invalid(error.errors(), getattr(request.state, "json", error.body))
 
 
 async def confess_failure(request: Request, error: Exception) -> JSONResponse:
@@ -99,16 +152,31 @@ def _invalid(errors: Sequence[Any], body: Any) -> JSONResponse:
     counts = Counter(paths)
     path = max(counts, key=lambda path: (counts[path], len(path)))
     found = [error for error, where in zip(errors, paths, strict=True) if where == path]
-    param, kind = _parameter(path), found[0]["type"]
+    param, kind = written(path), found[0]["type"]
     if kind == "json_invalid":
         message, code = f"The body is not valid JSON: {found[0]['ctx']['error']}.", "invalid_json"
+    elif kind == "missing" and param is None:
+        message, code = "The body is empty; it must be a JSON object.", "invalid_json"
     elif kind == "missing":
         message, code = f"Missing required parameter: '{param}'.", "missing_required_parameter"
     else:
-        wishes = " or ".join(dict.fromkeys(error["msg"].removeprefix("Input ") for error in found))
-        where = f"'{param}'" if param else "the body"
-        message, code = f"Invalid value for {where}: {wishes}.", "invalid_value"
+        wishes = " or ".join(dict.fromkeys(map(_wish, found)))
+        if param is None and isinstance(body, Mapping):  # of a validator that compares fields
+            param = to_blame(None, wishes, body)
+        where = f"Invalid value for '{param}'" if param else "Invalid value for the body"
+        message, code = f"{where}: {wishes}.", "invalid_value"
+        if len(message) > LONGEST_MESSAGE:  # a union of many members
+            message = f"{where}."
     return openai_error(HTTPStatus.BAD_REQUEST, message, code=code, param=param)
+
+
+def _wish(error: Mapping[str, Any]) -> str:
+    """What pydantic would have; its message without what the client sent."""
+    if error["type"] == "union_tag_invalid":
+        return f"{error['ctx']['discriminator']} should be one of {error['ctx']['expected_tags']}"
+    if error["type"] in ("dict_type", "model_type", "model_attributes_type", "dataclass_type"):
+        return "should be an object"
+    return str(error["msg"]).removeprefix("Input ").removeprefix("Value error, ").removesuffix(".")
 
 
 def _path(error: Mapping[str, Any], body: Any) -> tuple[str | int, ...]:
@@ -128,8 +196,3 @@ def _path(error: Mapping[str, Any], body: Any) -> tuple[str | int, ...]:
                 continue
         path.append(step)
     return tuple(path)
-
-
-def _parameter(path: Sequence[str | int]) -> str | None:
-    """As OpenAI writes it: `messages[0].role`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".") or None

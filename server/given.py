@@ -7,16 +7,27 @@ import time
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
+from fastapi.exceptions import RequestValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SkipValidation,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, OpenAIBaseModel, UsageInfo
 from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.renderers import TokenizeParams
-from vllm.renderers.chat_utils import ChatCompletionMessageParam
 from vllm.sampling_params import SamplingParams
 
+from server.errors import COMPLETION_TOKENS, INPUT_TOKENS
 from server.limits import naming
+from server.messages import Messages
 from server.request_record import RECORD
 from server.request_scores import RequestScores
 from server.schemas import (
@@ -44,9 +55,7 @@ class PromptRequest(OpenAIBaseModel):
     `add_special_tokens`, `cache_salt`, `priority` and so on; those that are about generating mean nothing here."""
 
     model: str | None = None
-    messages: list[ChatCompletionMessageParam] | None = Field(
-        default=None, description="A chat that the completions answer."
-    )
+    messages: SkipValidation[Messages | None] = Field(default=None, description="A chat that the completions answer.")
     prompt: StrictStr | list[StrictInt] | None = Field(
         default=None, description="A text, or token ids, that the completions go on from; instead of `messages`."
     )
@@ -58,15 +67,15 @@ class PromptRequest(OpenAIBaseModel):
         return self
 
     def rendered(self, **fields: Any) -> ScoredChatCompletionRequest | ScoredCompletionRequest:
-        """The request that would generate an answer to the same prompt. Raises VLLMValidationError."""
+        """The request that would generate an answer to the same prompt. Raises what the route of that request would."""
         fields = {**(self.model_extra or {}), "model": self.model, **fields}
         try:
             if self.messages is not None:
                 return ScoredChatCompletionRequest(**fields, messages=self.messages)
             return ScoredCompletionRequest(**fields, prompt=self.prompt)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise VLLMValidationError(first["msg"], parameter=str(first["loc"][0])) from error
+            errors = [{**found, "loc": ("body", *found["loc"])} for found in error.errors()]
+            raise RequestValidationError(errors, body=self.model_dump()) from error
 
 
 class GivenTextRequest(PromptRequest):
@@ -121,7 +130,8 @@ class GivenText:
                     f"prompt and completion have {len(prompt)} and {len(ids)} tokens; together they must be fewer "
                     f"than the model's {limit}"
                 )
-                raise VLLMValidationError(message, parameter="completion")
+                too_long = COMPLETION_TOKENS if len(prompt) < limit else INPUT_TOKENS
+                raise VLLMValidationError(message, parameter=too_long)
         total = sum(len(prompt) + len(ids) for ids in answers)
         if total > MAX_TOKENS:
             message = f"prompts and completions have {total} tokens; one request may have {MAX_TOKENS}"
@@ -162,28 +172,24 @@ class GivenText:
         self, inner: ScoredChatCompletionRequest | ScoredCompletionRequest
     ) -> list[int] | ErrorResponse:
         """Token ids of the prompt as it would be generated from."""
-        try:
-            if isinstance(inner, ScoredChatCompletionRequest):
-                found = await self.chat.render_chat_request(inner)
-                inputs = found if isinstance(found, ErrorResponse) else found[1]
-            else:
-                inputs = await self.completion.render_completion_request(inner)
-        except VLLMValidationError as error:  # far too long a prompt, to which vLLM gives a name of its own
-            if error.parameter not in ("input_text", "input_tokens"):
-                raise
-            name = "messages" if isinstance(inner, ScoredChatCompletionRequest) else "prompt"
-            raise VLLMValidationError(str(error.args[0]), parameter=name) from error
+        if isinstance(inner, ScoredChatCompletionRequest):
+            found = await self.chat.render_chat_request(inner)
+            inputs = found if isinstance(found, ErrorResponse) else found[1]
+        else:
+            inputs = await self.completion.render_completion_request(inner)
         if isinstance(inputs, ErrorResponse):
             return inputs
         return list(self.chat._extract_prompt_components(inputs[0]).token_ids or ())
 
     async def text_ids(self, text: str) -> list[int]:
         """Token ids of a completion."""
-        params = TokenizeParams(max_total_tokens=self.chat.model_config.max_model_len, add_special_tokens=False)
+        limit = self.chat.model_config.max_model_len
+        params = TokenizeParams(max_total_tokens=limit, add_special_tokens=False)
         try:
             found: Any = await self.chat.renderer.tokenize_prompt_async({"prompt": text}, params)
         except VLLMValidationError as error:  # far too long a text, which is not even tokenised
-            raise VLLMValidationError(str(error.args[0]), parameter="completion") from error
+            message = f"the completion alone has more tokens than the model's {limit}"
+            raise VLLMValidationError(message, parameter=COMPLETION_TOKENS) from error
         return list(found["prompt_token_ids"])
 
     async def _answer_ids(self, text: str, inner: ScoredChatCompletionRequest | ScoredCompletionRequest) -> list[int]:

@@ -30,6 +30,8 @@ START_SECONDS = 30.0
 MAX_GRAMMAR_BYTES = 1 << 16
 REMEMBERED = 1024
 LONGEST_ERROR = 200
+LONGEST_QUOTE = 24
+"""Characters of a grammar that its error may repeat: what tells the place, and is no text."""
 
 
 class Grammars:
@@ -60,7 +62,7 @@ class Grammars:
                     self._remember(key, await self._try(kind, grammar, parameter))
         found = self.found[key]
         if "error" in found:
-            reason = " ".join(found["error"].partition("<state>")[0].split())[:LONGEST_ERROR]
+            reason = _without_quotes(" ".join(found["error"].partition("<state>")[0].split())[:LONGEST_ERROR], grammar)
             raise VLLMValidationError(f"The grammar is not valid: {reason}", parameter=parameter)
         if params.grammar is not None:
             params.grammar = found["grammar"]
@@ -119,3 +121,11 @@ class Grammars:
         if process is not None and process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def _without_quotes(reason: str, grammar: str) -> str:
+    """The reason up to where it repeats much of the grammar."""
+    for i in range(len(reason) - LONGEST_QUOTE):
+        if reason[i : i + LONGEST_QUOTE + 1] in grammar:
+            return f"{reason[:i]}..."
+    return reason

@@ -16,8 +16,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from transformers import PreTrainedTokenizerBase
 from vllm.entrypoints.serve.engine.protocol import OpenAIBaseModel
 from vllm.exceptions import VLLMValidationError
-from vllm.renderers.chat_utils import TEXT_PART_TYPES
 from vllm.sampling_params import RepetitionDetectionParams, StructuredOutputsParams
+
+from server.formats import AnyFormat
 
 MAX_CHOICES = 128
 """OpenAI's limit."""
@@ -39,6 +40,8 @@ NOT_FOR_CLIENTS = ("chat_template", "documents", "media_io_kwargs", "mm_processo
 
 TEMPLATE_ARGUMENTS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) | {"messages"}
 """What the template is called with: not for `chat_template_kwargs`, which are variables of the template."""
+
+TOOL_CHOICES = ("none", "auto", "required")
 
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 _TOKEN_ID = re.compile("[0-9]{1,9}")
@@ -73,6 +76,7 @@ class RequestLimits(OpenAIBaseModel):
     logit_bias: Annotated[
         dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None, BeforeValidator(_with_ids_as_keys)
     ] = Field(default=None, max_length=MAX_BIASES)
+    response_format: AnyFormat | None = None
     best_of: int | None = Field(default=None, description="Taken only where it changes nothing: equal to `n`.")
 
     @model_validator(mode="before")
@@ -80,11 +84,11 @@ class RequestLimits(OpenAIBaseModel):
     def _check_before_vllm_reads(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        for name in NOT_FOR_CLIENTS:
-            if data.get(name) is not None:
-                raise VLLMValidationError(f"This server takes no `{name}` from clients.", parameter=name)
-        _check_template_arguments(data.get("chat_template_kwargs"))
+        refuse_templates(data)
         _check_parts(data)
+        if not isinstance(choice := data.get("tool_choice"), Mapping | None) and choice not in TOOL_CHOICES:
+            message = '`tool_choice` must be "none", "auto", "required" or a named tool.'
+            raise VLLMValidationError(message, parameter="tool_choice")
         for name, problem in _problems_of_messages(data):
             raise VLLMValidationError(problem, parameter=name)
         if not _fits(data.get("vllm_xargs")):
@@ -128,14 +132,20 @@ def _check_parts(data: Mapping[str, Any]) -> None:
         try:
             kind(**value)
         except VLLMValidationError as error:
-            raise VLLMValidationError(str(error.args[0]), parameter=name) from error
+            said = str(error.args[0]).partition(": {")[0]  # without all that was given
+            raise VLLMValidationError(said, parameter=name) from error
         except (TypeError, ValueError) as error:
             known = ", ".join(field.name for field in dataclasses.fields(kind) if field.init)
             message = f"`{name}` must be an object with fields of these names and their types: {known}."
             raise VLLMValidationError(message, parameter=name) from error
 
 
-def _check_template_arguments(arguments: Any) -> None:
+def refuse_templates(data: Mapping[str, Any]) -> None:
+    """Raises VLLMValidationError for NOT_FOR_CLIENTS and for what is no variable of the template."""
+    for name in NOT_FOR_CLIENTS:
+        if data.get(name) is not None:
+            raise VLLMValidationError(f"This server takes no `{name}` from clients.", parameter=name)
+    arguments = data.get("chat_template_kwargs")
     taken = sorted(TEMPLATE_ARGUMENTS.intersection(arguments)) if isinstance(arguments, dict) else ()
     if taken:
         message = f"`chat_template_kwargs` cannot set `{taken[0]}`."
@@ -143,29 +153,15 @@ def _check_template_arguments(arguments: Any) -> None:
 
 
 def _problems_of_messages(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Parameter and problem: what vLLM's validation would stumble over, and what is no text."""
+    """Parameter and problem: what vLLM's validation would stumble over, before that of `server.messages`."""
     if "messages" not in data:
         return
     if not isinstance(data["messages"], list) or not data["messages"]:
         yield "messages", "`messages` must be a list of at least one message."
         return
     for i, message in enumerate(data["messages"]):
-        if not isinstance(message, dict):
-            continue
-        if not isinstance(message.get("tool_calls"), list | None):
+        if isinstance(message, dict) and not isinstance(message.get("tool_calls"), list | None):
             yield f"messages[{i}].tool_calls", "`tool_calls` must be a list."
-        content = message.get("content")
-        for j, part in enumerate(content if isinstance(content, list) else ()):
-            if not _is_text(part):
-                yield f"messages[{i}].content[{j}]", "This server takes text only: parts of the type `text`."
-
-
-def _is_text(part: Any) -> bool:
-    """Of a part without a type vLLM would guess it from its keys."""
-    if not isinstance(part, dict):
-        return isinstance(part, str)
-    kind = part.get("type")
-    return "text" in part if kind is None else isinstance(kind, str) and kind in TEXT_PART_TYPES
 
 
 def _fits(value: Any) -> bool:

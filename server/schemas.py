@@ -40,6 +40,7 @@ from model_impl.ensemble import MAX_MEMBERS
 from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG, UNSHOWN_ARG
 from server.internals import TokenInternals
 from server.limits import RequestLimits, naming
+from server.messages import Messages
 from server.request_ids import PATTERN, valid_request_id
 from server.unsupported import refuse_unsupported
 
@@ -90,7 +91,7 @@ def _parse_uncertainty(value: Any) -> Any:
     for name, option in value.items():
         if name not in UncertaintyOptions.model_fields:
             known = ", ".join(UncertaintyOptions.model_fields)
-            raise VLLMValidationError(f"`uncertainty` has no option {name!r}; known: {known}", parameter="uncertainty")
+            raise VLLMValidationError(f"`uncertainty` has no such option; known: {known}", parameter="uncertainty")
         if name == "abstain_above":
             if not _is_probability(option):
                 message = "`uncertainty.abstain_above` must be a number from 0 to 1"
@@ -140,7 +141,8 @@ def with_statistics(
     return params
 
 
-class ScoredChatCompletionRequest(RequestLimits, ChatCompletionRequest):
+class ScoredChatCompletionRequest(RequestLimits, ChatCompletionRequest):  # type: ignore[misc]  # narrower fields
+    messages: Messages  # type: ignore[assignment]
     max_completion_tokens: int | None = Field(default=None, ge=1)
     uncertainty: UncertaintyField = True
     _judged_by_internals: bool = PrivateAttr(default=False)
@@ -163,7 +165,7 @@ class ScoredChatCompletionRequest(RequestLimits, ChatCompletionRequest):
             return with_statistics(super().to_sampling_params(*args, **kwargs), self)
 
 
-class ScoredCompletionRequest(RequestLimits, CompletionRequest):  # type: ignore[misc]  # `n` may be null
+class ScoredCompletionRequest(RequestLimits, CompletionRequest):  # type: ignore[misc]  # likewise, and `n` may be null
     uncertainty: UncertaintyField = True
     _judged_by_internals: bool = PrivateAttr(default=False)
 

@@ -114,9 +114,8 @@ class Recorded(GenerateBaseServing):
         if (record := RECORD.get()) is not None:
             record.failed = True
         event = json.loads(super().create_streaming_error_response(*args, **kwargs))
-        shaped = reshaped(
-            HTTPStatus(event["error"]["code"]), event, ""
-        )  # which the gate does for answers that are no stream
+        # Which the gate does for answers that are no stream.
+        shaped = reshaped(HTTPStatus(event["error"]["code"]), event, {})
         return json.dumps(event) if shaped is None else bytes(shaped.body).decode()
 
 
@@ -127,6 +126,8 @@ class ScoredChat(Recorded, OpenAIServingChat):
             rendered = refusal(request, self) or await super().render_chat_request(request)
         if not isinstance(rendered, ErrorResponse):
             await cast(CheckedEngine, self.engine_client).check_grammar(request, constraint)
+        elif rendered.error.param is None:  # vLLM's refusal of tools where the server has no parser for them
+            rendered.error.param = "tool_choice"
         return rendered
 
     def chat_completion_stream_generator(

@@ -27,6 +27,7 @@ from vllm.lora.request import LoRARequest
 
 from model_impl.contributions import at_position, places
 from model_impl.reference import ReferenceTokenformer, load_reference
+from server.errors import COMPLETION_TOKENS
 from server.given import GivenText, PromptRequest
 from server.models import VariantModels
 from server.texts import Text, TextTokenizer
@@ -121,10 +122,12 @@ class Tracer:
         if isinstance(prompt, ErrorResponse):
             return prompt
         ids = prompt + await self.given.text_ids(request.completion)
-        limit = self.given.chat.model_config.max_model_len
+        known, limit = self.given.chat.model_config.get_vocab_size(), self.given.chat.model_config.max_model_len
+        if not all(0 <= token < known for token in prompt):
+            raise VLLMValidationError(f"`prompt` takes token ids below {known}", parameter="prompt")
         if len(ids) > limit:
             message = f"prompt and completion have {len(ids)} tokens, more than the model's {limit}"
-            raise VLLMValidationError(message, parameter="completion")
+            raise VLLMValidationError(message, parameter=COMPLETION_TOKENS)
         position = len(ids) - 1 if request.position is None else request.position
         if not -len(ids) <= position < len(ids):
             message = f"`position` is {position}, but prompt and completion have {len(ids)} tokens"

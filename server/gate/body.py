@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import metrics
 from server.errors import openai_error
+from server.parameters import LONGEST_KEY
 
 BODY_SECONDS = 30.0
 """For a whole body to arrive, so that nobody holds a connection by sending a byte now and then."""
@@ -30,6 +31,7 @@ LARGE_BODY = 1 << 16
 
 _ESCAPED = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _UNREADABLE = re.compile("[\x00\ud800-\udfff]")
+_LONG = re.compile(r"\d{19}")
 _HALF = re.compile("[\ud800-\udfff]")
 _TOKENISED = re.compile(
     r"(?:prompt|completion|input|instructions|system|stop|bad_words|(?:messages|input)(?:\[\d+\])+\.content)"
@@ -114,13 +116,14 @@ def parsed(headers: Headers, body: bytes) -> dict[str, Any]:
         raise _invalid(f"The body is not valid JSON: {reason}.") from None
     if not isinstance(found, dict):
         raise _invalid("The body must be a JSON object.")
-    if _ESCAPED.search(text) or text.count("[") + text.count("{") > MAX_DEPTH:
+    if _ESCAPED.search(text) or _LONG.search(text) or text.count("[") + text.count("{") > MAX_DEPTH:
         _look_through(found)
     return found
 
 
 def _look_through(found: dict[str, Any]) -> None:
-    """Raises BodyRefused for values in values deeper than MAX_DEPTH, and for characters that must not be there."""
+    """Raises BodyRefused for values in values deeper than MAX_DEPTH, and for characters and integers that must not be
+    there."""
     level: list[tuple[str, Any]] = [("", found)]
     for _ in range(MAX_DEPTH):
         inner = []
@@ -132,6 +135,9 @@ def _look_through(found: dict[str, Any]) -> None:
                         raise _invalid(text, code="invalid_value", param=step)
                 elif isinstance(value, dict | list):
                     inner.append((step, value))
+                elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+                    text = f"Invalid value for '{step}': it is an integer of more than 64 bits."
+                    raise _invalid(text, code="invalid_value", param=step)
         if not inner:
             return
         level = inner
@@ -150,12 +156,15 @@ def _items(path: str, container: dict[str, Any] | list[Any]) -> Iterator[tuple[s
     a key."""
     if isinstance(container, list):
         for i, value in enumerate(container):
-            if isinstance(value, str | dict | list):
+            if isinstance(value, str | dict | list | int):
                 yield f"{path}[{i}]", value, False
         return
     for key, value in container.items():
         yield path or "body", key, True
-        yield f"{path}.{key}" if path else key, value, False
+        if len(key) > LONGEST_KEY:
+            yield path or "body", value, False
+        else:
+            yield f"{path}.{key}" if path else key, value, False
 
 
 def _no_number(name: str) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,7 +35,8 @@ class OpenAIErrors:
             else:
                 body.extend(message.get("body", b""))
                 if not message.get("more_body", False):
-                    await _send_error(begun, bytes(body), scope["path"], send)
+                    sent = scope.get("state", {}).get("json", {})  # see `server.gate.body`
+                    await _send_error(begun, bytes(body), sent, send)
 
         await self.app(scope, receive, send_reshaped)
 
@@ -43,9 +46,9 @@ def _is_json_error(start: Message) -> bool:
     return start["status"] >= HTTPStatus.BAD_REQUEST and kind.startswith("application/json")
 
 
-async def _send_error(begun: Message, body: bytes, path: str, send: Send) -> None:
-    """Headers of the original stay, such as `Allow` and `Retry-After`."""
-    response = reshaped(HTTPStatus(begun["status"]), json.loads(body), path)
+async def _send_error(begun: Message, body: bytes, sent: Mapping[str, Any], send: Send) -> None:
+    """Headers of the original stay, such as `Allow` and `Retry-After`. `sent` is the request's body."""
+    response = reshaped(HTTPStatus(begun["status"]), json.loads(body), sent)
     headers = begun["headers"]
     if response is not None:
         body = bytes(response.body)

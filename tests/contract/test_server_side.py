@@ -8,7 +8,11 @@ import inspect
 import re
 from types import SimpleNamespace
 
+import pytest
+from vllm.exceptions import VLLMValidationError
+
 from server.cores import IN_ENGINE
+from server.errors import FULL, NONE_LEFT
 from server.log_filter import QUOTING
 from tests.contract.symbols import find
 
@@ -139,3 +143,45 @@ def test_the_state_that_the_endpoint_plugin_finds() -> None:
         "sagemaker_standards_bootstrap(",
     )
     assert list(steps) == sorted(steps, key=build.index), "the last builds the middleware, see server.errors"
+
+
+def test_how_errors_of_a_full_context_begin() -> None:
+    """`server.errors` knows them by these words."""
+    processor = inspect.getsource(importlib.import_module("vllm.v1.engine.input_processor"))
+    responses = inspect.getsource(find("vllm.entrypoints.openai.responses.serving:OpenAIServingResponses"))
+    source = processor.replace("{prompt_type}", "decoder") + responses
+    for beginning in FULL:
+        assert f'"{beginning}' in source, beginning
+    params = find("vllm:SamplingParams")
+    with pytest.raises(VLLMValidationError) as refused:
+        params(max_tokens=0)
+    assert refused.value.args[0].startswith(NONE_LEFT)
+
+
+def test_what_errors_append_to_their_message() -> None:
+    assert str(VLLMValidationError("No", parameter="n", value=5)) == "No (parameter=n, value=5)"
+    assert str(VLLMValidationError("No", value=5)) == "No (value=5)"
+
+
+def test_the_renderer_refuses_tools_without_a_parser_and_names_no_parameter() -> None:
+    """`server.serving` does."""
+    source = inspect.getsource(find("vllm.renderers.online_renderer:OnlineRenderer.render_chat"))
+    assert source.count("return self.create_error_response(") == 2
+    assert source.count("--tool-call-parser to be set") == 2
+    assert "param=" not in source
+
+
+def test_parts_that_are_text() -> None:
+    """`server.messages` has a type for each, and the renderer reads no other field of it."""
+    chat = importlib.import_module("vllm.renderers.chat_utils")
+    kinds = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal", "thinking": "thinking"}
+    assert kinds.keys() == chat.TEXT_PART_TYPES
+    for kind, field in kinds.items():
+        assert chat.MM_PARSER_MAP[kind]({"type": kind, field: "x"}) == "x"
+
+
+def test_what_asks_a_format_for_its_schema() -> None:
+    """`server.formats` gives it two classes of the same fields."""
+    source = inspect.getsource(find("vllm.entrypoints.generate.base.protocol:structured_outputs_from_response_format"))
+    assert "json_schema.json_schema" in source
+    assert "LegacyStructuralTagResponseFormat,\n                StructuralTagResponseFormat," in source

@@ -3,7 +3,8 @@
 An upgrade of vLLM that moves or changes one of them fails in this folder, with the symbol's name, and not as a wrong
 number somewhere else. The files that rely on them: model_impl/{worker,sampler,model,parallel_pattention,
 packed_layers,packed_block,packed_stack,direct_attention,row_operation,prefix_reuse,holding_scheduler}.py and
-server/{cores,engine,ensemble,recorded_engine,checked_engine,grammars,serving,app,models,offline,serve}.py.
+server/{cores,engine,ensemble,recorded_engine,checked_engine,grammars,serving,errors,messages,formats,conversations,app,
+models,offline,serve}.py.
 """
 
 from __future__ import annotations
@@ -134,6 +135,13 @@ SIGNATURES = {
     # server/answers.py
     "vllm.entrypoints.serve.utils.orca_metrics:metrics_header": ("metrics_format",),
     "vllm.entrypoints.serve.utils.sse_keep_alive:with_sse_keep_alive": ("generator", "interval"),
+    # server/conversations.py
+    "vllm.entrypoints.serve.tokenize.api_router:tokenize": ("request", "raw_request"),
+    "vllm.entrypoints.openai.chat_completion.api_router:create_batch_chat_completion": ("request", "raw_request"),
+    "vllm.entrypoints.openai.chat_completion.protocol:BatchChatCompletionRequest.to_chat_completion_request": (
+        "self",
+        "messages",
+    ),
     # server/app.py
     "vllm.entrypoints.serve.utils.api_utils:load_aware_call": ("func",),
     "vllm.entrypoints.serve.utils.api_utils:with_cancellation": ("handler_func",),

@@ -130,9 +130,13 @@ def test_what_is_not_json(body: bytes) -> None:
         ({"messages": [{"role": "user", "content": [{"\x00": "a"}]}]}, "messages[0].content[0]"),
         ({"prompt": {"\x00": 1}}, "prompt"),
         ({"\x00": 1}, "body"),
+        ({"seed": 2**64}, "seed"),
+        ({"stop_token_ids": [1, -(2**63) - 1]}, "stop_token_ids[1]"),
+        ({"structured_outputs": {"json": {"maximum": 10**40}}}, "structured_outputs.json.maximum"),
+        ({"vllm_xargs": {"x" * 65: "\udfff"}}, "vllm_xargs"),
     ],
 )
-def test_what_no_text_or_no_name_holds_is_refused_with_the_name_of_its_field(body: Any, param: str) -> None:
+def test_what_no_text_no_name_and_no_number_holds_is_refused_with_the_name_of_its_field(body: Any, param: str) -> None:
     assert refusal(send(json.dumps(body))) == (400, "invalid_value", param)
 
 
@@ -150,6 +154,11 @@ def test_what_no_text_or_no_name_holds_is_refused_with_the_name_of_its_field(bod
 )
 def test_what_is_tokenised_may_hold_any_character(body: Any) -> None:
     assert send(json.dumps(body)).json()["parsed"] == body
+
+
+@pytest.mark.parametrize("number", [-(2**63), 2**64 - 1, 0.1234567890123456789, True])
+def test_numbers_of_64_bits_pass(number: float) -> None:
+    assert send(json.dumps({"tools": [{"maximum": number}]})).json()["parsed"] == {"tools": [{"maximum": number}]}
 
 
 @pytest.mark.parametrize("text", [r"the six characters \u0000", "a pair \U0001f600", "[" * 500])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +16,8 @@ from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
 from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
 from vllm.exceptions import VLLMValidationError
 
-from server.errors import ErrorBody, install_error_handlers
+from server.errors import ErrorBody, install_error_handlers, reshaped
+from server.gate.body import BodyLimits
 from server.gate.errors import OpenAIErrors
 from server.schemas import ScoredChatCompletionRequest, ScoredCompletionRequest
 
@@ -21,14 +25,13 @@ USER = {"role": "user", "content": "Hi"}
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
-def app() -> FastAPI:
+def app(gate: bool = True) -> FastAPI:
+    """`gate` leaves out what reads bodies, as stock `vllm serve` does."""
     made = FastAPI()
+    if gate:
+        made.add_middleware(BodyLimits)
     made.add_middleware(OpenAIErrors)
-
-    class Arguments:
-        log_error_stack = False
-
-    made.state.args = Arguments()
+    made.state.args = SimpleNamespace(log_error_stack=False, max_body_bytes=10**6)
 
     @made.post(CHAT)
     async def chat(request: ScoredChatCompletionRequest) -> dict[str, bool]:
@@ -85,6 +88,26 @@ UNREADABLE: list[tuple[dict[str, Any], str | None, str, str]] = [
     ({"messages": [USER, {"role": "user", "content": 3}]}, "messages[1].content", "invalid_value", "a valid string"),
     ({"messages": [{"content": "x"}]}, "messages[0].role", "missing_required_parameter", "Missing"),
     ({"response_format": {"type": "x"}}, "response_format.type", "invalid_value", "'json_schema'"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+        "response_format.json_schema.name",
+        "missing_required_parameter",
+        "Missing",
+    ),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
+        "response_format.json_schema.schema",
+        "missing_required_parameter",
+        "Missing",
+    ),
+    (
+        {"structured_outputs": {"whitespace_pattern": "mine"}},
+        "structured_outputs",
+        "invalid_value",
+        "none are specified",
+    ),
+    ({"tool_choice": "mine", "tools": [{"function": {"name": "f"}}]}, "tool_choice", "invalid_value", '"required"'),
+    ({"uncertainty": {"mine": True}}, "uncertainty", "invalid_value", "no such option"),
     ({"tools": [{"function": {}}]}, "tools[0].function.name", "missing_required_parameter", "Missing"),
     ({"uncertainty": "yes"}, "uncertainty", "invalid_value", "must be true, false or an object"),
     ({"tool_choice": "required"}, "tool_choice", "invalid_value", "`tools` must be set"),
@@ -98,7 +121,7 @@ def test_what_is_wrong_is_named_in_one_line(
     found = error(http.post(CHAT, json={"messages": [USER]} | fields))
     assert (found["param"], found["code"], found["type"]) == (param, code, "invalid_request_error")
     assert words in found["message"]
-    assert "parameter=" not in found["message"]
+    assert "parameter=" not in found["message"] and "mine" not in found["message"]
 
 
 def test_missing_parameter(http: TestClient) -> None:
@@ -112,7 +135,8 @@ def test_missing_parameter(http: TestClient) -> None:
 
 
 @pytest.mark.parametrize(("body", "code"), [(b"{", "invalid_json"), (b"[]", "invalid_value"), (b"3", "invalid_value")])
-def test_body_that_is_no_object(http: TestClient, body: bytes, code: str) -> None:
+def test_body_that_is_no_object(body: bytes, code: str) -> None:
+    http = TestClient(app(gate=False), raise_server_exceptions=False)
     found = error(http.post(CHAT, content=body, headers={"Content-Type": "application/json"}))
     assert (found["param"], found["code"]) == (None, code)
 
@@ -150,8 +174,62 @@ def test_body_in_parts(http: TestClient) -> None:
     assert error(http.get("/stream"))["code"] == "bad_request"
 
 
-def test_the_shape_of_other_apis_stays(http: TestClient) -> None:
-    assert http.get("/anthropic").json() == {"type": "error", "error": {"type": "not_found_error", "message": "m"}}
+def test_anthropics_errors_have_both_shapes(http: TestClient) -> None:
+    found = http.get("/anthropic").json()
+    assert found["type"] == "error"
+    assert (error(http.get("/anthropic"), 404)["code"], found["error"]["param"]) == ("model_not_found", "model")
+
+
+def shaped(message: str, body: dict[str, Any], param: str | None = None) -> dict[str, Any]:
+    told = {"error": {"message": message, "type": "BadRequestError", "param": param, "code": 400}}
+    response = reshaped(HTTPStatus.BAD_REQUEST, told, body)
+    assert response is not None
+    found: dict[str, Any] = json.loads(bytes(response.body))["error"]
+    return found
+
+
+VLLMS: list[tuple[str, str | None, dict[str, Any], str]] = [
+    ("min_p must be in [0, 1], got 5.0.", None, {"prompt": "x", "min_p": 5}, "min_p"),
+    ("Cannot set both `echo` and `n`.", None, {"prompt": "x", "n": 5}, "n"),
+    ("a role that nobody knows", None, {"messages": []}, "messages"),
+    ("Missing 'type' field in multimodal part.", "type", {"input": []}, "input"),
+    (
+        "max_tokens must be at least 1, got -4.",
+        "max_tokens",
+        {"input": "x", "max_output_tokens": -4},
+        "max_output_tokens",
+    ),
+    ('tool_choice="required" requires --tool-call-parser', "tool_choice", {"messages": [], "tools": []}, "tools"),
+    ("`content` is wrong", "messages[0].content", {"messages": [{"content": 5}]}, "messages[0].content"),
+]
+
+
+@pytest.mark.parametrize(("message", "param", "body", "expected"), VLLMS, ids=str)
+def test_vllms_errors_name_a_parameter_of_the_body(
+    message: str, param: str | None, body: dict[str, Any], expected: str
+) -> None:
+    assert shaped(message, body, param) == {
+        "message": message,
+        "type": "invalid_request_error",
+        "param": expected,
+        "code": "invalid_value",
+    }
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("2 validation errors for ValidatorIterator\n0.Text\n  [input_value='mine']", "Invalid value for 'prompt'."),
+        ("first\n  second", "first second"),
+        (f"No `{'x' * 40}` and no ['{'y y ' * 10}']", "No `...` and no ['...']"),
+        ("No 'name' and no `other`", "No 'name' and no `other`"),
+        ("x" * 1000, "x" * 300 + "..."),
+        ("Wrong (parameter=prompt, value=mine)", "Wrong"),
+        ("Wrong (value=mine)", "Wrong"),
+    ],
+)
+def test_vllms_errors_have_one_line_without_what_the_client_sent(message: str, expected: str) -> None:
+    assert shaped(message, {"prompt": "mine"})["message"] == expected
 
 
 def test_answers_pass(http: TestClient) -> None:

@@ -80,6 +80,14 @@ def test_a_grammar_that_cannot(constraint: dict[str, Any]) -> None:
     assert len(found) < 300
 
 
+@pytest.mark.parametrize("constraint", [{"grammar": "a text " * 9}, {"json": {"type": "a text " * 9}}], ids=str)
+def test_an_error_repeats_no_text_of_the_grammar(constraint: dict[str, Any]) -> None:
+    found = run(lambda tried: reason(tried, **constraint))
+    assert found is not None
+    assert found.startswith("The grammar is not valid: ")
+    assert "a text " * 4 not in found  # a few characters tell the place
+
+
 def test_gbnf_reaches_the_engine_converted() -> None:
     async def checked(tried: Grammars) -> StructuredOutputsParams:
         params = StructuredOutputsParams(grammar='root ::= "a"')

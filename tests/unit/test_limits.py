@@ -35,14 +35,6 @@ def test_what_is_within_the_limits(fields: dict[str, Any]) -> None:
     ScoredCompletionRequest(prompt="Hi", **fields)
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["Hi", [], ["Hi"], [{"type": "text", "text": "Hi"}], [{"text": "Hi"}], [{"type": "refusal", "refusal": "no"}]],
-)
-def test_text_in_every_form(content: Any) -> None:
-    ScoredChatCompletionRequest(messages=[{"role": "user", "content": content}])
-
-
 def test_variables_of_the_template_are_for_clients() -> None:
     request = ScoredChatCompletionRequest(messages=MESSAGES, chat_template_kwargs={"enable_thinking": False})
     assert request.chat_template_kwargs == {"enable_thinking": False}

@@ -1,0 +1,62 @@
+"""Parameters of a request by the names that OpenAI's errors give them: `messages[0].role`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
+from typing import Any
+
+PROMPTS = ("messages", "prompt", "input", "query", "tokens")
+"""Names, in the APIs that vLLM serves, of what it calls the input."""
+
+OTHER_NAMES = {
+    "extra_args": "vllm_xargs",
+    "max_tokens": "max_output_tokens",
+    "response_id": "previous_response_id",
+    "structured_outputs": "text",
+    "tool_choice": "tools",
+}
+"""vLLM's name -> the client's, where the body has no parameter of the first."""
+
+_STEP = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
+_NAMED = re.compile(r"^\w+|(?<=[`'\"])\w+(?=[`'\"])")
+
+
+LONGEST_KEY = 64
+"""A longer one is no name of a parameter, but a text that the client sent."""
+
+
+def written(path: Sequence[str | int]) -> str | None:
+    """A path into the body, as far as its keys may be names; None for the body itself."""
+    path = list(takewhile(lambda step: isinstance(step, int) or len(step) <= LONGEST_KEY, path))
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".") or None
+
+
+def holds(body: Any, parameter: str) -> bool:
+    """Whether a body has a parameter."""
+    for index, name in _STEP.findall(parameter):
+        try:
+            body = body[int(index) if index else name]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+def prompt_of(body: Mapping[str, Any]) -> str | None:
+    """The parameter that is the input."""
+    return next((name for name in PROMPTS if name in body), None)
+
+
+def to_blame(parameter: str | None, message: str, body: Mapping[str, Any]) -> str | None:
+    """The parameter of the body that vLLM means: the one it names, by whatever name, or the first that its message
+    begins with or puts in quotes; where there is none of these, the input, of which all other errors speak."""
+    return next((name for name in _candidates(parameter, message) if holds(body, name)), prompt_of(body))
+
+
+def _candidates(parameter: str | None, message: str) -> Iterator[str]:
+    if parameter:
+        yield parameter
+        if parameter in OTHER_NAMES:
+            yield OTHER_NAMES[parameter]
+    yield from _NAMED.findall(message)
