@@ -31,8 +31,10 @@ LARGE_BODY = 1 << 16
 
 _ESCAPED = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _UNREADABLE = re.compile("[\x00\ud800-\udfff]")
-_LONG = re.compile(r"\d{19}")
 _HALF = re.compile("[\ud800-\udfff]")
+_AS_ZEROS, _LONG = bytes.maketrans(b"123456789", b"0" * 9), b"0" * 19
+"""What finds integers that may have more than 64 bits, ten times faster than an expression does."""
+
 _TOKENISED = re.compile(
     r"(?:prompt|completion|input|instructions|system|stop|bad_words|(?:messages|input)(?:\[\d+\])+\.content)"
     r"(?:\[\d+\])?(?:\.text)?"
@@ -116,7 +118,7 @@ def parsed(headers: Headers, body: bytes) -> dict[str, Any]:
         raise _invalid(f"The body is not valid JSON: {reason}.") from None
     if not isinstance(found, dict):
         raise _invalid("The body must be a JSON object.")
-    if _ESCAPED.search(text) or _LONG.search(text) or text.count("[") + text.count("{") > MAX_DEPTH:
+    if _ESCAPED.search(text) or _LONG in body.translate(_AS_ZEROS) or text.count("[") + text.count("{") > MAX_DEPTH:
         _look_through(found)
     return found
 

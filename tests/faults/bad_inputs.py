@@ -53,6 +53,7 @@ PARAMETERS: dict[str, list[Any]] = {
     ],
     "response_format": [
         *("x", {"type": "nope"}, {"type": "json_schema"}, {"type": "structural_tag"}),
+        *({"type": "json_schema", "json_schema": schema} for schema in ({}, {"name": "a"}, {"schema": {}}, "x")),
         *(
             {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
             for schema in ({"type": 5}, {"enum": ["a\x00"]})
@@ -72,15 +73,24 @@ MEDIA = [
     {"type": "file", "file": {"file_data": "x"}},
     {"image_url": "http://127.0.0.1:9/"},
     {"type": []},
+    {"text": "x"},
+    {"type": "text"},
+    {"type": "text", "text": None},
+    {"type": "text", "text": ["x"]},
+    "x",
+    None,
     5,
 ]
+"""And what is no part of a text."""
+
+TEXT = {"type": "text", "text": "x"}
 
 CHAT: dict[str, list[Any]] = {
     "messages": [
         *(None, [], "x", [{}], [5]),
         *(
             [{"role": "user", "content": content}]
-            for content in (None, 5, "x" * 200_000, "\ud800", *([p] for p in MEDIA))
+            for content in (None, 5, "x" * 200_000, "\ud800", *([p] for p in MEDIA), *([TEXT, p] for p in MEDIA))
         ),
         *([{"role": "user", "content": "x", "name": name}] for name in (5, "a\x00b")),
         [{"role": "assistant", "content": "x", "tool_calls": 5}],
