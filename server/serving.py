@@ -25,16 +25,15 @@ from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.protocol import CompletionLogProbs, CompletionRequest, CompletionResponse
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 
 from model_impl.uncertainty import STATISTICS
+from server.beam_search import BeamSearch, check_beams, unsupported
 from server.checked_engine import CheckedEngine
 from server.engine import scored
 from server.errors import reshaped
 from server.limits import naming
 from server.models import VariantModels
-from server.recorded_engine import RecordedEngine
 from server.request_record import RECORD
 from server.request_scores import RequestScores
 from server.schemas import (
@@ -74,8 +73,8 @@ async def completed(
 
 
 def refusal(request: Any, serving: GenerateBaseServing) -> ErrorResponse | None:
-    """Why a request cannot have the ensemble, the internals or the alternatives that it asks for; and a note on a
-    request that its model's calibration reads internals."""
+    """Why a request cannot have the ensemble, the internals, the alternatives or the beams that it asks for; and a note
+    on a request that its model's calibration reads internals."""
     options, models = getattr(request, "uncertainty", False), cast(VariantModels, serving.models)
     calibration = models.calibration(models.lora_requests.get(request.model))
     if options is not False and calibration is not None:
@@ -83,6 +82,8 @@ def refusal(request: Any, serving: GenerateBaseServing) -> ErrorResponse | None:
     shown, most = getattr(request, "top_logprobs", None) or 0, serving.model_config.max_logprobs
     if most != -1 and not 0 <= shown <= most:  # of chats; to the engine the parameter has another name
         return serving.create_error_response(f"`top_logprobs` must be 0 to {most}.", param="top_logprobs")
+    if request.use_beam_search:
+        check_beams(request, serving.model_config)
     if not isinstance(options, UncertaintyOptions):
         return None
     no_ensemble = models.ensemble.unavailable if options.ensemble is not None else None
@@ -96,19 +97,7 @@ def constraint_of(request: ChatCompletionRequest | CompletionRequest) -> str | N
 
 
 class Recorded(GenerateBaseServing):
-    """Writes down what the engine does not see: that a stream ends with an error event, and which beams were left."""
-
-    def beam_search(
-        self,
-        prompt: Any,
-        request_id: str,
-        params: Any,
-        lora_request: LoRARequest | None = None,
-        *rest: Any,
-        **more: Any,
-    ) -> AsyncGenerator[RequestOutput, None]:
-        beams = super().beam_search(prompt, request_id, params, lora_request, *rest, **more)
-        return cast(RecordedEngine, self.engine_client).recorded(beams, lora_request, stream=False)
+    """Writes down that a stream ends with an error event, which the engine does not see."""
 
     def create_streaming_error_response(self, *args: Any, **kwargs: Any) -> str:
         if (record := RECORD.get()) is not None:
@@ -119,7 +108,7 @@ class Recorded(GenerateBaseServing):
         return json.dumps(event) if shaped is None else bytes(shaped.body).decode()
 
 
-class ScoredChat(Recorded, OpenAIServingChat):
+class ScoredChat(Recorded, BeamSearch, OpenAIServingChat):
     async def render_chat_request(self, request: ChatCompletionRequest) -> Any:
         constraint = constraint_of(request) or "tools"  # of which the parser makes one, if it is to be called
         with naming("messages"):
@@ -221,7 +210,7 @@ class UnscoredCompletionResponse(CompletionResponse):
         return recast(ScoredCompletionResponse, self, choices=choices)
 
 
-class ScoredCompletion(Recorded, OpenAIServingCompletion):
+class ScoredCompletion(Recorded, BeamSearch, OpenAIServingCompletion):
     async def render_completion_request(self, request: CompletionRequest) -> Any:
         if (record := RECORD.get()) is not None:
             record.nothing_shown = request.max_tokens == 0
@@ -234,6 +223,8 @@ class ScoredCompletion(Recorded, OpenAIServingCompletion):
     async def create_completion(
         self, request: CompletionRequest, raw_request: Request | None = None
     ) -> AsyncGenerator[str, None] | CompletionResponse | ErrorResponse:
+        if request.stream and request.use_beam_search:  # vLLM's own refusal names no parameter
+            raise unsupported("stream")
         response = await super().create_completion(request, raw_request)
         if isinstance(response, UnscoredCompletionResponse):
             return await response.scored()

@@ -54,6 +54,28 @@ def test_what_outputs_say_of_times_and_kinds() -> None:
         assert "RequestOutputKind.FINAL_ONLY" in source
 
 
+def test_what_beam_search_honours() -> None:
+    """`server.beam_search` refuses the other parameters, and adds the end token that a beam's tokens lack."""
+    fields = find("vllm.sampling_params:BeamSearchParams").__struct_fields__
+    assert set(fields) == {
+        "beam_width",
+        "max_tokens",
+        "ignore_eos",
+        "temperature",
+        "length_penalty",
+        "include_stop_str_in_output",
+        "structured_outputs",
+        "skip_special_tokens",
+        "watermarking",
+    }
+    source = inspect.getsource(find("vllm.entrypoints.generate.beam_search.online:BeamSearchOnlineMixin.beam_search"))
+    assert "params.structured_outputs" not in source
+    assert "logprobs_num = 2 * beam_width" in source
+    assert "else current_beam.tokens," in source
+    assert "logprobs=current_beam.logprobs + [logprobs]" in source
+    assert "lora_request=" not in source.rpartition("yield RequestOutput(")[2]
+
+
 def test_where_grammars_are_checked() -> None:
     """`server.checked_engine` takes vLLM's own check away, and the structural tags of tools, by these names."""
     processor = find("vllm.v1.engine.input_processor:InputProcessor")
