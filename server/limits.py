@@ -93,7 +93,8 @@ class RequestLimits(OpenAIBaseModel):
             raise VLLMValidationError(problem, parameter=name)
         if not _fits(data.get("vllm_xargs")):
             raise VLLMValidationError("`vllm_xargs` takes integers of 64 bits.", parameter="vllm_xargs")
-        return data
+        # Pydantic would read false as 0, which asks for the logprobs of the chosen tokens.
+        return dict(data) | {name: None for name in ("logprobs", "prompt_logprobs") if data.get(name) is False}
 
     @model_validator(mode="after")
     def _check_together(self) -> RequestLimits:

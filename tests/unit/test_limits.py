@@ -53,6 +53,16 @@ def test_a_number_as_text_would_weigh_less_than_it_costs() -> None:
         ScoredCompletionRequest(prompt="Hi", n="128")
 
 
+@pytest.mark.parametrize("name", ["logprobs", "prompt_logprobs"])
+def test_false_is_no_number_of_logprobs(name: str) -> None:
+    assert getattr(ScoredCompletionRequest(prompt="Hi", **{name: False}), name) is None
+    assert getattr(ScoredCompletionRequest(prompt="Hi", **{name: 0}), name) == 0
+
+
+def test_a_chat_without_logprobs_has_none_of_the_prompt_either() -> None:
+    assert ScoredChatCompletionRequest(messages=MESSAGES, prompt_logprobs=False).prompt_logprobs is None
+
+
 def test_the_document_tells_the_limits() -> None:
     properties = ScoredCompletionRequest.model_json_schema()["properties"]
     assert properties["n"]["anyOf"][0] == {"type": "integer", "minimum": 1, "maximum": 128}
