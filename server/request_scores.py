@@ -80,8 +80,6 @@ class RequestScores:
         self.generated = generated
         options = getattr(request, "uncertainty", False)
         self.wanted = options is not False
-        # A mere echo: vLLM generates one token all the same and keeps it to itself.
-        self.nothing_shown = generated and request.max_tokens == 0
         self.options = options if isinstance(options, UncertaintyOptions) else UncertaintyOptions()
         self.model_name, self.models, self.tokenizer = model_name, models, tokenizer
         self.request = request
@@ -107,8 +105,7 @@ class RequestScores:
             choice = self.choices.get(index)
             if choice is None:
                 choice = self.choices[index] = self._begin(result, echoed)
-            if not self.nothing_shown:
-                self._add(choice, output)
+            self._add(choice, output)
             if output.finish_reason is not None:
                 self.finished.add(index)
                 self._observe(choice)

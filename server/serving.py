@@ -192,6 +192,12 @@ def echoed(request: CompletionRequest, prompt: str | None) -> str:
     return prompt or "" if request.echo and not request.return_token_ids else ""
 
 
+def discard_generated(result: RequestOutput) -> None:
+    """Drop the one token that vLLM generates for a mere echo, which is nobody's answer."""
+    for output in result.outputs:
+        output.text, output.token_ids, output.logprobs = "", [], None
+
+
 class UnscoredCompletionResponse(CompletionResponse):
     """A response that waits for its scores, as vLLM's method that makes responses cannot wait."""
 
@@ -242,16 +248,27 @@ class ScoredCompletion(Recorded, BeamSearch, OpenAIServingCompletion):
         **kwargs: Any,
     ) -> AsyncGenerator[str, None]:
         scores = RequestScores(request, model_name, self.models, self.renderer.tokenizer)
-        if scores.wanted:
+        prompt_logprobs: dict[int, Any] = {}
 
-            def add(pair: tuple[int, RequestOutput]) -> None:
-                i, result = pair
+        def note(pair: tuple[int, RequestOutput]) -> None:
+            i, result = pair
+            if request.max_tokens == 0:
+                discard_generated(result)
+            if scores.wanted:
                 prompt = self._extract_prompt_text(engine_inputs[i]) if result.prompt is None else result.prompt
                 scores.add(result, i * (request.n or 1), echoed(request, prompt))
+            # Only the first result of a prompt is sure to have them, and every choice echoes them.
+            result.prompt_logprobs = prompt_logprobs.setdefault(i, result.prompt_logprobs)
 
-            result_generator = observe(result_generator, add)
         chunks = super().completion_stream_generator(
-            request, engine_inputs, result_generator, request_id, created_time, model_name, *args, **kwargs
+            request,
+            engine_inputs,
+            observe(result_generator, note),
+            request_id,
+            created_time,
+            model_name,
+            *args,
+            **kwargs,
         )
         return completed(chunks, scores, self)
 
@@ -266,8 +283,10 @@ class ScoredCompletion(Recorded, BeamSearch, OpenAIServingCompletion):
         **kwargs: Any,
     ) -> CompletionResponse:
         scores = RequestScores(request, model_name, self.models, self.renderer.tokenizer)
-        if scores.wanted:
-            for i, result in enumerate(final_res_batch):
+        for i, result in enumerate(final_res_batch):
+            if request.max_tokens == 0:
+                discard_generated(result)
+            if scores.wanted:
                 scores.add(result, i * (request.n or 1), echoed(request, result.prompt))
         response = super().request_output_to_completion_response(
             final_res_batch, request, request_id, created_time, model_name, *args, **kwargs

@@ -95,6 +95,26 @@ def test_echo(client: OpenAI, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_every_choice_echoes_its_prompt(client: OpenAI, stream: bool) -> None:
+    prompts = [PROMPT, "The"]
+    options = {"prompt": prompts, "n": 8, "temperature": 1, "echo": True, "logprobs": 0, "max_tokens": 3}
+    answer = complete(client, stream=stream, **options)
+    texts, tokens = dict[int, str](), dict[int, list[str]]()
+    for choice in (choice for part in (answer if stream else [answer]) for choice in part.choices):
+        texts[choice.index] = texts.get(choice.index, "") + choice.text
+        tokens.setdefault(choice.index, []).extend(choice.logprobs.tokens)
+        assert_parallel(choice.logprobs)
+    assert sorted(texts) == list(range(16))
+    for index, text in texts.items():
+        assert text.startswith(prompts[index // 8])
+        assert "".join(tokens[index]).startswith(prompts[index // 8])
+
+
+def test_false_asks_for_no_logprobs(client: OpenAI) -> None:
+    assert complete(client, logprobs=False).choices[0].logprobs is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_a_mere_echo_has_no_answer_to_summarise(client: OpenAI, stream: bool) -> None:
     answer = complete(client, echo=True, max_tokens=0, logprobs=1, stream=stream)
     choices = [choice for part in (answer if stream else [answer]) for choice in part.choices]

@@ -175,6 +175,20 @@ def test_other_routes_are_counted(demo: Server, http: httpx.Client, counters: Co
     assert written["uncertainty"] == []
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_mere_echo_has_no_tokens_for_anybody(
+    demo: Server, http: httpx.Client, counters: Counters, stream: bool
+) -> None:
+    body = {"prompt": ["Hi", "The"], "echo": True, "max_tokens": 0, "logprobs": 0, "stream": stream}
+    body |= {"stream_options": {"include_usage": True}} if stream else {}
+    parts = receive(http, "/v1/completions", body, f"echo-{stream}")
+    usage, written = parts[-1]["usage"], line(demo, f"echo-{stream}")
+    assert usage["completion_tokens"] == written["completion_tokens"] == 0
+    assert usage["prompt_tokens"] == usage["total_tokens"] == written["prompt_tokens"] > 0
+    change = counters.change()
+    assert not any(change[name] for name in (*PER_TOKEN, "tokens_total"))
+
+
 def test_beams_that_were_left_over_are_counted(demo: Server, http: httpx.Client, counters: Counters) -> None:
     body = {"prompt": "Hi", "n": 2, "use_beam_search": True, "max_tokens": 4}
     (answer,) = receive(http, "/v1/completions", body, "beams")

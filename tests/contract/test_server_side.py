@@ -76,6 +76,13 @@ def test_what_beam_search_honours() -> None:
     assert "lora_request=" not in source.rpartition("yield RequestOutput(")[2]
 
 
+def test_what_streams_of_completions_echo() -> None:
+    """`server.serving` gives every result the prompt's logprobs, which merged results may have lost."""
+    source = inspect.getsource(find("vllm.outputs:RequestOutput.add"))
+    assert "self.outputs.append(next_completion)" in source
+    assert "prompt_logprobs" not in source
+
+
 def test_where_grammars_are_checked() -> None:
     """`server.checked_engine` takes vLLM's own check away, and the structural tags of tools, by these names."""
     processor = find("vllm.v1.engine.input_processor:InputProcessor")
