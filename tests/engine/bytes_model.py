@@ -27,6 +27,12 @@ def byte_tokenizer() -> bytes:
     return bytes(tokenizer.to_str(), "utf-8")
 
 
+def text_files() -> dict[str, bytes]:
+    """What lies beside the weights of a model whose words are bytes, without an end of text."""
+    settings = b'{"tokenizer_class": "PreTrainedTokenizerFast"}'
+    return {"tokenizer.json": byte_tokenizer(), "tokenizer_config.json": settings}
+
+
 def write_bytes_model(path: Path, **changes: Any) -> ReferenceTokenformer:
     """Write the checkpoint `path`; the returned reference has the same weights."""
     defaults: dict[str, Any] = {
