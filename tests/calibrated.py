@@ -14,19 +14,18 @@ from model_impl.reference import ReferenceTokenformer, provenance
 from server.scoring import ChoiceScore
 from server.tokens import TokenScore
 from tests.exact import exact_statistics
-from tests.grown import grown_checkpoint
-from tests.growth.test_server import VOCABULARY, word_tokenizer
+from tests.grown import VOCABULARY, grown_checkpoint, word_tokenizer
 
 END = 98  # no other word begins with w98: the tokenizer finds special tokens inside of words, too
 CONTEXT = 128
 
 
-def checkpoint(directory: Path, **options: Any) -> ReferenceTokenformer:
-    """Stages base and grown-1; the word w98 ends an answer."""
+def checkpoint(directory: Path, stages: int = 2, **options: Any) -> ReferenceTokenformer:
+    """The word w98 ends an answer."""
     files = word_tokenizer()
     settings = json.loads(files["tokenizer_config.json"]) | {"eos_token": f"w{END}"}
     files["tokenizer_config.json"] = json.dumps(settings).encode()
-    return grown_checkpoint(directory, 2, files=files, eos_token_id=END, **options)
+    return grown_checkpoint(directory, stages, files=files, eos_token_id=END, **options)
 
 
 def words(ids: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from model_impl.checkpoint_writer import write_checkpoint
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
@@ -14,11 +15,21 @@ from model_impl.growth import grown_tensors, new_stage, with_stages
 from model_impl.reference import ReferenceTokenformer
 from tests.conformance.models import random_weights
 
+VOCABULARY = 99
+
 BASE = dict(zip(PROJECTIONS, (23, 24, 25, 31, 47), strict=True))
 ADDED = (
     dict(zip(PROJECTIONS, (9, 12, 8, 17, 30), strict=True)),
     dict(zip(PROJECTIONS, (6, 0, 15, 3, 21), strict=True)),
 )
+
+
+def word_tokenizer() -> dict[str, bytes]:
+    """One word per id, so that any ids can be shown as text."""
+    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    settings = '{"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "w0"}'
+    return {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": settings.encode()}
 
 
 def grown_checkpoint(
@@ -37,7 +48,7 @@ def grown_checkpoint(
     of the configuration, `files` lie beside the weights. Returns the reference model; `model(ids, stage)` is a stage's.
     """
     defaults: dict[str, Any] = {
-        "vocab_size": 99,
+        "vocab_size": VOCABULARY,
         "padded_vocab_size": 128,
         "hidden_size": 24,
         "num_hidden_layers": 2,

@@ -16,7 +16,7 @@ from server.labels import Label
 from server.offline import score_labels
 from tests import calibrated
 from tests.calibrated import CONTEXT, END, features, greedy, words
-from tests.growth.test_server import VOCABULARY
+from tests.grown import VOCABULARY
 
 pytestmark = pytest.mark.engine
 

@@ -1,4 +1,4 @@
-"""A server with keys, as others meet it: what it lets them see of its machine, its log, and each other."""
+"""A server with keys, as others meet it: what it lets them see of its machine, its log, its traces, and each other."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from server.keys import KEYS_VARIABLE
+from tests.collector import Collector, collecting
 from tests.demo_server import DEMO
 from tests.servers import Server, started
 
@@ -34,6 +35,7 @@ CHAT = {"prompt": MARK, "messages": [{"role": "user", "content": MARK}], "input"
 class Guarded:
     server: Server
     root: Path
+    collector: Collector
 
     def client(self, key: str = FIRST) -> httpx.Client:
         return httpx.Client(base_url=self.server.url, headers={"Authorization": f"Bearer {key}"}, timeout=120)
@@ -50,10 +52,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     flags = ["--served-model-name", "demo", "--api-key-file", root / "keys", "--isolate-keys"]
     flags += ["--enable-prompt-tokens-details", "--growth-root", root / "deltas", "--trace"]
     flags += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, collecting() as collector:
         patch.setenv(KEYS_VARIABLE, THIRD)
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds; spans wait 5 s for company by default
+        flags += ["--otlp-traces-endpoint", collector.url]
         with started(DEMO, root / "log", flags, "demo") as server:
-            yield Guarded(server, root)
+            yield Guarded(server, root, collector)
 
 
 def test_every_source_of_keys_opens_the_server(guarded: Guarded) -> None:
@@ -78,6 +82,35 @@ def test_the_cards_show_no_paths(guarded: Guarded) -> None:
     with guarded.client() as client:
         cards = client.get("/v1/models").json()["data"]
     assert {card["id"]: card["root"] for card in cards} == {"demo": "demo", "demo:base": "demo"}
+
+
+# Traces.
+
+
+def ask(guarded: Guarded, **headers: str) -> Any:
+    question = {"model": "demo", "messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 4}
+    with guarded.client() as client:
+        return client.post("/v1/chat/completions", json=question, headers=headers).raise_for_status().json()
+
+
+def test_a_request_has_a_span_without_its_text(guarded: Guarded) -> None:
+    answer = ask(guarded, **{"X-Request-Id": "traced-1"})
+    span, attributes = guarded.collector.span_of("chatcmpl-traced-1")
+    assert answer["id"] == "chatcmpl-traced-1"
+    assert span.name == "llm_request"
+    assert attributes["gen_ai.usage.prompt_tokens"] == answer["usage"]["prompt_tokens"]
+    assert attributes["gen_ai.usage.completion_tokens"] == answer["usage"]["completion_tokens"]
+    assert 0 < attributes["gen_ai.latency.time_to_first_token"] <= attributes["gen_ai.latency.e2e"]
+    text = str(span)
+    assert "Who are you" not in text and answer["choices"][0]["message"]["content"] not in text
+    assert not any(key in text for key in (FIRST, SECOND, THIRD))
+
+
+def test_the_clients_span_is_its_parent(guarded: Guarded) -> None:
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    ask(guarded, **{"X-Request-Id": "traced-2", "traceparent": f"00-{trace}-{parent}-01"})
+    span, _ = guarded.collector.span_of("chatcmpl-traced-2")
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace, parent)
 
 
 # One key's cached prefixes cannot be felt by another.

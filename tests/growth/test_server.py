@@ -6,7 +6,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -14,60 +14,17 @@ import httpx
 import openai
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from model_impl.contributions import at_position, places
 from model_impl.delta import split
 from model_impl.internals import INTERNALS, internals
 from model_impl.reference import ReferenceTokenformer, provenance
+from tests.calibrated import checkpoint
 from tests.exact import exact_statistics
-from tests.grown import grown_checkpoint
-from tests.servers import Server, serving
+from tests.grown import VOCABULARY
+from tests.growth.served import Grown
 
 pytestmark = pytest.mark.server
-
-VOCABULARY = 99
-
-
-@dataclass(frozen=True)
-class Grown:
-    server: Server
-    root: Path
-    references: dict[str, tuple[ReferenceTokenformer, int]]
-
-    @property
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.server.url}/v1", api_key="none", max_retries=0)
-
-    def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        return httpx.post(f"{self.server.url}{path}", json=body, timeout=60)
-
-
-def word_tokenizer() -> dict[str, bytes]:
-    """One word per id, so that any ids can be shown as text."""
-    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    settings = '{"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "w0"}'
-    return {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": settings.encode()}
-
-
-@pytest.fixture(scope="module")
-def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grown]:
-    """Stages base and grown-1 of one checkpoint, and grown-2 as the delta `extra` on top of them."""
-    root = tmp_path_factory.mktemp("growth")
-    files = word_tokenizer()
-    two = grown_checkpoint(root / "two", 2, files=files)
-    three = grown_checkpoint(root / "three", 3, files=files)
-    split(root / "three", root / "deltas" / "extra")
-    foreign = root / "foreign"
-    grown_checkpoint(foreign, 3, base_seed=7)
-    split(foreign, root / "deltas" / "foreign")
-    references = {"m": (two, 1), "m:base": (two, 0), "extra": (three, 2), "late": (three, 2)}
-    flags = ["--served-model-name", "m", "--growth", f"extra={root / 'deltas' / 'extra'}"]
-    flags += ["--growth-root", root / "deltas", "--kv-cache-memory-bytes", 64 << 20, "--trace"]
-    with serving(root / "two", root / "log", flags) as server:
-        server.wait_until_ready()
-        yield Grown(server, root, references)
 
 
 def ask(grown: Grown, model: str, prompt: list[int], **options: Any) -> Any:
@@ -204,7 +161,7 @@ def test_a_reloaded_delta_uses_its_new_content(grown: Grown, tmp_path: Path) -> 
     body = {"lora_name": "changing", "lora_path": str(directory)}
     assert grown.post("/v1/load_lora_adapter", body).status_code == 200
     before = ask(grown, "changing", prompt)
-    other = grown_checkpoint(tmp_path / "other", 3, growth_seed=9)
+    other = checkpoint(tmp_path / "other", 3, growth_seed=9)
     shutil.rmtree(directory)
     make_sibling(grown, other, directory)
     assert grown.post("/v1/load_lora_adapter", body).status_code == 400, "loading twice needs load_inplace"

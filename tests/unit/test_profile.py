@@ -15,8 +15,7 @@ from model_impl.internals import INTERNALS, internals
 from server.__main__ import main
 from server.profile import ProfileError, load_profile
 from server.serve import profiles_of
-from tests.grown import grown_checkpoint
-from tests.growth.test_server import word_tokenizer
+from tests.grown import grown_checkpoint, word_tokenizer
 
 TEXTS = ["w1 w2 w3 w4 w5", "w9 w8", "w7 w7 w7 w1 w0", "w50 w60 w70", "w4"]
 
