@@ -119,12 +119,12 @@ def test_token_counts_that_do_not_divide(tensor_parallel: Path, name: str) -> No
     assert_same_statistics(found["answer_statistics"], exact_statistics(answered))
 
 
-@pytest.mark.parametrize("axis", ["tensor_parallel_size", "pipeline_parallel_size"])
-def test_worker_processes_of_vllm(axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `tokenformer serve` starts them: each rank a child process with our worker in it."""
+def test_pipeline_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `tokenformer serve` starts it: each rank a child process with our worker in it. tests/engine/test_stages.py
+    has tensor parallelism in such processes."""
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     prepare_golden(tmp_path / "case", CASES[0])
-    with engine(tmp_path / "case" / "checkpoint", logprobs_mode="raw_logits", **{axis: 2}) as llm:
+    with engine(tmp_path / "case" / "checkpoint", logprobs_mode="raw_logits", pipeline_parallel_size=2) as llm:
         score(llm, tmp_path / "case")
     assert_golden(tmp_path / "case", CASES[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 
 from model_impl.ensemble import MEMBER_ARG, ensemble_uncertainty
 from model_impl.reference import ReferenceTokenformer
-from tests.engine.test_stages import VOCABULARY, Family, Served, open_family
+from tests.engine.test_stages import VOCABULARY, Family, Served
 from tests.engines import (
     assert_same_statistics,
     ensemble_name,
@@ -28,12 +28,6 @@ MEMBERS = 3
 DRAW = random.Random(5)
 PROMPT = [DRAW.randrange(VOCABULARY) for _ in range(70)]  # more than two blocks of the KV cache, three chunks
 ANSWER = [DRAW.randrange(VOCABULARY) for _ in range(9)]
-
-
-@pytest.fixture(scope="module", params=["l2_norm_gelu", "softmax"])
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
-    with open_family(tmp_path_factory.mktemp(request.param), request.param) as opened:
-        yield opened
 
 
 def expected(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:

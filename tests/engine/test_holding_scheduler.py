@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,18 @@ from tests.conformance.models import random_prompts, random_weights, variant_con
 from tests.engines import engine, generate, saved_model, token_params
 
 pytestmark = pytest.mark.engine
+
+
+CONFIG = variant_config("grown jointly, tau kept")
+PROMPT, *_ = random_prompts(CONFIG, length=8)
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    checkpoint = tmp_path_factory.mktemp("holding") / "checkpoint"
+    saved_model(checkpoint, CONFIG, random_weights(CONFIG))
+    with engine(checkpoint, scheduler_cls=SCHEDULER_CLASS) as opened:
+        yield opened
 
 
 def params(unshown: bool, **options: Any) -> Any:
@@ -30,10 +42,7 @@ def numbers(entry: Any) -> tuple[float, ...]:
     return entry.logprob, entry.entropy, entry.variance, entry.margin, *entry.provenance
 
 
-def test_in_batches_or_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = variant_config("grown jointly, tau kept")
-    saved_model(tmp_path / "checkpoint", config, random_weights(config))
-    prompt, *_ = random_prompts(config, length=8)
+def test_in_batches_or_one_by_one(llm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = (1, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 2 * AT_ONCE + 3)
     sent: list[int] = []
     plain = StatisticsProcessor._update_sample_logprobs
@@ -43,43 +52,38 @@ def test_in_batches_or_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         plain(self, lists)
 
     monkeypatch.setattr(StatisticsProcessor, "_update_sample_logprobs", counted)
-    with engine(tmp_path / "checkpoint", scheduler_cls=SCHEDULER_CLASS) as llm:
-        scheduler = llm.llm_engine.engine_core.engine_core.scheduler
-        shown = generate(llm, [prompt] * len(lengths), [params(False, max_tokens=length) for length in lengths])
-        assert set(sent) == {1}
-        sent.clear()
-        waiting = [params(True, max_tokens=length) for length in lengths]
-        unshown = generate(llm, [prompt] * len(lengths), waiting)
-        assert sorted(sent) == [1, 1, 3, AT_ONCE - 1, *[AT_ONCE] * 4]
-        # Others want alternatives or internals, for some of the steps.
-        others = [
-            params(False, max_tokens=5, logprobs=3),
-            params(False, max_tokens=9, internals=True),
-            params(True, max_tokens=7, internals=True),
-        ]
-        beside = generate(llm, [prompt] * (len(lengths) + len(others)), waiting + others)
-        assert not scheduler.held
-        for one, other, third in zip(shown, unshown, beside, strict=False):
-            assert one.outputs[0].token_ids == other.outputs[0].token_ids == third.outputs[0].token_ids
-            expected = entries(one)
-            assert None not in expected
-            for found in (entries(other), entries(third)):
-                for entry, own in zip(found, expected, strict=True):
-                    assert entry.provenance is not None
-                    assert entry.rank == own.rank
-                    assert numbers(entry) == pytest.approx(numbers(own), rel=1e-5, abs=1e-5)
-            assert one.outputs[0].cumulative_logprob == pytest.approx(other.outputs[0].cumulative_logprob)
+    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+    shown = generate(llm, [PROMPT] * len(lengths), [params(False, max_tokens=length) for length in lengths])
+    assert set(sent) == {1}
+    sent.clear()
+    waiting = [params(True, max_tokens=length) for length in lengths]
+    unshown = generate(llm, [PROMPT] * len(lengths), waiting)
+    assert sorted(sent) == [1, 1, 3, AT_ONCE - 1, *[AT_ONCE] * 4]
+    # Others want alternatives or internals, for some of the steps.
+    others = [
+        params(False, max_tokens=5, logprobs=3),
+        params(False, max_tokens=9, internals=True),
+        params(True, max_tokens=7, internals=True),
+    ]
+    beside = generate(llm, [PROMPT] * (len(lengths) + len(others)), waiting + others)
+    assert not scheduler.held
+    for one, other, third in zip(shown, unshown, beside, strict=False):
+        assert one.outputs[0].token_ids == other.outputs[0].token_ids == third.outputs[0].token_ids
+        expected = entries(one)
+        assert None not in expected
+        for found in (entries(other), entries(third)):
+            for entry, own in zip(found, expected, strict=True):
+                assert entry.provenance is not None
+                assert entry.rank == own.rank
+                assert numbers(entry) == pytest.approx(numbers(own), rel=1e-5, abs=1e-5)
+        assert one.outputs[0].cumulative_logprob == pytest.approx(other.outputs[0].cumulative_logprob)
 
 
-def test_nothing_waits_for_a_request_that_was_aborted(tmp_path: Path) -> None:
-    config = variant_config("grown jointly, tau kept")
-    saved_model(tmp_path / "checkpoint", config, random_weights(config))
-    prompt, *_ = random_prompts(config, length=8)
-    with engine(tmp_path / "checkpoint", scheduler_cls=SCHEDULER_CLASS) as llm:
-        scheduler = llm.llm_engine.engine_core.engine_core.scheduler
-        request_id = llm.llm_engine.add_request("r", {"prompt_token_ids": prompt}, params(True, max_tokens=30))
-        for _ in range(3):
-            llm.llm_engine.step()
-        assert [len(held) for held in scheduler.held.values()] == [3]
-        llm.llm_engine.abort_request([request_id], internal=True)
-        assert not scheduler.held
+def test_nothing_waits_for_a_request_that_was_aborted(llm: Any) -> None:
+    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+    request_id = llm.llm_engine.add_request("r", {"prompt_token_ids": PROMPT}, params(True, max_tokens=30))
+    for _ in range(3):
+        llm.llm_engine.step()
+    assert [len(held) for held in scheduler.held.values()] == [3]
+    llm.llm_engine.abort_request([request_id], internal=True)
+    assert not scheduler.held

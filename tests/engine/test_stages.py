@@ -69,12 +69,6 @@ def open_family(directory: Path, activation: str, **options: Any) -> Iterator[Fa
         yield Family(llm, members)
 
 
-@pytest.fixture(scope="module", params=["l2_norm_gelu", "gelu_l2_norm", "softmax"])
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
-    with open_family(tmp_path_factory.mktemp(request.param), request.param) as opened:
-        yield opened
-
-
 def sibling(directory: Path, name: str, base: ReferenceTokenformer) -> ReferenceTokenformer:
     """A third stage on the same two, its tokens drawn anew for every name."""
     from model_impl.checkpoint_writer import write_checkpoint
