@@ -5,11 +5,12 @@ NAME ?= tokenformer-demo
 ARGS ?=
 BIN = .venv/bin
 
-.PHONY: help setup serve test demo calibration eval loadtest soak parity lock screenshots image-test clean
+.PHONY: help setup serve lint check test demo calibration eval loadtest soak parity lock screenshots image-test clean
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
-	@echo 'make test    ruff, mypy, pytest'
+	@echo 'make check   ruff, mypy and the tests that start no engine, about two minutes; before every commit'
+	@echo 'make test    ruff, mypy and all tests; ARGS="tests/api -k echo" some of them'
 	@echo 'make demo    train the demo checkpoint from nothing and grow it, about 40 CPU minutes'
 	@echo 'make calibration   ask the demo checkpoint 24,000 questions and write its calibrations anew, a few minutes'
 	@echo 'make eval    how well the score finds wrong answers: evals/results/REPORT.md; hours, ARGS="--quick" minutes'
@@ -28,16 +29,22 @@ setup:
 serve: setup
 	@exec $(BIN)/tokenformer serve $(CHECKPOINT) --served-model-name $(NAME) --port $(PORT) $(ARGS)
 
-test: setup
+lint: setup
 	@echo '== ruff check'
-	@$(BIN)/ruff check . || { echo 'make test: stopped at ruff check'; exit 1; }
+	@$(BIN)/ruff check . || { echo 'make: stopped at ruff check'; exit 1; }
 	@echo '== ruff format'
-	@$(BIN)/ruff format --check . || { echo 'make test: stopped at ruff format (make it so: $(BIN)/ruff format .)'; exit 1; }
+	@$(BIN)/ruff format --check . || { echo 'make: stopped at ruff format (make it so: $(BIN)/ruff format .)'; exit 1; }
 	@echo '== mypy'
-	@$(BIN)/mypy || { echo 'make test: stopped at mypy'; exit 1; }
+	@$(BIN)/mypy || { echo 'make: stopped at mypy'; exit 1; }
+
+check: lint
+	@echo '== pytest, of what starts no engine'
+	@$(BIN)/python -m pytest -m 'not engine and not server and not interpreter' $(ARGS) || { echo 'make check: stopped at pytest'; exit 1; }
+
+test: lint
 	@sh scripts/triton.sh || { echo 'make test: stopped at scripts/triton.sh'; exit 1; }
 	@echo '== pytest'
-	@$(BIN)/python -m pytest $(ARGS) || { echo 'make test: stopped at pytest'; exit 1; }
+	@sh scripts/test.sh $(ARGS) || { echo 'make test: stopped at pytest'; exit 1; }
 
 demo: setup
 	@$(BIN)/python -m demo.train --out demo/runs/base $(ARGS)

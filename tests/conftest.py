@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from openai import OpenAI
 from playwright.sync_api import Browser
 
@@ -17,6 +18,9 @@ os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+settings.register_profile("busy", deadline=None)  # on a busy machine any example may take 200 ms
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,16 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in own(items):
+        item.add_marker("interpreter")
+
+
+def own(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Those of the session's tests that are in this directory."""
+    return [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
+
+
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if HERE:
         return None
@@ -47,12 +57,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def interpreted(session: pytest.Session) -> Outcomes:
-    """By module and name, the outcomes of those of the session's tests that are in this directory."""
-    own = [item.nodeid for item in session.items if item.path.is_relative_to(Path(__file__).parent)]
+    """By module and name, the outcomes of the session's tests that are in this directory."""
+    wanted = [item.nodeid for item in own(session.items)]
     report = pytest.TempPathFactory.from_config(session.config, _ispytest=True).mktemp("interpreter") / "report.xml"
     path = os.pathsep.join([str(TRITON), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *own],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *wanted],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": path, "TRITON_INTERPRET": "1"},
         capture_output=True,
