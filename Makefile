@@ -5,12 +5,13 @@ NAME ?= tokenformer-demo
 ARGS ?=
 BIN = .venv/bin
 
-.PHONY: help setup serve lint check test demo calibration eval loadtest soak parity lock screenshots image-test clean
+.PHONY: help setup serve lint check test test-isa demo calibration eval loadtest soak parity lock screenshots image-test clean
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
 	@echo 'make check   ruff, mypy and the tests that start no engine, about two minutes; before every commit'
 	@echo 'make test    ruff, mypy and all tests; ARGS="tests/api -k echo" some of them'
+	@echo 'make test-isa   of these, those of kernels and dtypes under emulated lesser processors; ARGS="avx2" under one of them'
 	@echo 'make demo    train the demo checkpoint from nothing and grow it, about 40 CPU minutes'
 	@echo 'make calibration   ask the demo checkpoint 24,000 questions and write its calibrations anew, a few minutes'
 	@echo 'make eval    how well the score finds wrong answers: evals/results/REPORT.md; hours, ARGS="--quick" minutes'
@@ -30,6 +31,7 @@ serve: setup
 	@exec $(BIN)/tokenformer serve $(CHECKPOINT) --served-model-name $(NAME) --port $(PORT) $(ARGS)
 
 lint: setup
+	@$(BIN)/python -m tests.isa --name
 	@echo '== ruff check'
 	@$(BIN)/ruff check . || { echo 'make: stopped at ruff check'; exit 1; }
 	@echo '== ruff format'
@@ -45,6 +47,10 @@ test: lint
 	@sh scripts/triton.sh || { echo 'make test: stopped at scripts/triton.sh'; exit 1; }
 	@echo '== pytest'
 	@sh scripts/test.sh $(ARGS) || { echo 'make test: stopped at pytest'; exit 1; }
+	@[ -n '$(ARGS)' ] || $(BIN)/python -m tests.isa || { echo 'make test: stopped at an emulated processor'; exit 1; }
+
+test-isa: setup
+	@$(BIN)/python -m tests.isa $(ARGS)
 
 demo: setup
 	@$(BIN)/python -m demo.train --out demo/runs/base $(ARGS)
