@@ -33,6 +33,7 @@ from model_impl.ensemble import MEMBER_ARG
 from model_impl.fingerprint import fingerprint
 from model_impl.specialise import specialise
 from model_impl.variants import VERSION_MARK
+from server.bad_words import banned_sequences
 from server.calibration import Calibration
 from server.ensemble import Ensemble, is_own
 from server.internals import InternalsReader, why_not
@@ -44,8 +45,8 @@ DRAIN_POLL_SECONDS = 0.05
 
 
 class VariantInput(InputProcessor):
-    """Lets requests name a variant although vLLM's own adapters are off, unless the engine has dropped it; and lets no
-    client write what makes a request a member of an ensemble."""
+    """Lets requests name a variant although vLLM's own adapters are off, unless the engine has dropped it; lets no
+    client write what makes a request a member of an ensemble; and bans bad words in both their forms."""
 
     dropped: set[int]
 
@@ -56,6 +57,13 @@ class VariantInput(InputProcessor):
         if (salt := CACHE_SALT.get()) is not None:
             request.cache_salt = f"{salt}/{request.cache_salt or ''}"
         InputProcessor.assign_request_id(request)
+
+    def process_inputs(self, *args: Any, **kwargs: Any) -> EngineCoreRequest:
+        request = super().process_inputs(*args, **kwargs)
+        params = request.sampling_params
+        if params is not None and params.bad_words and self.tokenizer is not None:
+            params._bad_words_token_ids = banned_sequences(params.bad_words, self.tokenizer)
+        return request
 
     def check(self, prompt: Any, params: SamplingParams) -> None:
         """Raises what `process_inputs` would raise later, with the name of the parameter that is to blame."""
