@@ -18,6 +18,7 @@ from pydantic import Discriminator, Tag
 from starlette.datastructures import State
 from vllm import envs
 from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.openai.responses.api_router import create_responses
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
 from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_json_request, with_cancellation
@@ -41,6 +42,7 @@ from server.models import VariantModels
 from server.openapi import amend_openapi, streamed
 from server.playground.routes import router as playground
 from server.recorded_engine import RecordedEngine
+from server.responses import CheckedResponses, ResponsesRequest
 from server.schemas import (
     ScoredChatCompletionChunk,
     ScoredChatCompletionRequest,
@@ -81,6 +83,16 @@ async def create_completion(request: ScoredCompletionRequest, raw_request: Reque
     """OpenAI's text completion; every choice also says how sure the model was."""
     serving: ScoredCompletion = raw_request.app.state.openai_serving_completion
     return answer(await serving.create_completion(request, raw_request), raw_request)
+
+
+@router.post(
+    "/v1/responses",
+    dependencies=[Depends(validate_json_request)],
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
+async def create_response(request: ResponsesRequest, raw_request: Request) -> Response:
+    """OpenAI's Responses API, as vLLM has it."""
+    return cast(Response, await create_responses(request, raw_request))
 
 
 @router.post(
@@ -166,6 +178,7 @@ class TokenformerEndpoints:
                 raise ValueError(loaded.error.message)
         specialise(state.openai_serving_chat, ScoredChat)
         specialise(state.openai_serving_completion, ScoredCompletion)
+        specialise(state.openai_serving_responses, CheckedResponses)
         state.given_text = GivenText(state.openai_serving_chat, state.openai_serving_completion)
         if getattr(args, "trace", False):
             corpus = read_texts(args.trace_corpus)[0] if args.trace_corpus else []

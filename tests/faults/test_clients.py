@@ -149,3 +149,37 @@ def test_a_prompt_list_counts_as_its_prompts(server: Server) -> None:
     assert len(httpx.post(f"{server.url}/v1/completions", json=several).json()["choices"]) == TAKEN
     refused = httpx.post(f"{server.url}/v1/completions", json=several | {"n": 3})
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_many_sequences")
+
+
+TOOL = {"name": "look", "parameters": {"type": "object", "properties": {}}}
+WITH_TOOLS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {
+        "messages": [{"role": "user", "content": "Hi"}],
+        "tools": [{"type": "function", "function": TOOL}],
+    },
+    "/v1/responses": {"input": "Hi", "tools": [{"type": "function", **TOOL}]},
+}
+NAMED = {
+    "/v1/chat/completions": {"type": "function", "function": {"name": "look"}},
+    "/v1/responses": {"type": "function", "name": "look"},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("choice", [None, "auto", "required", "named"])
+@pytest.mark.parametrize("path", WITH_TOOLS)
+def test_a_call_that_no_parser_would_read_is_refused(
+    server: Server, path: str, choice: str | None, stream: bool
+) -> None:
+    chosen = {"tool_choice": NAMED[path] if choice == "named" else choice} if choice else {}
+    asked = {"model": NAME, "stream": stream} | WITH_TOOLS[path] | chosen
+    answer = httpx.post(server.url + path, json=asked)
+    assert answer.status_code == 400, answer.text[:300]
+    assert "--tool-call-parser" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", WITH_TOOLS)
+def test_tools_that_are_not_to_be_called_need_no_parser(server: Server, path: str) -> None:
+    limit = {"max_output_tokens": 4} if path == "/v1/responses" else {"max_tokens": 4}
+    asked = {"model": NAME, "tool_choice": "none"} | WITH_TOOLS[path] | limit
+    assert httpx.post(server.url + path, json=asked).status_code == 200
