@@ -19,6 +19,8 @@ from vllm.v1.structured_output.backend_guidance import serialize_guidance_gramma
 from vllm.v1.structured_output.backend_types import StructuredOutputOptions
 from vllm.v1.structured_output.request import get_structured_output_key
 
+from server.json_schemas import narrowed
+
 BACKEND = "guidance"
 
 GRAMMAR_SECONDS = 2.0
@@ -45,10 +47,12 @@ class Grammars:
 
     async def check(self, params: StructuredOutputsParams | None, parameter: str | None) -> None:
         """Raises VLLMValidationError, naming `parameter`, for a grammar that the engine is not to have. Of one that it
-        may have, `params` are as vLLM's own check would leave them."""
+        may have, `params` are as vLLM's own check would leave them, and its JSON schema is narrowed."""
         if params is None or params.all_constraints_none():
             return
         try:
+            if params.json is not None:
+                params.json = narrowed(json.loads(params.json) if isinstance(params.json, str) else params.json)
             kind, grammar = self._serialised(params)
         except (KeyError, RecursionError, TypeError, ValueError, VLLMValidationError) as error:
             raise VLLMValidationError(f"The grammar is not valid: {error}", parameter=parameter) from error

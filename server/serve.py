@@ -231,8 +231,11 @@ def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[
         "served_model_name": [checkpoint.resolve().name],
         "worker_cls": WORKER_CLASS,
         "shutdown_timeout": GRACE_SECONDS,
-        # See server.grammars. Compact, as a small model that may put spaces between JSON's parts does nothing else.
-        "structured_outputs_config": StructuredOutputsConfig(backend="guidance", disable_any_whitespace=True),
+        # See server.grammars. Compact and closed: a small model that may put spaces between JSON's parts, or invent
+        # properties that the schema does not name, does nothing else.
+        "structured_outputs_config": StructuredOutputsConfig(
+            backend="guidance", disable_any_whitespace=True, disable_additional_properties=True
+        ),
     }
     if lacks_chat_template(checkpoint):
         values["chat_template"] = str(DEFAULT_CHAT_TEMPLATE)

@@ -1,0 +1,104 @@
+"""JSON schemas narrowed to what a small model can finish; what fits the result fits the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from typing import Any
+
+MAPS = ("properties", "patternProperties", "$defs", "definitions")
+"""Keywords that hold schemas by name."""
+
+ALTERNATIVES = ("anyOf", "oneOf")
+PARTS = (*ALTERNATIVES, "allOf", "items", "prefixItems", "additionalProperties")
+"""Keywords that hold a schema or a list of them."""
+
+HIGHEST = 2**63 - 1024
+LOWEST = -HIGHEST
+"""Of the 64-bit integers that are floats as well, which is what the library makes of a bound."""
+
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
+
+def narrowed(schema: Any) -> Any:
+    """`schema` whose integers have 64 bits. The backend closes objects that do not say whether they have further
+    properties; objects that several schemas describe together are left open, as each would forbid the others'."""
+    return _narrowed(schema, {id(found) for part in _compositions(schema) for found in _described_by(part, schema)})
+
+
+def _narrowed(schema: Any, open_ones: set[int]) -> Any:
+    if isinstance(schema, list):
+        return [_narrowed(part, open_ones) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {**schema}
+    for key in MAPS:
+        if isinstance(schema.get(key), dict):
+            found[key] = {name: _narrowed(part, open_ones) for name, part in schema[key].items()}
+    for key in PARTS:
+        if key in schema:
+            found[key] = _narrowed(schema[key], open_ones)
+    if id(schema) in open_ones and schema.keys() & {"properties", "patternProperties"}:
+        found.setdefault("additionalProperties", True)
+    if _is_wide_integer(schema):
+        found = {"minimum": LOWEST, "maximum": HIGHEST, **found}
+    return found
+
+
+def _is_wide_integer(schema: dict[str, Any]) -> bool:
+    kinds = schema.get("type")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    bounds = [schema[key] for key in BOUNDS if key in schema]
+    return (
+        "integer" in kinds
+        and "number" not in kinds
+        and not schema.keys() & {"enum", "const", "multipleOf"}
+        and all(isinstance(bound, int | float) and LOWEST <= bound <= HIGHEST for bound in bounds)
+    )
+
+
+def _inner(schema: Any) -> Iterator[Any]:
+    if isinstance(schema, list):
+        yield from schema
+    elif isinstance(schema, dict):
+        for key in MAPS:
+            if isinstance(schema.get(key), dict):
+                yield from schema[key].values()
+        yield from (schema[key] for key in PARTS if key in schema)
+
+
+def _compositions(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schemas in `schema` by which several parts describe the properties of one object."""
+    if isinstance(schema, dict) and sum(_descriptions(schema)) > 1:
+        yield schema
+    for part in _inner(schema):
+        yield from _compositions(part)
+
+
+def _descriptions(schema: dict[str, Any]) -> list[bool]:
+    """Of each part that counts for itself, whether it describes properties. Alternatives are one part."""
+    own = [name in schema for name in ("properties", "patternProperties", "$ref")]
+    alternatives = [any(map(_describes, schema.get(key) or ())) for key in ALTERNATIVES]
+    return own + alternatives + [_describes(part) for part in schema.get("allOf") or ()]
+
+
+def _describes(schema: Any) -> bool:
+    return isinstance(schema, dict) and any(_descriptions(schema))
+
+
+def _described_by(schema: Any, root: Any, seen: Set[int] = frozenset()) -> Iterator[dict[str, Any]]:
+    """`schema` and its parts that describe the same object, some by reference."""
+    if not isinstance(schema, dict) or id(schema) in seen:
+        return
+    yield schema
+    parts = [part for key in (*ALTERNATIVES, "allOf") for part in schema.get(key) or ()]
+    for part in (*parts, _referred(schema.get("$ref"), root)):
+        yield from _described_by(part, root, {*seen, id(schema)})
+
+
+def _referred(reference: Any, root: Any) -> Any:
+    """The schema at a JSON pointer, which is None where there is none."""
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        return None
+    for step in reference[2:].split("/"):
+        root = root.get(step) if isinstance(root, dict) else None
+    return root
