@@ -8,15 +8,16 @@ tensors, under the pseudo token id `STATISTICS_ID`, through vLLM's own schedulin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
+from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 from vllm.v1.sample import sampler as vllm_sampler
@@ -31,6 +32,7 @@ from model_impl.mixture import ROWS_AT_ONCE, Membership, Mixtures
 from model_impl.model import TokenformerForCausalLM
 from model_impl.sampler import StatisticsSampler, count_at_least
 from model_impl.specialise import specialise
+from model_impl.string_endings import StringEndings
 from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG, STATISTICS
 from model_impl.variants import VERSION_MARK
 
@@ -120,9 +122,24 @@ class StatisticsRunner(GPUModelRunner):
     def sample_tokens(self, grammar_output: GrammarOutput | None) -> Any:  # type: ignore[override]  # mistyped in torch
         """As vLLM's; a grammar bans words in place ahead of the sampler, so the statistics are taken before that."""
         if grammar_output is not None and self.execute_model_state is not None and self.speculative_config is None:
-            sampler = cast(StatisticsSampler, self.sampler)
-            sampler.take_statistics(self.execute_model_state.logits, self.input_batch.sampling_metadata)
+            logits = self.execute_model_state.logits
+            cast(StatisticsSampler, self.sampler).take_statistics(logits, self.input_batch.sampling_metadata)
+            grammar_output = self.string_endings.close(grammar_output, logits, self._ends_of_json())
         return super().sample_tokens(grammar_output)  # type: ignore[type-var]
+
+    @cached_property
+    def string_endings(self) -> StringEndings:
+        return StringEndings(cached_tokenizer_from_config(self.model_config))
+
+    def _ends_of_json(self) -> dict[str, tuple[int, Set[int]]]:
+        """The row of each request that writes JSON by a grammar, and the tokens that end its answer."""
+        found: dict[str, tuple[int, Set[int]]] = {}
+        for row, request_id in enumerate(self.input_batch.req_ids):
+            params = self.requests[request_id].sampling_params
+            grammar = params.structured_outputs if params else None
+            if params is not None and grammar is not None and (grammar.json is not None or grammar.json_object):
+                found[request_id] = row, params.all_stop_token_ids
+        return found
 
     def _sample(self, *args: Any) -> SamplerOutput:
         sampler, model = cast(StatisticsSampler, self.sampler), self.tokenformer

@@ -104,3 +104,16 @@ def test_an_output_of_the_engine_can_lose_its_logprobs() -> None:
     assert output.finish_reason is None
     update = inspect.getsource(find("vllm.v1.engine.logprobs:LogprobsProcessor.update_from_output"))
     assert "if output.new_logprobs is not None:" in update
+
+
+def test_what_a_grammars_masks_are() -> None:
+    """`model_impl.string_endings` narrows them: a row of 32-bit words for each request, a bit for each token."""
+    output = find("vllm.v1.core.sched.output:GrammarOutput")
+    assert [field.name for field in dataclasses.fields(output)][:2] == [
+        "structured_output_request_ids",
+        "grammar_bitmask",
+    ]
+    apply = inspect.getsource(find("vllm.v1.structured_output.utils:apply_grammar_bitmask"))
+    assert "grammar_bitmask = grammar_output.grammar_bitmask" in apply
+    assert "enumerate(input_batch.req_ids)" in apply
+    assert isinstance(find("vllm:SamplingParams.all_stop_token_ids"), property)

@@ -1,0 +1,50 @@
+"""Strings of JSON that end where the model would end its answer.
+
+A grammar does not let the end of a text into a string, so a small model, for which the text is complete, goes on with
+the next best tokens until nothing is left of the limit. Here it gets no other token than the quote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from vllm.v1.core.sched.output import GrammarOutput
+
+
+class Encoder(Protocol):
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+
+
+class StringEndings:
+    """The tokens by which a string ends, and by which a mask tells that it is inside of one: between the parts of JSON
+    there is no "x"."""
+
+    def __init__(self, tokenizer: Encoder) -> None:
+        self.quotes, self.letters = (tokenizer.encode(text, add_special_tokens=False) for text in ('"', "x"))
+
+    def close(
+        self, output: GrammarOutput, logits: torch.Tensor, ends: Mapping[str, tuple[int, Set[int]]]
+    ) -> GrammarOutput:
+        """`output` with the masks of strings that are to end. `ends` has the row of logits [N, V] and the tokens that
+        end the answer, for each request that writes JSON."""
+        ids = [request_id for request_id in output.structured_output_request_ids if request_id in ends]
+        if not ids or len(self.quotes) != 1 or len(self.letters) != 1:
+            return output
+        best = dict(zip(ids, logits[[ends[i][0] for i in ids]].argmax(-1).tolist(), strict=True))
+        (quote,), (letter,) = self.quotes, self.letters
+        masks = output.grammar_bitmask.copy()
+        for mask, request_id in zip(masks, output.structured_output_request_ids, strict=True):
+            if request_id not in best or best[request_id] not in ends[request_id][1]:
+                continue
+            if _allows(mask, quote) and _allows(mask, letter) and not _allows(mask, best[request_id]):
+                mask[:] = 0
+                mask.view(np.uint32)[quote // 32] = np.uint32(1 << quote % 32)
+        return replace(output, grammar_bitmask=masks)
+
+
+def _allows(mask: np.ndarray, token_id: int) -> bool:
+    return bool(mask.view(np.uint32)[token_id // 32] >> np.uint32(token_id % 32) & np.uint32(1))
