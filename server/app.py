@@ -53,6 +53,7 @@ from server.schemas import (
 )
 from server.serving import ScoredChat, ScoredCompletion
 from server.texts import read_texts
+from server.tool_calls import ToolMessages, open_tool_calls
 from server.trace import Tracer
 from server.trace import router as trace
 
@@ -179,6 +180,13 @@ class TokenformerEndpoints:
         specialise(state.openai_serving_chat, ScoredChat)
         specialise(state.openai_serving_completion, ScoredCompletion)
         specialise(state.openai_serving_responses, CheckedResponses)
+        specialise(state.anthropic_serving_messages, ToolMessages)
+        open_tool_calls(
+            (state.openai_serving_chat, "parser_cls"),
+            (state.openai_serving_chat.online_renderer, "parser"),  # of all routes
+            (state.openai_serving_responses, "parser"),
+            (state.anthropic_serving_messages, "parser_cls"),
+        )
         state.given_text = GivenText(state.openai_serving_chat, state.openai_serving_completion)
         if getattr(args, "trace", False):
             corpus = read_texts(args.trace_corpus)[0] if args.trace_corpus else []

@@ -43,6 +43,7 @@ from server.schemas import (
     UncertaintyOptions,
     recast,
 )
+from server.tool_calls import CutOffChoices
 
 LONG_ANSWER = 512
 """Tokens, which take about 5 ms to note: a thread of its own costs less than that, and lets others be served."""
@@ -152,9 +153,12 @@ class ScoredChat(Recorded, BeamSearch, OpenAIServingChat):
         if scores.wanted:
             begun = self._begun(request, conversation)
             result_generator = observe(result_generator, partial(scores.add, echoed=begun))
+        cut_off = CutOffChoices()
+        result_generator = observe(result_generator, cut_off.note)
         response = await super().chat_completion_full_generator(
             request, result_generator, request_id, model_name, conversation, *args, **kwargs
         )
+        cut_off.tell(response)
         if not scores.wanted or isinstance(response, ErrorResponse):
             return response
         await scores.rescore_all()
