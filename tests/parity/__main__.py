@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.demo_server import DEMO
 from tests.parity.benchmarks import guidellm, vllm_bench
 from tests.parity.environments import environment, version
+from tests.parity.frameworks import asks
 from tests.parity.fuzz import fuzz_others, fuzz_ours
 from tests.parity.likelihoods import check
 from tests.servers import Server, started
@@ -21,6 +22,12 @@ from tests.servers import Server, started
 Check = Callable[[Server, Path], str]
 
 CHECKS: dict[str, tuple[str | None, tuple[Check, ...]]] = {
+    "instructor": ("instructor", (asks("instructor", "ask_instructor.py", 3),)),
+    "pydantic-ai": ("pydantic-ai-slim", (asks("pydantic-ai-slim", "ask_pydantic_ai.py", 8),)),
+    "llama-index": (
+        "llama-index-llms-openai-like",
+        (asks("llama-index-llms-openai-like", "ask_llama_index.py", 4),),
+    ),
     "lm-eval": ("lm-eval", (check,)),
     "vllm-bench": (None, (vllm_bench,)),
     "guidellm": ("guidellm", (guidellm,)),

@@ -1,0 +1,22 @@
+"""What the clients ask for: a model as most are written."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+QUESTION = "Where does Zelda Westbrook live?"
+
+
+class Home(BaseModel):
+    city: Literal["Mumbai", "Oslo"]
+
+
+class Person(BaseModel):
+    """What is known of a person."""
+
+    name: str = Field(description="First and last name.")
+    age: int
+    home: Home
+    alive: bool = True
