@@ -98,6 +98,41 @@ def test_where_grammars_are_checked() -> None:
     )
 
 
+def test_how_bad_words_reach_the_sampler() -> None:
+    """`server.models` writes them anew where vLLM has written them: into the request's own parameters."""
+    source = inspect.getsource(find("vllm.v1.engine.input_processor:InputProcessor.process_inputs"))
+    assert source.index("sampling_params = params.clone()") < source.index("sampling_params.update_from_tokenizer(")
+    assert "_bad_words_token_ids" in find("vllm:SamplingParams").__struct_fields__
+    assert "return self._bad_words_token_ids" in inspect.getsource(find("vllm:SamplingParams.bad_words_token_ids").fget)
+
+
+def test_what_a_required_call_is_written_by() -> None:
+    """`server.tool_calls` bounds the list, and finds the parser classes that it goes on top of by these names."""
+    source = inspect.getsource(find("vllm.tool_parsers.utils:_get_json_schema_from_tools"))
+    assert '"type": "array"' in source
+    assert '"anyOf": fn_tool_schemas' in source
+    adjust = inspect.getsource(find("vllm.tool_parsers.abstract_tool_parser:ToolParser.adjust_request"))
+    assert "request.structured_outputs = StructuredOutputsParams(" in adjust
+    assert "schema=json_schema_from_tool" in adjust
+    for symbol, attribute in (
+        ("vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat", "self.parser_cls("),
+        ("vllm.entrypoints.openai.responses.serving:OpenAIServingResponses", "self.parser("),
+        ("vllm.renderers.online_renderer:OnlineRenderer", "parser=self.parser"),
+    ):
+        assert attribute in inspect.getsource(find(symbol))
+    generate = inspect.getsource(find("vllm.entrypoints.generate.api_router:init_generate_state"))
+    for name in ("openai_serving_responses", "anthropic_serving_messages"):
+        assert f"state.{name} =" in generate
+
+
+def test_how_responses_read_earlier_turns() -> None:
+    """What `server.earlier_turns` writes an assistant's message for."""
+    parsing = inspect.getsource(find("vllm.entrypoints.openai.responses.protocol:ResponsesRequest.input_item_parsing"))
+    assert 'item_type == "message" and item.get("role") == "assistant"' in parsing
+    utils = importlib.import_module("vllm.entrypoints.openai.responses.utils")
+    assert "output_text = item.content[0].text" in inspect.getsource(utils._construct_message_from_response_item)
+
+
 def test_the_id_of_an_answer_is_the_requests() -> None:
     """`server.gate.access_log` puts it there."""
     source = inspect.getsource(find("vllm.entrypoints.serve.engine.serving:BaseServing._base_request_id"))

@@ -2,9 +2,10 @@
 
 An upgrade of vLLM that moves or changes one of them fails in this folder, with the symbol's name, and not as a wrong
 number somewhere else. The files that rely on them: model_impl/{worker,sampler,model,parallel_pattention,
-packed_layers,packed_block,packed_stack,direct_attention,row_operation,prefix_reuse,holding_scheduler}.py and
+packed_layers,packed_block,packed_stack,direct_attention,row_operation,prefix_reuse,holding_scheduler,
+string_endings}.py and
 server/{cores,engine,ensemble,recorded_engine,checked_engine,grammars,serving,errors,messages,formats,conversations,app,
-models,offline,serve}.py.
+models,offline,responses,serve,tool_calls}.py.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ SIGNATURES = {
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner._dummy_run": ("self", "num_tokens"),
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner.get_model": ("self",),
     "vllm.v1.outputs:LogprobsTensors.empty_cpu": ("num_positions", "num_tokens_per_position"),
+    "vllm.tokenizers:cached_tokenizer_from_config": ("model_config",),
     # model_impl/worker.py: the worker
     "vllm.v1.worker.cpu_worker:CPUWorker.init_device": ("self",),
     "vllm.v1.worker.cpu_worker:CPUWorker.compile_or_warm_up_model": ("self",),
@@ -156,6 +158,7 @@ SIGNATURES = {
     "vllm.v1.engine.input_processor:InputProcessor.assign_request_id": ("request",),
     "vllm.v1.engine.input_processor:InputProcessor._validate_lora": ("self", "lora_request"),
     "vllm.v1.engine.input_processor:InputProcessor._validate_params": ("self", "params"),
+    "vllm.v1.engine.input_processor:InputProcessor.process_inputs": ("self", "request_id", "prompt", "params"),
     "vllm.v1.engine.input_processor:InputProcessor._validate_model_inputs": (
         "self",
         "encoder_input",
@@ -171,6 +174,32 @@ SIGNATURES = {
         "disable_additional_properties",
     ),
     "vllm.v1.structured_output.request:get_structured_output_key": ("params",),
+    # server/responses.py
+    "vllm.entrypoints.openai.responses.api_router:create_responses": ("request", "raw_request"),
+    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses._validate_create_responses_input": (
+        "self",
+        "request",
+    ),
+    # server/tool_calls.py
+    "vllm.parser.abstract_parser:DelegatingParser.adjust_request": ("self", "request"),
+    "vllm.parser.abstract_parser:DelegatingParser._extract_tool_calls": (
+        "self",
+        "content",
+        "request",
+        "enable_auto_tools",
+    ),
+    "vllm.parser.abstract_parser:DelegatingParser._extract_tool_calls_streaming": (
+        "self",
+        "previous_text",
+        "current_text",
+        "delta_text",
+        "previous_token_ids",
+        "current_token_ids",
+        "delta_token_ids",
+        "request",
+    ),
+    "vllm.tool_parsers.utils:is_complete_json": ("input_str",),
+    "vllm.entrypoints.anthropic.serving:AnthropicServingMessages._convert_tool_choice": ("anthropic_request", "req"),
     # server/ensemble.py
     "vllm.v1.engine.async_llm:AsyncLLM.generate": ("self", "prompt", "sampling_params", "request_id"),
     "vllm.v1.engine.async_llm:AsyncLLM.collective_rpc": ("self", "method", "timeout", "args"),
