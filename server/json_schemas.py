@@ -14,7 +14,7 @@ PARTS = (*ALTERNATIVES, "allOf", "items", "prefixItems", "additionalProperties")
 
 HIGHEST = 2**63 - 1024
 LOWEST = -HIGHEST
-"""Of the 64-bit integers that are floats as well, which is what the library makes of a bound."""
+"""The outermost 64-bit integers that are floats as well, which is what the library makes of a bound."""
 
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
@@ -75,7 +75,7 @@ def _compositions(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def _descriptions(schema: dict[str, Any]) -> list[bool]:
-    """Of each part that counts for itself, whether it describes properties. Alternatives are one part."""
+    """Whether each part that counts for itself describes properties. Alternatives are one part."""
     own = [name in schema for name in ("properties", "patternProperties", "$ref")]
     alternatives = [any(map(_describes, schema.get(key) or ())) for key in ALTERNATIVES]
     return own + alternatives + [_describes(part) for part in schema.get("allOf") or ()]
