@@ -51,8 +51,7 @@ class Grammars:
         if params is None or params.all_constraints_none():
             return
         try:
-            if params.json is not None:
-                params.json = narrowed(json.loads(params.json) if isinstance(params.json, str) else params.json)
+            self._narrow(params)
             kind, grammar = self._serialised(params)
         except (KeyError, RecursionError, TypeError, ValueError, VLLMValidationError) as error:
             raise VLLMValidationError(f"The grammar is not valid: {error}", parameter=parameter) from error
@@ -71,6 +70,12 @@ class Grammars:
         if params.grammar is not None:
             params.grammar = found["grammar"]
         params._backend, params._backend_was_auto = BACKEND, False
+
+    def _narrow(self, params: StructuredOutputsParams) -> None:
+        """What is too large for a grammar is too large to be walked through, and is refused afterwards."""
+        text = json.dumps(params.json) if isinstance(params.json, dict) else params.json
+        if text is not None and len(text) <= MAX_GRAMMAR_BYTES:
+            params.json = narrowed(json.loads(text))
 
     def _serialised(self, params: StructuredOutputsParams) -> tuple[str, str]:
         """As the engine will do it, but for GBNF, whose conversion may take long."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from typing import Any
 
 MAPS = ("properties", "patternProperties", "$defs", "definitions")
@@ -22,7 +22,7 @@ BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 def narrowed(schema: Any) -> Any:
     """`schema` whose integers have 64 bits. The backend closes objects that do not say whether they have further
     properties; objects that several schemas describe together are left open, as each would forbid the others'."""
-    return _narrowed(schema, {id(found) for part in _compositions(schema) for found in _described_by(part, schema)})
+    return _narrowed(schema, Compositions(schema).members)
 
 
 def _narrowed(schema: Any, open_ones: set[int]) -> Any:
@@ -56,6 +56,45 @@ def _is_wide_integer(schema: dict[str, Any]) -> bool:
     )
 
 
+class Compositions:
+    """The schemas below `root` that describe an object together with others. Each is looked at once."""
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+        self.described: dict[int, bool] = {}
+        """A schema's id -> whether it describes properties."""
+        self.members: set[int] = set()
+        """The ids of those that were found."""
+        self._find(root)
+
+    def _find(self, schema: Any) -> None:
+        if isinstance(schema, dict) and sum(self._descriptions(schema)) > 1:
+            self._add(schema)
+        for part in _inner(schema):
+            self._find(part)
+
+    def _descriptions(self, schema: dict[str, Any]) -> Iterator[bool]:
+        """Whether each part that counts for itself describes properties. Alternatives are one part."""
+        yield from (name in schema for name in ("properties", "patternProperties", "$ref"))
+        yield from (any(map(self._describes, schema.get(key) or ())) for key in ALTERNATIVES)
+        yield from map(self._describes, schema.get("allOf") or ())
+
+    def _describes(self, schema: Any) -> bool:
+        if id(schema) not in self.described:
+            self.described[id(schema)] = isinstance(schema, dict) and any(self._descriptions(schema))
+        return self.described[id(schema)]
+
+    def _add(self, schema: Any) -> None:
+        """A member, and with it its parts that describe the same object, some by reference."""
+        if not isinstance(schema, dict) or id(schema) in self.members:
+            return
+        self.members.add(id(schema))
+        for key in (*ALTERNATIVES, "allOf"):
+            for part in schema.get(key) or ():
+                self._add(part)
+        self._add(_referred(schema.get("$ref"), self.root))
+
+
 def _inner(schema: Any) -> Iterator[Any]:
     if isinstance(schema, list):
         yield from schema
@@ -64,35 +103,6 @@ def _inner(schema: Any) -> Iterator[Any]:
             if isinstance(schema.get(key), dict):
                 yield from schema[key].values()
         yield from (schema[key] for key in PARTS if key in schema)
-
-
-def _compositions(schema: Any) -> Iterator[dict[str, Any]]:
-    """The schemas in `schema` by which several parts describe the properties of one object."""
-    if isinstance(schema, dict) and sum(_descriptions(schema)) > 1:
-        yield schema
-    for part in _inner(schema):
-        yield from _compositions(part)
-
-
-def _descriptions(schema: dict[str, Any]) -> list[bool]:
-    """Whether each part that counts for itself describes properties. Alternatives are one part."""
-    own = [name in schema for name in ("properties", "patternProperties", "$ref")]
-    alternatives = [any(map(_describes, schema.get(key) or ())) for key in ALTERNATIVES]
-    return own + alternatives + [_describes(part) for part in schema.get("allOf") or ()]
-
-
-def _describes(schema: Any) -> bool:
-    return isinstance(schema, dict) and any(_descriptions(schema))
-
-
-def _described_by(schema: Any, root: Any, seen: Set[int] = frozenset()) -> Iterator[dict[str, Any]]:
-    """`schema` and its parts that describe the same object, some by reference."""
-    if not isinstance(schema, dict) or id(schema) in seen:
-        return
-    yield schema
-    parts = [part for key in (*ALTERNATIVES, "allOf") for part in schema.get(key) or ()]
-    for part in (*parts, _referred(schema.get("$ref"), root)):
-        yield from _described_by(part, root, {*seen, id(schema)})
 
 
 def _referred(reference: Any, root: Any) -> Any:
