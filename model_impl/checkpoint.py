@@ -219,17 +219,38 @@ def check_tensors(config: TokenformerConfig, shapes: Shapes) -> None:
             raise CheckpointError(f"tensor {name} is surplus: the config describes no such tensor")
 
 
-def check_keys_not_zero(config: TokenformerConfig, name: str, tensor: torch.Tensor) -> None:
-    """Raise CheckpointError if a normalisation group's key tokens are all zero, where the L2 norms divide 0 by 0.
+def check_values(config: TokenformerConfig, name: str, tensor: torch.Tensor) -> None:
+    """Raise CheckpointError for values that no model can compute with; `name` and `tensor` are any of the checkpoint.
 
-    `name` and `tensor` are any tensor of the checkpoint; what holds no key tokens, or is used with softmax, passes.
+    These are NaN and infinities, and, with an L2 norm, a normalisation group whose key tokens are all zero: it would
+    divide zero by zero.
     """
+    check_finite(name, tensor)
     if config.norm_activation_type == "softmax" or not name.endswith(".key_param_tokens"):
         return
     projection = next(projection for projection, module in MODULES.items() if f".{module}.key_param_tokens" in name)
     for group in config.norm_groups(projection):
-        if not tensor[group.start : group.stop].any():
+        if is_zero(tensor[group.start : group.stop]):
             raise CheckpointError(
                 f"tensor {name}: key tokens {group.start} to {group.stop - 1} are all zero, "
                 f"so {config.norm_activation_type} would divide zero by zero"
             )
+
+
+def check_finite(name: str, tensor: torch.Tensor) -> None:
+    """Raise CheckpointError for NaN and infinities."""
+    if not all(map(math.isfinite, _bounds(tensor))):
+        raise CheckpointError(f"tensor {name} holds NaN or infinities: the weights are damaged")
+
+
+def is_zero(tensor: torch.Tensor) -> bool:
+    """Whether all rows are zero; in most tensors the first one shows that they are not."""
+    return not any(_bounds(tensor[:1])) and not any(_bounds(tensor))
+
+
+def _bounds(tensor: torch.Tensor) -> tuple[float, float]:
+    """Least and greatest value, NaN if there is one. At gigabytes a second, where `isfinite` and `any` are slow."""
+    if not tensor.numel():
+        return 0.0, 0.0
+    least, greatest = tensor.aminmax()
+    return least.item(), greatest.item()

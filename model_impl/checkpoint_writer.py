@@ -16,7 +16,7 @@ from typing import IO, Any
 import torch
 from tqdm import tqdm
 
-from model_impl.checkpoint import DTYPES, INDEX, WEIGHTS, CheckpointError, check_keys_not_zero, expected_tensors
+from model_impl.checkpoint import DTYPES, INDEX, WEIGHTS, CheckpointError, check_values, expected_tensors
 from model_impl.config import TokenformerConfig
 
 SHARD_BYTES = 5 * 10**9
@@ -117,7 +117,7 @@ def _write_tensors(
                 raise CheckpointError(f"tensor {name} has shape {list(tensor.shape)}, not {list(shapes[name])}")
             if tensor.dtype != dtype:
                 raise CheckpointError(f"tensor {name} is {tensor.dtype}, but a checkpoint has one dtype, here {dtype}")
-            check_keys_not_zero(config, name, tensor)
+            check_values(config, name, tensor)
             stream, position = places.pop(name)
             stream.seek(position)
             stream.write(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)

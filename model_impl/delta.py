@@ -20,6 +20,8 @@ from safetensors.torch import save
 from model_impl.checkpoint import (
     MODULES,
     CheckpointError,
+    check_finite,
+    is_zero,
     iterate_tensors,
     load_config,
     one_line,
@@ -95,6 +97,7 @@ def split(grown: Path, dest: Path, stage: str | None = None) -> GrowthDelta:
     tokens = {}
     for name, tensor in iterate_tensors(grown):
         if role := token_tensor(name):
+            check_finite(name, tensor)
             rows = slice(config.token_count(role[0], index - 1), config.token_count(role[0], index))
             tokens[name] = tensor[rows]
     with all_or_nothing(dest) as partial:
@@ -166,10 +169,13 @@ def check_delta(delta: GrowthDelta, config: TokenformerConfig, base_fingerprint:
         with_stages(config, [*config.stages, delta.stage])
     except ConfigError as error:
         raise CheckpointError(f"{delta.path}: {error}") from error
-    if config.norm_activation_type == "softmax" or delta.stage.norm_group == config.stages[-1].norm_group:
-        return
+    own_norm = config.norm_activation_type != "softmax" and delta.stage.norm_group != config.stages[-1].norm_group
     for name, tensor in delta.tensors():
-        if name.endswith(".key_param_tokens") and len(tensor) and not tensor.any():
+        try:
+            check_finite(name, tensor)
+        except CheckpointError as error:
+            raise CheckpointError(f"{delta.path}: {error}") from error
+        if own_norm and name.endswith(".key_param_tokens") and len(tensor) and is_zero(tensor):
             raise CheckpointError(
                 f"{delta.path}: tensor {name} is all zero, so {config.norm_activation_type} would divide zero by zero"
             )

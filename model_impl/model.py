@@ -32,7 +32,7 @@ from vllm.platforms import current_platform
 from vllm.sequence import IntermediateTensors
 
 from model_impl.block import TokenformerBlock
-from model_impl.checkpoint import CheckpointError, check_keys_not_zero, expected_tensors
+from model_impl.checkpoint import CheckpointError, check_values, expected_tensors
 from model_impl.collector import Collector, Wish
 from model_impl.config import TokenformerConfig
 from model_impl.delta import GrowthDelta
@@ -237,7 +237,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """Fill the parameters from tensors under their official names.
 
-        Raises CheckpointError for a missing, surplus or wrongly shaped tensor and for keys that are all zero.
+        Raises CheckpointError for a missing, surplus or wrongly shaped tensor and for what `check_values` refuses.
         """
         expected = expected_tensors(self.config)
         parameters = dict(self.named_parameters())
@@ -248,7 +248,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
                 raise CheckpointError(f"surplus tensor {name}")
             if tuple(tensor.shape) != tuple(expected[name]):
                 raise CheckpointError(f"tensor {name} has shape {list(tensor.shape)}, not {list(expected[name])}")
-            check_keys_not_zero(self.config, name, tensor)
+            check_values(self.config, name, tensor)
             seen.add(name)
             loaded |= self._load_tensor(name, tensor, parameters)
         if missing := sorted(expected.keys() - seen):

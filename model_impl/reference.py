@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model_impl.checkpoint import iterate_tensors, load_config
+from model_impl.checkpoint import check_values, iterate_tensors, load_config
 from model_impl.config import TokenformerConfig
 from model_impl.pattention import pattention, token_weights
 
@@ -151,8 +151,12 @@ class ReferenceTokenformer(nn.Module):
 
 
 def load_reference(checkpoint: Path) -> ReferenceTokenformer:
-    """The checkpoint directory's model in float32, without gradients; raises CheckpointError if it cannot be read."""
-    return with_weights(load_config(checkpoint), {name: tensor.float() for name, tensor in iterate_tensors(checkpoint)})
+    """The checkpoint directory's model in float32, without gradients; raises CheckpointError if it cannot be used."""
+    config, weights = load_config(checkpoint), {}
+    for name, tensor in iterate_tensors(checkpoint):
+        check_values(config, name, tensor)
+        weights[name] = tensor.float()
+    return with_weights(config, weights)
 
 
 def with_weights(config: TokenformerConfig, weights: Mapping[str, torch.Tensor]) -> ReferenceTokenformer:

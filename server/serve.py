@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from model_impl.checkpoint import (
     CheckpointError,
-    check_keys_not_zero,
     check_tensors,
+    check_values,
     iterate_tensors,
     load_config,
     tensor_shapes,
@@ -216,7 +216,7 @@ def check_checkpoint(checkpoint: Path) -> TokenformerConfig:
     config = load_config(checkpoint)
     check_tensors(config, tensor_shapes(checkpoint))
     for name, tensor in iterate_tensors(checkpoint):
-        check_keys_not_zero(config, name, tensor)
+        check_values(config, name, tensor)
     return config
 
 

@@ -1,6 +1,7 @@
 """Reading a checkpoint: what is missing, wrong or damaged is named in one line."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from model_impl.checkpoint import (
     INDEX,
     WEIGHTS,
     CheckpointError,
-    check_keys_not_zero,
     check_tensors,
+    check_values,
     expected_tensors,
     iterate_tensors,
     load_config,
@@ -87,13 +88,35 @@ def test_all_zero_keys_of_a_group(activation: str) -> None:
     )
     keys = torch.ones(8, 8)
     keys[4:] = 0
-    check_keys_not_zero(joint, KEYS, keys)
-    check_keys_not_zero(grouped, KEYS.replace("key_param", "value_param"), keys)
+    check_values(joint, KEYS, keys)
+    check_values(grouped, KEYS.replace("key_param", "value_param"), keys)
     if activation == "softmax":
-        check_keys_not_zero(grouped, KEYS, keys)
+        check_values(grouped, KEYS, keys)
     else:
         with pytest.raises(CheckpointError, match=f"{KEYS}: key tokens 4 to 7 are all zero"):
-            check_keys_not_zero(grouped, KEYS, keys)
+            check_values(grouped, KEYS, keys)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", [KEYS, "sequential.0.word_embeddings.weight", "sequential.5.norm.bias"])
+def test_a_value_that_is_not_finite(name: str, value: float, dtype: torch.dtype) -> None:
+    """Wherever it stands: the rows are read in blocks, by several threads."""
+    config = tiny_config()
+    tensor = torch.linspace(-1, 1, 96 * 1024, dtype=dtype).view(96, 1024)
+    check_values(config, name, tensor)
+    for place in torch.randint(tensor.numel(), (20,), generator=torch.Generator().manual_seed(0)):
+        broken = tensor.clone()
+        broken.view(-1)[place] = value
+        with pytest.raises(CheckpointError, match=f"^tensor {re.escape(name)} holds NaN or infinities"):
+            check_values(config, name, broken)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_largest_values_are_finite(dtype: torch.dtype) -> None:
+    limits = torch.finfo(dtype)
+    check_values(tiny_config(), KEYS, torch.full((8, 64), limits.max, dtype=dtype))
+    check_values(tiny_config(), KEYS, torch.full((8, 64), limits.min, dtype=dtype))
 
 
 def test_unreadable_directories(tmp_path: Path, checkpoint: Path) -> None:

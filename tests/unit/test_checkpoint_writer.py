@@ -25,7 +25,7 @@ from model_impl.checkpoint import (
 from model_impl.checkpoint_writer import write_checkpoint
 from model_impl.config import GrowthStage, TokenformerConfig
 from model_impl.fingerprint import fingerprint
-from tests.unit.tiny import TOKENS, tiny_config, tiny_weights
+from tests.unit.tiny import TOKENS, assert_same, tiny_config, tiny_weights
 
 KEYS = "sequential.2.attention.query.key_param_tokens"
 
@@ -36,13 +36,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def config() -> TokenformerConfig:
     return tiny_config()
-
-
-def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert found[name].dtype == tensor.dtype
-        assert torch.equal(found[name], tensor), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -114,6 +107,8 @@ def broken(change: str) -> dict[str, torch.Tensor]:
         weights[KEYS] = weights[KEYS].half()
     elif change == "zero":
         weights[KEYS] = torch.zeros_like(weights[KEYS])
+    elif change == "infinite":
+        weights["sequential.0.word_embeddings.weight"][-1, -1] = -torch.inf
     return weights
 
 
@@ -125,6 +120,7 @@ def broken(change: str) -> dict[str, torch.Tensor]:
         ("shape", r"shape \[3, 8\], not \[4, 8\]"),
         ("dtype", "one dtype, here torch.float32"),
         ("zero", "all zero"),
+        ("infinite", "tensor sequential.0.word_embeddings.weight holds NaN or infinities"),
     ],
 )
 def test_the_writer_refuses_and_leaves_nothing(
@@ -153,7 +149,7 @@ INTERRUPTED = """
 import sys, time
 from model_impl.checkpoint_writer import write_checkpoint
 from server.__main__ import exit_on_sigterm
-from tests.unit.tiny import tiny_config, tiny_weights
+from tests.unit.tiny import assert_same, tiny_config, tiny_weights
 
 def slow(weights):
     for number, item in enumerate(weights.items()):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model_impl.checkpoint import CheckpointError, iterate_tensors, load_config
+from model_impl.checkpoint import WEIGHTS, CheckpointError, iterate_tensors, load_config
 from model_impl.checkpoint_writer import write_checkpoint
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
 from model_impl.delta import DESCRIPTION, TENSORS, check_delta, load_delta, split
@@ -243,6 +243,22 @@ def test_keys_of_zero_are_refused(grown: Path, delta: Path) -> None:
     base.growth_stages = [stage.to_dict() for stage in base.stages[:2]]
     with pytest.raises(CheckpointError, match=f"{KEYS} is all zero, so l2_norm_gelu would divide zero by zero"):
         check_delta(load_delta(delta), base, fingerprint(grown, 1))
+
+
+@pytest.mark.parametrize("name", [KEYS, KEYS.replace("key_param", "value_param")])
+def test_values_that_are_not_finite_are_refused(grown: Path, delta: Path, name: str) -> None:
+    """Neither served nor made: a stage that has them cannot be split off."""
+    stored(lambda tensors: tensors[name][-1].fill_(torch.nan))(delta)
+    base = load_config(grown)
+    base.growth_stages = [stage.to_dict() for stage in base.stages[:2]]
+    with pytest.raises(CheckpointError, match=f"^{delta}: tensor {name} holds NaN or infinities"):
+        check_delta(load_delta(delta), base, fingerprint(grown, 1))
+    weights = load_file(grown / WEIGHTS)
+    weights[name][-1] = torch.inf
+    save_file(weights, grown / WEIGHTS)
+    with pytest.raises(CheckpointError, match=f"tensor {name} holds NaN or infinities"):
+        split(grown, delta.with_name("again"))
+    assert not delta.with_name("again").exists()
 
 
 def test_kill_9_leaves_nothing_or_a_whole_delta(tmp_path: Path) -> None:

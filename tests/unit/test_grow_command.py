@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from model_impl.checkpoint import CheckpointError, iterate_tensors, load_config
+from model_impl.checkpoint import WEIGHTS, CheckpointError, iterate_tensors, load_config
 from model_impl.checkpoint_writer import write_checkpoint
 from model_impl.config import PROJECTIONS
 from model_impl.growth import grow, parse_tokens
 from model_impl.logit_change import logit_change
-from model_impl.reference import ReferenceTokenformer
+from model_impl.reference import ReferenceTokenformer, load_reference
 from server.__main__ import main
 from tests.unit.tiny import tiny_config, tiny_weights
 
@@ -71,6 +72,20 @@ def test_bad_directories_are_one_line(base: Path, capsys: pytest.CaptureFixture[
     (base / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
     with pytest.raises(CheckpointError, match=r"base: tensor sequential.6.final_linear.weight is missing"):
         grow(base, base.with_name("x"), parse_tokens(TOKENS_FLAG))
+    assert [path.name for path in base.parent.iterdir()] == ["base"]
+
+
+@pytest.mark.parametrize("part", ["key", "value"])
+def test_weights_that_are_not_finite_are_one_line(base: Path, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"sequential.2.mlp.{part}_param_tokens"
+    weights = load_file(base / WEIGHTS)
+    weights[name][0, 0] = torch.nan
+    save_file(weights, base / WEIGHTS)
+    assert main(["grow", str(base), str(base.with_name("x")), "--tokens", TOKENS_FLAG]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"tokenformer: error: tensor {name} holds NaN or infinities: the weights are damaged"
+    with pytest.raises(CheckpointError, match=f"tensor {name} holds NaN or infinities"):
+        load_reference(base)
     assert [path.name for path in base.parent.iterdir()] == ["base"]
 
 

@@ -120,6 +120,15 @@ def test_all_zero_keys(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "all zero" in line
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite(checkpoint: Path, value: float, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "sequential.2.mlp.value_param_tokens"
+    weights = load_file(checkpoint / "model.safetensors")
+    weights[name][0, 0] = value
+    save_file(weights, checkpoint / "model.safetensors")
+    assert f"tensor {name} holds NaN or infinities" in refusal(capsys, checkpoint)
+
+
 def test_no_tokenizer(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (checkpoint / "tokenizer.json").unlink()
     assert "tokenizer.json" in refusal(capsys, checkpoint)

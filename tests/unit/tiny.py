@@ -62,3 +62,10 @@ def write_source(source: Path, config: TokenformerConfig, weights: dict[str, tor
     torch.save(weights, source / "pytorch_model.bin")
     (source / "config.json").write_text(json.dumps(official_keys(config) | keys))
     return source
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor), name
