@@ -18,6 +18,9 @@ import torch
 from model_impl.checkpoint import DTYPES, INDEX, WEIGHTS, CheckpointError, iterate_tensors, one_line
 
 PICKLES = ("pytorch_model.bin", "mp_rank_00_model_states.pt")
+MODEL_STATES = re.compile(r"mp_rank_(\d+)_model_states\.pt")
+"""The weights of one model-parallel rank, as DeepSpeed names them."""
+
 IGNORED_SUFFIX = ".attention.rotary_emb.inv_freq"
 """A buffer the official code may store; it follows from the configuration."""
 
@@ -62,9 +65,10 @@ def _weight_file(source: Path) -> Path:
 def _read(file: Path) -> Mapping[Any, Any]:
     if file.is_dir() or file.suffix == ".safetensors":
         return dict(iterate_tensors(file))
-    if file.name.startswith("mp_rank_") and (file.parent / "mp_rank_01_model_states.pt").exists():
-        raise CheckpointError(f"{file}: one of several model-parallel parts; merge them first")
+    if "zero_pp_rank_" in file.name:
+        raise CheckpointError(f"{file}: one of several ZeRO parts; merge them first, with DeepSpeed's zero_to_fp32.py")
     content = _unpickle(file)
+    _refuse_part(file, content.get("mp_world_size") if isinstance(content, Mapping) else None)
     if isinstance(content, Mapping) and "module" in content:
         content = content["module"]
         if content is None:
@@ -72,6 +76,32 @@ def _read(file: Path) -> Mapping[Any, Any]:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file}: holds no state dict but {type(content).__name__}")
     return content
+
+
+def _refuse_part(file: Path, parts: object) -> None:
+    """Raise CheckpointError for a part of a model; `parts` says how many there are, where it is a number."""
+    count, missing = parts if isinstance(parts, int) else 1, ""
+    if MODEL_STATES.fullmatch(file.name):
+        ranks = _ranks(file.parent)
+        count = max(count, max(ranks) + 1)
+        lost = count - len(ranks)
+        if lost:
+            first = f"mp_rank_{next(rank for rank in range(count) if rank not in ranks):02d}_model_states.pt"
+            missing = f", of which {first} is missing" if lost == 1 else f", of which {lost} are missing, first {first}"
+    if count > 1:
+        raise CheckpointError(f"{file}: one of {count} model-parallel parts{missing}; merge them first")
+
+
+def _ranks(directory: Path) -> dict[int, str]:
+    """The model-parallel ranks whose weights lie in `directory`, with their files' names."""
+    ranks: dict[int, str] = {}
+    for name in sorted(file.name for file in directory.iterdir()):
+        if match := MODEL_STATES.fullmatch(name):
+            rank = int(match[1])
+            if rank in ranks:
+                raise CheckpointError(f"{directory}: {ranks[rank]} and {name} are the same model-parallel part")
+            ranks[rank] = name
+    return ranks
 
 
 def _unpickle(file: Path) -> Any:

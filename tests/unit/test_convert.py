@@ -1,14 +1,11 @@
 """Official checkpoints in all their forms become the same directory; everything else is refused in one line."""
 
 import os
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 
 from model_impl.checkpoint import WEIGHTS, CheckpointError, iterate_tensors, load_config
@@ -18,16 +15,9 @@ from model_impl.official_config import read_official_config
 from model_impl.reference import ReferenceTokenformer
 from server.__main__ import main
 from tests.golden_cases import CASES, GOLDEN, load_case
-from tests.unit.tiny import TOKENS, official_keys, tiny_config, tiny_weights, write_source
+from tests.unit.tiny import TOKENS, assert_same, tiny_config, tiny_weights, write_source
 
 KEYS = "sequential.3.attention.query.key_param_tokens"
-
-
-def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert found[name].dtype == tensor.dtype
-        assert torch.equal(found[name], tensor), name
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -45,32 +35,6 @@ def test_torch_pickle_equals_safetensors(tmp_path: Path) -> None:
     config = load_config(tmp_path / "model")
     assert (config.vocab_size, config.padded_vocab_size, config.max_position_embeddings) == (371, 384, 128)
     assert (config.num_attention_heads, config.rotary_dim, config.dtype) == (4, 4, torch.float32)
-
-
-def test_deepspeed_layout(tmp_path: Path) -> None:
-    config = tiny_config(dtype=torch.float16)
-    weights = tiny_weights(config)
-    stored = {f"module.{name}": tensor for name, tensor in weights.items()}
-    stored["module.sequential.2.attention.rotary_emb.inv_freq"] = torch.ones(2)
-    state = {
-        "module": stored,
-        "optimizer": None,
-        "param_shapes": [{"x": torch.Size([2])}],
-        "random_rng_state": random.getstate(),
-        "np_rng_state": np.random.get_state(),
-        "loss": np.float32(1.5),
-    }
-    tag = tmp_path / "global_step5"
-    (tag / "configs").mkdir(parents=True)
-    torch.save(state, tag / "mp_rank_00_model_states.pt")
-    (tag / "configs" / "tiny.yml").write_text(yaml.safe_dump(official_keys(config)))
-    (tag / "configs" / "local_setup.yml").write_text("data-path: data\n")
-    convert(tag, tmp_path / "model")
-    assert_same(load_file(tmp_path / "model" / WEIGHTS), weights)
-
-    (tag / "mp_rank_01_model_states.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="several model-parallel parts"):
-        convert(tag, tmp_path / "again")
 
 
 def test_sharded_source_and_destination(tmp_path: Path) -> None:
@@ -186,6 +150,7 @@ def edited(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
         ({KEYS.replace("key_param", "value_param"): torch.ones(5, 8)}, r"shape \[5, 8\], not \[4, 8\]"),
         ({KEYS: torch.ones(4)}, r"shape \[4\], but is a matrix"),
         ({KEYS: torch.zeros(4, 8)}, "key tokens 0 to 3 are all zero"),
+        ({KEYS: torch.ones(4, 8).index_fill(1, torch.tensor(7), torch.nan)}, f"tensor {KEYS} holds NaN or infinities"),
         ({KEYS: torch.ones(4, 8).half()}, "one dtype, here torch.float32"),
         ({KEYS: torch.ones(4, 8).double()}, "is torch.float64; float32, float16 or bfloat16 is needed"),
         ({f"module.{KEYS}": torch.ones(4, 8)}, "is there twice"),
