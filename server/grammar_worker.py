@@ -1,6 +1,6 @@
 """Tries grammars in a process that may be killed: one line of JSON in, one line of JSON out.
 
-Imports nothing but the library, so that a new process is there at once when one had to be killed.
+Imports little but the library, so that a new process is there at once when one had to be killed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.gbnf_to_lark import any_to_lark
+
+from server.child_process import protect
 
 MEMORY_BYTES = 1 << 30
 STEPS = 256
@@ -36,6 +38,7 @@ def examine(kind: str, grammar: str) -> dict[str, str]:
 
 
 def main() -> None:
+    protect()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     print("ready", flush=True)
     for line in sys.stdin:

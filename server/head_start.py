@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterable, Mapping
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 import torch
+
+from server.child_process import ProtectedProcess, starting
+
+PROTECTION = "server.fork_server"
 
 IMPORTED = ("vllm.v1.engine.core", "model_impl.worker", "model_impl.model", "model_impl.holding_scheduler")
 """What the engine needs, most of the time that it takes to start."""
@@ -32,13 +34,14 @@ def give_head_start(without: Iterable[str]) -> None:
     """Start the fork server with this process's environment but for the variables `without`, which hold secrets."""
     hidden = {name: os.environ.pop(name) for name in without if name in os.environ}
     try:
-        multiprocessing.set_forkserver_preload(list(IMPORTED))
-        forkserver.ensure_running()
+        multiprocessing.set_forkserver_preload([PROTECTION, *IMPORTED])
+        with starting():
+            forkserver.ensure_running()
     finally:
         os.environ |= hidden
 
 
-class EngineProcess(ForkServerProcess):
+class EngineProcess(ProtectedProcess, ForkServerProcess):
     """A process with the environment of its parent, where the fork server has the one that it was started with."""
 
     environment: Mapping[str, str]
@@ -54,15 +57,7 @@ class EngineProcess(ForkServerProcess):
         os.environ.update(self.environment.items() - at_fork.items())
         if THREADS in self.environment:
             torch.set_num_threads(int(self.environment[THREADS].split(",")[0]))  # what follows is for nested loops
-        threading.Thread(target=self.end_with_parent, daemon=True).start()
         super().run()
-
-    def end_with_parent(self) -> None:
-        """Whoever kills the API process has forgotten this one, which would keep the memory of its model for good."""
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class EngineContext(ForkServerContext):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from vllm.engine.protocol import EngineClient
 from vllm.exceptions import GracefulHTTPError
 
 from server import metrics
+from server.child_process import END, IGNORED, is_protected
 from server.connection import BoundedConnection
 from server.engine import end_all
 from server.gate.admission import AdmissionControl
@@ -53,8 +53,7 @@ class Lifecycle:
         while not (hasattr(self.state, "server") and self.state.server.started):
             await asyncio.sleep(0.02)
         self.state.server.config.http_protocol_class = BoundedConnection  # of every connection from now on
-        for number in (signal.SIGTERM, signal.SIGINT):  # vLLM's own handlers let go of the engine first
-            asyncio.get_running_loop().add_signal_handler(number, self._signal)
+        self._handle_signals()
         metrics.ENGINE_UP.set(1)
         await self.state.health.why_not_ready()  # what `tokenformer_ready` says first
         announce(self.state, self.args)
@@ -63,10 +62,18 @@ class Lifecycle:
             await self.state.health.why_not_ready()
         if self.told.is_set():
             await self._drain()
-        else:
+        if self.engine.errored:
             await self._bury()
         self.state.server.config.timeout_graceful_shutdown = DELIVERY_SECONDS
         self.state.server.should_exit = True
+
+    def _handle_signals(self) -> None:
+        """In place of vLLM's own handlers, which let go of the engine first."""
+        loop = asyncio.get_running_loop()
+        if is_protected():  # one of several API processes
+            loop.add_signal_handler(END, self._signal)
+        for number in IGNORED:
+            loop.add_signal_handler(number, (lambda: None) if is_protected() else self._signal)
 
     def _signal(self) -> None:
         (self.told_again if self.told.is_set() else self.told).set()
@@ -87,8 +94,11 @@ class Lifecycle:
         metrics.DRAINING.set(1)
         metrics.READY.set(0)
         say(f"shutting down; {self.admission.tickets} running requests have {grace} s, and none after a second signal")
-        await self._wait(lambda: not self.admission.tickets or self.told_again.is_set(), grace)
-        if left := self.admission.tickets:
+        await self._wait(
+            lambda: not self.admission.tickets or self.told_again.is_set() or self.engine.errored,
+            grace,
+        )
+        if (left := self.admission.tickets) and not self.engine.errored:
             await end_all(
                 self.engine, GracefulHTTPError("The server is shutting down.", HTTPStatus.SERVICE_UNAVAILABLE)
             )

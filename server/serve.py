@@ -28,6 +28,7 @@ from model_impl.fingerprint import fingerprint
 from model_impl.plugin import SCHEDULER_CLASS, WORKER_CLASS
 from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
 from server.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
+from server.child_process import protect_children
 from server.cores import prepare_openmp, use_cores
 from server.flags import add_flags
 from server.gate import MIDDLEWARE
@@ -60,6 +61,7 @@ def main(argv: Sequence[str]) -> int:
             prepare_openmp()
             give_head_start(without=KEY_VARIABLES)
         args = parse(argv)
+        protect_children()
         if early:
             use_head_start()
     except (ApiKeyError, CalibrationError, CheckpointError, TextError, UnsafeError) as error:

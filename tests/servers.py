@@ -58,9 +58,11 @@ class Server:
 
 @contextmanager
 def running(command: Sequence[str], port: int, log: Path, name: str) -> Iterator[Server]:
-    """Start a program that serves model `name` at `port`, and end it with the block."""
+    """Start a program that serves model `name` at `port`, in a process group of its own, and end it with the block."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=user_environment())
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=user_environment(), start_new_session=True
+        )
     try:
         yield Server(name, f"http://127.0.0.1:{port}", log, process)
     finally:

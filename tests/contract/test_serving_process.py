@@ -1,12 +1,15 @@
 """What our code assumes about how vLLM runs its API process, and about the uvicorn that it runs.
 
-The files that rely on it: server/{head_start,launch,lifecycle,health,connection,engine}.py and server/gate/.
+The files that rely on it: server/{child_process,head_start,launch,lifecycle,health,connection,engine}.py and
+server/gate/.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
+from multiprocessing import popen_fork
 
 import pytest
 import uvicorn
@@ -63,6 +66,50 @@ def test_what_the_engines_process_is_started_by() -> None:
     assert "context = get_mp_context()" in inspect.getsource(manager.__init__)
     assert "context.Process(" in inspect.getsource(manager.__init__)
     assert callable(find("vllm.v1.engine.utils:get_mp_context"))
+
+
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        "vllm.v1.engine.core:EngineCoreProc.run_engine_core",
+        "vllm.v1.executor.multiproc_executor:WorkerProc.worker_main",
+    ],
+)
+def test_child_processes_install_handlers_that_are_redirected(symbol: str) -> None:
+    """`server/child_process.py` replaces `signal.signal`, by which they install them."""
+    source = inspect.getsource(find(symbol))
+    assert "signal.signal(signal.SIGTERM, signal_handler)" in source
+    assert "signal.signal(signal.SIGINT, signal_handler)" in source
+
+
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        "vllm.v1.executor.multiproc_executor:WorkerProc.make_worker_process",
+        "vllm.v1.engine.coordinator:DPCoordinator.__init__",
+        "vllm.v1.engine.utils:CoreEngineProcManager.__init__",
+        "vllm.v1.utils:APIServerProcessManager.__init__",
+    ],
+)
+def test_child_processes_come_from_the_spawn_context(symbol: str) -> None:
+    """Whose `Process` is ours; a server's command line and the CPU platform choose that method."""
+    source = inspect.getsource(find(symbol))
+    assert re.search(r"context = (get_mp_context\(\)|multiprocessing.get_context\(\"spawn\"\))", source)
+    assert "context.Process(" in source
+    assert "multiprocessing.get_context(mp_method)" in inspect.getsource(find("vllm.utils.system_utils:get_mp_context"))
+    spawn = 'os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"'
+    assert spawn in inspect.getsource(find("vllm.entrypoints.serve.utils.api_utils:cli_env_setup"))
+    assert spawn in inspect.getsource(find("vllm.platforms.cpu:CpuPlatform.check_and_update_config"))
+
+
+def test_children_are_ended_by_terminate() -> None:
+    """Which sends the signal of `server/child_process.py`."""
+    assert "proc.terminate()" in inspect.getsource(find("vllm.v1.utils:shutdown"))
+    executor = find("vllm.v1.executor.multiproc_executor:MultiprocExecutor")
+    assert "p.terminate()" in inspect.getsource(executor._ensure_worker_termination)
+    popen = inspect.getsource(popen_fork.Popen)
+    assert "def terminate(self)" in popen
+    assert "def _send_signal(self, sig)" in popen
 
 
 def test_our_signal_handlers_come_after_vllms() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
-from tests.faults.lasting import FLAGS, NAME, Stream, body, checkpoint, lines, status, wait_for
+from tests.faults.lasting import FLAGS, NAME, Stream, body, checkpoint, engine_processes, lines, status, wait_for
 from tests.servers import Server, serving
 
 pytestmark = pytest.mark.server
+
+STREAMS = 64
 
 
 @pytest.fixture
@@ -33,24 +37,35 @@ def say_while_starting(server: Server) -> None:
     assert refused.headers["retry-after"]
 
 
+def signal_all(server: Server, number: signal.Signals) -> None:
+    """As systemd signals every process of a service, and a terminal those of a command."""
+    os.killpg(server.process.pid, number)
+
+
+def assert_finished(streams: list[Stream]) -> None:
+    for stream in streams:
+        stream.join(300)
+        assert stream.done
+        assert not stream.errors()
+        summaries = [choice.get("uncertainty") for event in stream.events for choice in event["choices"]]
+        tokens, choices = stream.body["max_tokens"], stream.body.get("n", 1)
+        assert [summary["tokens"] for summary in summaries if summary] == [tokens] * choices
+
+
 def test_running_requests_are_finished(server: Server) -> None:
     say_while_starting(server)
     server.wait_until_ready()
     assert status(server, "/readyz") == 200
-    streams = [Stream(server, 6000), Stream(server, 5000, n=2, temperature=1, seed=1)]
-    server.process.send_signal(signal.SIGTERM)
+    streams = [Stream(server, 1500) for _ in range(STREAMS - 1)]
+    streams.append(Stream(server, 1500, n=2, temperature=1, seed=1))
+    signal_all(server, signal.SIGTERM)
     wait_for(lambda: status(server, "/readyz") == 503)
     assert status(server, "/livez") == 200
     refused = httpx.post(f"{server.url}/v1/completions", json=body(1))
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
     assert refused.headers["retry-after"]
-    assert all(stream.is_alive() for stream in streams), "too short to show anything"
-    for stream, choices in zip(streams, (1, 2), strict=True):
-        stream.join(120)
-        assert stream.done
-        assert not stream.errors()
-        summaries = [choice.get("uncertainty") for event in stream.events for choice in event["choices"]]
-        assert [summary["tokens"] for summary in summaries if summary] == [stream.body["max_tokens"]] * choices
+    assert any(stream.is_alive() for stream in streams), "too short to show anything"
+    assert_finished(streams)
     assert server.process.wait(60) == 0
     assert not any("error" in line for line in lines(server))
     assert "Traceback" not in server.log.read_text()
@@ -59,10 +74,10 @@ def test_running_requests_are_finished(server: Server) -> None:
 def test_a_second_signal_cuts_them_off(server: Server) -> None:
     server.wait_until_ready()
     streams = [Stream(server, 16_000, seed=seed) for seed in range(3)]
-    server.process.send_signal(signal.SIGTERM)
+    signal_all(server, signal.SIGTERM)
     wait_for(lambda: status(server, "/readyz") == 503)
     assert server.process.poll() is None
-    server.process.send_signal(signal.SIGTERM)
+    signal_all(server, signal.SIGTERM)
     assert server.process.wait(60) == 1
     for stream in streams:
         stream.join(10)
@@ -70,3 +85,43 @@ def test_a_second_signal_cuts_them_off(server: Server) -> None:
         assert [error["code"] for error in stream.errors()] == ["service_unavailable"]
         assert "shutting down" in stream.errors()[0]["message"]
     assert "tokenformer: error: 3 requests were cut off by the shutdown" in lines(server)
+
+
+def test_an_engine_that_dies_while_they_are_finished(server: Server) -> None:
+    server.wait_until_ready()
+    stream = Stream(server, 16_000)
+    signal_all(server, signal.SIGTERM)
+    wait_for(lambda: status(server, "/readyz") == 503)
+    engine_processes(server)["EngineCore"].kill()
+    assert server.process.wait(60) == 1
+    stream.join(10)
+    assert [error["code"] for error in stream.errors()] == ["internal_server_error"]
+    assert [line for line in lines(server) if "error" in line] == ["tokenformer: error: the engine process died"]
+
+
+def test_all_other_processes_live_and_end_with_the_first(tmp_path: Path) -> None:
+    """Engine, workers, fork server, resource trackers, and the process that tries grammars."""
+    flags = [*FLAGS, "--tensor-parallel-size", 2]
+    with serving(checkpoint(tmp_path / "checkpoint"), tmp_path / "log", flags, NAME) as server:
+        server.wait_until_ready()
+        grammar = body(1, structured_outputs={"regex": "[ab]"})
+        assert httpx.post(f"{server.url}/v1/completions", json=grammar, timeout=60).status_code == 200
+        streams = [Stream(server, 500) for _ in range(STREAMS)]
+        others = psutil.Process(server.process.pid).children(recursive=True)
+        assert len(others) >= 6
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            for other in others:
+                other.send_signal(number)
+        assert any(stream.is_alive() for stream in streams), "too short to show anything"
+        assert_finished(streams)
+        assert all(other.is_running() for other in others)
+        streams = [Stream(server, 16_000) for _ in range(STREAMS)]
+        server.process.kill()
+        assert wait_for(lambda: not any(map(runs, others)), seconds=10) < 10
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
