@@ -99,6 +99,7 @@ def test_an_engine_that_dies_while_they_are_finished(server: Server) -> None:
     assert [line for line in lines(server) if "error" in line] == ["tokenformer: error: the engine process died"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of the streams that break
 def test_all_other_processes_live_and_end_with_the_first(tmp_path: Path) -> None:
     """Engine, workers, fork server, resource trackers, and the process that tries grammars."""
     flags = [*FLAGS, "--tensor-parallel-size", 2]
