@@ -130,8 +130,12 @@ def pack(weight: torch.Tensor) -> PackedWeight | None:
 
 @cache
 def _small_batch(outputs: int, width: int, dtype: torch.dtype) -> int:
-    """Up to how many rows our product is the faster one, by weights of this shape."""
-    sample = PackedWeight(torch.zeros(outputs, width, dtype=dtype))
+    """Up to how many rows our product is the faster one, by weights of this shape. 0 where they are laid out otherwise,
+    which zeros would not tell."""
+    weight = torch.rand(outputs, width).to(dtype)
+    sample = PackedWeight(weight)
+    if not _as_expected(sample, weight):
+        return 0
     return product_choice.rows_worth(sample.ours, sample.onednn, width, dtype)
 
 
