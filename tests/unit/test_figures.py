@@ -62,6 +62,22 @@ def test_bins_that_cut_equal_risks_share_their_errors_evenly(answers: tuple[Flag
     assert share_wrong == pytest.approx([outcome[part].mean() for part in parts])
 
 
+@given(labelled(), st.integers(1, 80))
+def test_bins_hold_the_same_parts_of_answers_where_there_are_more_bins(
+    answers: tuple[Flags, Values], bins: int
+) -> None:
+    """Each answer counts in as many bins as they are more: like so many copies of all of them in whole bins."""
+    wrong, risk = answers
+    found = figures.reliability(ranked(wrong, risk), bins)
+    assert all(len(values) == bins for values in found)
+    assert found[2].sum() == pytest.approx(len(risk))
+    if bins > len(risk):
+        assert found[2] == pytest.approx(np.full(bins, len(risk) / bins))
+        copies = figures.reliability(ranked(np.repeat(wrong, bins), np.repeat(risk, bins)), bins)
+        assert found[0] == pytest.approx(copies[0])
+        assert found[1] == pytest.approx(copies[1])
+
+
 def test_ece_falls_towards_zero_for_true_probabilities_and_not_for_false_ones() -> None:
     generator = np.random.default_rng(0)
     risk = generator.random(100_000)
