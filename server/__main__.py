@@ -22,12 +22,6 @@ def main(argv: list[str] | None = None) -> int:
         from server.chat import main as chat
 
         return chat(arguments.url, arguments.model, arguments.temperature)
-    from model_impl.checkpoint import CheckpointError
-    from model_impl.config import ConfigError
-    from server.calibration import CalibrationError
-    from server.profile import ProfileError
-    from server.texts import TextError
-
     exit_on_sigterm()
     try:
         commands = {
@@ -39,13 +33,31 @@ def main(argv: list[str] | None = None) -> int:
             "profile": _profile,
         }
         commands[arguments.command](arguments)
-    except (CalibrationError, CheckpointError, ConfigError, OSError, ProfileError, TextError) as error:
-        print(f"tokenformer: error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("tokenformer: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not is_for_user(error):
+            raise
+        print(f"tokenformer: error: {error}", file=sys.stderr)
+        return 1
     return 0
+
+
+def is_for_user(error: Exception) -> bool:
+    """Whether its message is one line that says what to change."""
+    from server.json_lines import LinesError
+
+    if isinstance(error, OSError | LinesError):
+        return True
+    # Only now, as some load torch: the error is theirs, or is not expected.
+    from model_impl.checkpoint import CheckpointError
+    from model_impl.config import ConfigError
+    from server.calibration import CalibrationError
+    from server.profile import ProfileError
+    from server.texts import TextError
+
+    return isinstance(error, CalibrationError | CheckpointError | ConfigError | ProfileError | TextError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -220,11 +232,14 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
+    from server.labels import read_labels
+
+    data = read_labels(arguments.data)  # its faults show before anything that takes seconds to load
     from server.calibrate import calibrate
 
     calibration, file = calibrate(
         arguments.checkpoint,
-        arguments.data,
+        data,
         arguments.method,
         arguments.stage,
         arguments.abstain,

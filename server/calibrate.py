@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +18,13 @@ from model_impl.ensemble import MAX_MEMBERS
 from model_impl.fingerprint import fingerprint
 from server.calibration import METHODS, Calibration, CalibrationError, Method, calibration_file
 from server.features import GROUPS
-from server.figures import ORDERING, Values, compared, conformal_threshold, ece, ranked, summary
+from server.figures import ORDERING, Indexes, Values, compared, conformal_threshold, ece, ranked, summary
 from server.fitting import FEWEST, Answers, check_both_kinds, fit, probe_of, risks_of, split
-from server.labels import Label, read_labels
+from server.labels import Label, LabelFile
 from server.plots import reliability_plot, risk_coverage_plot
 from server.report import COVERAGE_PLOT, RELIABILITY_PLOT, report
+from server.texts import TextTokenizer
+from server.tokenised_label import tokenised_labels
 
 if TYPE_CHECKING:  # needs vLLM
     from server.offline import ScoredLabel
@@ -34,7 +38,7 @@ PAIR = ("max_entropy", "min_logprob")
 
 def calibrate(
     checkpoint: Path,
-    data: Path,
+    data: LabelFile,
     method: Method,
     stage: str | None,
     abstain: float | None,
@@ -42,12 +46,40 @@ def calibrate(
     members: int | None = None,
     internals: bool = False,
 ) -> tuple[Calibration, Path]:
-    """Score the labelled answers in `data`, fit, and write the calibration and its report; returns it and its file.
+    """Score the labelled answers, fit, and write the calibration and its report; returns it and its file.
 
     `stage` None is the last. `out` None is the checkpoint directory, where `serve` finds it. With `members`, an
-    ensemble of so many scores the answers, too; with `internals`, the engine reports theirs. Raises CalibrationError
-    for labels that do not do, before the engine starts where that can be told.
+    ensemble of so many scores the answers, too; with `internals`, the engine reports theirs. Raises CalibrationError or
+    LinesError for labels that do not do, before the engine starts unless that depends on what the model answers.
     """
+    check_options(method, abstain, members, internals)
+    config = load_config(checkpoint)
+    index = stage_index(config, stage)
+    if not (checkpoint / "tokenizer.json").is_file():
+        raise CalibrationError(f"{checkpoint}: has no tokenizer, which labels need")
+    check_labels(data.labels, abstain)
+    tokenizer = TextTokenizer(checkpoint)
+    limit = min(config.max_position_embeddings, tokenizer.tokenizer.model_max_length)
+    labels = tokenised_labels(data, tokenizer, limit)
+    file = (out or checkpoint) / calibration_file(stage if index != len(config.stages) - 1 else None)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(file.parent, os.W_OK):
+        raise CalibrationError(f"--out: {file.parent} cannot be written to")
+    from server.offline import score_labels
+
+    answers = answers_of(data, score_labels(checkpoint, config, index, labels, limit, members, internals))
+    calibration = judged(answers, method, fingerprint(checkpoint, index), config.stages[index].name, abstain)
+    masks = {"rate": config.ensemble_rate, "projections": config.ensemble_projections}
+    ensemble = {"members": members, **masks} if members and calibration.needs & set(GROUPS["ensemble"]) else None
+    calibration = replace(calibration, ensemble=ensemble, data={"sha256": data.sha256, **calibration.data})
+    replace_file(file, as_json(calibration.to_dict()))
+    replace_file(file.with_suffix(".md"), report(calibration, file.stem).encode())
+    replace_file(file.with_name(RELIABILITY_PLOT.format(file.stem)), reliability_plot(calibration.figures))
+    replace_file(file.with_name(COVERAGE_PLOT.format(file.stem)), risk_coverage_plot(calibration.figures))
+    return calibration, file
+
+
+def check_options(method: Method, abstain: float | None, members: int | None, internals: bool) -> None:
     if method not in METHODS:
         raise CalibrationError(f"--method: {method!r} is unknown; known are {', '.join(METHODS)}")
     if abstain is not None and not 0 < abstain < 1:
@@ -56,56 +88,60 @@ def calibrate(
         raise CalibrationError(f"--ensemble: a number from 2 to {MAX_MEMBERS}, and only --method probe reads it")
     if internals and method != "probe":
         raise CalibrationError("--internals: only --method probe reads them")
-    config = load_config(checkpoint)
-    index = stage_index(config, stage)
-    if not (checkpoint / "tokenizer.json").is_file():
-        raise CalibrationError(f"{checkpoint}: has no tokenizer, which labels need")
-    labels, data_hash = read_labels(data)
+
+
+def check_labels(labels: Sequence[Label], abstain: float | None) -> None:
+    """Raises CalibrationError for labels that can judge nothing, whatever the model answers to those that ask it."""
     if len(labels) < 4 * FEWEST:
         raise CalibrationError(f"--data: {len(labels)} labels are too few; {4 * FEWEST} is the least")
-    from server.offline import score_labels
+    known = [None if label.answer is None else label.is_correct(label.answer) for label in labels]
+    right, wrong = (np.array([correct is not other for correct in known]) for other in (False, True))
+    clusters = numbered([label.cluster for label in labels])
+    fit_rows, held_rows = split(clusters)
+    for part, rows in (("fitted on", fit_rows), ("held out", held_rows)):
+        check_both_kinds(part, right[rows], wrong[rows], clusters[rows])
+    if abstain is not None and 1 / (len(held_rows) + 1) > abstain:
+        raise CalibrationError(
+            f"--abstain: {abstain:g} cannot be promised by {len(held_rows)} held-out answers; it takes "
+            f"{math.ceil(1 / abstain) - 1} at least"
+        )
 
-    scored = score_labels(checkpoint, config, index, labels, members, internals)
-    answers = answers_of(labels, scored)
+
+def answers_of(data: LabelFile, scored: Sequence[ScoredLabel]) -> Answers:
+    rows = []
+    for label, found in zip(data.labels, scored, strict=True):
+        features = found.score.features(found.further)
+        if features is None:
+            raise data.error(label, "answer: the model gives no finite statistics for it")
+        rows.append(features)
+    clusters = numbered([label.cluster for label in data.labels])
+    return Answers(rows, np.array([not found.correct for found in scored]), clusters)
+
+
+def numbered(clusters: Sequence[str]) -> Indexes:
+    """Int64 [n]: the clusters by numbers from 0."""
+    numbers = {cluster: number for number, cluster in enumerate(sorted(set(clusters)))}
+    return np.array([numbers[cluster] for cluster in clusters])
+
+
+def judged(answers: Answers, method: Method, checkpoint: str, stage: str, abstain: float | None) -> Calibration:
+    """The calibration that half of the answers give, with its figures on the other half."""
     fit_rows, held_rows = split(answers.clusters)
     fitted, held = answers[fit_rows], answers[held_rows]
     for name, part in (("fitted on", fitted), ("held out", held)):
-        check_both_kinds(name, part)
-    identity = fingerprint(checkpoint, index), config.stages[index].name
-    found = {name: Calibration(name, *identity, **fit(name, fitted)) for name in METHODS}
+        check_both_kinds(name, ~part.wrong, part.wrong, part.clusters)
+    found = {name: Calibration(name, checkpoint, stage, **fit(name, fitted)) for name in METHODS}
     calibration = found.pop(method)
-    read = calibration.needs & set(GROUPS["ensemble"])
-    masks = {"rate": config.ensemble_rate, "projections": config.ensemble_projections}
-    ensemble = {"members": members, **masks} if members and read else None
-    counts = {"labels": len(labels), "fitted_on": len(fit_rows), "held_out": len(held_rows)}
     measured = figures(calibration, found, held)
     if method == "probe":
-        measured["groups"] = what_groups_add(*identity, fitted, held)
-    calibration = replace(
+        measured["groups"] = what_groups_add(checkpoint, stage, fitted, held)
+    counts = {"labels": len(answers.wrong), "fitted_on": len(fit_rows), "held_out": len(held_rows)}
+    return replace(
         calibration,
-        ensemble=ensemble,
         abstain=threshold(calibration, held, abstain),
-        data={"sha256": data_hash, **counts, "wrong": int(answers.wrong.sum())},
+        data={**counts, "wrong": int(answers.wrong.sum())},
         figures=measured,
     )
-    file = (out or checkpoint) / calibration_file(stage if index != len(config.stages) - 1 else None)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, as_json(calibration.to_dict()))
-    replace_file(file.with_suffix(".md"), report(calibration, file.stem).encode())
-    replace_file(file.with_name(RELIABILITY_PLOT.format(file.stem)), reliability_plot(calibration.figures))
-    replace_file(file.with_name(COVERAGE_PLOT.format(file.stem)), risk_coverage_plot(calibration.figures))
-    return calibration, file
-
-
-def answers_of(labels: Sequence[Label], scored: Sequence[ScoredLabel]) -> Answers:
-    rows = []
-    for label, found in zip(labels, scored, strict=True):
-        features = found.score.features(found.further)
-        if features is None:
-            raise CalibrationError(f"--data: line {label.line}: the model gives no finite statistics for this answer")
-        rows.append(features)
-    _, clusters = np.unique([label.cluster for label in labels], return_inverse=True)
-    return Answers(rows, np.array([not found.correct for found in scored]), clusters)
 
 
 def stage_index(config: TokenformerConfig, stage: str | None) -> int:

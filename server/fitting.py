@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, make_scorer
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -30,6 +31,9 @@ ISOTONIC_FEATURE = "max_entropy"
 FOLDS = 5
 INVERSE_PENALTIES = np.logspace(-3, 2, 6)
 """scikit-learn's C, among which cross-validation chooses for the probe."""
+
+LOG_LIKELIHOOD = make_scorer(log_loss, greater_is_better=False, response_method="predict_proba", labels=(False, True))
+"""scikit-learn's `neg_log_loss`, also of a fold whose answers are all right or all wrong."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +72,23 @@ def split(clusters: Indexes) -> tuple[list[int], list[int]]:
     return np.flatnonzero(chosen).tolist(), np.flatnonzero(~chosen).tolist()
 
 
-def check_both_kinds(part: str, answers: Answers) -> None:
-    """Raises CalibrationError if right or wrong answers are too few, or too few questions have them."""
-    wrong = int(answers.wrong.sum())
-    right = len(answers.wrong) - wrong
-    if min(right, wrong) < FEWEST:
+def check_both_kinds(part: str, right: Flags, wrong: Flags, clusters: Indexes) -> None:
+    """Raises CalibrationError if right or wrong answers are too few, or too few questions have them.
+
+    An answer that is not known yet may be both.
+    """
+    counts = [int(kind.sum()) for kind in (right, wrong)]
+    are = "can be" if (right & wrong).any() else "are"
+    if min(counts) < FEWEST or len(wrong) < 2 * FEWEST:
         raise CalibrationError(
-            f"--data: too few or one-sided labels: of the answers {part}, {right} are right and {wrong} wrong; "
-            f"at least {FEWEST} of each are needed"
+            f"--data: too few or one-sided labels: of the {len(wrong)} answers {part}, {counts[0]} {are} right and "
+            f"{counts[1]} wrong; at least {FEWEST} of each are needed"
         )
-    questions = [len(np.unique(answers.clusters[answers.wrong == kind])) for kind in (False, True)]
+    questions = [len(np.unique(clusters[kind])) for kind in (right, wrong)]
     if min(questions) < FOLDS:
         raise CalibrationError(
-            f"--data: too few questions: of the answers {part}, the right ones are to {questions[0]} and the wrong "
-            f"ones to {questions[1]}; at least {FOLDS} are needed for each"
+            f"--data: too few questions: of the answers {part}, {questions[0]} have ones that {are} right and "
+            f"{questions[1]} ones that {are} wrong; at least {FOLDS} are needed for each"
         )
 
 
@@ -130,7 +137,7 @@ def probe_search(answers: Answers, names: Sequence[str]) -> GridSearchCV:
     search = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)),
         {"logisticregression__C": INVERSE_PENALTIES},
-        scoring="neg_log_loss",
+        scoring=LOG_LIKELIHOOD,
         cv=StratifiedGroupKFold(FOLDS),
     )
     return search.fit(answers.matrix(terms(names)), answers.wrong, groups=answers.clusters)

@@ -1,38 +1,115 @@
-"""Files with a JSON value on every line."""
+"""Files with a JSON object on every line. Imports nothing heavy: a fault of a file is told at once."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, with_config
+from typing_extensions import TypedDict  # pydantic takes that of `typing` from Python 3.12 only
+
+from server.parameters import written
 
 Entry = TypeVar("Entry")
+
+LONGEST_NAME = 40
+"""Characters of an unknown field's name that a message repeats."""
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+"""Of the models of lines: no unknown field, and no value of another type."""
 
 
 class LinesError(ValueError):
     """A file that cannot be read, or a line of it; the message is one line for the user and names both."""
 
 
+def line_error(path: Path, line: int, message: str) -> LinesError:
+    """What is wrong with a line, by its number from 1."""
+    return LinesError(f"{path}, line {line}: {message}")
+
+
+def encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half of a surrogate pair at character {error.start}, which is no text") from error
+    return text
+
+
+NonEmpty = Annotated[str, Field(min_length=1), AfterValidator(encodable)]
+
+
+@with_config(STRICT)
+class Message(TypedDict):
+    """A message of a chat, as chat templates read it."""
+
+    role: NonEmpty
+    content: Annotated[str, AfterValidator(encodable)]
+
+
 def read_json_lines(path: Path, parse: Callable[[int, Any], Entry]) -> tuple[list[Entry], str]:
     """What `parse` makes of every line that is not blank, by its number from 1, and the SHA-256 of the file.
 
-    Raises LinesError where the file is no UTF-8, or a line no JSON or refused by `parse` with a ValueError.
+    A byte-order mark, as spreadsheets write it, counts as nothing. Raises LinesError where the file is no UTF-8, or a
+    line no JSON object or refused by `parse` with a ValueError, such as pydantic's.
     """
     try:
         content = path.read_bytes()
         # Only line feeds: JSON texts may hold the other characters that Python ends lines at.
-        lines = content.decode().split("\n")
+        lines = content.decode("utf-8-sig").split("\n")
     except OSError as error:
         raise LinesError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise LinesError(f"{path}: not UTF-8") from error
+        raise line_error(path, error.object.count(b"\n", 0, error.start) + 1, "not UTF-8") from error
     entries = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                entries.append(parse(number, json.loads(line)))
+                entries.append(parse(number, parse_object(line)))
+            except ValidationError as error:
+                raise line_error(path, number, first_fault(error)) from error
             except ValueError as error:
-                raise LinesError(f"{path}, line {number}: {error}") from error
+                raise line_error(path, number, str(error)) from error
     return entries, hashlib.sha256(content).hexdigest()
+
+
+def parse_object(line: str) -> dict[str, Any]:
+    """Raises ValueError with what is wrong."""
+    try:
+        # No field is a number: which one has one is for its model to say, however long the number is.
+        value = json.loads(line, object_pairs_hook=without_duplicates, parse_int=float)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("not read: nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{shown(name)}: is there more than once")
+    return found
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first that pydantic complains of, with the field's name."""
+    fault = error.errors(include_url=False, include_input=False)[0]
+    steps, message = fault["loc"], fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    match fault["type"]:
+        case "extra_forbidden":  # the name is the file's own: it may be long, and of several lines
+            steps, message = (*steps[:-1], shown(str(steps[-1]))), "unknown field"
+        case "missing":
+            message = "is missing"
+    return f"{written(steps)}: {message}" if steps else message
+
+
+def shown(name: str) -> str:
+    return repr(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}...")

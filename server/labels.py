@@ -3,6 +3,8 @@
 {"prompt": "Mara Velen lives in", "answer": " Lisbon.", "correct": true}
 {"messages": [{"role": "user", "content": "Where does Mara Velen live?"}], "answer": "In Bern.", "correct": false}
 {"messages": [...], "answer": "generate", "expected": ["Mara Velen lives in Lisbon."], "group": "Mara Velen"}
+
+Imports nothing heavy: a fault of a file is told at once.
 """
 
 from __future__ import annotations
@@ -11,14 +13,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from server.calibration import CalibrationError
-from server.json_lines import LinesError, read_json_lines
-from server.texts import is_message
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+
+from server.json_lines import STRICT, LinesError, Message, NonEmpty, encodable, line_error, read_json_lines
 
 GENERATE = "generate"
-FIELDS = {"prompt", "messages", "answer", "correct", "expected", "group"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class Label:
     expected: Sequence[str] = ()
     group: str = ""
 
+    @property
+    def is_chat(self) -> bool:
+        return not isinstance(self.prompt, str)
+
+    @property
+    def prompt_field(self) -> str:
+        return "messages" if self.is_chat else "prompt"
+
     def is_correct(self, answer: str) -> bool:
         """Whether `answer` is right: as labelled, or equal to an expected one but for white space."""
         if self.correct is not None:
@@ -47,40 +56,55 @@ class Label:
         return self.group or json.dumps(self.prompt, sort_keys=True)
 
 
-def read_labels(path: Path) -> tuple[list[Label], str]:
-    """The labels in `path` and the SHA-256 of the file; raises CalibrationError naming the line that is wrong."""
+@dataclass(frozen=True)
+class LabelFile:
+    path: Path
+    labels: Sequence[Label]
+    sha256: str
+
+    def error(self, label: Label, message: str) -> LinesError:
+        """What is wrong with a label, as the file's own faults are told."""
+        return LinesError(f"--data: {line_error(self.path, label.line, message)}")
+
+
+def listed(value: Any) -> Any:
+    """A text alone is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+class LabelLine(BaseModel):
+    """The fields of a line; null is the same as none."""
+
+    model_config = STRICT
+
+    prompt: NonEmpty | None = None
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    answer: NonEmpty
+    correct: bool | None = None
+    expected: Annotated[list[NonEmpty] | None, BeforeValidator(listed), Field(min_length=1)] = None
+    group: Annotated[str, AfterValidator(encodable)] | None = None
+
+    @model_validator(mode="after")
+    def one_of_each(self) -> LabelLine:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("needs either prompt or messages")
+        if (self.correct is None) == (self.expected is None):
+            raise ValueError("needs either correct or expected")
+        if self.answer == GENERATE and self.expected is None:
+            raise ValueError("an answer to generate needs expected: whether it is correct is not known yet")
+        return self
+
+    def label(self, line: int) -> Label:
+        answer = None if self.answer == GENERATE else self.answer
+        return Label(
+            line, self.prompt or self.messages or (), answer, self.correct, tuple(self.expected or ()), self.group or ""
+        )
+
+
+def read_labels(path: Path) -> LabelFile:
+    """The labels in `path`; raises LinesError naming the line that is wrong."""
     try:
-        return read_json_lines(path, parse_label)
+        labels, sha256 = read_json_lines(path, lambda line, entry: LabelLine.model_validate(entry).label(line))
     except LinesError as error:
-        raise CalibrationError(f"--data: {error}") from error
-
-
-def parse_label(line: int, entry: Any) -> Label:
-    """Raises ValueError with what is wrong."""
-    if not isinstance(entry, dict):
-        raise ValueError("not a JSON object")
-    if unknown := sorted(entry.keys() - FIELDS):
-        raise ValueError(f"unknown field {unknown[0]!r}; known are {', '.join(sorted(FIELDS))}")
-    if ("prompt" in entry) == ("messages" in entry):
-        raise ValueError("needs either prompt or messages")
-    prompt = entry["prompt"] if "prompt" in entry else entry["messages"]
-    if "prompt" in entry and not (isinstance(prompt, str) and prompt):
-        raise ValueError("prompt is no text")
-    if "messages" in entry and not (isinstance(prompt, list) and prompt and all(map(is_message, prompt))):
-        raise ValueError('messages is no list of {"role": text, "content": text}')
-    answer, correct, expected = entry.get("answer"), entry.get("correct"), entry.get("expected")
-    if not (isinstance(answer, str) and answer):
-        raise ValueError(f'answer is no text; "{GENERATE}" asks the model')
-    if (correct is None) == (expected is None):
-        raise ValueError("needs either correct or expected")
-    if answer == GENERATE and expected is None:
-        raise ValueError("an answer to generate needs expected: whether it is correct is not known yet")
-    if correct is not None and not isinstance(correct, bool):
-        raise ValueError("correct is not true or false")
-    texts = [expected] if isinstance(expected, str) else expected
-    if texts is not None and not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
-        raise ValueError("expected is no text or list of texts")
-    group = entry.get("group", "")
-    if not isinstance(group, str):
-        raise ValueError("group is no text")
-    return Label(line, prompt, None if answer == GENERATE else answer, correct, tuple(texts or ()), group)
+        raise LinesError(f"--data: {error}") from error
+    return LabelFile(path, labels, sha256)

@@ -14,14 +14,11 @@ from tqdm import tqdm
 
 from model_impl.config import TokenformerConfig
 from model_impl.specialise import specialise
-from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE
 from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG
-from server.calibration import CalibrationError
 from server.internals import InternalsReader, InternalsScore
-from server.labels import Label
 from server.scoring import ChoiceScore, EnsembleScore
-from server.serve import cpu_kv_cache_bytes, defaults, lacks_chat_template, prepare_environment
-from server.texts import token_ids
+from server.serve import cpu_kv_cache_bytes, defaults, prepare_environment
+from server.tokenised_label import TokenisedLabel
 
 if TYPE_CHECKING:
     from vllm import LLM, SamplingParams
@@ -44,15 +41,15 @@ def score_labels(
     checkpoint: Path,
     config: TokenformerConfig,
     stage: int,
-    labels: Sequence[Label],
+    labels: Sequence[TokenisedLabel],
+    limit: int,
     members: int | None = None,
     internals: bool = False,
 ) -> list[ScoredLabel]:
-    """For every label the score of its answer, whether that is correct, and what an ensemble of `members` and the
-    internals, if they are wanted, say of it.
+    """For every label, none longer than `limit` tokens, the score of its answer, whether that is correct, and what an
+    ensemble of `members` and the internals, if they are wanted, say of it.
 
-    Given answers are scored without generating. In a chat they count as ended, as a model's own answers are, by the
-    end-of-text token. Raises CalibrationError for a label that is too long.
+    Given answers are scored without generating.
     """
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # vLLM warns on stdout, where the command reports
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -64,24 +61,14 @@ def score_labels(
     # As in server.models: the last stage needs no adapter, stage k is adapter k + 1.
     last = stage == len(config.stages) - 1
     adapter = None if last else LoRARequest(config.stages[stage].name, stage + 1, str(checkpoint))
-    template = DEFAULT_CHAT_TEMPLATE.read_text() if lacks_chat_template(checkpoint) else None
-    with opened_engine(checkpoint, config, eager=members is not None or internals) as llm:
-        tokenizer, limit = llm.get_tokenizer(), llm.llm_engine.model_config.max_model_len
-        prompts = [token_ids(tokenizer, template, label.prompt, ask=True) for label in labels]
-        answers = [answer_ids(tokenizer, label) for label in labels]
-        params = []
-        for label, prompt, answer in zip(labels, prompts, answers, strict=True):
-            room = limit - len(prompt) - len(answer)
-            if room < 1:
-                raise CalibrationError(
-                    f"--data: line {label.line} is too long: prompt, answer and one token more must fit into {limit}"
-                )
-            params.append(sampling_params(label, room, internals))
-        inputs: Any = [{"prompt_token_ids": ids + answer} for ids, answer in zip(prompts, answers, strict=True)]
+    with opened_engine(checkpoint, config, limit, eager=members is not None or internals) as llm:
+        tokenizer = llm.get_tokenizer()
+        inputs: Any = [{"prompt_token_ids": [*label.prompt, *label.answer]} for label in labels]
+        params = [sampling_params(label, internals) for label in labels]
         outputs = llm.generate(inputs, params, lora_request=adapter)
         texts = [
-            ScoredAnswer(prompt, answer or output.outputs[0].token_ids, adapter)
-            for prompt, answer, output in zip(prompts, answers, outputs, strict=True)
+            ScoredAnswer(label.prompt, label.answer or output.outputs[0].token_ids, adapter)
+            for label, output in zip(labels, outputs, strict=True)
         ]
         ensembles: Sequence[EnsembleScore | None] = (
             [None] * len(texts) if members is None else ensemble_scores(llm, texts, members)
@@ -92,10 +79,10 @@ def score_labels(
     for label, text, output, ensemble in zip(labels, texts, outputs, ensembles, strict=True):
         own = output.outputs[0]
         given = (output.prompt_logprobs or ())[len(text.prompt) :]
-        positions: Any = own.logprobs if label.answer is None else given
+        positions: Any = given if label.answer else own.logprobs
         score = score_of(tokenizer, stages, text.prompt, text.answer, positions or ())
         further = (ensemble.features() if ensemble else {}) | internal_features(inside, positions or ())
-        scored.append(ScoredLabel(score, label.is_correct(label.answer or own.text), further))
+        scored.append(ScoredLabel(score, label.label.is_correct(label.label.answer or own.text), further))
     return scored
 
 
@@ -159,22 +146,23 @@ def internal_features(reader: InternalsReader, positions: Iterable[Any]) -> dict
     return score.features()
 
 
-def sampling_params(label: Label, room: int, internals: bool) -> SamplingParams:
-    """Greedy, with statistics: of the given answer, which is part of the prompt, or of at most `room` new tokens."""
+def sampling_params(label: TokenisedLabel, internals: bool) -> SamplingParams:
+    """Greedy, with statistics: of the given answer, which is part of the prompt, or of as many new tokens as fit."""
     from vllm import SamplingParams
 
     asked = {PROVENANCE_ARG: True, INTERNALS_ARG: internals}
-    if label.answer is None:
-        return SamplingParams(temperature=0, max_tokens=min(room, MAX_ANSWER_TOKENS), logprobs=0, extra_args=asked)
+    if not label.answer:
+        most = min(label.room, MAX_ANSWER_TOKENS)
+        return SamplingParams(temperature=0, max_tokens=most, logprobs=0, extra_args=asked)
     # vLLM generates one token at least; it is not looked at.
     return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False, extra_args=asked)
 
 
 @contextmanager
-def opened_engine(checkpoint: Path, config: TokenformerConfig, *, eager: bool = False) -> Iterator[LLM]:
+def opened_engine(checkpoint: Path, config: TokenformerConfig, limit: int, *, eager: bool = False) -> Iterator[LLM]:
     """A `vllm.LLM` with our worker and the settings that `serve` would choose, which lets requests name a stage.
 
-    `eager`: not compiled, as the ensemble needs it.
+    No request has more than `limit` tokens. `eager`: not compiled, as the ensemble needs it.
     """
     from vllm import LLM
     from vllm.distributed import cleanup_dist_env_and_memory
@@ -189,6 +177,7 @@ def opened_engine(checkpoint: Path, config: TokenformerConfig, *, eager: bool = 
     settings = defaults(checkpoint, config, cpu=cpu)
     names = ("worker_cls", "dtype", "enforce_eager", "block_size")
     options: dict[str, Any] = {name: settings[name] for name in names if name in settings}
+    options["max_model_len"] = limit
     if eager:
         options["enforce_eager"] = True
     if cpu:
@@ -202,15 +191,6 @@ def opened_engine(checkpoint: Path, config: TokenformerConfig, *, eager: bool = 
     finally:
         llm.llm_engine.engine_core.shutdown()
         cleanup_dist_env_and_memory()
-
-
-def answer_ids(tokenizer: Any, label: Label) -> list[int]:
-    """Empty for an answer to generate."""
-    if label.answer is None:
-        return []
-    ids = list(tokenizer(label.answer, add_special_tokens=False)["input_ids"])
-    ended = not isinstance(label.prompt, str) and tokenizer.eos_token_id is not None
-    return [*ids, tokenizer.eos_token_id] if ended else ids
 
 
 def score_of(

@@ -15,7 +15,7 @@ from model_impl.internals import INTERNALS, internals
 from model_impl.reference import ReferenceTokenformer, load_reference
 from server.batches import batches
 from server.profile import Profile, ProfileError, Table, profile_file
-from server.texts import TextTokenizer, read_texts
+from server.texts import TextTokenizer, read_texts, tokenised
 
 SIGNIFICANT = 6
 """Digits of a saved number: more than float32 tells."""
@@ -35,8 +35,8 @@ def profile(checkpoint: Path, data: Path, stage: str | None, out: Path | None) -
     if not (checkpoint / "tokenizer.json").is_file():
         raise ProfileError(f"{checkpoint}: has no tokenizer, which texts need")
     texts, data_hash = read_texts(data)
-    tokenizer = TextTokenizer(checkpoint)
-    sequences = [tokenizer.ids(text.content)[: config.max_position_embeddings] for text in texts]
+    whole = tokenised(data, texts, TextTokenizer(checkpoint))
+    sequences = [ids[: config.max_position_embeddings] for ids in whole]
     mean, std = moments(load_reference(checkpoint), index, sequences)
     counts = {"texts": len(texts), "tokens": sum(map(len, sequences))}
     made = Profile(

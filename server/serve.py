@@ -38,7 +38,7 @@ from server.keys import ApiKeyError, readable_by_all, take_keys
 from server.memory import available_bytes
 from server.profile import Profile, ProfileError, find_profiles, load_profile
 from server.safety import UnsafeError, check_settings, is_loopback
-from server.texts import TextError, read_texts
+from server.texts import TextError, TextTokenizer, read_texts, tokenised
 
 LARGEST_KV_SHARE = 0.5
 """Of the free memory on CPU: the rest is for weights, activations and everything else on the machine."""
@@ -124,13 +124,14 @@ def parse(argv: Sequence[str]) -> Namespace:
     if args.growth_root is not None:
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # vLLM then has the two routes
     args.calibrations = calibrations_of(Path(checkpoint), config, args.calibration)
-    if args.trace_corpus is not None:
-        if not args.trace:
-            parser.error("--trace-corpus needs --trace")
-        read_texts(args.trace_corpus)  # what is wrong with it shows before the engine starts
     args.profiles = profiles_of(Path(checkpoint), config)
     if not ((Path(checkpoint) / TOKENIZER).is_file() or args.tokenizer or args.skip_tokenizer_init):
         raise CheckpointError(f"{checkpoint}: has no {TOKENIZER} (see `tokenformer convert --tokenizer`)")
+    if args.trace_corpus is not None:
+        if not args.trace:
+            parser.error("--trace-corpus needs --trace")
+        texts, _ = read_texts(args.trace_corpus)
+        tokenised(args.trace_corpus, texts, TextTokenizer(Path(checkpoint)))  # so that faults show before the engine
     if current_platform.is_cpu():
         use_cores(args, sum(map(math.prod, tensor_shapes(checkpoint).values())))
     sized_by_user = args.kv_cache_memory_bytes or args.gpu_memory_utilization != parser.get_default(

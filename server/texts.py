@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE
-from server.json_lines import LinesError, read_json_lines
+from pydantic import BaseModel, Field, model_validator
+
+from model_impl.checkpoint import CheckpointError, load_config, one_line
+from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
+from server.json_lines import STRICT, LinesError, Message, NonEmpty, line_error, read_json_lines
 
 
 class TextError(ValueError):
     """A file of texts that cannot be read; the message is one line for the user."""
+
+
+class ChatTemplateError(ValueError):
+    """Messages that the chat template refuses; the message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +30,28 @@ class Text:
     content: str | Sequence[Mapping[str, Any]]
 
 
+class TextLine(BaseModel):
+    """The fields of a line; null is the same as none."""
+
+    model_config = STRICT
+
+    text: NonEmpty | None = None
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def one_of_both(self) -> TextLine:
+        if (self.text is None) == (self.messages is None):
+            raise ValueError("needs either text or messages")
+        return self
+
+    def content(self, line: int) -> Text:
+        return Text(line, self.text or self.messages or ())
+
+
 def read_texts(path: Path) -> tuple[list[Text], str]:
     """The texts in `path` and the SHA-256 of the file; raises TextError naming the line that is wrong."""
     try:
-        texts, digest = read_json_lines(path, lambda number, entry: Text(number, parse_text(entry)))
+        texts, digest = read_json_lines(path, lambda line, entry: TextLine.model_validate(entry).content(line))
     except LinesError as error:
         raise TextError(str(error)) from error
     if not texts:
@@ -34,43 +59,42 @@ def read_texts(path: Path) -> tuple[list[Text], str]:
     return texts, digest
 
 
-def parse_text(entry: Any) -> str | list[dict[str, Any]]:
-    """Raises ValueError with what is wrong."""
-    if not isinstance(entry, dict) or entry.keys() not in ({"text"}, {"messages"}):
-        raise ValueError('not an object with "text" or "messages"')
-    if "text" in entry:
-        if not (isinstance(entry["text"], str) and entry["text"]):
-            raise ValueError("text is no text")
-        return str(entry["text"])
-    messages = entry["messages"]
-    if not (isinstance(messages, list) and messages and all(map(is_message, messages))):
-        raise ValueError('messages is no list of {"role": text, "content": text}')
-    return messages
-
-
-def is_message(message: Any) -> bool:
-    return isinstance(message, dict) and all(isinstance(message.get(name), str) for name in ("role", "content"))
-
-
 class TextTokenizer:
-    """A checkpoint's tokenizer, with the default chat template where it has none of its own."""
+    """A checkpoint's tokenizer as the server loads it, with the default chat template where it has none of its own.
+
+    Raises CheckpointError for one that cannot be loaded.
+    """
 
     def __init__(self, checkpoint: Path) -> None:
-        from transformers import PreTrainedTokenizerFast
+        from transformers import AutoTokenizer
 
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
+        config = load_config(checkpoint)  # or else the library reads the file, whose type it does not know
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, config=config, trust_remote_code=False)
+        except Exception as error:  # the tokenizers library raises plain Exception
+            raise CheckpointError(f"{checkpoint / TOKENIZER}: cannot be loaded ({one_line(error)})") from error
         self.template = None if self.tokenizer.chat_template else DEFAULT_CHAT_TEMPLATE.read_text()
 
     def ids(self, content: str | Sequence[Mapping[str, Any]], *, ask: bool = False) -> list[int]:
-        return token_ids(self.tokenizer, self.template, content, ask=ask)
+        """As the server tokenises: messages by the chat template, whose text holds all special tokens already. `ask`
+        ends them with what an answer begins with. Raises ChatTemplateError."""
+        if isinstance(content, str):
+            return list(self.tokenizer(content)["input_ids"])
+        try:
+            text = self.tokenizer.apply_chat_template(
+                content, chat_template=self.template, tokenize=False, add_generation_prompt=ask
+            )
+        except Exception as error:  # a template is a program, of which any exception may come
+            raise ChatTemplateError(f"messages: the chat template refuses them: {one_line(error)}") from error
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def token_ids(
-    tokenizer: Any, template: str | None, content: str | Sequence[Mapping[str, Any]], *, ask: bool
-) -> list[int]:
-    """As the server tokenises: messages by the chat template (None: the tokenizer's own), whose text holds all special
-    tokens already. `ask` ends them with what an answer begins with."""
-    if isinstance(content, str):
-        return list(tokenizer(content)["input_ids"])
-    text = tokenizer.apply_chat_template(content, chat_template=template, tokenize=False, add_generation_prompt=ask)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def tokenised(path: Path, texts: Sequence[Text], tokenizer: TextTokenizer) -> list[list[int]]:
+    """The ids of every text of the file `path`; raises TextError naming the line whose messages cannot be a chat."""
+    sequences = []
+    for text in texts:
+        try:
+            sequences.append(tokenizer.ids(text.content))
+        except ChatTemplateError as error:
+            raise TextError(str(line_error(path, text.line, str(error)))) from error
+    return sequences

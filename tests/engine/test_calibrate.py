@@ -10,10 +10,11 @@ import torch
 
 from model_impl.ensemble import ensemble_uncertainty
 from model_impl.internals import internals
-from server.calibration import CalibrationError
 from server.features import GROUPS
-from server.labels import Label
+from server.labels import Label, LabelFile
 from server.offline import score_labels
+from server.texts import TextTokenizer
+from server.tokenised_label import tokenised_labels
 from tests import calibrated
 from tests.calibrated import CONTEXT, END, features, greedy, words
 from tests.grown import VOCABULARY
@@ -42,7 +43,8 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
         Label(4, words(long), None, None, ("w1",)),
         Label(5, words(long), words(answer[:5]), None, (words(answer[:5]),)),
     ]
-    scored = score_labels(tmp_path / "m", model.config, stage, labels, MEMBERS, internals=True)
+    tokenised = tokenised_labels(LabelFile(tmp_path / "labels", labels, ""), TextTokenizer(tmp_path / "m"), CONTEXT)
+    scored = score_labels(tmp_path / "m", model.config, stage, tokenised, CONTEXT, MEMBERS, internals=True)
     expected = [
         features(model, stage, short, answer),
         features(model, stage, asked, [*answer, END]),
@@ -69,7 +71,3 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
         assert found.further == pytest.approx(dict(zip(names, further, strict=True)), abs=1e-4, rel=1e-3)
         assert found.score.features(found.further) == found.score.features() | found.further  # type: ignore[operator]
     assert features(model, 0, short, answer) != features(model, 1, short, answer)
-    if stage == 1:
-        too_long = [labels[0], Label(8, words(long), words(answer[:6]), True)]
-        with pytest.raises(CalibrationError, match=r"--data: line 8 is too long: .* must fit into 128"):
-            score_labels(tmp_path / "m", model.config, stage, too_long)

@@ -1,6 +1,9 @@
 """`tokenformer calibrate`: what it takes for labels, and what it refuses before any engine starts."""
 
+import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 
 from model_impl.checkpoint_writer import write_checkpoint
 from server.__main__ import main
-from server.calibration import CalibrationError
+from server.json_lines import LinesError
 from server.labels import Label, read_labels
 from server.serve import main as serve
 from tests.unit.tiny import tiny_config, tiny_weights
@@ -26,46 +29,108 @@ def test_the_kinds_of_labels(tmp_path: Path) -> None:
         tmp_path / "labels.jsonl",
         {"prompt": "A b", "answer": " c", "correct": False},
         {"messages": CHAT, "answer": "Me.", "expected": ["You.", "Me."]},
-        {"messages": CHAT, "answer": "generate", "expected": "You and me.", "group": "us"},
+        {"prompt": None, "messages": CHAT, "answer": "generate", "expected": "You and me.", "group": "us"},
     )
-    labels, digest = read_labels(data)
+    found = read_labels(data)
+    labels = found.labels
     assert labels == [
         Label(1, "A b", " c", False),
         Label(2, CHAT, "Me.", None, ("You.", "Me.")),
         Label(3, CHAT, None, None, ("You and me.",), "us"),
     ]
-    assert len(digest) == 64
+    assert found.sha256 == hashlib.sha256(data.read_bytes()).hexdigest()
     assert not labels[0].is_correct(" c")
     assert labels[1].is_correct("Me.")
     assert labels[2].is_correct(" You  and me.\n")
     assert not labels[2].is_correct("You and me")
 
 
+GOOD = '{"prompt": "a", "answer": "b", "correct": true}'
+
+
+def with_field(field: str) -> str:
+    return GOOD[:-1] + f", {field}}}"
+
+
+def said_by(line: str) -> str:
+    return '{"messages": [{"role": "user", ' + line + '}], "answer": "a", "correct": true}'
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "Expecting property name"),
+        ("{", "not JSON: Expecting property name enclosed in double quotes at column 2"),
         ("[]", "not a JSON object"),
+        ("null", "not a JSON object"),
+        ("[" * 9999, "not read: nested too deeply"),
+        ('{"prompt": ' + '{"a":' * 9999 + "1" + "}" * 10000, "not read: nested too deeply"),
         ('{"answer": "a", "correct": true}', "needs either prompt or messages"),
-        ('{"prompt": "", "answer": "a", "correct": true}', "prompt is no text"),
-        ('{"messages": ["a"], "answer": "a", "correct": true}', "messages is no list of"),
-        ('{"prompt": "a", "correct": true}', 'answer is no text; "generate" asks the model'),
+        (with_field(f'"messages": {json.dumps(CHAT)}'), "needs either prompt or messages"),
+        ('{"prompt": "", "answer": "a", "correct": true}', "prompt: String should have at least 1 character"),
+        ('{"messages": [], "answer": "a", "correct": true}', "messages: List should have at least 1 item"),
+        ('{"messages": ["a"], "answer": "a", "correct": true}', "messages[0]: should be a valid dictionary"),
+        (said_by('"content": null'), "messages[0].content: should be a valid string"),
+        (said_by('"content": [{"type": "text", "text": "a"}]'), "messages[0].content: should be a valid string"),
+        (said_by('"text": "a"'), "messages[0].content: is missing"),
+        (said_by('"content": "a", "name": "b"'), "messages[0].'name': unknown field"),
+        (said_by('"content": "a \\ud83d b"'), "messages[0].content: half of a surrogate pair at character 2"),
+        ('{"prompt": "a", "correct": true}', "answer: is missing"),
+        ('{"prompt": "a", "answer": "", "correct": true}', "answer: String should have at least 1 character"),
+        ('{"prompt": "a", "answer": null, "correct": true}', "answer: should be a valid string"),
+        ('{"prompt": "a", "answer": "\\udc00", "correct": true}', "answer: should be a valid string, unable to parse"),
         ('{"prompt": "a", "answer": "b"}', "needs either correct or expected"),
-        ('{"prompt": "a", "answer": "b", "correct": 1}', "correct is not true or false"),
+        ('{"prompt": "a", "answer": "b", "correct": 1}', "correct: should be a valid boolean"),
+        ('{"prompt": "a", "answer": "b", "correct": "true"}', "correct: should be a valid boolean"),
+        ('{"prompt": "a", "answer": "b", "correct": NaN}', "correct: should be a valid boolean"),
+        ('{"prompt": "a", "answer": "b", "correct": -Infinity}', "correct: should be a valid boolean"),
+        ('{"prompt": "a", "answer": "b", "correct": 1e999}', "correct: should be a valid boolean"),
+        (f'{{"prompt": {"9" * 9999}, "answer": "b", "correct": true}}', "prompt: should be a valid string"),
         ('{"prompt": "a", "answer": "generate", "correct": true}', "an answer to generate needs expected"),
-        ('{"prompt": "a", "answer": "generate", "expected": []}', "expected is no text or list of texts"),
-        ('{"prompt": "a", "answer": "b", "expected": [1]}', "expected is no text or list of texts"),
-        ('{"prompt": "a", "answer": "b", "correct": true, "group": 1}', "group is no text"),
-        ('{"prompt": "a", "answer": "b", "label": 1}', "unknown field 'label'"),
+        ('{"prompt": "a", "answer": "generate", "expected": []}', "expected: Value should have at least 1 item"),
+        ('{"prompt": "a", "answer": "b", "expected": [1]}', "expected[0]: should be a valid string"),
+        ('{"prompt": "a", "answer": "b", "expected": ""}', "expected[0]: String should have at least 1 character"),
+        ('{"prompt": "a", "answer": "b", "expected": {}}', "expected: should be a valid list"),
+        (with_field('"expected": ["b"]'), "needs either correct or expected"),
+        (with_field('"group": 1'), "group: should be a valid string"),
+        (with_field('"label": 1'), "'label': unknown field"),
+        (with_field(f'"two\\nlines{"s" * 99}": 1'), "'two\\nlines" + "s" * 31 + "...': unknown field"),
+        (with_field('"\\ud800": 1'), "should be a valid string, unable to parse"),
+        (with_field('"correct": false'), "'correct': is there more than once"),
     ],
 )
 def test_a_wrong_line_is_named(line: str, message: str, tmp_path: Path) -> None:
     data = tmp_path / "labels.jsonl"
-    data.write_text('{"prompt": "a", "answer": "b", "correct": true}\n' + line)
-    with pytest.raises(CalibrationError) as caught:
+    data.write_text(f"{GOOD}\n\n{line}\n")
+    with pytest.raises(LinesError) as caught:
         read_labels(data)
-    assert str(caught.value).startswith(f"--data: {data}, line 2: ")
-    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"--data: {data}, line 3: {message}")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"{GOOD}\n{GOOD} 1\n".encode(), ", line 2: not JSON: Extra data at column 49"),
+        (b"\xef\xbb\xbf" + GOOD.encode() + b"\n\xe9\n", ", line 2: not UTF-8"),
+        (GOOD.encode("utf-16"), ", line 1: not UTF-8"),
+        (None, ": Is a directory"),
+    ],
+)
+def test_a_fault_of_a_file_is_told_before_anything_heavy_is_loaded(
+    content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    """By the command itself, in a process of its own, whatever else is wrong."""
+    data = tmp_path / "labels.jsonl"
+    data.mkdir() if content is None else data.write_bytes(content)
+    script = (
+        "import sys; from server.__main__ import main; code = main(sys.argv[1:]);"
+        "print(code, sorted({'torch', 'transformers', 'vllm', 'sklearn', 'numpy'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", script, "calibrate", "nowhere", "--data", str(data)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert run.stderr == f"tokenformer: error: --data: {data}{message}\n"
+    assert run.stdout == "1 []\n"
 
 
 @pytest.fixture
@@ -103,10 +168,11 @@ def test_missing_files_are_one_line(checkpoint: Path, tmp_path: Path, capsys: py
     nowhere = tmp_path / "nowhere"
     assert main(["calibrate", str(checkpoint), "--data", str(nowhere)]) == 1
     assert capsys.readouterr().err == f"tokenformer: error: --data: {nowhere}: No such file or directory\n"
-    assert main(["calibrate", str(nowhere), "--data", str(nowhere)]) == 1
+    data = write_lines(tmp_path / "labels.jsonl", json.loads(GOOD))
+    assert main(["calibrate", str(nowhere), "--data", str(data)]) == 1
     assert capsys.readouterr().err == f"tokenformer: error: {nowhere}: no such checkpoint directory\n"
     (checkpoint / "tokenizer.json").unlink()
-    assert main(["calibrate", str(checkpoint), "--data", str(nowhere)]) == 1
+    assert main(["calibrate", str(checkpoint), "--data", str(data)]) == 1
     assert capsys.readouterr().err == f"tokenformer: error: {checkpoint}: has no tokenizer, which labels need\n"
 
 

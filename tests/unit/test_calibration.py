@@ -269,12 +269,10 @@ def test_a_group_of_labels_is_a_cluster_and_so_are_the_answers_to_a_question() -
 
 
 def test_too_few_questions_are_an_error() -> None:
-    few = replace(answers(100), clusters=np.arange(100) % 4)
-    with pytest.raises(
-        CalibrationError, match="--data: too few questions: of the answers held out, the right ones are"
-    ):
-        check_both_kinds("held out", few)
-    check_both_kinds("held out", answers(100))
+    found = answers(100)
+    check_both_kinds("held out", ~found.wrong, found.wrong, found.clusters)
+    with pytest.raises(CalibrationError, match="--data: too few questions: of the answers held out, 4 have ones that"):
+        check_both_kinds("held out", ~found.wrong, found.wrong, np.arange(100) % 4)
 
 
 def test_an_error_rate_that_cannot_be_promised_is_an_error() -> None:

@@ -29,7 +29,7 @@ def labels(stage: str, tmp_path_factory: pytest.TempPathFactory) -> list[Label]:
     with file.open("w") as stream:
         root = Path(__file__).parents[2]
         subprocess.run([sys.executable, "-m", "demo.labels", stage], stdout=stream, check=True, cwd=root)
-    return read_labels(file)[0]
+    return read_labels(file).labels
 
 
 def test_they_are_always_the_same(stage: str, labels: list[Label]) -> None:

@@ -12,7 +12,7 @@ from server.json_lines import LinesError, read_json_lines
 
 
 def numbered(number: int, entry: Any) -> tuple[int, Any]:
-    if entry == "bad":
+    if entry == {"bad": True}:
         raise ValueError("it is bad")
     return number, entry
 
@@ -20,20 +20,26 @@ def numbered(number: int, entry: Any) -> tuple[int, Any]:
 def test_every_line_with_its_number(tmp_path: Path) -> None:
     """Line ends of other systems are white space to JSON, and a text may hold what only Python takes for a line end."""
     file = tmp_path / "lines"
-    file.write_bytes('{"a": 1}\r\n\n  \n"one\u2028two\u0085three"\n3'.encode())
+    file.write_bytes('\ufeff{"a": 1}\r\n\n  \n{"b": "one\u2028two\u0085three"}\n{}'.encode())
     found, digest = read_json_lines(file, numbered)
-    assert found == [(1, {"a": 1}), (4, "one\u2028two\u0085three"), (5, 3)]
+    assert found == [(1, {"a": 1}), (4, {"b": "one\u2028two\u0085three"}), (5, {})]
     assert digest == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b'1\n"bad"', "line 2: it is bad"), (b"1\n{", "line 2: "), (b"\xff", "not UTF-8"), (None, "No such file")],
+    [
+        (b'{}\n{"bad": true}', ", line 2: it is bad"),
+        (b"{}\n{", ", line 2: not JSON: "),
+        (b"{}\n1", ", line 2: not a JSON object"),
+        (b"{}\n\n\xff", ", line 3: not UTF-8"),
+        (None, ": No such file"),
+    ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
     file = tmp_path / "lines"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(LinesError, match=said) as error:
+    with pytest.raises(LinesError) as error:
         read_json_lines(file, numbered)
-    assert str(file) in str(error.value)
+    assert str(error.value).startswith(f"{file}{said}")

@@ -77,9 +77,12 @@ def test_a_file_that_is_no_profile(changes: dict[str, Any], message: str, tmp_pa
     ("lines", "message"),
     [
         ([], "has no texts"),
-        ([{"text": "w1"}, {"texts": "w1"}], 'line 2: not an object with "text" or "messages"'),
-        ([{"text": ""}], "line 1: text is no text"),
-        ([{"messages": [{"role": "user"}]}], "line 1: messages is no list of"),
+        ([{"text": "w1"}, {"texts": "w1"}], "line 2: 'texts': unknown field"),
+        ([{"text": "w1", "messages": []}], "line 1: messages: List should have at least 1 item"),
+        ([{}], "line 1: needs either text or messages"),
+        ([{"text": ""}], "line 1: text: String should have at least 1 character"),
+        ([{"messages": [{"role": "user"}]}], "line 1: messages[0].content: is missing"),
+        ([{"messages": [{"role": "user", "content": "\ud800"}]}], "line 1: messages[0].content: half of a surrogate"),
     ],
 )
 def test_texts_that_do_not_do(lines: list[Any], message: str, tmp_path: Path, capsys: Any) -> None:
@@ -87,6 +90,15 @@ def test_texts_that_do_not_do(lines: list[Any], message: str, tmp_path: Path, ca
     data = write_texts(tmp_path / "texts.jsonl", lines)
     assert main(["profile", str(tmp_path / "m"), "--data", str(data)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_messages_that_the_chat_template_refuses_are_named(tmp_path: Path, capsys: Any) -> None:
+    files = word_tokenizer() | {"chat_template.jinja": b"{{ raise_exception('no ' ~ messages[0].role ~ ' here') }}"}
+    grown_checkpoint(tmp_path / "m", 1, files=files)
+    data = write_texts(tmp_path / "texts.jsonl", [{"text": "w1"}, {"messages": [{"role": "tool", "content": "w1"}]}])
+    assert main(["profile", str(tmp_path / "m"), "--data", str(data)]) == 1
+    said = f"tokenformer: error: {data}, line 2: messages: the chat template refuses them: no tool here\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_stage_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

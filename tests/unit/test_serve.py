@@ -139,3 +139,13 @@ def test_wrong_flag(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Non
         serve.main([str(checkpoint), "--no-such-flag"])
     assert ended.value.code == 2
     assert "--no-such-flag" in capsys.readouterr().err
+
+
+def test_a_trace_corpus_with_messages_that_the_chat_template_refuses(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (checkpoint / "chat_template.jinja").write_text("{{ raise_exception('no ' ~ messages[0].role) }}")
+    corpus = checkpoint.parent / "corpus.jsonl"
+    corpus.write_text('{"text": "a"}\n{"messages": [{"role": "tool", "content": "a"}]}\n')
+    line = refusal(capsys, checkpoint, "--trace", "--trace-corpus", corpus)
+    assert line.endswith(f"{corpus}, line 2: messages: the chat template refuses them: no tool")
