@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from model_impl.reference import ReferenceTokenformer, provenance
-from server.scoring import ChoiceScore
 from server.tokens import TokenScore
 from tests.exact import exact_statistics
 from tests.grown import VOCABULARY, grown_checkpoint, word_tokenizer
+from tests.rounding import logit_tolerance
+from tests.tolerances import Moved
 
 END = 98  # no other word begins with w98: the tokenizer finds special tokens inside of words, too
 CONTEXT = 128
@@ -42,13 +43,14 @@ def greedy(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], lengt
 
 
 @torch.no_grad()
-def features(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], answer: Sequence[int]) -> dict[str, float]:
-    """Of the reference model's distributions."""
-    logits = model(torch.tensor([[*prompt, *answer]]), stage)[0, len(prompt) - 1 : -1].double()
-    shares = provenance(model, torch.tensor([[*prompt, *answer]]), stage)[0, len(prompt) - 1 : -1]
+def answer(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], ids: Sequence[int]) -> Moved:
+    """The tokens `ids` after a prompt, with the reference model's distributions."""
+    text, drawn = torch.tensor([[*prompt, *ids]]), slice(len(prompt) - 1, -1)
+    logits = model(text, stage)[0, drawn].double()
+    shares = provenance(model, text, stage)[0, drawn]
     stages = [part.name for part in model.config.stages[: stage + 1]]
-    rows = zip(answer, logits.log_softmax(-1), exact_statistics(logits), shares.tolist(), strict=True)
-    tokens = (
+    rows = zip(ids, logits.log_softmax(-1), exact_statistics(logits), shares.tolist(), strict=True)
+    tokens = [
         TokenScore(
             float(row[word]),
             *statistics.tolist(),
@@ -57,10 +59,8 @@ def features(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], ans
             provenance=dict(zip(stages, share, strict=True)),
         )
         for word, row, statistics, share in rows
-    )
-    found = ChoiceScore.of(tokens).features()
-    assert found is not None
-    return found
+    ]
+    return Moved(tokens, logit_tolerance(model, text, stage)[0, drawn].tolist())
 
 
 def labels(model: ReferenceTokenformer, stage: int, count: int) -> list[dict[str, Any]]:

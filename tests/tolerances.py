@@ -149,3 +149,15 @@ def risk_bounds(calibration: Calibration, features: Mapping[str, Bounds]) -> Bou
         ends.append(sorted(coefficient * min(max(x, lowest), highest) for x in values))
     low, high = (sigmoid(calibration.intercept + math.fsum(parts)) for parts in zip(*ends, strict=True))
     return low, high
+
+
+def ensemble_tolerance(e: torch.Tensor, words: int) -> torch.Tensor:
+    """float64 [..., 2] of epistemic and aleatoric uncertainty, where the logits of each member move by `e` [...].
+
+    Each probability of a member moves by a factor of at most exp(2 e), and so does that of their mean: its entropy
+    moves as if its logits moved by 2 e. Over n words V <= (ln(n - 1) / 2)^2 + 1 (Reeb and Wolf 2015).
+    """
+    most = 1 + math.sqrt((math.log(words - 1) / 2) ** 2 + 1)
+    aleatoric = most * torch.expm1(e) - e
+    mixture = most * torch.expm1(2 * e) - 2 * e
+    return torch.stack([mixture + aleatoric, aleatoric], dim=-1) + READING * (1 + math.log(words))

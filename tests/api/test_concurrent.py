@@ -11,7 +11,7 @@ from model_impl.checkpoint import iterate_tensors, load_config
 from model_impl.reference import ReferenceTokenformer
 from model_impl.uncertainty import STATISTICS
 from tests.demo_server import DEMO
-from tests.engines import assert_same_statistics, recomputed
+from tests.engines import assert_recomputed
 from tests.servers import Server
 
 pytestmark = pytest.mark.server
@@ -62,8 +62,6 @@ def test_mixed_streams_at_once(demo: Server) -> None:
         for made in choices.values():
             assert len(made["ids"]) == len(made["tokens"]) > 0
             found = [[getattr(token, name) for name in STATISTICS] for token in made["tokens"]]
-            assert_same_statistics(
-                torch.tensor(found, dtype=torch.float64), recomputed(reference, prompt_ids, made["ids"])
-            )
+            assert_recomputed(torch.tensor(found, dtype=torch.float64), reference, prompt_ids, made["ids"])
             assert made["summary"]["tokens"] == len(made["tokens"])
             assert made["summary"]["max_entropy"] == max(token.entropy for token in made["tokens"])

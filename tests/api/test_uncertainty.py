@@ -11,24 +11,14 @@ import pytest
 import torch
 from openai import OpenAI
 
-from model_impl.checkpoint import iterate_tensors, load_config
 from model_impl.ensemble import ensemble_uncertainty
-from model_impl.reference import ReferenceTokenformer
-from tests.demo_server import DEMO
+from tests.demo_answers import DemoAnswer, completion_content, reference
 from tests.servers import Server
+from tests.tolerances import assert_within
 
 pytestmark = pytest.mark.server
 
 QUESTIONS = ["Where does Adra Brindle live?", "Hello!", "What is Una Wexler's profession?"]
-CLOSE = 1e-5
-"""Between generating a token, one after the other, and scoring it, all at once."""
-
-
-@pytest.fixture(scope="module")
-def reference() -> ReferenceTokenformer:
-    model = ReferenceTokenformer(load_config(DEMO))
-    model.load_state_dict(dict(iterate_tensors(DEMO)))
-    return model.eval().requires_grad_(False)
 
 
 def chat(client: OpenAI, question: str, model: str = "demo", **options: Any) -> Any:
@@ -44,40 +34,22 @@ def score(demo: Server, **body: Any) -> dict[str, Any]:
     return found
 
 
-def assert_same_summary(found: dict[str, Any], expected: dict[str, Any], tolerance: float = CLOSE) -> None:
-    """`standardised_surprisal` divides by a root that may be small."""
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        loose = tolerance * 100 if name == "standardised_surprisal" else tolerance
-        if isinstance(value, dict):
-            assert found[name] == pytest.approx(value, abs=loose), name
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            for one, other in zip(found[name], value, strict=True):
-                assert_same_summary(one, other, tolerance)
-        elif isinstance(value, bool | str | None):
-            assert found[name] == value, name
-        else:
-            assert found[name] == pytest.approx(value, abs=loose), name
-
-
 @pytest.mark.parametrize("model", ["demo", "demo:base"])
 def test_a_given_answer_is_scored_as_when_it_was_generated(demo: Server, client: OpenAI, model: str) -> None:
     for question in QUESTIONS:
-        (generated,) = chat(
-            client, question, model, extra_body={"uncertainty": {"tokens": True, "spans": True}}
-        ).choices
+        response = chat(client, question, model, extra_body={"uncertainty": {"tokens": True, "spans": True}})
+        (generated,) = response.choices
         messages = [{"role": "user", "content": question}]
         found = score(
             demo, model=model, messages=messages, completion=generated.message.content, uncertainty={"spans": True}
         )
         (choice,) = found["choices"]
         assert found["model"] == model
-        assert [t["token"] for t in choice["logprobs"]["content"]] == [t.token for t in generated.logprobs.content]
+        answer = DemoAnswer.generated(response, generated, model)
+        answer.assert_same_tokens(choice["logprobs"]["content"])
         for own, other in zip(choice["logprobs"]["content"], generated.logprobs.content, strict=True):
-            for name in ("logprob", "entropy", "variance", "margin"):
-                assert own[name] == pytest.approx(getattr(other, name), abs=CLOSE), name
             assert own["rank"] == other.rank
-        assert_same_summary(choice["uncertainty"], generated.uncertainty)
+        answer.assert_same_summary(choice["uncertainty"], generated.uncertainty)
 
 
 def test_a_text_is_scored_as_when_it_was_completed(demo: Server, client: OpenAI) -> None:
@@ -85,10 +57,11 @@ def test_a_text_is_scored_as_when_it_was_completed(demo: Server, client: OpenAI)
     generated = client.completions.create(
         model="demo", prompt=prompt, max_tokens=6, logprobs=0, extra_body={"ignore_eos": True}
     )
-    found = score(demo, prompt=prompt, completion=generated.choices[0].text)
+    text = generated.choices[0].text
+    found = score(demo, prompt=prompt, completion=text)
     (choice,) = found["choices"]
-    entropies = [token["entropy"] for token in choice["logprobs"]["content"]]
-    assert entropies == pytest.approx(generated.choices[0].logprobs.entropy, abs=CLOSE)  # type: ignore[union-attr]
+    answer = DemoAnswer.given(choice, {"prompt": prompt}, text)
+    answer.assert_same_tokens(completion_content(generated.choices[0].logprobs))
     counts = {name: found["usage"][name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
     assert counts == generated.usage.model_dump(include=set(counts))  # type: ignore[union-attr]
 
@@ -100,7 +73,8 @@ def test_each_text_of_a_batch_is_scored_alone(demo: Server) -> None:
     assert [choice["index"] for choice in together] == [0, 1, 2, 3]
     for text, choice in zip(texts, together, strict=True):
         (alone,) = score(demo, messages=messages, completion=[text])["choices"]
-        assert_same_summary(choice["uncertainty"], alone["uncertainty"])
+        answer = DemoAnswer.given(alone, {"messages": messages}, text)
+        answer.assert_same_summary(choice["uncertainty"], alone["uncertainty"])
     assert together[2]["uncertainty"]["tokens"] == 1  # the end of an empty answer
 
 
@@ -109,7 +83,8 @@ def test_fields_about_generating_mean_nothing(demo: Server) -> None:
         score(demo, prompt="Adra", completion=" Brindle", uncertainty={"ensemble": 2, "spans": True}, **fields)
         for fields in ({}, {"max_tokens": 0, "echo": True, "temperature": 2, "stop": "B"})
     )
-    assert_same_summary(
+    answer = DemoAnswer.given(plain["choices"][0], {"prompt": "Adra"}, " Brindle")
+    answer.assert_same_summary(
         other["choices"][0]["uncertainty"] | {"ensemble_tokens": 0},
         plain["choices"][0]["uncertainty"] | {"ensemble_tokens": 0},
     )
@@ -121,20 +96,22 @@ def test_alternatives_come_on_request(demo: Server) -> None:
 
 
 @pytest.mark.parametrize("members", [2, 8])
-def test_a_generated_answer_under_the_ensemble(client: OpenAI, reference: ReferenceTokenformer, members: int) -> None:
+def test_a_generated_answer_under_the_ensemble(client: OpenAI, members: int) -> None:
     question = "Where does Odette Nevin live?"
     response = chat(client, question, extra_body={"uncertainty": {"tokens": True, "ensemble": members}})
     (choice,) = response.choices
     prompt, answer = response.prompt_token_ids, choice.token_ids
-    expected = ensemble_uncertainty(reference, torch.tensor([[*prompt, *answer]]), members)[0, len(prompt) - 1 : -1]
+    expected = ensemble_uncertainty(reference(), torch.tensor([[*prompt, *answer]]), members)[0, len(prompt) - 1 : -1]
     tokens = choice.logprobs.content
     found = torch.tensor([[token.epistemic, token.aleatoric] for token in tokens])
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    allowed = DemoAnswer.generated(response, choice).ensemble_tolerance
+    assert_within(found, expected, allowed)
     summary = choice.uncertainty
     assert (summary["ensemble"], summary["epistemic"]) == (members, [token.epistemic for token in tokens])
-    assert summary["mean_epistemic"] == pytest.approx(float(expected[:, 0].mean()), abs=1e-4)
-    assert summary["max_epistemic"] == pytest.approx(float(expected[:, 0].max()), abs=1e-4)
-    assert summary["mean_aleatoric"] == pytest.approx(float(expected[:, 1].mean()), abs=1e-4)
+    epistemic, aleatoric = allowed.amax(0).tolist()
+    assert summary["mean_epistemic"] == pytest.approx(float(expected[:, 0].mean()), abs=epistemic)
+    assert summary["max_epistemic"] == pytest.approx(float(expected[:, 0].max()), abs=epistemic)
+    assert summary["mean_aleatoric"] == pytest.approx(float(expected[:, 1].mean()), abs=aleatoric)
     assert 0 < summary["ensemble_tokens"] <= members * (len(prompt) + len(answer) - 1)
 
 
@@ -145,19 +122,23 @@ def test_the_same_ensemble_again_is_the_same_and_cheaper(demo: Server) -> None:
         "completion": "Hello!",
         "uncertainty": {"ensemble": 3},
     }
-    first, again = (score(demo, **body)["choices"][0]["uncertainty"] for _ in range(2))
-    assert again["ensemble_tokens"] < first["ensemble_tokens"] / 2
-    assert_same_summary(again | {"ensemble_tokens": 0}, first | {"ensemble_tokens": 0})
+    (first,), (again,) = (score(demo, **body)["choices"] for _ in range(2))
+    assert again["uncertainty"]["ensemble_tokens"] < first["uncertainty"]["ensemble_tokens"] / 2
+    answer = DemoAnswer.given(first, body, "Hello!")
+    answer.assert_same_summary(
+        again["uncertainty"] | {"ensemble_tokens": 0}, first["uncertainty"] | {"ensemble_tokens": 0}
+    )
 
 
 def test_streamed_and_plain_answers_have_the_same_ensemble(client: OpenAI) -> None:
     options: dict[str, Any] = {
-        "extra_body": {"uncertainty": {"ensemble": 4, "spans": True}},
+        "extra_body": {"uncertainty": {"ensemble": 4, "spans": True, "tokens": True}},
         "n": 2,
         "temperature": 1,
         "seed": 1,
     }
-    plain = {choice.index: choice.uncertainty for choice in chat(client, QUESTIONS[0], **options).choices}
+    response = chat(client, QUESTIONS[0], **options)
+    plain = {choice.index: choice for choice in response.choices}
     streamed = {}
     for chunk in chat(client, QUESTIONS[0], stream=True, **options):
         for choice in chunk.choices:
@@ -166,9 +147,10 @@ def test_streamed_and_plain_answers_have_the_same_ensemble(client: OpenAI) -> No
             else:
                 assert not hasattr(choice, "uncertainty") or choice.uncertainty is None
     assert plain.keys() == streamed.keys()
-    for index, summary in plain.items():
+    for index, choice in plain.items():
+        summary, answer = choice.uncertainty, DemoAnswer.generated(response, choice)
         assert len(summary["epistemic"]) == summary["tokens"]
-        assert_same_summary(streamed[index] | {"ensemble_tokens": 0}, summary | {"ensemble_tokens": 0})
+        answer.assert_same_summary(streamed[index] | {"ensemble_tokens": 0}, summary | {"ensemble_tokens": 0})
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -189,25 +171,29 @@ def test_completions_have_it_too_also_under_echo(client: OpenAI, stream: bool) -
 
 def test_a_given_answer_under_the_ensemble(demo: Server, client: OpenAI) -> None:
     options = {"extra_body": {"uncertainty": {"tokens": True, "ensemble": 4}}}
-    (generated,) = chat(client, QUESTIONS[0], **options).choices
+    response = chat(client, QUESTIONS[0], **options)
+    (generated,) = response.choices
     body = {"messages": [{"role": "user", "content": QUESTIONS[0]}], "completion": generated.message.content}
     (choice,) = score(demo, **body, uncertainty={"ensemble": 4})["choices"]
-    assert choice["uncertainty"]["epistemic"] == pytest.approx(generated.uncertainty["epistemic"], abs=1e-4)
+    ours, theirs = (torch.tensor(told["epistemic"]) for told in (choice["uncertainty"], generated.uncertainty))
+    assert_within(ours, theirs, DemoAnswer.generated(response, generated).ensemble_tolerance[:, 0])
     assert choice["logprobs"]["content"][0]["epistemic"] == choice["uncertainty"]["epistemic"][0]
 
 
 def test_ensembles_do_not_change_what_others_get(client: OpenAI) -> None:
     """Greedy answers beside re-scored ones, all with one prompt: no cache block and no row is mixed up."""
-    (alone,) = chat(client, QUESTIONS[0]).choices
+    response = chat(client, QUESTIONS[0])
+    (alone,) = response.choices
+    expected = DemoAnswer.generated(response, alone)
     with ThreadPoolExecutor(8) as pool:
         options = [{"extra_body": {"uncertainty": {"tokens": True, "ensemble": 6}}} if i % 2 else {} for i in range(16)]
         answers = list(pool.map(lambda own: chat(client, QUESTIONS[0], **own).choices[0], options))
     for choice in answers:
         assert choice.message.content == alone.message.content
-        entropies = [token.entropy for token in choice.logprobs.content]
-        assert entropies == pytest.approx([token.entropy for token in alone.logprobs.content], abs=CLOSE)
-    first = answers[1].uncertainty["epistemic"]
-    assert all(choice.uncertainty["epistemic"] == pytest.approx(first, abs=1e-4) for choice in answers[1::2])
+        expected.assert_same_tokens(choice.logprobs.content)
+    first, *others = (torch.tensor(choice.uncertainty["epistemic"]) for choice in answers[1::2])
+    for epistemic in others:
+        assert_within(epistemic, first, expected.ensemble_tolerance[:, 0])
 
 
 @pytest.mark.parametrize("path", ["chat/completions", "completions"])

@@ -17,7 +17,7 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from model_impl.reference import ReferenceTokenformer
 from tests.engine.bytes_model import END, write_bytes_model
-from tests.engines import assert_same_statistics, engine, generate, recomputed, statistics_rows
+from tests.engines import assert_recomputed, engine, generate, statistics_rows
 
 pytestmark = pytest.mark.engine
 
@@ -100,7 +100,7 @@ def assert_aligned(model: ReferenceTokenformer, ids: list[int], answer: Answer) 
     assert answer.reason
     assert len(answer.positions) == len(answer.ids) > 0
     assert all(next(iter(position)) == word for position, word in zip(answer.positions, answer.ids, strict=True))
-    assert_same_statistics(statistics_rows(answer.positions), recomputed(model, ids, answer.ids))
+    assert_recomputed(statistics_rows(answer.positions), model, ids, answer.ids)
 
 
 def structured(**grammar: Any) -> SamplingParams:
@@ -194,7 +194,7 @@ def test_prompt_positions(crowded: Any, reference: ReferenceTokenformer) -> None
     outputs = generate(crowded, prompts, wanted)
     for ids, output in zip(prompts[:2], outputs[:2], strict=True):
         assert output.prompt_logprobs[0] is None
-        assert_same_statistics(statistics_rows(output.prompt_logprobs[1:]), recomputed(reference, ids[:1], ids[1:]))
+        assert_recomputed(statistics_rows(output.prompt_logprobs[1:]), reference, ids[:1], ids[1:])
     assert outputs[2].prompt_logprobs is None
 
 
@@ -202,7 +202,7 @@ def test_logprobs_of_chosen_words(roomy: Any, reference: ReferenceTokenformer) -
     ids = prompt(40, 70)
     output = generate(roomy, [ids], params(logprobs=None, logprob_token_ids=[65, 66, 67], max_tokens=20))[0].outputs[0]
     assert all({65, 66, 67} <= position.keys() for position in output.logprobs)
-    assert_same_statistics(statistics_rows(output.logprobs), recomputed(reference, ids, output.token_ids))
+    assert_recomputed(statistics_rows(output.logprobs), reference, ids, output.token_ids)
 
 
 def test_flat_logprobs_hold_no_statistics_but_work(roomy: Any) -> None:
@@ -240,7 +240,7 @@ def test_accepted_drafts(checkpoint: Path, reference: ReferenceTokenformer, monk
     for output in outputs:
         answer = output.outputs[0]
         found = statistics_rows(answer.logprobs)
-        assert_same_statistics(found, recomputed(reference, ids, answer.token_ids))
+        assert_recomputed(found, reference, ids, answer.token_ids)
     assert "numba" not in sys.modules
     found = statistics_rows(outputs[2].prompt_logprobs[1:])
-    assert_same_statistics(found, recomputed(reference, ids[:1], ids[1:]))
+    assert_recomputed(found, reference, ids[:1], ids[1:])

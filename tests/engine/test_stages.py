@@ -17,7 +17,7 @@ from model_impl.delta import load_delta, split
 from model_impl.internals import internals
 from model_impl.reference import ReferenceTokenformer, provenance
 from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG
-from tests.engines import engine, recomputed, statistics_rows, token_params
+from tests.engines import assert_recomputed, engine, statistics_rows, token_params
 from tests.grown import grown_checkpoint
 
 pytestmark = pytest.mark.engine
@@ -99,7 +99,7 @@ def ask(family: Family, requests: list[tuple[str, list[int]]], **options: Any) -
 
 
 def check(family: Family, name: str, prompt: list[int], output: Any) -> None:
-    """Greedy tokens equal, statistics within 1e-4 and provenance within 1e-4 (relative) of the reference."""
+    """Greedy tokens and statistics are the reference's, and provenance within 1e-4 (relative)."""
     served = family.members[name]
     answer = list(output.outputs[0].token_ids)
     ids = torch.tensor([[*prompt, *answer]])
@@ -107,9 +107,7 @@ def check(family: Family, name: str, prompt: list[int], output: Any) -> None:
         logits = served.reference(ids, served.stage)[0, len(prompt) - 1 : -1]
     assert answer == logits.argmax(-1).tolist()
     reported = statistics_rows(output.outputs[0].logprobs)
-    from tests.exact import exact_statistics
-
-    torch.testing.assert_close(reported, exact_statistics(logits), atol=1e-4, rtol=0)
+    assert_recomputed(reported, served.reference, prompt, answer, served.stage)
     expected = provenance(served.reference, ids, served.stage)[0, len(prompt) - 1 : -1]
     entries = [next(iter(position.values())).provenance for position in output.outputs[0].logprobs]
     found = torch.tensor([[share for share in entry if share] for entry in entries])
@@ -201,8 +199,7 @@ def test_nothing_is_collected_unless_asked_for(family: Family) -> None:
     assert [(entry.provenance, entry.internal_columns) for entry in entries] == [(None, None)] * 2
     rows = statistics_rows(output.outputs[0].logprobs)
     answer = list(output.outputs[0].token_ids)
-    reference = recomputed(family.members["last"].reference, PROMPT, answer)
-    torch.testing.assert_close(rows, reference, atol=1e-4, rtol=0)
+    assert_recomputed(rows, family.members["last"].reference, PROMPT, answer)
 
 
 def test_memory_is_that_of_the_last_stage(family: Family) -> None:

@@ -15,7 +15,7 @@ from server.json_lines import LinesError
 from server.labels import Label, LabelFile
 from server.texts import TextTokenizer
 from server.tokenised_label import TokenisedLabel, tokenised_label
-from tests.growth.test_server import word_tokenizer
+from tests.grown import word_tokenizer
 from tests.unit.tiny import tiny_config, tiny_weights
 
 LIMIT = 10
