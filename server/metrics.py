@@ -74,6 +74,7 @@ REJECTED_REQUESTS = Counter(
 for _reason in (
     *("starting", "queue_full", "tokens_full", "too_many_sequences", "draining", "engine_dead"),
     *("unauthorized", "host", "method", "invalid_request_id"),
+    *("too_many_connections", "bodies_full"),
     *("too_large", "timeout", "unsupported_media_type", "invalid_json", "invalid_value"),
 ):
     REJECTED_REQUESTS.labels(_reason)  # from 0 on, so that a rate sees the first one

@@ -12,10 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import metrics
 from server.errors import openai_error
+from server.gate.methods import OPEN
 from server.keys import CACHE_SALT, ApiKeys
-
-OPEN = frozenset({"/livez", "/readyz", "/health"})
-"""What whoever supervises the process asks; everything else is closed, whether there is such a route or not."""
 
 PAGE = "/playground"
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import metrics
 from server.errors import openai_error
+from server.gate.body_budget import BodyBudget, Share
 from server.parameters import LONGEST_KEY
 
 BODY_SECONDS = 30.0
@@ -43,6 +44,10 @@ _TOKENISED = re.compile(
 random tokens hold it. In grammars, names and all that is not listed, NUL would end a string for who reads them in C."""
 
 
+UNREAD = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.SERVICE_UNAVAILABLE)
+"""Answers to bodies that have not been read to their end."""
+
+
 class BodyRefused(Exception):
     """Why a body is refused: an answer's status, its `code`, its message, and the parameter if one is to blame."""
 
@@ -56,29 +61,32 @@ class BodyLimits:
     `json` in the request's state. What lies behind reads the same bytes again."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+        self.app, self.budget = app, BodyBudget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        try:
-            body = await read(headers, receive, scope["app"].state.args.max_body_bytes)
-            if body is None:
+        with self.budget.share(scope["app"].state.args.max_body_bytes) as share:
+            try:
+                body = await read(headers, receive, share)
+                if body is None:
+                    return
+                if body and not _has_type(headers, "multipart/form-data"):
+                    parse = asyncio.to_thread(parsed, headers, body) if len(body) > LARGE_BODY else None
+                    scope.setdefault("state", {})["json"] = await parse if parse else parsed(headers, body)
+            except BodyRefused as refused:
+                share.release()
+                metrics.REJECTED_REQUESTS.labels(refused.code.removeprefix("body_")).inc()
+                await _refuse(refused, scope, receive, send)
                 return
-            if body and not _has_type(headers, "multipart/form-data"):
-                parse = asyncio.to_thread(parsed, headers, body) if len(body) > LARGE_BODY else None
-                scope.setdefault("state", {})["json"] = await parse if parse else parsed(headers, body)
-        except BodyRefused as refused:
-            metrics.REJECTED_REQUESTS.labels(refused.code.removeprefix("body_")).inc()
-            await _refuse(refused, scope, receive, send)
-            return
-        await self.app(scope, _replay(body, receive), send)
+            await self.app(scope, _replay(body, receive), send)
 
 
-async def read(headers: Headers, receive: Receive, limit: int) -> bytes | None:
+async def read(headers: Headers, receive: Receive, share: Share) -> bytes | None:
     """The whole body; None if the client has gone. Raises BodyRefused."""
+    limit = share.largest
     too_large = BodyRefused(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", f"The body is larger than {limit:,} bytes."
     )
@@ -87,7 +95,8 @@ async def read(headers: Headers, receive: Receive, limit: int) -> bytes | None:
         raise too_large
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(BODY_SECONDS) as patience:
+            share.wake = lambda: patience.reschedule(0)
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -95,11 +104,20 @@ async def read(headers: Headers, receive: Receive, limit: int) -> bytes | None:
                 body += message.get("body", b"")
                 if len(body) > limit:
                     raise too_large
+                share.grow(len(body))
+                if share.given_up:
+                    raise TimeoutError
                 if not message.get("more_body", False):
+                    share.arrived()
                     return bytes(body)
     except TimeoutError:
+        if share.given_up:
+            text = "The server holds as many bytes of bodies as it has room for."
+            raise BodyRefused(HTTPStatus.SERVICE_UNAVAILABLE, "bodies_full", text) from None
         text = f"The body did not arrive within {BODY_SECONDS:g} seconds."
         raise BodyRefused(HTTPStatus.REQUEST_TIMEOUT, "body_timeout", text) from None
+    finally:
+        body.clear()  # which the exception's frames would keep
 
 
 def parsed(headers: Headers, body: bytes) -> dict[str, Any]:
@@ -207,13 +225,15 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 async def _refuse(refused: BodyRefused, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer at once. Where the body has not been read to its end, the connection is closed, but not before the client
     has had time to read the answer."""
-    unread = refused.status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT)
+    unread = refused.status in UNREAD
+    full = refused.status == HTTPStatus.SERVICE_UNAVAILABLE
     answer = openai_error(
         refused.status,
         refused.message,
         code=refused.code,
+        type="service_unavailable_error" if full else "invalid_request_error",
         param=refused.param,
-        headers={"Connection": "close"} if unread else None,
+        headers=({"Connection": "close"} if unread else {}) | ({"Retry-After": "1"} if full else {}),
     )
     if not unread:
         await answer(scope, receive, send)

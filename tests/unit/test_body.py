@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from server.gate import body as gate_body
+from server.gate import body_budget
 from server.gate.body import BodyLimits
 
 LIMIT = 10_000
@@ -214,6 +215,39 @@ def test_a_body_that_stops_coming(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = exchange([{"type": "http.request", "body": b'{"a"', "more_body": True}])
     assert sent[0]["status"] == 408
     assert b"body_timeout" in sent[1]["body"]
+
+
+def test_the_body_that_has_been_arriving_longest_goes_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all connections, whatever each holds; and all of it is given back."""
+    monkeypatch.setattr(gate_body, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(body_budget, "BODIES", 3)
+    made, pieces, statuses = app(), [asyncio.Queue[Message]() for _ in range(6)], dict[int, int]()
+    complete = json.dumps({"prompt": "x" * (LIMIT // 2)}).encode()
+    limits = BodyLimits(made)
+
+    async def ask(number: int) -> None:
+        async def note(message: Message) -> None:
+            statuses.setdefault(number, message.get("status", 0))
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers, "app": made}
+        await limits(scope, pieces[number].get, note)
+
+    async def run() -> None:
+        asked = [asyncio.create_task(ask(number)) for number in range(6)]
+        for queue in pieces[:5]:  # which is more than three largest bodies
+            queue.put_nowait({"type": "http.request", "body": b"x" * (LIMIT * 7 // 10), "more_body": True})
+        await asyncio.sleep(0.2)
+        assert statuses == {0: 503}
+        pieces[5].put_nowait({"type": "http.request", "body": complete, "more_body": False})
+        await asyncio.sleep(0.2)
+        assert statuses == {0: 503, 1: 503, 5: 200}
+        for queue in pieces:
+            queue.put_nowait({"type": "http.disconnect"})
+        await asyncio.gather(*asked)
+
+    asyncio.run(run())
+    assert (limits.budget.held, len(limits.budget.arriving)) == (0, 0)
 
 
 def test_a_client_that_goes_while_it_sends() -> None:
