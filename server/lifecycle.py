@@ -15,7 +15,6 @@ from vllm.exceptions import GracefulHTTPError
 
 from server import metrics
 from server.child_process import END, IGNORED, is_protected
-from server.connection import BoundedConnection
 from server.engine import end_all
 from server.gate.admission import AdmissionControl
 
@@ -52,7 +51,6 @@ class Lifecycle:
     async def run(self) -> None:
         while not (hasattr(self.state, "server") and self.state.server.started):
             await asyncio.sleep(0.02)
-        self.state.server.config.http_protocol_class = BoundedConnection  # of every connection from now on
         self._handle_signals()
         metrics.ENGINE_UP.set(1)
         await self.state.health.why_not_ready()  # what `tokenformer_ready` says first

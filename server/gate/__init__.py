@@ -12,5 +12,6 @@ MIDDLEWARE: tuple[str, ...] = (
     "server.gate.host.LoopbackHost",
     "server.gate.methods.KnownMethods",
     "server.gate.access_log.AccessLog",
+    "server.gate.connections.Connections",
 )
 """Innermost first, as vLLM adds them: the last one sees a request first."""

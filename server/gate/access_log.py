@@ -11,9 +11,11 @@ from pydantic_core import to_json
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from vllm.utils import random_uuid
 
 from server import metrics
+from server.connection import BoundedConnection
 from server.errors import openai_error
 from server.request_ids import PATTERN, valid_request_id
 from server.request_record import RECORD, RequestRecord
@@ -23,7 +25,7 @@ REQUEST_ID = "x-request-id"
 QUIET = ("/health", "/livez", "/load", "/metrics", "/ping", "/playground", "/readyz", "/version")
 """What is asked every few seconds by machines, and the page's files: neither logged nor timed."""
 
-Ending = Literal["complete", "rejected", "error", "client_gone"]
+Ending = Literal["complete", "rejected", "error", "client_gone", "cut_off"]
 
 SUMMARY = {"risk", "calibrated", "abstain", "mean_entropy", "max_entropy", "mean_variance", "min_logprob", "tokens"}
 """What the log says of `choices[].uncertainty`; its spans hold text."""
@@ -45,7 +47,8 @@ class AccessLog:
             given = [random_uuid()]
             scope["headers"] = [*scope["headers"], (REQUEST_ID.encode(), given[0].encode())]
         valid = len(given) == 1 and valid_request_id(given[0])
-        exchange = Exchange(RequestRecord(given[0] if valid else random_uuid()), receive, send)
+        connection = scope.get("state", {}).get("connection")
+        exchange = Exchange(RequestRecord(given[0] if valid else random_uuid()), receive, send, connection)
         quiet = is_quiet(scope)
         token = RECORD.set(None if quiet else exchange.record)
         try:
@@ -68,8 +71,10 @@ class AccessLog:
 class Exchange:
     """A request's messages as they pass, and how it stands."""
 
-    def __init__(self, record: RequestRecord, receive: Receive, send: Send) -> None:
-        self.record, self._receive, self._send = record, receive, send
+    def __init__(
+        self, record: RequestRecord, receive: Receive, send: Send, connection: BoundedConnection | None
+    ) -> None:
+        self.record, self._receive, self._send, self.connection = record, receive, send, connection
         self.status: int | None = None
         self.stream = self.complete = self.gone = False
 
@@ -85,14 +90,24 @@ class Exchange:
             headers[REQUEST_ID] = self.record.request_id  # replaces what vLLM's --enable-request-id-headers adds
             self.status = message["status"]
             self.stream = headers.get("content-type", "").startswith("text/event-stream")
+        last = message["type"] == "http.response.body" and not message.get("more_body")
+        if last and len(message.get("body", b"")) > HIGH_WATER_LIMIT:
+            # uvicorn takes a part of any size at once, and waits for its reader before the next one.
+            await self._send({**message, "more_body": True})
+            message = {**message, "body": b""}
         await self._send(message)
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            self.complete = True
+        if last:
+            self.complete = not self.lost
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection ended before the answer did."""
+        return self.connection is not None and self.connection.cut_off
 
     @property
     def ending(self) -> Ending:
-        if self.gone:
-            return "client_gone"
+        if self.gone or self.lost:
+            return "cut_off" if self.connection is not None and self.connection.given_up else "client_gone"
         if self.status is None or not self.complete:
             return "error"
         if self.status >= 400:

@@ -36,6 +36,10 @@ SIGNATURES = {
     "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.data_received": ("self", "data"),
     "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_message_begin": ("self",),
     "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_headers_complete": ("self",),
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_header": ("self", "name", "value"),
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_response_complete": ("self",),
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol._should_upgrade_to_ws": ("self",),
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol._unsupported_upgrade_warning": ("self",),
     "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_body": ("self", "body"),
     "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_message_complete": ("self",),
     "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.pause_writing": ("self",),
@@ -125,6 +129,28 @@ def test_what_uvicorn_reads_while_it_runs() -> None:
     assert "config.http_protocol_class(" in inspect.getsource(uvicorn.Server.startup)
     assert "self.config.timeout_graceful_shutdown" in inspect.getsource(uvicorn.Server.shutdown)
     assert "self.should_exit" in inspect.getsource(uvicorn.Server.on_tick)
+
+
+def test_uvicorn_listens_only_after_the_app_has_been_told_that_it_starts() -> None:
+    """`server/gate/connections.py` chooses the class of connections then, in vLLM's server as well."""
+    source = inspect.getsource(uvicorn.Server.startup)
+    assert source.index("self.lifespan.startup()") < source.index("create_server(")
+    source = inspect.getsource(find("vllm.entrypoints.launchers.launcher:NoSignalServer"))
+    assert source.index("super().startup(sockets=[])") < source.index("sock.listen(")
+    assert "config.http_protocol_class(" in source
+    source = inspect.getsource(find("vllm.entrypoints.launchers.launcher:serve_http"))
+    assert source.index("app.state.server = server") < source.index("server.serve(")
+
+
+def test_what_uvicorns_connections_know_of_their_request() -> None:
+    source = inspect.getsource(find("uvicorn.protocols.http.httptools_impl:HttpToolsProtocol"))
+    assert "on_response=self.on_response_complete" in source
+    assert '"state": self.app_state.copy()' in source
+    assert "self.pipeline.appendleft((self.cycle, app))" in source
+    assert source.index("except httptools.HttpParserUpgrade:") < source.index("self._unsupported_upgrade_warning()")
+    cycle = inspect.getsource(find("uvicorn.protocols.http.httptools_impl:RequestResponseCycle"))
+    assert all(f"self.{name} = " in cycle for name in ("response_complete", "more_body", "keep_alive"))
+    assert "if self.flow.write_paused and not self.disconnected:\n            await self.flow.drain()" in cycle
 
 
 def test_middleware_stands_in_front_of_everything() -> None:
