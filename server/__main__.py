@@ -14,8 +14,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; `argv` without the program's name. Exit code 0, 1 for a failure, 2 for wrong usage."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["serve"]:  # before argparse: every flag belongs to the server, also --help
+        from server.log_writer import protect_output
         from server.serve import main as serve
 
+        if not any(flag.partition("=")[0] in ("-h", "--help") for flag in argv):  # which is long, and read slowly
+            protect_output()
         return serve(argv[1:])
     arguments = _parser().parse_args(argv)
     if arguments.command == "chat":  # a client: it needs neither torch nor a checkpoint

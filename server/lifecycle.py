@@ -51,6 +51,16 @@ class Lifecycle:
     async def run(self) -> None:
         while not (hasattr(self.state, "server") and self.state.server.started):
             await asyncio.sleep(0.02)
+        try:
+            await self._attend()
+        except Exception as error:
+            self.outcome.failure = f"what attends to signals and the engine failed: {error!r}"
+            raise
+        finally:
+            self.state.server.config.timeout_graceful_shutdown = DELIVERY_SECONDS
+            self.state.server.should_exit = True
+
+    async def _attend(self) -> None:
         self._handle_signals()
         metrics.ENGINE_UP.set(1)
         await self.state.health.why_not_ready()  # what `tokenformer_ready` says first
@@ -62,8 +72,6 @@ class Lifecycle:
             await self._drain()
         if self.engine.errored:
             await self._bury()
-        self.state.server.config.timeout_graceful_shutdown = DELIVERY_SECONDS
-        self.state.server.should_exit = True
 
     def _handle_signals(self) -> None:
         """In place of vLLM's own handlers, which let go of the engine first."""
