@@ -32,6 +32,7 @@ from server.conversations import chat_or_text
 from server.conversations import router as conversations
 from server.errors import NO_SUCH_MODEL, install_error_handlers, openai_error
 from server.flags import READINESS_SECONDS
+from server.fail_fast import fail_fast
 from server.gate.admission import AdmissionControl
 from server.given import GivenText, GivenTextRequest, GivenTextResponse
 from server.health import Health
@@ -156,6 +157,7 @@ class TokenformerEndpoints:
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
         envs.enable_envs_cache()  # as in vLLM's engine; its metrics look one up for every token
+        fail_fast(app)
         engine.install()
         if not args.enable_log_requests:
             keep_quotes_out()

@@ -26,6 +26,7 @@ from vllm.renderers import TokenizeParams
 from vllm.sampling_params import SamplingParams
 
 from server.errors import COMPLETION_TOKENS, INPUT_TOKENS
+from server.fail_fast import validated
 from server.limits import naming
 from server.messages import Messages
 from server.request_record import RECORD
@@ -71,8 +72,8 @@ class PromptRequest(OpenAIBaseModel):
         fields = {**(self.model_extra or {}), "model": self.model, **fields}
         try:
             if self.messages is not None:
-                return ScoredChatCompletionRequest(**fields, messages=self.messages)
-            return ScoredCompletionRequest(**fields, prompt=self.prompt)
+                return validated(ScoredChatCompletionRequest, fields | {"messages": self.messages})
+            return validated(ScoredCompletionRequest, fields | {"prompt": self.prompt})
         except ValidationError as error:
             errors = [{**found, "loc": ("body", *found["loc"])} for found in error.errors()]
             raise RequestValidationError(errors, body=self.model_dump()) from error

@@ -27,6 +27,15 @@ LINGER_SECONDS = 1.0
 MAX_DEPTH = 128
 """Of arrays and objects in each other. Real requests stay below 40; readers that recurse fail near 1,000."""
 
+MAX_CONTAINERS, MAX_KEYS = 1 << 14, 1 << 16
+"""Arrays and objects, and keys of all objects. Real requests hold a few hundred; to make a million holds others up for
+a second, as Python's garbage collector looks through them again and again."""
+
+MAX_ITEMS = 1 << 11
+"""Of each of LISTS: more than a context holds, whose every item costs some tokens."""
+
+LISTS = ("messages", "input", "tools")
+
 LARGE_BODY = 1 << 16
 """Bytes from which a body is looked through in a thread, for others to be served meanwhile."""
 
@@ -128,6 +137,7 @@ def parsed(headers: Headers, body: bytes) -> dict[str, Any]:
         raise BodyRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text)
     try:
         text = body.decode()
+        _count(text)
         found = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
         raise _too_deep() from None
@@ -136,9 +146,25 @@ def parsed(headers: Headers, body: bytes) -> dict[str, Any]:
         raise _invalid(f"The body is not valid JSON: {reason}.") from None
     if not isinstance(found, dict):
         raise _invalid("The body must be a JSON object.")
+    for name in LISTS:
+        if isinstance(found.get(name), list) and len(found[name]) > MAX_ITEMS:
+            text = f"Invalid value for '{name}': it has more than {MAX_ITEMS:,} items."
+            raise _invalid(text, code="invalid_value", param=name)
     if _ESCAPED.search(text) or _LONG in body.translate(_AS_ZEROS) or text.count("[") + text.count("{") > MAX_DEPTH:
         _look_through(found)
     return found
+
+
+def _count(text: str) -> None:
+    """Raises BodyRefused for more arrays, objects and keys than are worth making."""
+    if text.count("[") + text.count("{") <= MAX_CONTAINERS and text.count(":") <= MAX_KEYS:
+        return
+    pieces = text.replace("\\\\", "").replace('\\"', "").split('"')
+    outside = "".join(pieces[::2])  # of strings
+    if outside.count("[") + outside.count("{") > MAX_CONTAINERS:
+        raise _invalid(f"The body holds more than {MAX_CONTAINERS:,} arrays and objects.")
+    if outside.count(":") > MAX_KEYS:
+        raise _invalid(f"The body's objects have more than {MAX_KEYS:,} keys.")
 
 
 def _look_through(found: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from starlette.types import Message
 
 from server.gate import body as gate_body
 from server.gate import body_budget
-from server.gate.body import BodyLimits
+from server.gate.body import MAX_CONTAINERS, MAX_ITEMS, MAX_KEYS, BodyLimits
 
 LIMIT = 10_000
 JSON = {"content-type": "application/json"}
@@ -30,16 +30,16 @@ async def echo(request: Request) -> JSONResponse:
     return JSONResponse({"parsed": request.scope.get("state", {}).get("json"), "raw": raw})
 
 
-def app() -> Starlette:
+def app(limit: int = LIMIT) -> Starlette:
     made = Starlette(routes=[Route("/", echo, methods=["GET", "POST", "PUT"])])
     made.add_middleware(BodyLimits)
-    made.state.args = Namespace(max_body_bytes=LIMIT)
+    made.state.args = Namespace(max_body_bytes=limit)
     return made
 
 
-def send(content: Any, headers: dict[str, str] = JSON, method: str = "POST") -> httpx.Response:
+def send(content: Any, headers: dict[str, str] = JSON, method: str = "POST", limit: int = LIMIT) -> httpx.Response:
     async def run() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app()), base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app(limit)), base_url="http://test") as client:
             return await client.request(method, "/", content=content, headers=headers)
 
     return asyncio.run(run())
@@ -165,6 +165,33 @@ def test_numbers_of_64_bits_pass(number: float) -> None:
 @pytest.mark.parametrize("text", [r"the six characters \u0000", "a pair \U0001f600", "[" * 500])
 def test_what_only_looks_odd_passes(text: str) -> None:
     assert send(json.dumps({"prompt": text})).json()["parsed"] == {"prompt": text}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"x": [' + ",".join(["{}"] * MAX_CONTAINERS) + "]}",
+        '{"x": [' + ",".join(["[]"] * MAX_CONTAINERS) + "]}",
+        '{"\\\\": [' + ",".join(['"\\"{", {}'] * MAX_CONTAINERS) + "]}",
+        "{" + ",".join(f'"{i}":1' for i in range(MAX_KEYS + 1)) + "}",
+    ],
+    ids=["objects", "arrays", "behind quotes", "keys"],
+)
+def test_more_containers_and_keys_than_are_worth_making(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are refused before they are made."""
+    monkeypatch.setattr(gate_body, "json", None)
+    assert refusal(send(body, limit=4 << 20)) == (400, "invalid_json", None)
+
+
+@pytest.mark.parametrize("name", ["messages", "input", "tools"])
+def test_lists_of_more_items_than_a_context_holds(name: str) -> None:
+    assert refusal(send(json.dumps({name: [1] * (MAX_ITEMS + 1)}), limit=1 << 20)) == (400, "invalid_value", name)
+    assert send(json.dumps({name: [1] * MAX_ITEMS}), limit=1 << 20).status_code == 200
+
+
+def test_brackets_and_colons_in_texts_do_not_count() -> None:
+    text = '{"[:\\' * (MAX_KEYS + 1)
+    assert send(json.dumps({"prompt": text}), limit=4 << 20).json()["parsed"] == {"prompt": text}
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "application/jsonp"])
