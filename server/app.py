@@ -47,6 +47,7 @@ from server.responses import CheckedResponses, ResponsesRequest
 from server.schemas import (
     ScoredChatCompletionChunk,
     ScoredChatCompletionRequest,
+from server.routes import keep_served
     ScoredChatCompletionResponse,
     ScoredCompletionChunk,
     ScoredCompletionRequest,
@@ -149,6 +150,7 @@ class TokenformerEndpoints:
         app.include_router(router)
         app.include_router(conversations)
         app.include_router(health)
+        keep_served(app)
         app.include_router(playground)
         if getattr(app.state.args, "trace", False):
             app.include_router(trace)

@@ -41,8 +41,6 @@ GOOD: list[tuple[str, dict[str, Any], int]] = [
     ("/tokenize", {"prompt": "Hi"}, ALL),
     ("/tokenize", {"messages": MESSAGES}, ALL),
     ("/detokenize", {"tokens": [5]}, ALL),
-    ("/generative_scoring", {"query": "Hi", "items": ["x"], "label_token_ids": [5, 6]}, ALL),
-    ("/v1/systemone", {}, ALL),
 ]
 """What each route answers, and what is wrong in one place in every request to it."""
 

@@ -1,0 +1,23 @@
+"""Which of vLLM's routes are served: those that the documentation names. All others are removed."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+SERVED = frozenset(
+    {
+        *("/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions", "/invocations"),
+        *("/v1/responses", "/v1/responses/{response_id}", "/v1/responses/{response_id}/cancel"),
+        *("/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize"),
+        *("/v1/models", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"),
+        *("/health", "/load", "/metrics", "/ping", "/version"),
+        *("/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc", "/static"),
+    }
+)
+"""Paths. `server.gate.weight` knows the fields of these; the others, such as `/generative_scoring`, take work that
+nothing would weigh, or change the deployment."""
+
+
+def keep_served(app: FastAPI) -> None:
+    """To be called before routes of ours are added."""
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) in SERVED]
