@@ -44,6 +44,7 @@ from server.openapi import amend_openapi, streamed
 from server.playground.routes import router as playground
 from server.recorded_engine import RecordedEngine
 from server.responses import CheckedResponses, ResponsesRequest
+from server.prompt_length import BoundedRenderer
 from server.schemas import (
     ScoredChatCompletionChunk,
     ScoredChatCompletionRequest,
@@ -174,6 +175,7 @@ class TokenformerEndpoints:
         open_checks(state.openai_serving_chat)
         for calibration in models.calibrations.values():
             no_ensemble = models.ensemble.unavailable if calibration.members else None
+        specialise(models.renderer, BoundedRenderer)
             missing = no_ensemble or (models.internals_unavailable if calibration.reads_internals else None)
             if missing:
                 print(f"tokenformer: warning: no risk by {calibration.name}: {missing}", file=sys.stderr)
