@@ -92,6 +92,8 @@ def reshaped(status: HTTPStatus, content: Any, body: Mapping[str, Any]) -> JSONR
     param, code = _blame(status, param, told, body)
     message = f"Invalid value for '{param}'." if _DUMPED.match(told) else _one_line(told)
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        kind = "rate_limit_error"
     shaped = {"message": message, "type": kind, "param": param, "code": code}
     return JSONResponse({"type": "error", "error": shaped} if anthropic else {"error": shaped}, status.value)
 

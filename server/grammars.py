@@ -11,6 +11,9 @@ import hashlib
 import json
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from http import HTTPStatus
 
 from vllm.config import StructuredOutputsConfig
 from vllm.exceptions import VLLMValidationError
@@ -19,6 +22,7 @@ from vllm.v1.structured_output.backend_guidance import serialize_guidance_gramma
 from vllm.v1.structured_output.backend_types import StructuredOutputOptions
 from vllm.v1.structured_output.request import get_structured_output_key
 
+from server.gate.admission import OVERLOAD_RETRY_SECONDS, TICKET, Refusal, TurnedAway
 from server.json_schemas import narrowed
 
 BACKEND = "guidance"
@@ -31,6 +35,10 @@ START_SECONDS = 30.0
 
 MAX_GRAMMAR_BYTES = 1 << 16
 REMEMBERED = 1024
+
+MOST_WAITING = 16
+"""New grammars that may wait for their trial."""
+
 LONGEST_ERROR = 200
 LONGEST_QUOTE = 24
 """Characters of a grammar that its error may repeat: what tells the place, and is no text."""
@@ -44,6 +52,7 @@ class Grammars:
         self.found: dict[bytes, dict[str, str]] = {}
         self.process: Process | None = None
         self.turn = asyncio.Lock()
+        self.waiting = 0
 
     async def check(self, params: StructuredOutputsParams | None, parameter: str | None) -> None:
         """Raises VLLMValidationError, naming `parameter`, for a grammar that the engine is not to have. Of one that it
@@ -60,9 +69,11 @@ class Grammars:
             raise VLLMValidationError(message, parameter=parameter)
         key = hashlib.sha256(f"{kind} {grammar}".encode()).digest()
         if key not in self.found:
-            async with self.turn:
-                if key not in self.found:
-                    self._remember(key, await self._try(kind, grammar, parameter))
+            ticket = TICKET.get()
+            with self._place(), ticket.aside() if ticket else nullcontext():
+                async with self.turn:
+                    if key not in self.found:
+                        self._remember(key, await self._try(kind, grammar, parameter))
         found = self.found[key]
         if "error" in found:
             reason = _without_quotes(" ".join(found["error"].partition("<state>")[0].split())[:LONGEST_ERROR], grammar)
@@ -76,6 +87,18 @@ class Grammars:
         text = json.dumps(params.json) if isinstance(params.json, dict) else params.json
         if text is not None and len(text) <= MAX_GRAMMAR_BYTES:
             params.json = narrowed(json.loads(text))
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Among those that wait for their turn. Raises TurnedAway."""
+        if self.waiting >= MOST_WAITING:
+            message = f"{MOST_WAITING} new grammars wait to be tried already."
+            raise TurnedAway(Refusal(HTTPStatus.TOO_MANY_REQUESTS, "grammars_full", message, OVERLOAD_RETRY_SECONDS))
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
 
     def _serialised(self, params: StructuredOutputsParams) -> tuple[str, str]:
         """As the engine will do it, but for GBNF, whose conversion may take long."""

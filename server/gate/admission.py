@@ -6,23 +6,22 @@ What is turned away costs next to nothing, so what was accepted keeps its latenc
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
+from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.config import VllmConfig
 from vllm.engine.protocol import EngineClient
+from vllm.exceptions import GracefulHTTPError
 
 from server import metrics
 from server.errors import openai_error
-from server.limits import MAX_CHOICES, MAX_SEQUENCES
-
-CHARACTERS_PER_TOKEN = 4
-"""OpenAI's rule of thumb for English; token ids are counted exactly, and no prompt as longer than the model allows."""
+from server.gate.weight import Shape, Weight, weigh
 
 QUEUE_PER_SLOT = 2
 """Sequences taken on per sequence that the engine can run at once, where --max-num-queued-reqs says nothing: every
@@ -31,64 +30,44 @@ running one may have one that waits for it."""
 QUEUED_TOKENS = 1 << 17
 """Prompt tokens that may wait for their prefill, where --max-num-queued-tokens says nothing."""
 
+MAX_CELLS, CELLS_AT_ONCE = 1 << 18, 1 << 20
+"""Numbers that one answer may show of its tokens, and all answers under way together. Each takes about 90 bytes of an
+answer, and 700 of memory while it is made."""
+
+MAX_RESCORED = 1 << 18
+"""Tokens that the members of ensembles may run through the model, for one request and for all under way together."""
+
 OVERLOAD_RETRY_SECONDS = 1
 UNAVAILABLE_RETRY_SECONDS = 5
-
-
-@dataclass(frozen=True)
-class Weight:
-    """What a request asks of the engine."""
-
-    sequences: int = 1
-    tokens: int = 0
-    """Of the prompts, over all sequences; an estimate."""
-
-
-def weigh(body: object, longest: int) -> Weight:
-    """The work in a request's JSON, of whatever route; `longest` is the model's limit on one prompt, in tokens.
-
-    Fields of a wrong type weigh nothing, nor does what no route takes: the route will refuse them.
-    """
-    if not isinstance(body, Mapping):
-        return Weight()
-    prompts = list(_prompts(body))
-    copies = max([1, *(body[name] for name in ("n", "best_of") if isinstance(body.get(name), int))])
-    listed = len(prompts) if isinstance(body.get("prompt"), list) else 1
-    if copies > MAX_CHOICES or copies * listed > MAX_SEQUENCES:
-        return Weight()
-    tokens = sum(min(_tokens(prompt), longest) for prompt in prompts)
-    return Weight(copies * max(len(prompts), 1), copies * tokens)
-
-
-def _prompts(body: Mapping[str, Any]) -> Iterator[object]:
-    """What is prefilled: each prompt of a list, and each given text together with the prompt that it goes on from."""
-    asked = next((body[name] for name in ("prompt", "messages", "input") if body.get(name) is not None), None)
-    if isinstance(body.get("completion"), list):
-        yield from ([asked, text] for text in body["completion"])
-    elif isinstance(asked, list) and asked and all(isinstance(part, str | list) for part in asked):
-        yield from asked
-    elif asked is not None:
-        yield [asked, body.get("completion")]
-
-
-def _tokens(prompt: object) -> int:
-    if isinstance(prompt, str):
-        return len(prompt) // CHARACTERS_PER_TOKEN + 1
-    if isinstance(prompt, int):
-        return 1
-    if isinstance(prompt, Mapping):
-        return sum(map(_tokens, prompt.values()))
-    return sum(map(_tokens, prompt)) if isinstance(prompt, list) else 0
 
 
 class Ticket:
     """An admitted request: what of it has not reached the engine yet."""
 
     def __init__(self, control: AdmissionControl, weight: Weight) -> None:
-        self.control, self.sequences, self.tokens = control, weight.sequences, weight.tokens
+        self.control, self.weight, self.sequences, self.tokens = control, weight, weight.sequences, weight.tokens
         control.tickets += 1
-        control.sequences += self.sequences
-        control.tokens += self.tokens
+        self._count(1)
+
+    def _count(self, sign: int) -> None:
+        self.control.sequences += sign * self.sequences
+        self.control.tokens += sign * self.tokens
+        self.control.cells += sign * self.weight.cells
+        self.control.rescored += sign * self.weight.rescored
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leaves its place to others while it is not sure that the request is a right one. Raises TurnedAway if the
+        place is gone by then."""
+        self._count(-1)
+        weight, self.weight = self.weight, Weight()
+        sequences, self.sequences = self.sequences, 0
+        tokens, self.tokens = self.tokens, 0
+        yield
+        if (refusal := self.control.refusal(weight)) is not None:
+            raise TurnedAway(refusal)
+        self.weight, self.sequences, self.tokens = weight, sequences, tokens
+        self._count(1)
 
     def reached_engine(self, tokens: int) -> None:
         """One sequence is now counted by the engine, with its `tokens` prompt tokens."""
@@ -96,7 +75,7 @@ class Ticket:
 
     def close(self) -> None:
         """The request has ended, and been answered."""
-        self._take(self.sequences, self.tokens)
+        self._count(-1)
         self.control.tickets -= 1
 
     def _take(self, sequences: int, tokens: int) -> None:
@@ -119,6 +98,15 @@ class Refusal:
     message: str
     retry_after: int | None = None
     """Seconds; None where it is no use to come again."""
+    param: str | None = None
+
+
+class TurnedAway(GracefulHTTPError):
+    """Refuses a request that was let in."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message, refusal.status)
+        metrics.REJECTED_REQUESTS.labels(refusal.code).inc()
 
 
 class AdmissionControl:
@@ -126,7 +114,7 @@ class AdmissionControl:
 
     def __init__(self, engine: EngineClient, config: VllmConfig, args: Namespace) -> None:
         self.engine = engine
-        self.longest = config.model_config.max_model_len
+        self.shape = Shape.of(config.model_config)
         slots = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         processes = args.api_server_count or 1
         queued, tokens = getattr(args, "queue_limits", (None, None))
@@ -134,6 +122,8 @@ class AdmissionControl:
         self.max_tokens = -(-(QUEUED_TOKENS if tokens is None else tokens) // processes)
         self.tickets = self.sequences = self.tokens = 0
         """Requests that are not answered yet; and of their sequences those that the engine does not count yet."""
+        self.cells = self.rescored = 0
+        """Of requests that are not answered yet."""
         self.draining = False
 
     def unfinished(self) -> int:
@@ -157,9 +147,8 @@ class AdmissionControl:
         if self.draining:
             message = "The server is shutting down and takes no new requests."
             return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "draining", message, UNAVAILABLE_RETRY_SECONDS)
-        if weight.sequences > self.max_sequences:
-            message = f"`n` times the prompts is {weight.sequences}; this server takes on {self.max_sequences} at once."
-            return Refusal(HTTPStatus.BAD_REQUEST, "too_many_sequences", message)
+        if (too_much := self._excess(weight)) is not None:
+            return too_much
         if self.unfinished() + weight.sequences > self.max_sequences:
             message = f"The server already has as many sequences as it takes on ({self.max_sequences})."
             return Refusal(HTTPStatus.TOO_MANY_REQUESTS, "queue_full", message, OVERLOAD_RETRY_SECONDS)
@@ -167,6 +156,33 @@ class AdmissionControl:
         if queued and queued + weight.tokens > self.max_tokens:  # one that is too large for the queue may go alone
             message = f"Too many prompt tokens wait already: about {queued} of {self.max_tokens}."
             return Refusal(HTTPStatus.TOO_MANY_REQUESTS, "tokens_full", message, OVERLOAD_RETRY_SECONDS)
+        if self.cells and weight.cells and self.cells + weight.cells > CELLS_AT_ONCE:
+            message = "The answers under way already show as many logprobs and internals as this server takes on."
+            return Refusal(HTTPStatus.TOO_MANY_REQUESTS, "logprobs_full", message, OVERLOAD_RETRY_SECONDS)
+        if self.rescored and weight.rescored and self.rescored + weight.rescored > MAX_RESCORED:
+            message = "Other ensembles are under way; come again when they have ended."
+            return Refusal(HTTPStatus.TOO_MANY_REQUESTS, "ensembles_full", message, OVERLOAD_RETRY_SECONDS)
+        return None
+
+    def _excess(self, weight: Weight) -> Refusal | None:
+        """Why a request of this weight is never taken on."""
+        if weight.sequences > self.max_sequences:
+            message = f"`n` times the prompts is {weight.sequences}; this server takes on {self.max_sequences} at once."
+            return Refusal(HTTPStatus.BAD_REQUEST, "too_many_sequences", message, param="n")
+        if weight.sequences == 1:  # which may always have all that there is
+            return None
+        if weight.cells > MAX_CELLS:
+            message = (
+                f"The answer would show about {weight.cells:,} numbers: sequences, times tokens, times what "
+                f"`{weight.shown_by}` shows of each. This server shows {MAX_CELLS:,}."
+            )
+            return Refusal(HTTPStatus.BAD_REQUEST, "answer_too_large", message, param=weight.shown_by)
+        if weight.rescored > MAX_RESCORED:
+            message = (
+                f"`uncertainty.ensemble` would run about {weight.rescored:,} tokens through the model: its members, "
+                f"times the tokens of all answers and their prompts. This server runs {MAX_RESCORED:,}."
+            )
+            return Refusal(HTTPStatus.BAD_REQUEST, "ensemble_too_large", message, param="uncertainty")
         return None
 
 
@@ -180,9 +196,10 @@ def answer(refusal: Refusal) -> JSONResponse:
     headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
     if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Connection"] = "close"
-    param = "n" if refusal.status == HTTPStatus.BAD_REQUEST else None
     kind = kinds[refusal.status]
-    return openai_error(refusal.status, refusal.message, code=refusal.code, type=kind, param=param, headers=headers)
+    return openai_error(
+        refusal.status, refusal.message, code=refusal.code, type=kind, param=refusal.param, headers=headers
+    )
 
 
 class Admission:
@@ -196,7 +213,7 @@ class Admission:
             await self.app(scope, receive, send)
             return
         control: AdmissionControl = scope["app"].state.admission
-        weight = weigh(scope.get("state", {}).get("json"), control.longest)
+        weight = weigh(scope.get("state", {}).get("json"), control.shape)
         refusal = control.refusal(weight)
         if refusal is not None:
             metrics.REJECTED_REQUESTS.labels(refusal.code).inc()
@@ -204,8 +221,15 @@ class Admission:
             return
         ticket = Ticket(control, weight)
         token = TICKET.set(ticket)
+
+        async def send_with_time(message: Message) -> None:
+            """What was turned away later is to come again as well."""
+            if message["type"] == "http.response.start" and message["status"] == HTTPStatus.TOO_MANY_REQUESTS:
+                MutableHeaders(scope=message).setdefault("Retry-After", str(OVERLOAD_RETRY_SECONDS))
+            await send(message)
+
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, send_with_time)
         finally:
             TICKET.reset(token)
             ticket.close()

@@ -1,4 +1,4 @@
-"""How requests are weighed, and what is turned away, without an engine."""
+"""What is turned away, without an engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from server.gate.admission import TICKET, Admission, AdmissionControl, Ticket, Weight, weigh
+from server.gate.admission import (
+    CELLS_AT_ONCE,
+    MAX_CELLS,
+    MAX_RESCORED,
+    TICKET,
+    Admission,
+    AdmissionControl,
+    Ticket,
+    TurnedAway,
+    Weight,
+)
 
 LONGEST = 100
 
@@ -35,37 +45,14 @@ class Engine:
 
 def control(engine: Engine, sequences: int | None = 4, tokens: int | None = 50, **args: Any) -> AdmissionControl:
     config: Any = SimpleNamespace(
-        model_config=SimpleNamespace(max_model_len=LONGEST),
+        model_config=SimpleNamespace(
+            max_model_len=LONGEST, hf_config=SimpleNamespace(num_hidden_layers=2), get_vocab_size=lambda: 1000
+        ),
         scheduler_config=SimpleNamespace(max_num_seqs=8),
         parallel_config=SimpleNamespace(data_parallel_size=1),
     )
     settings = Namespace(**({"api_server_count": None, "queue_limits": (sequences, tokens)} | args))
     return AdmissionControl(engine, config, settings)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("body", "weight"),
-    [
-        ({"prompt": "a" * 40}, Weight(1, 11)),
-        ({"prompt": ["a" * 40, "b" * 4]}, Weight(2, 13)),
-        ({"prompt": [1, 2, 3]}, Weight(1, 3)),
-        ({"prompt": [[1, 2, 3], [4]]}, Weight(2, 4)),
-        ({"prompt": "a" * 40, "n": 3}, Weight(3, 33)),
-        ({"prompt": ["a" * 40, "b" * 40], "n": 3, "best_of": 5}, Weight(10, 110)),
-        ({"prompt": "a" * 40_000}, Weight(1, LONGEST)),
-        ({"prompt": []}, Weight(1, 0)),
-        ({"prompt": "", "completion": ["aaaa", "bbbb"]}, Weight(2, 6)),
-        ({"messages": [{"role": "user", "content": "a" * 40}]}, Weight(1, 13)),
-        ({"messages": [[{"content": "aaaa"}], [{"content": "bbbb"}]]}, Weight(2, 4)),
-        ({"input": "a" * 40}, Weight(1, 11)),
-        ({"n": "many"}, Weight(1, 0)),
-        ({"n": None, "prompt": None}, Weight(1, 0)),
-        (None, Weight(1, 0)),
-        ([1, 2], Weight(1, 0)),
-    ],
-)
-def test_weight(body: object, weight: Weight) -> None:
-    assert weigh(body, LONGEST) == weight
 
 
 def test_sequences_are_counted_until_they_end() -> None:
@@ -112,6 +99,57 @@ def test_what_has_more_sequences_than_the_server_ever_takes_need_not_come_again(
     refused = control(Engine()).refusal(Weight(5, 5))
     assert refused is not None
     assert (refused.status, refused.code, refused.retry_after) == (400, "too_many_sequences", None)
+
+
+def test_what_shows_more_than_any_answer_may_is_refused_with_the_parameter_that_asks_for_it() -> None:
+    admission = control(Engine())
+    for cells, code in ((MAX_CELLS, None), (MAX_CELLS + 1, "answer_too_large")):
+        refused = admission.refusal(Weight(2, 2, cells, "top_logprobs"))
+        assert (refused and refused.code) == code
+    assert refused is not None
+    assert (refused.status, refused.param, refused.retry_after) == (400, "top_logprobs", None)
+    assert admission.refusal(Weight(1, 1, MAX_CELLS + 1, "top_logprobs")) is None, "one sequence may show all it has"
+
+
+def test_what_an_ensemble_may_run_is_bounded() -> None:
+    admission = control(Engine())
+    refused = admission.refusal(Weight(2, 2, rescored=MAX_RESCORED + 1))
+    assert refused is not None
+    assert (refused.status, refused.code, refused.param) == (400, "ensemble_too_large", "uncertainty")
+    assert admission.refusal(Weight(2, 2, rescored=MAX_RESCORED)) is None
+
+
+def test_answers_and_ensembles_under_way_are_counted_together_until_they_end() -> None:
+    admission = control(Engine())
+    for weight, code in (
+        (Weight(1, 1, CELLS_AT_ONCE, "logprobs"), "logprobs_full"),
+        (Weight(1, 1, rescored=MAX_RESCORED), "ensembles_full"),
+    ):
+        ticket = Ticket(admission, weight)
+        refused = admission.refusal(weight)
+        assert refused is not None
+        assert (refused.status, refused.code) == (429, code)
+        assert admission.refusal(Weight(1, 1)) is None
+        ticket.close()
+        assert admission.refusal(weight) is None
+    assert (admission.cells, admission.rescored) == (0, 0)
+
+
+def test_a_request_aside_leaves_its_place_to_others() -> None:
+    admission = control(Engine(), sequences=2)
+    ticket = Ticket(admission, Weight(2, 20, 5, "logprobs", 7))
+    with ticket.aside():
+        assert (admission.sequences, admission.tokens, admission.cells, admission.rescored) == (0, 0, 0, 0)
+        assert admission.refusal(Weight(2, 20)) is None
+    assert (admission.sequences, admission.tokens, admission.cells, admission.rescored) == (2, 20, 5, 7)
+    with pytest.raises(TurnedAway), ticket.aside():
+        other = Ticket(admission, Weight(1, 1))
+    ticket.close()
+    other.close()
+    with pytest.raises(ValueError, match="wrong"), (refused := Ticket(admission, Weight(1, 1))).aside():
+        raise ValueError("wrong")
+    refused.close()
+    assert (admission.tickets, admission.sequences, admission.tokens, admission.cells) == (0, 0, 0, 0)
 
 
 def test_more_sequences_than_were_announced_are_not_counted_below_zero() -> None:

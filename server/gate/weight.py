@@ -1,0 +1,137 @@
+"""What a request asks of the server, read from its JSON, of whatever route.
+
+Fields of a wrong type weigh nothing, nor does what no route takes: the route will refuse them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.config import ModelConfig
+
+from model_impl.config import PROJECTIONS
+from server.limits import MAX_CHOICES, MAX_SEQUENCES
+
+CHARACTERS_PER_TOKEN = 4
+"""OpenAI's rule of thumb for English; token ids are counted exactly, and no prompt as longer than the model allows."""
+
+COMPLETION_TOKENS = 16
+"""Of a completion that sets no limit; a chat then goes on to the end of the context."""
+
+INTERNALS_CELLS = 3
+"""What the internals of a token in one projection take in an answer, in alternatives of `logprobs`."""
+
+LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+ALTERNATIVES = ("logprobs", "top_logprobs")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model decides how much a request weighs."""
+
+    longest: int
+    """The limit on one prompt and its answer, in tokens."""
+    internals: int = 0
+    """Cells of one token's internals."""
+    alternatives: int = 0
+    """What -1 stands for, all alternatives of a token."""
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Shape:
+        places = config.hf_config.num_hidden_layers * len(PROJECTIONS)
+        return cls(config.max_model_len, INTERNALS_CELLS * places, config.get_vocab_size())
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Estimates, over all sequences."""
+
+    sequences: int = 1
+    tokens: int = 0
+    """Of the prompts."""
+    cells: int = 0
+    """Numbers of tokens that the answer shows, an alternative being one."""
+    shown_by: str | None = None
+    """The parameter that most of the cells are for."""
+    rescored: int = 0
+    """Tokens that the members of an ensemble run through the model."""
+
+
+def weigh(body: object, shape: Shape) -> Weight:
+    """The work in a request's JSON."""
+    if not isinstance(body, Mapping):
+        return Weight()
+    prompts = list(_prompts(body))
+    copies = max([1, *(number for name in ("n", "best_of") if (number := _number(body, name)) is not None)])
+    listed = len(prompts) if isinstance(body.get("prompt"), list) else 1
+    if copies > MAX_CHOICES or copies * listed > MAX_SEQUENCES:
+        return Weight()
+    sequences = copies * max(len(prompts), 1)
+    tokens = copies * sum(min(_tokens(prompt), shape.longest) for prompt in prompts)
+    answers = 0 if "completion" in body else sequences * _longest_answer(body, shape)
+    columns = _columns(body, shape)
+    shown_by = max(columns, key=lambda name: columns[name], default=None)
+    cells = sum(columns.values()) * (answers + (tokens if _shows_prompt(body) else 0))
+    return Weight(sequences, tokens, cells, shown_by, _members(body) * (tokens + answers))
+
+
+def _prompts(body: Mapping[str, Any]) -> Iterator[object]:
+    """What is prefilled: each prompt of a list, and each given text together with the prompt that it goes on from."""
+    asked = next((body[name] for name in ("prompt", "messages", "input") if body.get(name) is not None), None)
+    if isinstance(body.get("completion"), list):
+        yield from ([asked, text] for text in body["completion"])
+    elif isinstance(asked, list) and asked and all(isinstance(part, str | list) for part in asked):
+        yield from asked
+    elif asked is not None:
+        yield [asked, body.get("completion")]
+
+
+def _tokens(prompt: object) -> int:
+    if isinstance(prompt, str):
+        return len(prompt) // CHARACTERS_PER_TOKEN + 1
+    if isinstance(prompt, int):
+        return 1
+    if isinstance(prompt, Mapping):
+        return sum(map(_tokens, prompt.values()))
+    return sum(map(_tokens, prompt)) if isinstance(prompt, list) else 0
+
+
+def _longest_answer(body: Mapping[str, Any], shape: Shape) -> int:
+    limits = [limit for name in LIMITS if (limit := _number(body, name)) is not None]
+    default = COMPLETION_TOKENS if "prompt" in body else shape.longest
+    return max(0, min([shape.longest, *(limits or [default])]))
+
+
+def _columns(body: Mapping[str, Any], shape: Shape) -> dict[str, int]:
+    """Parameter -> what it shows of every token; the token's own logprob counts for the parameter that asks for it."""
+    found: dict[str, int] = {}
+    for name in (*ALTERNATIVES, "prompt_logprobs"):
+        if (number := _number(body, name)) is not None:
+            found[name] = 1 + (shape.alternatives if number == -1 else max(0, number))
+        elif body.get(name) is True:
+            found[name] = 1
+    if isinstance(ids := body.get("logprob_token_ids"), list):
+        found["logprob_token_ids"] = len(ids)
+    options = body.get("uncertainty")
+    if isinstance(options, Mapping) and options.get("internals") is True:
+        found["uncertainty"] = 1 + shape.internals
+    elif "completion" in body or (isinstance(options, Mapping) and options.get("tokens") is True):
+        found["uncertainty" if "uncertainty" in body else "completion"] = 1
+    return found
+
+
+def _shows_prompt(body: Mapping[str, Any]) -> bool:
+    """Of a given text the engine makes the logprobs of the prompt as well."""
+    return "completion" in body or body.get("echo") is True or body.get("prompt_logprobs") is not None
+
+
+def _members(body: Mapping[str, Any]) -> int:
+    options = body.get("uncertainty")
+    return max(0, _number(options, "ensemble") or 0) if isinstance(options, Mapping) else 0
+
+
+def _number(body: Mapping[str, Any], name: str) -> int | None:
+    number = body.get(name)
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
