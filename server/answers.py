@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -15,16 +17,21 @@ from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
 
 class ModelResponse(JSONResponse):
     def render(self, content: BaseModel) -> bytes:
-        """What is not a number, in JSON neither, becomes null."""
-        return content.model_dump_json().encode()
+        """NaN and infinities, which JSON lacks, become null."""
+        choices: Sequence[Any] = getattr(content, "choices", ())
+        if not any(getattr(choice, "logprobs", None) for choice in choices):
+            return content.model_dump_json().encode()
+        # One choice at a time, between which other threads may go on.
+        shown = ",".join(choice.model_dump_json() for choice in choices)
+        return f'{content.model_dump_json(exclude={"choices"})[:-1]},"choices":[{shown}]}}'.encode()
 
 
-def answer(found: BaseModel | AsyncGenerator[str, None], raw_request: Request) -> Response:
+async def answer(found: BaseModel | AsyncGenerator[str, None], raw_request: Request) -> Response:
     """An error, a whole answer, or a stream of events."""
     if isinstance(found, ErrorResponse):
         return ModelResponse(found, status_code=found.error.code)
     if isinstance(found, BaseModel):
         load = raw_request.headers.get(ENDPOINT_LOAD_METRICS_FORMAT_HEADER_LABEL, "")
-        return ModelResponse(found, headers=metrics_header(load))
+        return await asyncio.to_thread(ModelResponse, found, headers=metrics_header(load))
     seconds = float(raw_request.app.state.args.sse_keep_alive_interval)
     return StreamingResponse(with_sse_keep_alive(found, seconds), media_type="text/event-stream")

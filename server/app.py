@@ -28,11 +28,13 @@ from model_impl.specialise import specialise
 from server import engine
 from server.answers import answer
 from server.checked_engine import open_checks
-from server.conversations import chat_or_text
+from server.conversations import ChatBatch, chat_or_text
 from server.conversations import router as conversations
 from server.errors import NO_SUCH_MODEL, install_error_handlers, openai_error
 from server.flags import READINESS_SECONDS
 from server.fail_fast import fail_fast
+from server.flags import READINESS_SECONDS
+from server.garbage import Garbage
 from server.gate.admission import AdmissionControl
 from server.given import GivenText, GivenTextRequest, GivenTextResponse
 from server.health import Health
@@ -73,7 +75,7 @@ router = APIRouter()
 async def create_chat_completion(request: ScoredChatCompletionRequest, raw_request: Request) -> Response:
     """OpenAI's chat completion; every choice also says how sure the model was."""
     serving: ScoredChat = raw_request.app.state.openai_serving_chat
-    return answer(await serving.create_chat_completion(request, raw_request), raw_request)
+    return await answer(await serving.create_chat_completion(request, raw_request), raw_request)
 
 
 @router.post(
@@ -86,7 +88,7 @@ async def create_chat_completion(request: ScoredChatCompletionRequest, raw_reque
 async def create_completion(request: ScoredCompletionRequest, raw_request: Request) -> Response:
     """OpenAI's text completion; every choice also says how sure the model was."""
     serving: ScoredCompletion = raw_request.app.state.openai_serving_completion
-    return answer(await serving.create_completion(request, raw_request), raw_request)
+    return await answer(await serving.create_completion(request, raw_request), raw_request)
 
 
 @router.post(
@@ -108,7 +110,7 @@ async def create_response(request: ResponsesRequest, raw_request: Request) -> Re
 async def score_given_text(request: GivenTextRequest, raw_request: Request) -> Response:
     """How sure the model is of a text that is given, token by token, without generating any."""
     given: GivenText = raw_request.app.state.given_text
-    return answer(await given.score(request, raw_request), raw_request)
+    return await answer(await given.score(request, raw_request), raw_request)
 
 
 @router.get(
@@ -207,3 +209,4 @@ class TokenformerEndpoints:
         state.health = Health(client, state.admission, lambda: outputs.last_output, timeout)
         if hasattr(args, "outcome"):
             state.lifecycle = asyncio.create_task(Lifecycle(client, state, args, state.admission).run())
+        state.garbage = asyncio.create_task(Garbage(state.admission).run())

@@ -7,12 +7,19 @@ from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Discriminator, Field, Tag, model_validator
-from vllm.entrypoints.openai.chat_completion.api_router import create_batch_chat_completion
-from vllm.entrypoints.openai.chat_completion.protocol import BatchChatCompletionRequest, ChatCompletionRequest
+from vllm.entrypoints.openai.chat_completion.batch_serving import OpenAIServingChatBatch
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    BatchChatCompletionRequest,
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+)
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.tokenize.api_router import tokenize
 from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, TokenizeCompletionRequest, TokenizeResponse
-from vllm.entrypoints.serve.utils.api_utils import validate_json_request
+from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_json_request, with_cancellation
 
+from server.answers import answer
+from server.aside import built
 from server.limits import RequestLimits, refuse_templates
 from server.messages import Messages
 from server.schemas import ScoredChatCompletionRequest
@@ -41,6 +48,14 @@ class Batch(RequestLimits, BatchChatCompletionRequest):  # type: ignore[misc]  #
         return ScoredChatCompletionRequest.model_construct(**fields | {"messages": messages, "uncertainty": False})
 
 
+class ChatBatch(OpenAIServingChatBatch):
+    async def chat_completion_full_generator_batch(
+        self, request: Any, generators: list[Any], *args: Any, **kwargs: Any
+    ) -> ErrorResponse | ChatCompletionResponse:
+        build = super().chat_completion_full_generator_batch
+        return await built(generators, lambda results: build(request, results, *args, **kwargs))
+
+
 def chat_or_text(body: Any) -> str:
     """The tag of the request that a body holds, for unions of the two."""
     return "a chat" if isinstance(body, Mapping) and "messages" in body else "a text"
@@ -63,6 +78,9 @@ async def tokenize_prompt(
 
 
 @router.post("/v1/chat/completions/batch", dependencies=[Depends(validate_json_request)])
+@with_cancellation  # type: ignore[untyped-decorator]
+@load_aware_call  # type: ignore[untyped-decorator]
 async def create_batch(request: Batch, raw_request: Request) -> Response:
     """vLLM's answers to several chats at once, one choice for each."""
-    return cast(Response, await create_batch_chat_completion(request, raw_request))
+    serving: ChatBatch = raw_request.app.state.openai_serving_chat_batch
+    return await answer(await serving.create_batch_chat_completion(request, raw_request), raw_request)

@@ -14,7 +14,6 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from fastapi import Request
-from pydantic import PrivateAttr
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
@@ -28,6 +27,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 
 from model_impl.uncertainty import STATISTICS
+from server.aside import LONG_ANSWER, built, is_long
 from server.beam_search import BeamSearch, check_beams, unsupported
 from server.checked_engine import CheckedEngine
 from server.engine import scored
@@ -38,15 +38,11 @@ from server.request_record import RECORD
 from server.request_scores import RequestScores
 from server.schemas import (
     ScoredChatCompletionResponse,
-    ScoredCompletionChoice,
-    ScoredCompletionResponse,
     UncertaintyOptions,
     recast,
 )
 from server.tool_calls import CutOffChoices
-
-LONG_ANSWER = 512
-"""Tokens, which take about 5 ms to note: a thread of its own costs less than that, and lets others be served."""
+from server.unfinished import UnbuiltCompletionResponse, UnscoredCompletionResponse
 
 
 async def observe(results: AsyncIterator[Any], note: Callable[[Any], None]) -> AsyncGenerator[Any, None]:
@@ -155,8 +151,10 @@ class ScoredChat(Recorded, BeamSearch, OpenAIServingChat):
             result_generator = observe(result_generator, partial(scores.add, echoed=begun))
         cut_off = CutOffChoices()
         result_generator = observe(result_generator, cut_off.note)
-        response = await super().chat_completion_full_generator(
-            request, result_generator, request_id, model_name, conversation, *args, **kwargs
+        build = super().chat_completion_full_generator
+        response = await built(
+            [result_generator],
+            lambda results: build(request, results[0], request_id, model_name, conversation, *args, **kwargs),
         )
         cut_off.tell(response)
         if not scores.wanted or isinstance(response, ErrorResponse):
@@ -202,24 +200,6 @@ def discard_generated(result: RequestOutput) -> None:
         output.text, output.token_ids, output.logprobs = "", [], None
 
 
-class UnscoredCompletionResponse(CompletionResponse):
-    """A response that waits for its scores, as vLLM's method that makes responses cannot wait."""
-
-    _scores: RequestScores = PrivateAttr()
-
-    async def scored(self) -> ScoredCompletionResponse:
-        await self._scores.rescore_all()
-        choices = []
-        for choice in self.choices:
-            found = self._scores.choices[choice.index].ensemble
-            if found is not None and choice.logprobs is not None:
-                echoed = len(choice.logprobs.tokens) - len(found.epistemic)
-                for name in ("epistemic", "aleatoric"):
-                    setattr(choice.logprobs, name, [None] * echoed + getattr(found, name))
-            choices.append(recast(ScoredCompletionChoice, choice, uncertainty=self._scores.summary(choice.index)))
-        return recast(ScoredCompletionResponse, self, choices=choices)
-
-
 class ScoredCompletion(Recorded, BeamSearch, OpenAIServingCompletion):
     async def render_completion_request(self, request: CompletionRequest) -> Any:
         if (record := RECORD.get()) is not None:
@@ -236,6 +216,8 @@ class ScoredCompletion(Recorded, BeamSearch, OpenAIServingCompletion):
         if request.stream and request.use_beam_search:  # vLLM's own refusal names no parameter
             raise unsupported("stream")
         response = await super().create_completion(request, raw_request)
+        if isinstance(response, UnbuiltCompletionResponse):
+            response = await asyncio.to_thread(response._build)
         if isinstance(response, UnscoredCompletionResponse):
             return await response.scored()
         return response
@@ -277,6 +259,23 @@ class ScoredCompletion(Recorded, BeamSearch, OpenAIServingCompletion):
         return completed(chunks, scores, self)
 
     def request_output_to_completion_response(
+        self,
+        final_res_batch: list[RequestOutput],
+        request: CompletionRequest,
+        request_id: str,
+        created_time: int,
+        model_name: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> CompletionResponse:
+        build = partial(self._build, final_res_batch, request, request_id, created_time, model_name, *args, **kwargs)
+        if not is_long(final_res_batch):
+            return build()
+        unbuilt = UnbuiltCompletionResponse.model_construct()
+        unbuilt._build = build
+        return unbuilt
+
+    def _build(
         self,
         final_res_batch: list[RequestOutput],
         request: CompletionRequest,

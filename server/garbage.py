@@ -1,0 +1,57 @@
+"""When Python's garbage collector looks through everything: between large answers, and not while they are made.
+
+A logprob is several objects, and a look through the million of a large answer stops the event loop for a second. Left
+to itself the collector looks again whenever there are a quarter more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import sys
+import time
+
+from server.gate.admission import AdmissionControl
+
+EVERY_SECONDS, LONGEST_SECONDS = 10.0, 300.0
+"""Between two looks; the second while large answers are under way all the time."""
+
+NOTICE_SECONDS = 0.5
+"""For a large answer to be noticed."""
+
+LARGE = 1 << 15
+"""Cells under way, see `server.gate.weight`, from which a look takes longer than others should wait."""
+
+NEVER = 1 << 30
+
+
+class Garbage:
+    def __init__(self, control: AdmissionControl) -> None:
+        self.control, self.last = control, time.monotonic()
+        self.grown = False
+        """Whether large answers have been under way since the last look."""
+
+    async def run(self) -> None:
+        young, middle, _ = gc.get_threshold()
+        gc.set_threshold(young, middle, NEVER)
+        while True:
+            await asyncio.sleep(NOTICE_SECONDS)
+            self.check()
+
+    def check(self) -> None:
+        large = self.control.cells > LARGE
+        self.grown |= large
+        if time.monotonic() - self.last < (LONGEST_SECONDS if large else EVERY_SECONDS):
+            return
+        gc.collect()
+        if self.grown and not large:
+            give_back()
+            self.grown = False
+        self.last = time.monotonic()
+
+
+def give_back() -> None:
+    """Let the C library return freed memory to the system, where it is glibc."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
