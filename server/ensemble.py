@@ -18,13 +18,16 @@ from vllm.utils import random_uuid
 from model_impl.ensemble import MEMBER_ARG
 from model_impl.mixture import Membership
 from server.scoring import EnsembleScore
-from server.tasks import together
+from server.tasks import Room, together
 
 MIXTURE_BYTES = 64 << 20
 """Memory that one ensemble's mixture [positions, V] may take in the engine; longer answers are scored in parts."""
 
 CONCURRENT = 4
 """Ensembles that an API process has in the engine at once; more wait for their turn."""
+
+SHARE = 4
+"""Of a step of the engine, members may take the fourth part, so that the tokens of others wait for no whole steps."""
 
 SECRET = secrets.token_hex(16)
 """Begins the names of this process's ensembles and the members' cache salts, so that no client can put a request among
@@ -81,6 +84,7 @@ class Ensemble:
         self.client = client
         self.positions = positions_at_once(config)
         self.turns = asyncio.Semaphore(CONCURRENT)
+        self.room = Room(config.scheduler_config.max_num_batched_tokens // SHARE)
         self.using: Counter[int] = Counter()
         """Adapter id -> answers that wait for their scores; a delta stays loaded until there are none."""
         self.unavailable = why_not(config)
@@ -135,6 +139,7 @@ class Ensemble:
             prompt, params, request_id, lora_request=scored.adapter, priority=scored.priority
         )
         cached = 0
-        async for result in results:
-            cached = result.num_cached_tokens or 0
+        async with self.room.take(len(ids)):
+            async for result in results:
+                cached = result.num_cached_tokens or 0
         return len(ids) - cached

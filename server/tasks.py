@@ -1,9 +1,10 @@
-"""Several engine requests as one."""
+"""Several engine requests as one, and how many at a time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -21,3 +22,27 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, Result]]) -> list[Re
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Room:
+    """Room for requests of so many tokens together, given in the order in which it was asked for."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = self.free = tokens
+        self.turn = asyncio.Lock()
+        self.left = asyncio.Event()
+
+    @asynccontextmanager
+    async def take(self, tokens: int) -> AsyncIterator[None]:
+        """Room for one request; one that is larger than all of it may go alone."""
+        tokens = min(tokens, self.tokens)
+        async with self.turn:
+            while self.free < tokens:
+                self.left.clear()
+                await self.left.wait()
+            self.free -= tokens
+        try:
+            yield
+        finally:
+            self.free += tokens
+            self.left.set()
