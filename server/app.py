@@ -27,11 +27,11 @@ from model_impl.config import TokenformerConfig
 from model_impl.specialise import specialise
 from server import engine
 from server.answers import answer
+from server.anthropic_messages import QuietMessages
 from server.checked_engine import open_checks
 from server.conversations import ChatBatch, chat_or_text
 from server.conversations import router as conversations
 from server.errors import NO_SUCH_MODEL, install_error_handlers, openai_error
-from server.flags import READINESS_SECONDS
 from server.fail_fast import fail_fast
 from server.flags import READINESS_SECONDS
 from server.garbage import Garbage
@@ -44,13 +44,13 @@ from server.log_filter import keep_quotes_out
 from server.models import VariantModels
 from server.openapi import amend_openapi, streamed
 from server.playground.routes import router as playground
+from server.prompt_length import BoundedRenderer
 from server.recorded_engine import RecordedEngine
 from server.responses import CheckedResponses, ResponsesRequest
-from server.prompt_length import BoundedRenderer
+from server.routes import keep_served
 from server.schemas import (
     ScoredChatCompletionChunk,
     ScoredChatCompletionRequest,
-from server.routes import keep_served
     ScoredChatCompletionResponse,
     ScoredCompletionChunk,
     ScoredCompletionRequest,
@@ -150,19 +150,19 @@ class TokenformerEndpoints:
         # A redirect's address would be made from the Host that the client sent, and its path, which may be anything,
         # become a label of vLLM's metrics.
         app.router.redirect_slashes = False
+        keep_served(app)
         app.include_router(router)
         app.include_router(conversations)
         app.include_router(health)
-        keep_served(app)
         app.include_router(playground)
         if getattr(app.state.args, "trace", False):
             app.include_router(trace)
+        fail_fast(app)
         amend_openapi(app)
         install_error_handlers(app)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
         envs.enable_envs_cache()  # as in vLLM's engine; its metrics look one up for every token
-        fail_fast(app)
         engine.install()
         if not args.enable_log_requests:
             keep_quotes_out()
@@ -175,9 +175,9 @@ class TokenformerEndpoints:
         specialise(models.engine_client, RecordedEngine)
         cast(RecordedEngine, models.engine_client).models = models
         open_checks(state.openai_serving_chat)
+        specialise(models.renderer, BoundedRenderer)
         for calibration in models.calibrations.values():
             no_ensemble = models.ensemble.unavailable if calibration.members else None
-        specialise(models.renderer, BoundedRenderer)
             missing = no_ensemble or (models.internals_unavailable if calibration.reads_internals else None)
             if missing:
                 print(f"tokenformer: warning: no risk by {calibration.name}: {missing}", file=sys.stderr)
@@ -186,6 +186,8 @@ class TokenformerEndpoints:
             if isinstance(loaded, ErrorResponse):
                 raise ValueError(loaded.error.message)
         specialise(state.openai_serving_chat, ScoredChat)
+        specialise(state.anthropic_serving_messages, QuietMessages)
+        specialise(state.openai_serving_chat_batch, ChatBatch)
         specialise(state.openai_serving_completion, ScoredCompletion)
         specialise(state.openai_serving_responses, CheckedResponses)
         specialise(state.anthropic_serving_messages, ToolMessages)
@@ -207,6 +209,6 @@ class TokenformerEndpoints:
         state.admission = AdmissionControl(client, state.vllm_config, args)
         timeout = getattr(args, "readiness_timeout", READINESS_SECONDS)
         state.health = Health(client, state.admission, lambda: outputs.last_output, timeout)
+        state.garbage = asyncio.create_task(Garbage(state.admission).run())
         if hasattr(args, "outcome"):
             state.lifecycle = asyncio.create_task(Lifecycle(client, state, args, state.admission).run())
-        state.garbage = asyncio.create_task(Garbage(state.admission).run())

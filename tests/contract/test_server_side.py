@@ -6,14 +6,23 @@ import dataclasses
 import importlib
 import inspect
 import re
+from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+from pydantic_core import SchemaValidator
+from pydantic_core.core_schema import int_schema, list_schema
+from vllm.entrypoints.launchers.api_server.routers import register_api_routers
 from vllm.exceptions import VLLMValidationError
+from vllm.renderers import TokenizeParams
 
 from server.cores import IN_ENGINE
 from server.errors import FULL, NONE_LEFT
 from server.log_filter import QUOTING
+from server.routes import SERVED, keep_served
 from tests.contract.symbols import find
 
 
@@ -249,3 +258,51 @@ def test_what_asks_a_format_for_its_schema() -> None:
     source = inspect.getsource(find("vllm.entrypoints.generate.base.protocol:structured_outputs_from_response_format"))
     assert "json_schema.json_schema" in source
     assert "LegacyStructuralTagResponseFormat,\n                StructuralTagResponseFormat," in source
+
+
+def test_the_body_of_a_route_is_validated_by_an_adapter_whose_validator_can_be_replaced() -> None:
+    """`server.fail_fast` does, and lets no model inside bring a validator of its own."""
+    app = FastAPI()
+
+    @app.post("/")
+    def take(body: list[int]) -> None: ...
+
+    (route,) = (route for route in app.routes if isinstance(route, APIRoute))
+    assert route.body_field is not None
+    adapter = route.body_field._type_adapter
+    assert adapter.core_schema["type"] == "list"
+    adapter.validator = SchemaValidator(list_schema(int_schema(), fail_fast=True), _use_prebuilt=False)
+    with pytest.raises(ValidationError) as refused:
+        adapter.validate_python(["x"] * 9)
+    assert refused.value.error_count() == 1
+
+
+def test_texts_are_checked_and_cut_by_their_characters() -> None:
+    """`server.prompt_length` leaves both to vLLM where it does them."""
+    tokenizer = SimpleNamespace(max_chars_per_token=2, truncation_side="right")
+    with pytest.raises(VLLMValidationError) as refused:
+        TokenizeParams(max_total_tokens=3)._text_len_check(tokenizer, "x" * 7)
+    assert refused.value.parameter == "input_text"
+    unbounded = TokenizeParams(max_total_tokens=None)
+    assert unbounded._text_len_check(tokenizer, "x" * 7) == "x" * 7
+    cut = TokenizeParams(max_total_tokens=3, truncate_prompt_tokens=1, truncation_side="left")
+    assert cut._text_len_check(tokenizer, "abcdefg") == "bcdefg"
+
+
+def test_the_logprobs_processor_decodes_by_a_name_of_its_module() -> None:
+    """Which `server.engine.install` binds anew."""
+    processor = find("vllm.v1.engine.logprobs:LogprobsProcessor")
+    for method in ("_update_sample_logprobs", "_update_prompt_logprobs"):
+        assert "convert_ids_list_to_tokens" in getattr(processor, method).__code__.co_names
+
+
+def test_routes_that_are_served_are_there() -> None:
+    app = FastAPI()
+    app.state.args = Namespace(enable_offline_docs=False, enable_tokenizer_info_endpoint=False)
+    register_api_routers(app.state.args, app, ("generate",), None)
+    known = {getattr(route, "path", None) for route in app.routes}
+    by_flag = {"/static", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"}
+    assert SERVED - by_flag <= known
+    assert "/generative_scoring" in known
+    keep_served(app)
+    assert {getattr(route, "path", None) for route in app.routes} <= SERVED

@@ -4,8 +4,8 @@ An upgrade of vLLM that moves or changes one of them fails in this folder, with 
 number somewhere else. The files that rely on them: model_impl/{worker,sampler,model,parallel_pattention,
 packed_layers,packed_block,packed_stack,direct_attention,row_operation,prefix_reuse,holding_scheduler,
 string_endings}.py and
-server/{cores,engine,ensemble,recorded_engine,checked_engine,grammars,serving,errors,messages,formats,conversations,app,
-models,offline,responses,serve,tool_calls}.py.
+server/{anthropic_messages,app,aside,checked_engine,conversations,cores,engine,ensemble,errors,fail_fast,formats,
+grammars,messages,models,offline,prompt_length,recorded_engine,responses,routes,serve,serving,tool_calls}.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import pytest
 from tests.contract.symbols import find
 
 VERSION = "0.32.0"
+
+BATCH = "vllm.entrypoints.openai.chat_completion.batch_serving:OpenAIServingChatBatch"
 
 SIGNATURES = {
     # model_impl/sampler.py
@@ -80,6 +82,24 @@ SIGNATURES = {
     "vllm.v1.engine.detokenizer:IncrementalDetokenizer.from_new_request": ("tokenizer", "request"),
     "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.update": ("self", "new_token_ids", "stop_terminated"),
     "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.get_next_output_text": ("self", "finished", "delta"),
+    "vllm.v1.engine.logprobs:convert_ids_list_to_tokens": ("tokenizer", "token_ids"),
+    # server/prompt_length.py
+    "vllm.renderers.base:BaseRenderer._tokenize_singleton_prompt": ("self", "prompt", "params"),
+    "vllm.renderers.base:BaseRenderer._tokenize_singleton_prompt_async": ("self", "prompt", "params"),
+    # server/anthropic_messages.py
+    "vllm.entrypoints.anthropic.serving:AnthropicServingMessages.create_messages": ("self", "request", "raw_request"),
+    "vllm.entrypoints.anthropic.serving:AnthropicServingMessages.count_tokens": ("self", "request", "raw_request"),
+    # server/conversations.py
+    f"{BATCH}.create_batch_chat_completion": (
+        "self",
+        "request",
+        "raw_request",
+    ),
+    f"{BATCH}.chat_completion_full_generator_batch": (
+        "self",
+        "request",
+        "generators",
+    ),
     # server/serving.py
     "vllm.entrypoints.serve.engine.serving:BaseServing._extract_prompt_text": ("self", "prompt"),
     "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.chat_completion_stream_generator": (
