@@ -30,7 +30,7 @@ running one may have one that waits for it."""
 QUEUED_TOKENS = 1 << 17
 """Prompt tokens that may wait for their prefill, where --max-num-queued-tokens says nothing."""
 
-MAX_CELLS, CELLS_AT_ONCE = 1 << 18, 1 << 20
+MAX_CELLS, CELLS_AT_ONCE = 1 << 17, 1 << 20
 """Numbers that one answer may show of its tokens, and all answers under way together. Each takes about 90 bytes of an
 answer, and 700 of memory while it is made."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +15,23 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
 from server import grammars
+from server.gate.admission import TurnedAway
 from server.grammars import Grammars
 
 ENDLESS = {"type": "array", "items": {"type": "string"}, "minItems": 10**8}
+
+
+class Ticket:
+    """Of a request that says how often it is aside."""
+
+    def __init__(self, counted: list[int]) -> None:
+        self.counted = counted
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        self.counted.append(1)
+        yield
+        self.counted.append(-1)
 
 
 def run(task: Callable[[Grammars], Awaitable[Any]]) -> Any:
@@ -155,3 +171,26 @@ def test_the_event_loop_goes_on() -> None:
         return turns
 
     assert run(counted) > 20
+
+
+def test_a_new_grammar_waits_aside_and_only_so_many_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits holds no place of others, and a grammar that is known waits for nothing."""
+    monkeypatch.setattr(grammars, "MOST_WAITING", 2)
+    aside: list[int] = []
+    monkeypatch.setattr(grammars, "TICKET", SimpleNamespace(get=lambda: Ticket(aside)))
+
+    async def task(tried: Grammars) -> None:
+        known = StructuredOutputsParams(regex="known")
+        await tried.check(known, "x")
+        async with tried.turn:
+            waiting = [asyncio.create_task(reason(tried, regex=f"a{i}")) for i in range(2)]
+            await asyncio.sleep(0)
+            assert sum(aside) == 2
+            with pytest.raises(TurnedAway) as refused:
+                await tried.check(StructuredOutputsParams(regex="b"), "x")
+            assert refused.value.http_status == 429
+            await tried.check(known, "x")
+        assert await asyncio.gather(*waiting) == [None, None]
+        assert sum(aside) == tried.waiting == 0
+
+    run(task)

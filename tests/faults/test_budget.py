@@ -1,0 +1,225 @@
+"""Requests that ask for more than their size shows, beside a victim who only wants its stream."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from server.grammars import MOST_WAITING
+from tests.faults.victim import Heard, beside, check
+from tests.servers import Server
+
+pytestmark = pytest.mark.server
+
+VICTIM = {"model": "demo", "prompt": "Who are you?", "max_tokens": 200, "temperature": 0, "ignore_eos": True}
+MESSAGES = [{"role": "user", "content": "Hi"}]
+SHOWN = {"messages": MESSAGES, "temperature": 1, "ignore_eos": True, "logprobs": True, "top_logprobs": 20}
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def http(demo: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=demo.url, timeout=120, headers={"content-type": "application/json"}) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def calm(demo: Server, http: httpx.Client) -> Heard:
+    """The victim beside clients that ask for ordinary answers."""
+
+    def harmless() -> None:
+        for _ in range(5):
+            http.post("/v1/chat/completions", json={"messages": MESSAGES, "n": 8, "temperature": 1}).raise_for_status()
+
+    return beside(demo, VICTIM, harmless)
+
+
+def attack(demo: Server, calm: Heard, http: httpx.Client, route: str, body: Any) -> httpx.Response:
+    """The answer to an attack, by which the victim is not harmed."""
+    answers: list[httpx.Response] = []
+    content = json.dumps(body)
+
+    def load() -> None:
+        answers.extend(http.post(route, content=content) for _ in range(ROUNDS))
+
+    check(calm, beside(demo, VICTIM, load))
+    return answers[-1]
+
+
+MANY = 100_000
+EMPTY: list[tuple[str, dict[str, Any], str | None]] = [
+    ("/v1/responses", {"input": [{}] * 2000}, "input[0].type"),
+    ("/v1/responses", {"input": [{"role": "user", "content": "a"}] * 2000 + [{}]}, "input[2000].type"),
+    ("/v1/responses", {"input": "Hi", "tools": [1] * 2000}, "tools[0]"),
+    ("/v1/chat/completions", {"messages": [{}] * 2000}, "messages[0].role"),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{}] * 16_000}]}, "messages[0].content[0].type"),
+    ("/v1/chat/completions", {"messages": MESSAGES, "tools": [1] * 2000}, "tools[0]"),
+    ("/v1/chat/completions", {"messages": MESSAGES, "tools": [1] * MANY}, "tools"),
+    ("/v1/chat/completions/batch", {"messages": [[{}] * 2000] * 8}, "messages[0][0].role"),
+    ("/v1/messages", {"model": "demo", "max_tokens": 1, "messages": [{}] * 2000}, "messages[0].role"),
+    ("/v1/uncertainty", {"messages": [{}] * 2000, "completion": "x"}, "messages[0].role"),
+    ("/v1/trace", {"messages": [{}] * 2000}, "messages[0].role"),
+    ("/tokenize", {"messages": [{}] * 2000}, "messages[0].role"),
+    ("/invocations", {"messages": [{}] * 2000}, "messages[0].role"),
+    ("/v1/completions", {"prompt": "x", "logit_bias": {str(i): "x" for i in range(60_000)}}, "logit_bias.0"),
+    ("/v1/completions", {"prompt": [["x"]] * 16_000}, "prompt"),
+    ("/v1/completions", {"prompt": "x", "unknown": [{}] * MANY}, None),
+]
+
+
+@pytest.mark.parametrize(("route", "body", "param"), EMPTY, ids=lambda value: str(value)[:50])
+def test_many_wrong_items_cost_no_more_than_one(
+    demo: Server, calm: Heard, http: httpx.Client, route: str, body: dict[str, Any], param: str | None
+) -> None:
+    refused = attack(demo, calm, http, route, body)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == param
+
+
+GONE = ["/generative_scoring", "/v1/systemone", "/scale_elastic_ep", "/is_scaling_elastic_ep", "/inference/v1/generate"]
+GONE += ["/kv_event_sources", "/v1/embeddings", "/v1/score", "/pooling", "/collective_rpc", "/reset_prefix_cache"]
+
+
+@pytest.mark.parametrize("route", GONE)
+def test_routes_that_nothing_weighs_are_not_served(http: httpx.Client, route: str) -> None:
+    body = {"query": "Hi", "items": ["x"] * 20_000, "label_token_ids": [5, 6], "prompt": "x", "input": "x"}
+    for answer in (http.post(route, content=json.dumps(body)), http.get(route)):
+        assert answer.status_code == 404
+        assert answer.json()["error"]["code"] == "not_found"
+
+
+TOO_LARGE: list[tuple[str, dict[str, Any], str]] = [
+    ("/v1/chat/completions", SHOWN | {"n": 128}, "top_logprobs"),
+    ("/v1/chat/completions", SHOWN | {"n": 128, "stream": True}, "top_logprobs"),
+    (
+        "/v1/chat/completions",
+        {"messages": MESSAGES, "n": 32, "temperature": 1, "uncertainty": {"internals": True}},
+        "uncertainty",
+    ),
+    ("/v1/completions", {"prompt": "Hi", "n": 128, "max_tokens": 400, "logprobs": 20}, "logprobs"),
+    ("/v1/completions", {"prompt": [[5] * 500] * 128, "max_tokens": 1, "prompt_logprobs": 20}, "prompt_logprobs"),
+    ("/v1/completions", {"prompt": [[5] * 500] * 128, "max_tokens": 0, "echo": True, "logprobs": 20}, "logprobs"),
+    ("/v1/chat/completions/batch", SHOWN | {"messages": [MESSAGES] * 64}, "top_logprobs"),
+    ("/v1/uncertainty", {"prompt": "Hi", "completion": ["x" * 1200] * 128, "top_logprobs": 20}, "top_logprobs"),
+    (
+        "/v1/uncertainty",
+        {"prompt": "Hi", "completion": ["x" * 600] * 128, "uncertainty": {"ensemble": 64}},
+        "uncertainty",
+    ),
+    ("/v1/chat/completions", {"messages": MESSAGES, "n": 16, "uncertainty": {"ensemble": 64}}, "uncertainty"),
+]
+
+
+@pytest.mark.parametrize(("route", "body", "param"), TOO_LARGE, ids=lambda value: str(value)[:50])
+def test_an_answer_larger_than_any_is_refused_at_once(
+    http: httpx.Client, route: str, body: dict[str, Any], param: str
+) -> None:
+    began = time.monotonic()
+    refused = http.post(route, content=json.dumps(body))
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == param
+    assert refused.json()["error"]["code"] in ("answer_too_large", "ensemble_too_large")
+    assert time.monotonic() - began < 2
+
+
+LARGE: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", SHOWN | {"n": 11}),
+    ("/v1/chat/completions", SHOWN | {"n": 11, "stream": True}),
+    ("/v1/chat/completions", SHOWN | {"n": 4, "uncertainty": {"internals": True}, "top_logprobs": 0}),
+    (
+        "/v1/completions",
+        {"prompt": "Hi", "n": 12, "temperature": 1, "max_tokens": 480, "ignore_eos": True, "logprobs": 20},
+    ),
+    ("/v1/completions", {"prompt": [[5] * 480] * 12, "max_tokens": 1, "prompt_logprobs": 20}),
+    ("/v1/chat/completions/batch", SHOWN | {"messages": [MESSAGES] * 11}),
+    ("/v1/uncertainty", {"prompt": "Hi", "completion": ["x " * 150] * 8, "uncertainty": {"ensemble": 64}}),
+]
+
+
+@pytest.mark.parametrize(("route", "body"), LARGE, ids=lambda value: str(value)[:50])
+def test_the_largest_answers_that_are_made_hold_nobody_up(
+    demo: Server, calm: Heard, http: httpx.Client, route: str, body: dict[str, Any]
+) -> None:
+    assert attack(demo, calm, http, route, body).status_code == 200
+
+
+TEXT = "hello world " * 340_000
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/tokenize", {"prompt": TEXT}),
+        ("/tokenize", {"messages": [{"role": "user", "content": TEXT}]}),
+        ("/v1/completions", {"prompt": TEXT}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": TEXT}]}),
+        ("/v1/uncertainty", {"prompt": "Hi", "completion": TEXT}),
+        ("/v1/trace", {"prompt": "Hi", "completion": TEXT}),
+        ("/v1/responses", {"input": TEXT}),
+        ("/v1/messages", {"model": "demo", "max_tokens": 1, "messages": [{"role": "user", "content": TEXT}]}),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_no_route_tokenises_a_text_that_no_prompt_can_be(
+    demo: Server, calm: Heard, http: httpx.Client, route: str, body: dict[str, Any]
+) -> None:
+    refused = attack(demo, calm, http, route, body)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("side", [{}, {"truncation_side": "left"}, {"truncation_side": "right"}], ids=str)
+def test_a_text_that_is_truncated_is_cut_before_it_is_tokenised(
+    demo: Server, calm: Heard, http: httpx.Client, side: dict[str, str]
+) -> None:
+    body = {"model": "demo", "max_tokens": 5, "temperature": 0, "truncate_prompt_tokens": 5, "uncertainty": False}
+    answer = attack(demo, calm, http, "/v1/completions", body | side | {"prompt": TEXT})
+    assert answer.json()["usage"]["prompt_tokens"] == 5
+    short = http.post("/v1/completions", json=body | side | {"prompt": TEXT[:1200]}).json()
+    assert answer.json()["choices"][0]["text"] == short["choices"][0]["text"]
+
+
+SLOW = "((((a{0,1000}){0,1000}){0,1000}){0,1000}){0,1000}"
+
+
+def test_grammars_that_are_refused_hold_no_place_of_others(demo: Server, calm: Heard, http: httpx.Client) -> None:
+    """Two have more sequences than the server takes on: where each held its place, one would be tried, and the others
+    turned away."""
+    bodies = [
+        {
+            "prompt": ["x"] * 2,
+            "n": 100,
+            "temperature": 1,
+            "max_tokens": 1,
+            "structured_outputs": {"regex": f"{SLOW}{'b' * i}("},
+        }
+        for i in range(30)
+    ]
+    statuses: list[int] = []
+
+    def load() -> None:
+        with ThreadPoolExecutor(len(bodies)) as pool:
+            statuses.extend(pool.map(lambda body: http.post("/v1/completions", json=body).status_code, bodies))
+
+    check(calm, beside(demo, VICTIM, load))
+    assert set(statuses) <= {400, 429}
+    assert statuses.count(400) > MOST_WAITING // 2
+
+
+def test_mistakes_of_clients_leave_no_traceback(demo: Server, http: httpx.Client) -> None:
+    wrong = {"model": "demo", "max_tokens": 4, "messages": MESSAGES, "temperature": 9}
+    before = demo.log.stat().st_size
+    for route in ("/v1/messages", "/v1/messages/count_tokens"):
+        for body in (wrong, wrong | {"messages": [{"role": "user", "content": TEXT}]}):
+            refused = http.post(route, content=json.dumps(body))
+            assert refused.status_code in (200, 400)
+            assert "type" in refused.json() or "input_tokens" in refused.json()
+    said = demo.log.read_bytes()[before:].decode()
+    assert "Traceback" not in said
+    assert len(said.splitlines()) <= 6
