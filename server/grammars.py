@@ -138,8 +138,13 @@ class Grammars:
         )
         self.process = process
         assert process.stdout is not None
-        async with asyncio.timeout(START_SECONDS):
-            await process.stdout.readline()
+        ready = b""
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                ready = await process.stdout.readline()
+        finally:  # likewise: what was not waited for would be taken for an answer
+            if not ready:
+                await self.close()
         return process
 
     def _remember(self, key: bytes, found: dict[str, str]) -> None:
