@@ -18,10 +18,11 @@ def register() -> None:
     from transformers import AutoConfig
     from vllm import ModelRegistry
 
-    from model_impl import prefix_reuse
+    from model_impl import grammar_cache, prefix_reuse
     from model_impl.config import TokenformerConfig
 
     AutoConfig.register(TokenformerConfig.model_type, TokenformerConfig, exist_ok=True)
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
         ModelRegistry.register_model(ARCHITECTURE, f"model_impl.model:{ARCHITECTURE}")
-    prefix_reuse.install()  # here, as the engine core loads plugins and nothing else of ours
+    for overrides in (grammar_cache, prefix_reuse):
+        overrides.install()  # here, as the engine core loads plugins and nothing else of ours

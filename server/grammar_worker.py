@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import resource
+import signal
 import sys
 
 from llguidance import LLMatcher, LLTokenizer
@@ -37,19 +38,22 @@ def examine(kind: str, grammar: str) -> dict[str, str]:
     return {"error": matcher.get_error()} if matcher.is_error() else {"grammar": grammar}
 
 
-def main() -> None:
+def main(seconds: float) -> None:
+    """`seconds`: CPU time that one grammar may take."""
     protect()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     print("ready", flush=True)
     for line in sys.stdin:
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process
         try:
             found = examine(**json.loads(line))
         except Exception as error:  # whatever a conversion stumbles over is wrong with the grammar
             found = {"error": str(error)}
+        signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps(found), flush=True)
 
 
 TOKENIZER = LLTokenizer("byte")
 
 if __name__ == "__main__":
-    main()
+    main(float(sys.argv[1]))

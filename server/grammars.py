@@ -27,8 +27,13 @@ from server.json_schemas import narrowed
 
 BACKEND = "guidance"
 
-GRAMMAR_SECONDS = 2.0
-"""For trying a grammar: most take milliseconds."""
+GRAMMAR_SECONDS = 0.2
+"""CPU time for trying a grammar: most take milliseconds. The engine takes about as long for one that is accepted."""
+
+PATIENCE = 10.0
+"""Seconds for the same on a busy machine, which say nothing about the grammar."""
+
+TOO_MUCH = "The grammar takes too long or too much memory."
 
 START_SECONDS = 30.0
 """For a process that tries grammars to start, which takes a fifth of a second on an idle machine."""
@@ -75,6 +80,8 @@ class Grammars:
                     if key not in self.found:
                         self._remember(key, await self._try(kind, grammar, parameter))
         found = self.found[key]
+        if not found:
+            raise VLLMValidationError(TOO_MUCH, parameter=parameter)
         if "error" in found:
             reason = _without_quotes(" ".join(found["error"].partition("<state>")[0].split())[:LONGEST_ERROR], grammar)
             raise VLLMValidationError(f"The grammar is not valid: {reason}", parameter=parameter)
@@ -112,27 +119,26 @@ class Grammars:
         return "llguidance", serialize_guidance_grammar(kind, text, compact, closed)
 
     async def _try(self, kind: str, grammar: str, parameter: str | None) -> dict[str, str]:
+        """What the process found; nothing where it ended because the grammar takes too much."""
         process = self.process
         if process is None or process.returncode is not None:
             process = await self._start()
         assert process.stdin is not None and process.stdout is not None
         line = b""
         try:
-            async with asyncio.timeout(GRAMMAR_SECONDS):
+            async with asyncio.timeout(PATIENCE):
                 process.stdin.write(json.dumps({"kind": kind, "grammar": grammar}).encode() + b"\n")
                 line = await process.stdout.readline()
         except TimeoutError:
-            pass
+            raise VLLMValidationError(TOO_MUCH, parameter=parameter) from None
         finally:  # also where the client has gone: what was not waited for would be the next one's answer
             if not line:
                 await self.close()
-        if not line:
-            raise VLLMValidationError("The grammar takes too long or too much memory.", parameter=parameter)
-        found: dict[str, str] = json.loads(line)
+        found: dict[str, str] = json.loads(line) if line else {}
         return found
 
     async def _start(self) -> Process:
-        command = (sys.executable, "-P", "-m", "server.grammar_worker")
+        command = (sys.executable, "-P", "-m", "server.grammar_worker", str(GRAMMAR_SECONDS))
         process = await asyncio.create_subprocess_exec(
             *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, limit=2 * MAX_GRAMMAR_BYTES
         )

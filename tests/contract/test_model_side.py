@@ -117,3 +117,15 @@ def test_what_a_grammars_masks_are() -> None:
     assert "grammar_bitmask = grammar_output.grammar_bitmask" in apply
     assert "enumerate(input_batch.req_ids)" in apply
     assert isinstance(find("vllm:SamplingParams.all_stop_token_ids"), property)
+
+
+def test_the_engine_looks_its_grammar_manager_up_by_name() -> None:
+    """So `model_impl.grammar_cache` can put its own there, whose copies need that a grammar is all that is compiled."""
+    from vllm.v1.engine import core
+    from vllm.v1.structured_output import StructuredOutputManager
+    from vllm.v1.structured_output.backend_guidance import GuidanceBackend, GuidanceGrammar
+
+    assert "StructuredOutputManager(vllm_config)" in inspect.getsource(core.EngineCore.__init__)
+    assert "self._create_grammar, request" in inspect.getsource(StructuredOutputManager.grammar_init)
+    assert "stop_token_ids" not in inspect.getsource(GuidanceBackend.compile_grammar).partition("->")[2]
+    assert {field.name for field in dataclasses.fields(GuidanceGrammar)} >= {"ll_matcher", "terminated"}

@@ -2,7 +2,7 @@
 
 An upgrade of vLLM that moves or changes one of them fails in this folder, with the symbol's name, and not as a wrong
 number somewhere else. The files that rely on them: model_impl/{worker,sampler,model,parallel_pattention,
-packed_layers,packed_block,packed_stack,direct_attention,row_operation,prefix_reuse,holding_scheduler,
+packed_layers,packed_block,packed_stack,direct_attention,row_operation,prefix_reuse,grammar_cache,holding_scheduler,
 string_endings}.py and
 server/{anthropic_messages,app,aside,checked_engine,conversations,cores,engine,ensemble,errors,fail_fast,formats,
 grammars,messages,models,offline,prompt_length,recorded_engine,responses,routes,serve,serving,tool_calls}.py.
@@ -59,6 +59,10 @@ SIGNATURES = {
     "vllm.v1.core.sched.scheduler:Scheduler.update_from_output": ("self", "scheduler_output", "model_runner_output"),
     # model_impl/prefix_reuse.py
     "vllm.v1.core.kv_cache_manager:KVCacheManager.get_computed_blocks": ("self", "request"),
+    # model_impl/grammar_cache.py
+    "vllm.v1.structured_output:StructuredOutputManager.__init__": ("self", "vllm_config"),
+    "vllm.v1.structured_output:StructuredOutputManager.grammar_init": ("self", "request"),
+    "vllm.v1.structured_output:StructuredOutputManager._create_grammar": ("self", "request"),
     # model_impl/model.py and its parts
     "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackend.get_supported_head_sizes": (),
     "vllm.model_executor.layers.rotary_embedding:get_rope": ("head_size", "max_position"),

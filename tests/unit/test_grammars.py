@@ -146,7 +146,17 @@ def test_what_was_found_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(many) == 2
 
 
-def test_a_client_that_goes_leaves_no_answer_behind() -> None:
+def test_a_grammar_that_takes_a_second_is_refused_and_not_tried_twice() -> None:
+    async def twice(tried: Grammars) -> tuple[str | None, str | None, Any]:
+        slow = {"type": "integer", "multipleOf": 150_001}
+        return await reason(tried, json=slow), await reason(tried, json=slow), tried.process
+
+    assert run(twice) == (grammars.TOO_MUCH, grammars.TOO_MUCH, None)
+
+
+def test_a_client_that_goes_leaves_no_answer_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammars, "GRAMMAR_SECONDS", 5.0)
+
     async def cut_off(tried: Grammars) -> str | None:
         task = asyncio.create_task(reason(tried, json=ENDLESS))
         while tried.process is None:
@@ -161,7 +171,9 @@ def test_a_client_that_goes_leaves_no_answer_behind() -> None:
     assert "unclosed group" in found
 
 
-def test_the_event_loop_goes_on() -> None:
+def test_the_event_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammars, "GRAMMAR_SECONDS", 1.0)
+
     async def counted(tried: Grammars) -> int:
         task = asyncio.create_task(reason(tried, json=ENDLESS))
         turns = 0
