@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from model_impl.config import TokenformerConfig
+from model_impl.config import OneLineError, TokenformerConfig
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -36,10 +39,13 @@ MODULES = {
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """What a checkpoint may store, by the name safetensors gives it."""
 
+MAX_JSON_BYTES = 100_000_000
+"""Of a JSON file. safetensors has the same limit for a header."""
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class CheckpointError(ValueError):
+class CheckpointError(OneLineError):
     """A checkpoint that cannot be read or written; the message is one line."""
 
 
@@ -86,15 +92,42 @@ def _check_types(file: Path, entries: Mapping[str, Any]) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`."""
+    return parse_json(file, read_bytes(file))
+
+
+def parse_json(file: Path, content: bytes) -> dict[str, Any]:
+    """The JSON object that was read from `file`."""
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror}") from error
-    except ValueError as error:
+        entries = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: not JSON ({one_line(error)})") from error
     if not isinstance(entries, dict):
         raise CheckpointError(f"{file}: not a JSON object")
     return entries
+
+
+def open_regular(file: Path) -> BinaryIO:
+    """Open a file that has an end: a FIFO would wait for a writer, and a device may go on for ever."""
+    try:
+        stream = os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        raise CheckpointError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise CheckpointError(f"{file}: not a regular file")
+    return stream
+
+
+def read_bytes(file: Path, limit: int = MAX_JSON_BYTES) -> bytes:
+    """The content of a regular file of at most `limit` bytes."""
+    with open_regular(file) as stream:
+        if os.fstat(stream.fileno()).st_size > limit:
+            raise CheckpointError(f"{file}: larger than {limit:,} bytes")
+        try:
+            return stream.read(limit)
+        except OSError as error:
+            raise CheckpointError(f"{file}: {error.strerror}") from error
 
 
 def one_line(error: Exception) -> str:
@@ -126,7 +159,7 @@ def stored_tensors(path: str | Path) -> dict[str, StoredTensor]:
     """Every tensor of a checkpoint directory or safetensors file, from the headers alone."""
     tensors: dict[str, StoredTensor] = {}
     for file in tensor_files(path):
-        for name, tensor in _read_header(file).items():
+        for name, tensor in _header_of(file).items():
             if name in tensors:
                 raise CheckpointError(f"{file}: {name} is also in {tensors[name].file.name}")
             tensors[name] = tensor
@@ -141,7 +174,7 @@ def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 def iterate_tensors(path: str | Path) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, tensor) of a checkpoint directory or safetensors file; the tensors are views of the mapped files."""
     for file in tensor_files(path):
-        names = list(_read_header(file))
+        names = list(_header_of(file))
         try:
             with safe_open(str(file), framework="pt") as opened:
                 for name in names:
@@ -150,42 +183,46 @@ def iterate_tensors(path: str | Path) -> Iterator[tuple[str, torch.Tensor]]:
             raise CheckpointError(f"{file}: damaged safetensors file ({one_line(error)})") from error
 
 
-def _read_header(file: Path) -> dict[str, StoredTensor]:
+def _header_of(file: Path) -> dict[str, StoredTensor]:
+    with open_regular(file) as stream:
+        return read_header(file, stream, os.fstat(stream.fileno()).st_size)
+
+
+def read_header(file: Path, stream: BinaryIO, size: int) -> dict[str, StoredTensor]:
     """A safetensors file is 8 bytes of header length (little endian), a JSON header, and the tensors' bytes."""
     try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            data = 8 + int.from_bytes(stream.read(8), "little")
-            if data > size:
-                raise ValueError("the header is cut off")
-            entries = json.loads(stream.read(data - 8))
+        data = 8 + int.from_bytes(stream.read(8), "little")
+        if data > size:
+            raise ValueError("the header is cut off")
+        if data > MAX_JSON_BYTES:
+            raise ValueError(f"the header is larger than {MAX_JSON_BYTES:,} bytes")
+        entries = json.loads(stream.read(data - 8))
         entries.pop("__metadata__", None)
-        tensors = {
-            name: StoredTensor(
-                file,
-                DTYPES[entry["dtype"]] if entry["dtype"] in DTYPES else _refuse_dtype(name, entry["dtype"]),
-                tuple(entry["shape"]),
-                data + entry["data_offsets"][0],
-                data + entry["data_offsets"][1],
-            )
-            for name, entry in entries.items()
-        }
+        tensors = {name: _stored(file, data, name, entry) for name, entry in entries.items()}
         if any(t.stop - t.start != math.prod(t.shape) * t.dtype.itemsize for t in tensors.values()):
             raise ValueError("the header contradicts itself")
-        end = max((tensor.stop for tensor in tensors.values()), default=data)
-        if end != size:
-            raise ValueError(f"{size} bytes long, but its header describes {end}")
+        spans = [(data, data), *sorted((tensor.start, tensor.stop) for tensor in tensors.values())]
+        if any(stop != start for (_, stop), (start, _) in pairwise(spans)):
+            raise ValueError("the tensors do not follow one another")
+        if spans[-1][1] != size:
+            raise ValueError(f"{size} bytes long, but its header describes {spans[-1][1]}")
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror}") from error
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise CheckpointError(f"{file}: damaged safetensors file ({one_line(error)})") from error
     return tensors
 
 
-def _refuse_dtype(name: str, dtype: object) -> torch.dtype:
-    raise CheckpointError(f"{name} is stored as {dtype}; a checkpoint holds {', '.join(DTYPES)}")
+def _stored(file: Path, data: int, name: str, entry: Mapping[str, Any]) -> StoredTensor:
+    """One entry of a header; `data` is where the tensors' bytes begin."""
+    (start, stop), shape = entry["data_offsets"], entry["shape"]
+    if not all(type(number) is int and number >= 0 for number in (start, stop, *shape)):
+        raise ValueError("a shape or an offset is no whole number")
+    if entry["dtype"] not in DTYPES:
+        raise CheckpointError(f"{name} is stored as {entry['dtype']}; a checkpoint holds {', '.join(DTYPES)}")
+    return StoredTensor(file, DTYPES[entry["dtype"]], tuple(shape), data + start, data + stop)
 
 
 def expected_tensors(config: TokenformerConfig) -> dict[str, tuple[int, ...]]:

@@ -26,7 +26,35 @@ ACTIVATIONS = ("l2_norm_gelu", "gelu_l2_norm", "softmax")
 """`norm_activation_type` of the official configuration; `l2_norm_gelu` is what every released model uses."""
 
 
-class ConfigError(ValueError):
+LONGEST_MESSAGE = 1000
+LONGEST_NAME = 128
+MAX_STAGES = 256
+MAX_TAU = 1e30
+"""Far beyond any, and a float32."""
+
+BOUNDS = {
+    "vocab_size": 1 << 24,
+    "padded_vocab_size": 1 << 24,
+    "hidden_size": 1 << 18,
+    "num_hidden_layers": 1 << 12,
+    "num_attention_heads": 1 << 16,
+    "max_position_embeddings": 1 << 31,
+}
+"""What a size is at most. Whatever is computed of a configuration, such as its tensors' names, then fits in memory."""
+
+MAX_TOKENS = 1 << 26
+"""Parameter tokens of one projection that one stage adds."""
+
+
+class OneLineError(ValueError):
+    """An error whose message is one printable line, whatever names from damaged files it repeats."""
+
+    def __init__(self, message: str) -> None:
+        cut = message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}..."
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut))
+
+
+class ConfigError(OneLineError):
     """A configuration that describes no Tokenformer; the message names the key."""
 
 
@@ -60,13 +88,18 @@ class GrowthStage:
         known = [field.name for field in fields(cls)]
         if not {"name", "tokens"} <= set(entry) <= set(known):
             raise ConfigError(f"growth_stages: a stage has {', '.join(known)}, not {', '.join(sorted(entry))}")
+        name = entry["name"]
+        if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= LONGEST_NAME:
+            raise ConfigError(f"growth_stages: a stage's name must be up to {LONGEST_NAME} printable characters")
         for field in ("tokens", "tau"):
             if entry.get(field) is not None and set(entry[field]) != set(PROJECTIONS):
                 raise ConfigError(f"growth_stages: {field} must name each of {', '.join(PROJECTIONS)}")
-        if not all(isinstance(n, int) and n >= 0 for n in entry["tokens"].values()):
-            raise ConfigError("growth_stages: token counts must be integers of at least 0")
-        if not all(t > 0 for t in (entry.get("tau") or {}).values()):
-            raise ConfigError("growth_stages: tau must be positive")
+        if not all(isinstance(n, int) and 0 <= n <= MAX_TOKENS for n in entry["tokens"].values()):
+            raise ConfigError(f"growth_stages: token counts must be integers from 0 to {MAX_TOKENS}")
+        if not all(0 < t <= MAX_TAU for t in (entry.get("tau") or {}).values()):
+            raise ConfigError(f"growth_stages: tau must be positive and at most {MAX_TAU:g}")
+        if not isinstance(entry.get("norm_group", 0), int):
+            raise ConfigError("growth_stages: norm_group must be an integer")
         return cls(**entry)
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,6 +146,14 @@ class TokenformerConfig(PreTrainedConfig):
         self._check()
 
     def _check(self) -> None:
+        for name, most in BOUNDS.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name}: must be from 1 to {most}")
+        for name in ("rope_theta", "layer_norm_eps"):
+            if not 0 < getattr(self, name) <= MAX_TAU:
+                raise ConfigError(f"{name}: must be positive and at most {MAX_TAU:g}")
+        if len(self.growth_stages or ()) > MAX_STAGES:
+            raise ConfigError(f"growth_stages: at most {MAX_STAGES} are supported")
         if self.norm_activation_type not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ConfigError(f"norm_activation_type: {self.norm_activation_type!r} is unknown; known are {known}")

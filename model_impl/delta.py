@@ -8,16 +8,21 @@ A delta belongs to one base only: trained over another, the same tokens mean som
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from model_impl.checkpoint import (
+    DTYPES,
+    MAX_JSON_BYTES,
     MODULES,
     CheckpointError,
     check_finite,
@@ -25,22 +30,27 @@ from model_impl.checkpoint import (
     iterate_tensors,
     load_config,
     one_line,
-    read_json,
-    tensor_shapes,
+    parse_json,
+    read_bytes,
+    read_header,
 )
 from model_impl.checkpoint_writer import all_or_nothing, as_json, check_destination, write_bytes
-from model_impl.config import ConfigError, GrowthStage, TokenformerConfig
+from model_impl.config import BOUNDS, ConfigError, GrowthStage, TokenformerConfig
 from model_impl.fingerprint import fingerprint
 from model_impl.growth import token_tensor, with_stages
 
 DESCRIPTION = "growth.json"
 TENSORS = "growth.safetensors"
+CHANGED = "its files have changed since they were checked"
 FORMAT = {"format": "tokenformer-growth", "version": 1}
 
 
 @dataclass(frozen=True)
 class GrowthDelta:
-    """A delta directory whose description and tensor shapes have been checked; tensors are read when asked for."""
+    """A delta directory whose description and tensor shapes have been checked.
+
+    Each file was read once, so that what is checked is what is served, whatever becomes of the files.
+    """
 
     path: Path
     stage: GrowthStage
@@ -49,14 +59,18 @@ class GrowthDelta:
     hidden_size: int
     num_hidden_layers: int
     norm_activation_type: str
+    content: bytes = field(default=b"", repr=False)
+    """The tensors' file."""
+    digest: str = ""
+    """SHA-256 (hex) of both files."""
 
     @property
     def name(self) -> str:
         return self.stage.name
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(official name, new rows [m, d]) of every Pattention, also where m is 0; views of the mapped file."""
-        return iterate_tensors(self.path / TENSORS)
+        """(official name, new rows [m, d]) of every Pattention, also where m is 0."""
+        yield from load(self.content).items()
 
     def expected_tensors(self) -> dict[str, tuple[int, int]]:
         """Official name and shape of every tensor of the delta."""
@@ -109,10 +123,15 @@ def split(grown: Path, dest: Path, stage: str | None = None) -> GrowthDelta:
 def load_delta(path: str | Path) -> GrowthDelta:
     """The delta directory `path`; raises CheckpointError, with one line, for anything else or a damaged one."""
     path = Path(path)
-    if not path.is_dir():
+    try:
+        found = path.is_dir()
+    except OSError:  # a name that is too long, a directory that must not be searched
+        found = False
+    if not found:
         raise CheckpointError(f"{path}: no such growth delta directory")
     file = path / DESCRIPTION
-    entries = read_json(file)
+    description = read_bytes(file)
+    entries = parse_json(file, description)
     if entries.get("format") != FORMAT["format"]:
         raise CheckpointError(f"{file}: format is {entries.get('format')!r}, not {FORMAT['format']!r}")
     if entries.get("version") != FORMAT["version"]:
@@ -125,9 +144,12 @@ def load_delta(path: str | Path) -> GrowthDelta:
         raise CheckpointError(f"{file}: {one_line(error)}") from error
     except (TypeError, AttributeError) as error:  # a list where an object belongs, or text where a number does
         raise CheckpointError(f"{file}: stage is malformed ({one_line(error)})") from error
-    if not (path / TENSORS).is_file():
-        raise CheckpointError(f"{path / TENSORS}: no such file")
-    shapes, expected = tensor_shapes(path / TENSORS), delta.expected_tensors()
+    expected = delta.expected_tensors()
+    largest = MAX_JSON_BYTES + max(dtype.itemsize for dtype in DTYPES.values()) * sum(map(math.prod, expected.values()))
+    content = read_bytes(path / TENSORS, largest)
+    shapes = {
+        name: stored.shape for name, stored in read_header(path / TENSORS, BytesIO(content), len(content)).items()
+    }
     for name, shape in expected.items():
         if name not in shapes:
             raise CheckpointError(f"{path / TENSORS}: tensor {name} is missing")
@@ -135,7 +157,8 @@ def load_delta(path: str | Path) -> GrowthDelta:
             raise CheckpointError(f"{path / TENSORS}: tensor {name} has shape {list(shapes[name])}, not {list(shape)}")
     if surplus := shapes.keys() - expected.keys():
         raise CheckpointError(f"{path / TENSORS}: tensor {min(surplus)} is surplus")
-    return delta
+    digest = hashlib.sha256(hashlib.sha256(description).digest() + hashlib.sha256(content).digest()).hexdigest()
+    return replace(delta, content=content, digest=digest)
 
 
 def _described(path: Path, entries: dict[str, Any]) -> GrowthDelta:
@@ -148,17 +171,23 @@ def _described(path: Path, entries: dict[str, Any]) -> GrowthDelta:
     if not isinstance(stages, list) or not all(isinstance(name, str) for name in stages):
         raise ConfigError("base_stages is no list of names")
     width, layers = entries["hidden_size"], entries["num_hidden_layers"]
-    if not all(isinstance(size, int) and size > 0 for size in (width, layers)):
-        raise ConfigError("hidden_size and num_hidden_layers must be positive integers")
+    for key, size in (("hidden_size", width), ("num_hidden_layers", layers)):
+        if not isinstance(size, int) or not 0 < size <= BOUNDS[key]:
+            raise ConfigError(f"{key} must be an integer from 1 to {BOUNDS[key]}")
     return GrowthDelta(path, stage, base, tuple(stages), width, layers, str(entries["norm_activation_type"]))
 
 
-def check_delta(delta: GrowthDelta, config: TokenformerConfig, base_fingerprint: str) -> None:
-    """Raise CheckpointError, with one line, unless `delta` grew on the model of this configuration and fingerprint."""
+def check_sizes(delta: GrowthDelta, config: TokenformerConfig) -> None:
+    """Raise CheckpointError, with one line, unless the delta's tensors fit a model of this configuration."""
     for name in ("hidden_size", "num_hidden_layers", "norm_activation_type"):
         grown_on, found = getattr(delta, name), getattr(config, name)
         if grown_on != found:
             raise CheckpointError(f"{delta.path}: grew on a base with {name} {grown_on}, but this one has {found}")
+
+
+def check_delta(delta: GrowthDelta, config: TokenformerConfig, base_fingerprint: str) -> None:
+    """Raise CheckpointError, with one line, unless `delta` grew on the model of this configuration and fingerprint."""
+    check_sizes(delta, config)
     if delta.base_fingerprint != base_fingerprint:
         raise CheckpointError(
             f"{delta.path}: grew on another base: fingerprint {delta.base_fingerprint[:12]} "

@@ -35,7 +35,7 @@ from model_impl.block import TokenformerBlock
 from model_impl.checkpoint import CheckpointError, check_values, expected_tensors
 from model_impl.collector import Collector, Wish
 from model_impl.config import TokenformerConfig
-from model_impl.delta import GrowthDelta
+from model_impl.delta import GrowthDelta, check_sizes
 from model_impl.direct_attention import DirectAttention, usual_context
 from model_impl.growth import token_tensor
 from model_impl.large_pages import use_large_pages
@@ -214,6 +214,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         does not fit."""
         if self.model.traced:
             raise CheckpointError("growth deltas need --enforce-eager: a compiled model's tokens are settled")
+        check_sizes(delta, self.config)
         tokens = delta_tokens(delta)
         if adapter_id in self.model.variants.deltas:
             self.remove_delta(adapter_id)

@@ -15,10 +15,13 @@ from typing import Any, TypeVar
 import torch
 import yaml
 
-from model_impl.checkpoint import MODULES, CheckpointError, Shapes, one_line
+from model_impl.checkpoint import MAX_JSON_BYTES, MODULES, CheckpointError, Shapes, one_line, read_bytes
 from model_impl.config import PROJECTIONS, ConfigError, GrowthStage, TokenformerConfig
 
 Number = TypeVar("Number", int, float)
+
+MAX_YAML_BYTES = 1 << 20
+"""PyYAML reads a few hundred kilobytes a second."""
 
 SUFFIXES = (".json", ".yml", ".yaml")
 
@@ -38,13 +41,23 @@ SUPPORTED: dict[str, tuple[object, ...]] = {
 """Official keys that change what is computed, and the values this implementation computes; None: not in the file."""
 
 
+class PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: by them, a kilobyte can stand for more than fits in memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not supported")
+        return super().compose_node(parent, index)
+
+
 def read_official_config(source: Path, given: Path | None = None) -> dict[str, Any]:
     """The official keys, dashes as underscores, of the file `given`, or of the one that lies beside the weights."""
     if given is not None:
         return _parse(given)
     directory = source if source.is_dir() else source.parent
     beside = [file for folder in (directory, directory / "configs") if folder.is_dir() for file in folder.iterdir()]
-    entries = {file: _parse(file) for file in sorted(beside) if file.suffix in SUFFIXES and file.stem != "tokenizer"}
+    configs = [file for file in sorted(beside) if file.suffix in SUFFIXES and file.stem != "tokenizer"]
+    entries = {file: _parse(file) for file in configs}
     for file, values in entries.items():
         if values.get("model_type") == TokenformerConfig.model_type:
             raise CheckpointError(f"{file.parent}: is already a converted checkpoint")
@@ -56,12 +69,10 @@ def read_official_config(source: Path, given: Path | None = None) -> dict[str, A
 
 
 def _parse(file: Path) -> dict[str, Any]:
+    content = read_bytes(file, MAX_JSON_BYTES if file.suffix == ".json" else MAX_YAML_BYTES)
     try:
-        text = file.read_text(encoding="utf-8")
-        values = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror}") from error
-    except (ValueError, yaml.YAMLError) as error:
+        values = json.loads(content) if file.suffix == ".json" else yaml.load(content, PlainLoader)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file}: neither yml nor json ({one_line(error)})") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{file}: holds no keys")
@@ -115,7 +126,10 @@ def _check_supported(official: Mapping[str, Any]) -> None:
     heads = official.get("num_attention_heads")
     if official.get("num_kv_heads") not in (None, heads):
         raise ConfigError(f"num_kv_heads: only as many as num_attention_heads ({heads}) are supported")
-    kinds = _flat(official.get("attention_config") or ["tokenformer"])
+    try:
+        kinds = _flat(official.get("attention_config") or ["tokenformer"])
+    except RecursionError as error:
+        raise ConfigError("attention_config: is nested too deeply") from error
     if any(kind != "tokenformer" for kind in kinds if isinstance(kind, str)):
         raise ConfigError(f"attention_config: {official['attention_config']} names other layers than tokenformer")
 
@@ -132,7 +146,7 @@ def _number(official: Mapping[str, Any], key: str, kind: type[Number], default: 
         number = kind(value)  # yml reads 1e-5 as text
         if number != float(value) or number <= 0:
             raise ValueError
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{key}: {value!r} is no positive {kind.__name__}") from error
     return number
 

@@ -11,11 +11,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 import torch
 
-from model_impl.checkpoint import DTYPES, INDEX, WEIGHTS, CheckpointError, iterate_tensors, one_line
+from model_impl.checkpoint import DTYPES, INDEX, WEIGHTS, CheckpointError, iterate_tensors, one_line, open_regular
 
 PICKLES = ("pytorch_model.bin", "mp_rank_00_model_states.pt")
 MODEL_STATES = re.compile(r"mp_rank_(\d+)_model_states\.pt")
@@ -40,6 +41,8 @@ def open_weights(source: Path) -> dict[str, torch.Tensor]:
             raise CheckpointError(f"{source}: {stored_name} is no tensor but {type(value).__name__}")
         if value.dtype not in DTYPES.values():
             raise CheckpointError(f"{source}: {stored_name} is {value.dtype}; float32, float16 or bfloat16 is needed")
+        if value.layout != torch.strided or value.is_meta or value.untyped_storage().nbytes() < value.nbytes:
+            raise CheckpointError(f"{source}: {stored_name} does not hold all of its numbers")
         if name in tensors:
             raise CheckpointError(f"{source}: {name} is there twice, under different prefixes")
         tensors[name] = value
@@ -106,12 +109,11 @@ def _ranks(directory: Path) -> dict[int, str]:
 
 def _unpickle(file: Path) -> Any:
     """torch.load that runs no code from the file; only zip archives, which every torch since 1.6 writes, are mapped."""
+    with open_regular(file) as stream:
+        is_zip = stream.read(4) == b"PK\x03\x04"
     try:
-        with file.open("rb") as stream:
-            is_zip = stream.read(4) == b"PK\x03\x04"
-    except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror}") from error
-    try:
+        if is_zip:
+            _check_archive(file)
         with torch.serialization.safe_globals(_numpy_data()):
             return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
@@ -120,6 +122,16 @@ def _unpickle(file: Path) -> Any:
         raise CheckpointError(f"{file}: refused, not a file of plain weights ({why})") from error
     except Exception as error:  # a damaged file fails anywhere inside torch.load
         raise CheckpointError(f"{file}: damaged torch file ({one_line(error)})") from error
+
+
+def _check_archive(file: Path) -> None:
+    """Raise ValueError for members that would take more memory than the file: torch compresses nothing."""
+    with ZipFile(file) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != ZIP_STORED for member in members):
+        raise ValueError("a member is compressed")
+    if sum(member.file_size for member in members) > file.stat().st_size:
+        raise ValueError("its members overlap")
 
 
 def _numpy_data() -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from model_impl.checkpoint import CheckpointError, one_line, read_json
+from model_impl.checkpoint import CheckpointError, one_line, read_bytes, read_json
 from model_impl.checkpoint_writer import as_json
 
 TOKENIZER = "tokenizer.json"
@@ -42,18 +42,16 @@ def find_tokenizer(source: Path) -> Path | None:
 def read_tokenizer(path: Path) -> TokenizerFiles:
     """The tokenizer at `path`, a tokenizer.json or a directory that holds one, with the settings beside it."""
     file = path / TOKENIZER if path.is_dir() else path
+    content = read_bytes(file)
     try:
-        content = file.read_bytes()
         tokenizer = Tokenizer.from_buffer(content)
-    except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror}") from error
     except Exception as error:  # the tokenizers library raises plain Exception
         raise CheckpointError(f"{file}: not a tokenizer.json ({one_line(error)})") from error
     beside = file.parent
     settings = _settings(beside, tokenizer)
     files = {TOKENIZER: content, TOKENIZER_CONFIG: as_json(settings)}
     if (beside / CHAT_TEMPLATE).is_file():
-        files[CHAT_TEMPLATE] = (beside / CHAT_TEMPLATE).read_bytes()
+        files[CHAT_TEMPLATE] = read_bytes(beside / CHAT_TEMPLATE)
     elif "chat_template" not in settings:
         files[CHAT_TEMPLATE] = DEFAULT_CHAT_TEMPLATE.read_bytes()
     eos = settings.get("eos_token")

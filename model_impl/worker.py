@@ -24,9 +24,10 @@ from vllm.v1.sample import sampler as vllm_sampler
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.worker_base import CompilationTimes
 
+from model_impl.checkpoint import CheckpointError
 from model_impl.collector import Wish
 from model_impl.config import TokenformerConfig
-from model_impl.delta import load_delta
+from model_impl.delta import CHANGED, load_delta
 from model_impl.ensemble import MEMBER_ARG
 from model_impl.mixture import ROWS_AT_ONCE, Membership, Mixtures
 from model_impl.model import TokenformerForCausalLM
@@ -191,11 +192,14 @@ class TokenformerWorker(PlatformWorker):
     def add_lora(self, lora_request: LoRARequest) -> bool:
         """Load the growth delta at the request's path; vLLM's adapter interface carries growth deltas.
 
-        Every API server asks for those that were named at the start; the path holds the content's version.
+        Every API server asks for those that were named at the start; the path holds the digest of what was checked.
         """
         if self.delta_paths.get(lora_request.lora_int_id) != lora_request.lora_path:
-            path = lora_request.lora_path.rsplit(VERSION_MARK, 1)[0]
-            self.model_runner.tokenformer.add_delta(lora_request.lora_int_id, load_delta(path))
+            path, *version = lora_request.lora_path.rsplit(VERSION_MARK, 1)
+            delta = load_delta(path)
+            if version and version != [delta.digest]:
+                raise CheckpointError(CHANGED)
+            self.model_runner.tokenformer.add_delta(lora_request.lora_int_id, delta)
             self.delta_paths[lora_request.lora_int_id] = lora_request.lora_path
         return True
 

@@ -16,6 +16,8 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from model_impl.checkpoint import CheckpointError, read_json
+from model_impl.config import OneLineError
 from model_impl.ensemble import MAX_MEMBERS
 from server.features import FEATURES, GROUPS, LOG, is_term, term
 
@@ -27,7 +29,7 @@ FORMAT = "tokenformer-calibration-2"
 digit."""
 
 
-class CalibrationError(ValueError):
+class CalibrationError(OneLineError):
     """A calibration that cannot be made or used; the message is one line for the user."""
 
 
@@ -118,12 +120,10 @@ def interpolate(x: float, knots: Sequence[float], values: Sequence[float]) -> fl
 def load_calibration(path: Path) -> Calibration:
     """Read a calibration; raises CalibrationError, naming the file, if it is none."""
     try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise CalibrationError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise CalibrationError(f"{path}: not JSON: {error}") from error
-    found = content.pop("format", None) if isinstance(content, dict) else None
+        content = read_json(path)
+    except CheckpointError as error:
+        raise CalibrationError(str(error)) from error
+    found = content.pop("format", None)
     if str(found).startswith(FORMAT.rstrip("0123456789")) and found != FORMAT:
         raise CalibrationError(f"{path}: {found}, which another version made; make it anew by `tokenformer calibrate`")
     if found != FORMAT:
@@ -131,7 +131,7 @@ def load_calibration(path: Path) -> Calibration:
     try:
         calibration = Calibration(**content)
         _check(calibration)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
         raise CalibrationError(f"{path}: {error}") from error
     return calibration
 

@@ -35,6 +35,9 @@ MAX_BAD_WORDS = 64
 MAX_BIASES = 1024
 INT32, INT64 = 2**31 - 1, 2**63 - 1
 
+OWN_ARGUMENTS = "tokenformer_"
+"""Begins the names of what this server tells its engine beside a request's sampling parameters."""
+
 NOT_FOR_CLIENTS = ("chat_template", "documents", "media_io_kwargs", "mm_processor_kwargs", "prompt_embeds")
 """Programs, and what a server of text has no use for."""
 
@@ -93,6 +96,10 @@ class RequestLimits(OpenAIBaseModel):
             raise VLLMValidationError(problem, parameter=name)
         if not _fits(data.get("vllm_xargs")):
             raise VLLMValidationError("`vllm_xargs` takes integers of 64 bits.", parameter="vllm_xargs")
+        arguments = data.get("vllm_xargs")
+        for name in arguments if isinstance(arguments, dict) else ():
+            if name.startswith(OWN_ARGUMENTS) or name == "kv_transfer_params":
+                raise not_in_arguments(name)
         # Pydantic would read false as 0, which asks for the logprobs of the chosen tokens.
         return dict(data) | {name: None for name in ("logprobs", "prompt_logprobs") if data.get(name) is False}
 
@@ -151,6 +158,11 @@ def refuse_templates(data: Mapping[str, Any]) -> None:
     if taken:
         message = f"`chat_template_kwargs` cannot set `{taken[0]}`."
         raise VLLMValidationError(message, parameter="chat_template_kwargs")
+
+
+def not_in_arguments(name: str) -> VLLMValidationError:
+    """The error for `vllm_xargs` with what only this server, or a field of its own, may tell the engine."""
+    return VLLMValidationError(f"`vllm_xargs` cannot set `{name[:64]}`.", parameter="vllm_xargs")
 
 
 def _problems_of_messages(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ Labels take values from fixed sets and from the models that are served, never fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -100,6 +100,20 @@ DRAINING = Gauge(
     multiprocess_mode="livemax",
 )
 ENGINE_UP = Gauge("tokenformer_engine_up", "1 while the engine process lives, else 0.", multiprocess_mode="livemin")
+
+
+_BY_MODEL = (
+    *(TOKEN_ENTROPY, TOKEN_VARIANCE, ANSWER_RISK, FLAGGED_ANSWERS, TOKENS),
+    *(REQUEST_SECONDS, FIRST_TOKEN_SECONDS, TOKEN_SECONDS),
+)
+
+
+def keep_models(names: Set[str]) -> None:
+    """Remove the series of all other models: those that were unloaded, even where an answer was observed since."""
+    for metric in _BY_MODEL:
+        samples = (sample for family in metric.collect() for sample in family.samples)
+        for name in {sample.labels["model_name"] for sample in samples} - names:
+            metric.remove_by_labels({"model_name": name})
 
 
 def observe_tokens(model_name: str, tokens: Iterable[TokenScore]) -> None:

@@ -7,8 +7,10 @@ cache, so a request's `model` finds it and its KV cache blocks are its own.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import math
+import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,20 +30,29 @@ from vllm.v1.engine.input_processor import InputProcessor
 
 from model_impl.checkpoint import CheckpointError
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
-from model_impl.delta import DESCRIPTION, TENSORS, check_delta, load_delta
+from model_impl.delta import CHANGED, check_delta, load_delta
 from model_impl.ensemble import MEMBER_ARG
 from model_impl.fingerprint import fingerprint
 from model_impl.specialise import specialise
 from model_impl.variants import VERSION_MARK
+from server import metrics
 from server.bad_words import banned_sequences
 from server.calibration import Calibration
 from server.ensemble import Ensemble, is_own
 from server.internals import InternalsReader, why_not
 from server.keys import CACHE_SALT
-from server.limits import naming
+from server.limits import OWN_ARGUMENTS, naming, not_in_arguments
 from server.profile import Profile
 
 DRAIN_POLL_SECONDS = 0.05
+MAX_DELTAS = 16
+"""That clients may have loaded at a time: each makes every step of every model slower."""
+
+DELTA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+"""It stands in URLs, logs and the labels of metrics."""
+
+BESIDE_GRAMMARS = ("allowed_token_ids", "bad_words")
+"""What may ban every token that a grammar allows, which ends in an error of the engine's."""
 
 
 class VariantInput(InputProcessor):
@@ -73,14 +84,26 @@ class VariantInput(InputProcessor):
                 self._validate_model_inputs(*split_enc_dec_input(cast(EngineInput, prompt)))
 
     def _validate_params(self, params: SamplingParams | PoolingParams, *args: Any) -> bool | None:
-        arguments = getattr(params, "extra_args", None) or {}
-        if MEMBER_ARG in arguments and not is_own(arguments[MEMBER_ARG]):
-            raise VLLMValidationError(f"`{MEMBER_ARG}` is not for clients", parameter="vllm_xargs")
+        _check_arguments(getattr(params, "extra_args", None) or {})
+        grammar = getattr(params, "structured_outputs", None)
+        if grammar is not None and not grammar.all_constraints_none():
+            for name in BESIDE_GRAMMARS:
+                if getattr(params, name):
+                    raise VLLMValidationError(f"`{name}` cannot be combined with a grammar.", parameter=name)
         return super()._validate_params(params, *args)
 
     def _validate_lora(self, lora_request: LoRARequest | None) -> None:
         if lora_request is not None and lora_request.lora_int_id in self.dropped:
             raise VLLMNotFoundError(f"The model `{lora_request.lora_name}` was unloaded.")
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raises VLLMValidationError for what a client cannot say. `vllm_xargs` holds no booleans and no objects."""
+    for name, value in arguments.items():
+        own = is_own(value) if name == MEMBER_ARG else isinstance(value, bool)
+        foreign = name == "kv_transfer_params" and not isinstance(value, dict | None)
+        if foreign or (name.startswith(OWN_ARGUMENTS) and not own):
+            raise not_in_arguments(name)
 
 
 class VariantModels(OpenAIServingModels):
@@ -100,6 +123,8 @@ class VariantModels(OpenAIServingModels):
     growth_root: Path | None
     base_fingerprint: str | None
     draining: set[asyncio.Task[None]]
+    resident: dict[int, str]
+    """Adapter id -> name of each delta that the engine holds, also while it drains."""
     dropped: set[int]
 
     def open_variants(
@@ -115,6 +140,7 @@ class VariantModels(OpenAIServingModels):
         `calibrations` and `profiles` are by growth stage.
         """
         self.config, self.growth_root, self.base_fingerprint, self.draining = config, growth_root, None, set()
+        self.resident = {}
         specialise(self.input_processor, VariantInput)
         self.ensemble = Ensemble(self.engine_client, self.engine_client.vllm_config)
         self.internals_unavailable = why_not(self.engine_client.vllm_config)
@@ -174,15 +200,29 @@ class VariantModels(OpenAIServingModels):
             request = LoadLoRAAdapterRequest.model_validate(request, from_attributes=True)
         except ValidationError as error:
             return create_error_response(f"No name and path of a growth delta: {error.errors()[0]['msg']}.")
-        root = self.growth_root and self.growth_root.resolve()
-        path = root and (root / request.lora_path).resolve()
+        if not DELTA_NAME.fullmatch(request.lora_name):
+            message = f"`lora_name` must match {DELTA_NAME.pattern}."
+            return create_error_response(message, param="lora_name")
+        try:
+            root = self.growth_root and self.growth_root.resolve()
+            path = root and (root / request.lora_path).resolve()
+        except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a zero byte
+            return create_error_response("`lora_path` is no path of a directory.", param="lora_path")
         if root is None or path is None or not path.is_relative_to(root):
             message = f"The growth delta for `{request.lora_name}` lies outside the directory that may be loaded from."
             return create_error_response(message, param="lora_path")
-        return await self.load_delta(request.model_copy(update={"lora_path": str(path)}))
+        return await self.load_delta(request.model_copy(update={"lora_path": str(path)}), most=MAX_DELTAS)
 
-    async def load_delta(self, request: LoadLoRAAdapterRequest) -> ErrorResponse | str:
-        """Load the growth delta in directory `lora_path` and serve it on top of the checkpoint as `lora_name`."""
+    async def load_delta(self, request: LoadLoRAAdapterRequest, most: float = math.inf) -> ErrorResponse | str:
+        """Load the growth delta in directory `lora_path` and serve it on top of the checkpoint as `lora_name`, unless
+        the engine holds `most` deltas already."""
+        async with self.loading:
+            if len(self.resident) >= most:
+                message = f"The server holds {len(self.resident)} growth deltas, and no more: unload one first."
+                return create_error_response(message, param="lora_name")
+            return await self._load_delta(request)
+
+    async def _load_delta(self, request: LoadLoRAAdapterRequest) -> ErrorResponse | str:
         if self._is_stage(request.lora_name):
             message = f"`{request.lora_name}` is a growth stage of the checkpoint and cannot be replaced."
             return create_error_response(message, param="lora_name")
@@ -190,22 +230,33 @@ class VariantModels(OpenAIServingModels):
         try:
             stage, digest = await asyncio.to_thread(self._check, path)
         except CheckpointError as error:
-            reason = str(error).replace(str(path), path.name)  # where it lies here is not for clients
+            reason = str(error).replace(str(path), path.name[:64])  # where it lies here is not for clients
             message = f"The growth delta for `{request.lora_name}` cannot be loaded: {reason}"
             return create_error_response(message, param="lora_path")
         versioned = request.model_copy(update={"lora_path": f"{path.resolve()}{VERSION_MARK}{digest}"})
-        async with self.loading:
-            # A reload gets an id of its own: streams that run on the delta it replaces keep their weights.
-            replaced = self.lora_requests.pop(request.lora_name, None) if request.load_inplace else None
-            result = await super().load_lora_adapter(versioned)
-            if isinstance(result, ErrorResponse):
-                if replaced is not None:
-                    self.lora_requests[request.lora_name] = replaced
-                return result
-            self.variants[self.lora_requests[request.lora_name].lora_int_id] = [*self.config.stages, stage]
+        # A reload gets an id of its own: streams that run on the delta it replaces keep their weights.
+        replaced = self.lora_requests.pop(request.lora_name, None) if request.load_inplace else None
+        result = await super().load_lora_adapter(versioned)
+        if isinstance(result, ErrorResponse):
+            if replaced is not None:
+                self.lora_requests[request.lora_name] = replaced
+            return await self._not_loaded(request, result)
+        loaded = self.lora_requests[request.lora_name]
+        self.variants[loaded.lora_int_id] = [*self.config.stages, stage]
+        self.resident[loaded.lora_int_id] = loaded.lora_name
         if replaced is not None:
             self._drain(replaced)
         return result
+
+    async def _not_loaded(self, request: LoadLoRAAdapterRequest, result: ErrorResponse) -> ErrorResponse:
+        """Why vLLM has loaded nothing; where it was a worker that refused, the others may hold the delta."""
+        if result.error.code != HTTPStatus.INTERNAL_SERVER_ERROR:
+            return result
+        await self.engine_client.remove_lora(self.lora_id_counter.value)  # type: ignore[attr-defined]
+        if CHANGED not in result.error.message:
+            return result
+        message = f"The growth delta for `{request.lora_name}` cannot be loaded: {CHANGED}"
+        return create_error_response(message, param="lora_path")
 
     async def unload_lora_adapter(self, request: UnloadLoRAAdapterRequest) -> ErrorResponse | str:
         """Stop offering a delta; its tokens are freed when the last stream that uses it has ended."""
@@ -213,6 +264,10 @@ class VariantModels(OpenAIServingModels):
             message = f"`{request.lora_name}` is a growth stage of the checkpoint and cannot be unloaded."
             return create_error_response(message, param="lora_name")
         loaded = self.lora_requests.get(request.lora_name)
+        if loaded is None and request.lora_name:  # vLLM would keep a lock for every name that it is told
+            return create_error_response(
+                "No growth delta of this name is loaded.", "NotFoundError", HTTPStatus.NOT_FOUND, param="lora_name"
+            )
         result = await super().unload_lora_adapter(request)
         if loaded is not None and not isinstance(result, ErrorResponse):
             self._drain(loaded)
@@ -228,10 +283,7 @@ class VariantModels(OpenAIServingModels):
             self.base_fingerprint = fingerprint(self.base_model_paths[0].model_path)
         delta = load_delta(path)
         check_delta(delta, self.config, self.base_fingerprint)
-        digest = hashlib.sha256((path / DESCRIPTION).read_bytes())
-        with (path / TENSORS).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-        return delta.stage, digest.hexdigest()[:16]
+        return delta.stage, delta.digest
 
     def _drain(self, delta: LoRARequest) -> None:
         task = asyncio.create_task(self._drop_when_unused(delta.lora_int_id))
@@ -254,3 +306,8 @@ class VariantModels(OpenAIServingModels):
         # A stop string ends a request here a moment before the engine is told so.
         await asyncio.sleep(DRAIN_POLL_SECONDS)
         await self.engine_client.remove_lora(adapter_id)  # type: ignore[attr-defined]
+        name = self.resident.pop(adapter_id)
+        if name not in self.lora_requests:
+            self.lora_resolver_lock.pop(name, None)
+        bases = (base.name for base in self.base_model_paths)
+        metrics.keep_models({*bases, *self.lora_requests, *self.resident.values()})

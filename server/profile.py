@@ -6,13 +6,14 @@ A file belongs to one growth stage of one checkpoint, which it names by fingerpr
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from model_impl.config import PROJECTIONS, TokenformerConfig
+from model_impl.checkpoint import CheckpointError, read_json
+from model_impl.config import PROJECTIONS, OneLineError, TokenformerConfig
 from model_impl.internals import INTERNALS
 
 FORMAT = "tokenformer-profile-1"
@@ -21,7 +22,7 @@ Table = list[list[list[float]]]
 """By layer, projection (as in `PROJECTIONS`) and statistic (as in `INTERNALS`)."""
 
 
-class ProfileError(ValueError):
+class ProfileError(OneLineError):
     """A profile that cannot be made or used; the message is one line for the user."""
 
 
@@ -53,12 +54,10 @@ def _as_lines(value: Any) -> str:
 def load_profile(path: Path, config: TokenformerConfig) -> Profile:
     """Read a profile; raises ProfileError, naming the file, if it is none for a model of this size."""
     try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise ProfileError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ProfileError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        content = read_json(path)
+    except CheckpointError as error:
+        raise ProfileError(str(error)) from error
+    if content.pop("format", None) != FORMAT:
         raise ProfileError(f"{path}: not a profile ({FORMAT})")
     try:
         profile = Profile(**content)
@@ -83,7 +82,7 @@ def _is_table(value: Any, layers: int) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def profile_file(stage: str | None) -> str:

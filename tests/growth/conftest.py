@@ -27,7 +27,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grown]:
     split(root / "three", root / "deltas" / "extra")
     calibrated.checkpoint(root / "foreign", 3, base_seed=7)
     split(root / "foreign", root / "deltas" / "foreign")
-    references = {"m": (two, 1), "m:base": (two, 0), "extra": (three, 2), "late": (three, 2)}
+    references = {"m": (two, 1), "m:base": (two, 0), "extra": (three, 2), "late": (three, 2), "swapped": (three, 2)}
     data = root / "labels.jsonl"
     data.write_text("".join(json.dumps(line) + "\n" for line in calibrated.labels(two, 0, 120)))
     command = command_line("calibrate", root / "two", "--data", data, "--stage", "base", "--abstain", "0.05")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -21,8 +22,10 @@ from model_impl.delta import split
 from model_impl.internals import INTERNALS, internals
 from model_impl.reference import ReferenceTokenformer, provenance
 from model_impl.uncertainty import STATISTICS
+from server.models import MAX_DELTAS
 from tests.calibrated import checkpoint
 from tests.engines import assert_recomputed
+from tests.faults.lasting import wait_for
 from tests.grown import VOCABULARY
 from tests.growth.served import Grown
 
@@ -238,6 +241,77 @@ def test_a_running_delta_does_not_depend_on_its_files(grown: Grown) -> None:
         file.truncate(1000)
     check(grown, "late", [2, 7, 1], ask(grown, "late", [2, 7, 1]))
     assert grown.post("/v1/unload_lora_adapter", {"lora_name": "late"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["a" * 300, "a/" * 3000, "loop"], ids=["name", "path", "loop"])
+def test_a_path_that_no_file_system_takes_is_refused(grown: Grown, path: str) -> None:
+    (grown.root / "deltas" / "loop").unlink(missing_ok=True)
+    (grown.root / "deltas" / "loop").symlink_to("loop")
+    response = grown.post("/v1/load_lora_adapter", {"lora_name": "bad", "lora_path": path})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "lora_path"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31m", "n" * 129, "", " a", "a b"], ids=repr)
+def test_a_delta_cannot_have_any_name(grown: Grown, name: str) -> None:
+    response = grown.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": "extra"})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "lora_name"
+
+
+def test_the_number_of_deltas_is_limited_and_unloading_makes_room(grown: Grown) -> None:
+    names = [f"many-{i}" for i in range(MAX_DELTAS + 4)]
+    loads = [grown.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": "extra"}) for name in names]
+    loaded = [name for name, load in zip(names, loads, strict=True) if load.status_code == 200]
+    assert len(loaded) == MAX_DELTAS - 1, "one is served from the start"
+    assert loads[-1].status_code == 400
+    assert loads[-1].json()["error"]["param"] == "lora_name"
+    for name in loaded:
+        assert grown.post("/v1/unload_lora_adapter", {"lora_name": name}).status_code == 200
+    for name in names[:3]:
+        wait_for(lambda name=name: load_and_unload(grown, name))
+
+
+def load_and_unload(grown: Grown, name: str) -> bool:
+    load = grown.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": "extra"})
+    return load.status_code == 200 and grown.post("/v1/unload_lora_adapter", {"lora_name": name}).status_code == 200
+
+
+def test_the_series_of_an_unloaded_delta_are_gone(grown: Grown) -> None:
+    wait_for(lambda: grown.post("/v1/load_lora_adapter", {"lora_name": "passing", "lora_path": "extra"}).is_success)
+    ask(grown, "passing", [1, 2, 3])
+    ask(grown, "extra", [1, 2, 3])
+    assert 'model_name="passing"' in httpx.get(f"{grown.server.url}/metrics").text
+    assert grown.post("/v1/unload_lora_adapter", {"lora_name": "passing"}).status_code == 200
+    wait_for(lambda: 'model_name="passing"' not in httpx.get(f"{grown.server.url}/metrics").text)
+    assert 'model_name="extra"' in httpx.get(f"{grown.server.url}/metrics").text
+
+
+def test_files_that_are_swapped_while_a_delta_is_loaded_harm_nobody(grown: Grown) -> None:
+    """Whatever the worker reads is either what was checked, or refused."""
+    directory = grown.root / "deltas" / "swapped"
+    split(grown.root / "three", directory)
+    whole = (directory / "growth.safetensors").read_bytes()
+    ended = Event()
+
+    def swap() -> None:
+        while not ended.is_set():
+            for content in (whole[:-4], whole, whole[:1000], whole):
+                (directory / "growth.safetensors").write_bytes(content)
+
+    before = ask(grown, "m", [1, 2, 3]).choices[0].text
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(swap)
+        try:
+            for _ in range(40):
+                load = grown.post("/v1/load_lora_adapter", {"lora_name": "swapped", "lora_path": "swapped"})
+                assert load.status_code in (200, 400), load.text
+                if load.status_code == 200:
+                    check(grown, "swapped", [2, 7, 1], ask(grown, "swapped", [2, 7, 1]))
+                    grown.post("/v1/unload_lora_adapter", {"lora_name": "swapped"})
+        finally:
+            ended.set()
+    assert ask(grown, "m", [1, 2, 3]).choices[0].text == before
 
 
 def test_a_stage_cannot_be_replaced(grown: Grown) -> None:
