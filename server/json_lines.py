@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic takes that of `typing` from Python 3.12 only
 
+from model_impl.config import OneLineError
 from server.parameters import written
 
 Entry = TypeVar("Entry")
@@ -23,7 +24,7 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 """Of the models of lines: no unknown field, and no value of another type."""
 
 
-class LinesError(ValueError):
+class LinesError(OneLineError):
     """A file that cannot be read, or a line of it; the message is one line for the user and names both."""
 
 

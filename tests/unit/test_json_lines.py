@@ -32,6 +32,7 @@ def test_every_line_with_its_number(tmp_path: Path) -> None:
         (b'{}\n{"bad": true}', ", line 2: it is bad"),
         (b"{}\n{", ", line 2: not JSON: "),
         (b"{}\n1", ", line 2: not a JSON object"),
+        (b'{}\n{"a": ' + b"[" * 200_000, ", line 2: not read: nested too deeply"),
         (b"{}\n\n\xff", ", line 3: not UTF-8"),
         (None, ": No such file"),
     ],
