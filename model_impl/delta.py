@@ -161,6 +161,17 @@ def load_delta(path: str | Path) -> GrowthDelta:
     return replace(delta, content=content, digest=digest)
 
 
+def load_checked(path: str | Path, digest: str) -> GrowthDelta:
+    """The delta directory `path` as it was when its digest was taken; raises CheckpointError if it has changed since."""
+    try:
+        delta = load_delta(path)
+    except CheckpointError as error:
+        raise CheckpointError(CHANGED) from error
+    if delta.digest != digest:
+        raise CheckpointError(CHANGED)
+    return delta
+
+
 def _described(path: Path, entries: dict[str, Any]) -> GrowthDelta:
     stage = GrowthStage.from_dict(entries["stage"])
     if not isinstance(stage.name, str) or stage.retrained:

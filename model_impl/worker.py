@@ -24,10 +24,9 @@ from vllm.v1.sample import sampler as vllm_sampler
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.worker_base import CompilationTimes
 
-from model_impl.checkpoint import CheckpointError
 from model_impl.collector import Wish
 from model_impl.config import TokenformerConfig
-from model_impl.delta import CHANGED, load_delta
+from model_impl.delta import load_checked, load_delta
 from model_impl.ensemble import MEMBER_ARG
 from model_impl.mixture import ROWS_AT_ONCE, Membership, Mixtures
 from model_impl.model import TokenformerForCausalLM
@@ -196,9 +195,7 @@ class TokenformerWorker(PlatformWorker):
         """
         if self.delta_paths.get(lora_request.lora_int_id) != lora_request.lora_path:
             path, *version = lora_request.lora_path.rsplit(VERSION_MARK, 1)
-            delta = load_delta(path)
-            if version and version != [delta.digest]:
-                raise CheckpointError(CHANGED)
+            delta = load_checked(path, *version) if version else load_delta(path)
             self.model_runner.tokenformer.add_delta(lora_request.lora_int_id, delta)
             self.delta_paths[lora_request.lora_int_id] = lora_request.lora_path
         return True

@@ -42,6 +42,15 @@ def test_the_worker_takes_the_content_that_was_checked(delta: Path) -> None:
     assert held[7] == checked
 
 
+def test_the_worker_refuses_a_delta_that_was_damaged_since_it_was_checked(delta: Path) -> None:
+    held: dict[int, GrowthDelta] = {}
+    checked = load_delta(delta)
+    (delta / TENSORS).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="changed"):
+        worker(held).add_lora(request(delta, checked.digest))
+    assert not held
+
+
 def test_the_worker_refuses_content_that_has_changed_since_it_was_checked(delta: Path) -> None:
     held: dict[int, GrowthDelta] = {}
     checked = load_delta(delta)
