@@ -162,7 +162,7 @@ def load_delta(path: str | Path) -> GrowthDelta:
 
 
 def load_checked(path: str | Path, digest: str) -> GrowthDelta:
-    """The delta directory `path` as it was when its digest was taken; raises CheckpointError if it has changed since."""
+    """The delta directory `path` whose digest was taken; raises CheckpointError if it has changed since."""
     try:
         delta = load_delta(path)
     except CheckpointError as error:
