@@ -11,6 +11,7 @@ import hashlib
 import json
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from http import HTTPStatus
@@ -42,7 +43,7 @@ MAX_GRAMMAR_BYTES = 1 << 16
 REMEMBERED = 1024
 
 MOST_WAITING = 16
-"""New grammars that may wait for their trial."""
+"""New grammars that may wait for their trial, however many requests want each."""
 
 LONGEST_ERROR = 200
 LONGEST_QUOTE = 24
@@ -57,7 +58,7 @@ class Grammars:
         self.found: dict[bytes, dict[str, str]] = {}
         self.process: Process | None = None
         self.turn = asyncio.Lock()
-        self.waiting = 0
+        self.waiting: Counter[bytes] = Counter()
 
     async def check(self, params: StructuredOutputsParams | None, parameter: str | None) -> None:
         """Raises VLLMValidationError, naming `parameter`, for a grammar that the engine is not to have. Of one that it
@@ -75,7 +76,7 @@ class Grammars:
         key = hashlib.sha256(f"{kind} {grammar}".encode()).digest()
         if key not in self.found:
             ticket = TICKET.get()
-            with self._place(), ticket.aside() if ticket else nullcontext():
+            with self._place(key), ticket.aside() if ticket else nullcontext():
                 async with self.turn:
                     if key not in self.found:
                         self._remember(key, await self._try(kind, grammar, parameter))
@@ -96,16 +97,18 @@ class Grammars:
             params.json = narrowed(json.loads(text))
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Among those that wait for their turn. Raises TurnedAway."""
-        if self.waiting >= MOST_WAITING:
+    def _place(self, key: bytes) -> Iterator[None]:
+        """Among the grammars that wait for their turn; requests with the same one share its place. Raises TurnedAway."""
+        if key not in self.waiting and len(self.waiting) >= MOST_WAITING:
             message = f"{MOST_WAITING} new grammars wait to be tried already."
             raise TurnedAway(Refusal(HTTPStatus.TOO_MANY_REQUESTS, "grammars_full", message, OVERLOAD_RETRY_SECONDS))
-        self.waiting += 1
+        self.waiting[key] += 1
         try:
             yield
         finally:
-            self.waiting -= 1
+            self.waiting[key] -= 1
+            if not self.waiting[key]:
+                del self.waiting[key]
 
     def _serialised(self, params: StructuredOutputsParams) -> tuple[str, str]:
         """As the engine will do it, but for GBNF, whose conversion may take long."""
