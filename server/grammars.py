@@ -98,7 +98,7 @@ class Grammars:
 
     @contextmanager
     def _place(self, key: bytes) -> Iterator[None]:
-        """Among the grammars that wait for their turn; requests with the same one share its place. Raises TurnedAway."""
+        """Among grammars that wait for their turn; requests with the same one share its place. Raises TurnedAway."""
         if key not in self.waiting and len(self.waiting) >= MOST_WAITING:
             message = f"{MOST_WAITING} new grammars wait to be tried already."
             raise TurnedAway(Refusal(HTTPStatus.TOO_MANY_REQUESTS, "grammars_full", message, OVERLOAD_RETRY_SECONDS))

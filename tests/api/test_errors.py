@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -95,6 +97,9 @@ def complaint(body: dict[str, Any], answer: httpx.Response) -> str | None:
 def complaints(http: httpx.Client, route: str, bodies: Iterator[dict[str, Any]]) -> list[str]:
     def ask(body: dict[str, Any]) -> str | None:
         answer = http.post(route, content=json.dumps(body))
+        while answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:  # which says nothing of this body
+            time.sleep(0.1 * float(answer.headers["retry-after"]))
+            answer = http.post(route, content=json.dumps(body))
         wrong = complaint(body, answer)
         return wrong and f"{wrong}: {json.dumps(body)[:300]} -> {answer.text[:300]}"
 
