@@ -23,7 +23,8 @@ from typing import Any, BinaryIO
 import torch
 from safetensors import SafetensorError, safe_open
 
-from model_impl.config import OneLineError, TokenformerConfig
+from model_impl.config import TokenformerConfig
+from model_impl.one_line_error import OneLineError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -14,6 +14,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from model_impl.one_line_error import OneLineError
+
 PROJECTIONS = ("query", "key", "value", "output", "ffn")
 """The five Pattention layers of a block, in the order in which a block applies them."""
 
@@ -26,7 +28,6 @@ ACTIVATIONS = ("l2_norm_gelu", "gelu_l2_norm", "softmax")
 """`norm_activation_type` of the official configuration; `l2_norm_gelu` is what every released model uses."""
 
 
-LONGEST_MESSAGE = 1000
 LONGEST_NAME = 128
 MAX_STAGES = 256
 MAX_TAU = 1e30
@@ -44,14 +45,6 @@ BOUNDS = {
 
 MAX_TOKENS = 1 << 26
 """Parameter tokens of one projection that one stage adds."""
-
-
-class OneLineError(ValueError):
-    """An error whose message is one printable line, whatever names from damaged files it repeats."""
-
-    def __init__(self, message: str) -> None:
-        cut = message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}..."
-        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut))
 
 
 class ConfigError(OneLineError):

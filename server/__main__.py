@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from model_impl.one_line_error import OneLineError
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; `argv` without the program's name. Exit code 0, 1 for a failure, 2 for wrong usage."""
@@ -39,28 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("tokenformer: interrupted", file=sys.stderr)
         return 130
-    except Exception as error:
-        if not is_for_user(error):
-            raise
+    except (OneLineError, OSError) as error:
         print(f"tokenformer: error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def is_for_user(error: Exception) -> bool:
-    """Whether its message is one line that says what to change."""
-    from server.json_lines import LinesError
-
-    if isinstance(error, OSError | LinesError):
-        return True
-    # Only now, as some load torch: the error is theirs, or is not expected.
-    from model_impl.checkpoint import CheckpointError
-    from model_impl.config import ConfigError
-    from server.calibration import CalibrationError
-    from server.profile import ProfileError
-    from server.texts import TextError
-
-    return isinstance(error, CalibrationError | CheckpointError | ConfigError | ProfileError | TextError)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from model_impl.checkpoint import CheckpointError, read_json
-from model_impl.config import OneLineError
 from model_impl.ensemble import MAX_MEMBERS
+from model_impl.one_line_error import OneLineError
 from server.features import FEATURES, GROUPS, LOG, is_term, term
 
 Method = Literal["logistic", "isotonic", "probe"]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic takes that of `typing` from Python 3.12 only
 
-from model_impl.config import OneLineError
+from model_impl.one_line_error import OneLineError
 from server.parameters import written
 
 Entry = TypeVar("Entry")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from model_impl.checkpoint import CheckpointError, read_json
-from model_impl.config import PROJECTIONS, OneLineError, TokenformerConfig
+from model_impl.config import PROJECTIONS, TokenformerConfig
 from model_impl.internals import INTERNALS
+from model_impl.one_line_error import OneLineError
 
 FORMAT = "tokenformer-profile-1"
 

@@ -10,15 +10,16 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, model_validator
 
 from model_impl.checkpoint import CheckpointError, load_config, one_line
+from model_impl.one_line_error import OneLineError
 from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
 from server.json_lines import STRICT, LinesError, Message, NonEmpty, line_error, read_json_lines
 
 
-class TextError(ValueError):
+class TextError(OneLineError):
     """A file of texts that cannot be read; the message is one line for the user."""
 
 
-class ChatTemplateError(ValueError):
+class ChatTemplateError(OneLineError):
     """Messages that the chat template refuses; the message is one line for the user."""
 
 
