@@ -52,7 +52,7 @@ class Weight:
     tokens: int = 0
     """Of the prompts."""
     cells: int = 0
-    """Numbers of tokens that the answer shows, an alternative being one."""
+    """Numbers of tokens that the answer shows at once, an alternative being one."""
     shown_by: str | None = None
     """The parameter that most of the cells are for."""
     rescored: int = 0
@@ -73,7 +73,8 @@ def weigh(body: object, shape: Shape) -> Weight:
     answers = 0 if "completion" in body else sequences * _longest_answer(body, shape)
     columns = _columns(body, shape)
     shown_by = max(columns, key=lambda name: columns[name], default=None)
-    cells = sum(columns.values()) * (answers + (tokens if _shows_prompt(body) else 0))
+    at_once = 0 if body.get("stream") is True else answers  # a stream never holds all that it shows
+    cells = sum(columns.values()) * (at_once + (tokens if _shows_prompt(body) else 0))
     return Weight(sequences, tokens, cells, shown_by, _members(body) * (tokens + answers))
 
 

@@ -66,7 +66,7 @@ def test_a_client_that_goes(server: Server, options: dict[str, Any], wait: float
 
 def test_a_client_that_goes_from_a_given_text(server: Server) -> None:
     with connect(server) as client:
-        content = {"prompt": "Hi", "completion": ["x" * 9000] * 4, "uncertainty": {"ensemble": 32}, "model": NAME}
+        content = {"prompt": "Hi", "completion": ["x" * 7000] * 4, "uncertainty": {"ensemble": 32}, "model": NAME}
         client.sendall(request(1, "/v1/uncertainty", **content))
         wait_for(lambda: not idle(server))
     wait_for(lambda: idle(server))

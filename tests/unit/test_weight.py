@@ -48,6 +48,8 @@ CHAT_TOKENS = 3
     [
         (CHAT | {"n": 4}, 0, None),
         (CHAT | {"n": 4, "logprobs": True, "max_tokens": 10}, 4 * 10, "logprobs"),
+        (CHAT | {"n": 4, "logprobs": True, "max_tokens": 10, "stream": True}, 0, "logprobs"),
+        ({"prompt": ["aaaa"] * 3, "logprobs": 1, "echo": True, "stream": True}, 3 * 2 * 2, "logprobs"),
         (CHAT | {"n": 4, "logprobs": True, "top_logprobs": 20, "max_tokens": 10}, 4 * 10 * 22, "top_logprobs"),
         (CHAT | {"logprobs": True, "top_logprobs": 20}, LONGEST * 22, "top_logprobs"),
         (CHAT | {"logprobs": True, "max_completion_tokens": 10**9}, LONGEST, "logprobs"),
