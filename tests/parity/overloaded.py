@@ -13,7 +13,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from server.gate.admission import Admission, Refusal, Weight
+from server.gate.admission import Admission, Refusal
+from server.gate.weight import Shape, Weight
 from tests.ports import free_ports
 
 RETRY_AFTER = 2
@@ -37,8 +38,8 @@ class Overload:
     url: str
     asked: list[float] = field(default_factory=list)
     """When, on a monotonic clock."""
-    longest = 1
-    tickets = sequences = tokens = 0
+    shape = Shape(longest=1)
+    tickets = sequences = tokens = cells = rescored = 0
 
     def refusal(self, weight: Weight) -> Refusal | None:
         self.asked.append(time.monotonic())
