@@ -21,6 +21,7 @@ def settings(vocabulary: int, *, compiled: bool = False, data_parallel: int = 1)
             mode=CompilationMode.VLLM_COMPILE if compiled else CompilationMode.NONE, cudagraph_mode=CUDAGraphMode.NONE
         ),
         parallel_config=SimpleNamespace(data_parallel_size=data_parallel),
+        scheduler_config=SimpleNamespace(max_num_batched_tokens=2048),
     )
 
 
