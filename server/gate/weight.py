@@ -110,7 +110,8 @@ def _columns(body: Mapping[str, Any], shape: Shape) -> dict[str, int]:
     found: dict[str, int] = {}
     for name in (*ALTERNATIVES, "prompt_logprobs"):
         if (number := _number(body, name)) is not None:
-            found[name] = 1 + (shape.alternatives if number == -1 else max(0, number))
+            # What is no number of alternatives is refused by the route.
+            found[name] = 1 + (shape.alternatives if number == -1 else number * (0 < number <= shape.alternatives))
         elif body.get(name) is True:
             found[name] = 1
     if isinstance(ids := body.get("logprob_token_ids"), list):

@@ -58,6 +58,7 @@ CHAT_TOKENS = 3
         (CHAT | {"logprob_token_ids": [1, 2, 3], "max_tokens": 5}, 5 * 3, "logprob_token_ids"),
         ({"prompt": "a", "logprobs": 20}, COMPLETION_TOKENS * 21, "logprobs"),
         ({"prompt": "a", "logprobs": -1, "max_tokens": 1}, 1001, "logprobs"),
+        ({"prompt": "a", "logprobs": 2**63, "max_tokens": 1}, 1, "logprobs"),
         ({"prompt": ["aaaa"] * 3, "logprobs": 1, "echo": True, "max_tokens": 0}, 3 * 2 * 2, "logprobs"),
         ({"prompt": [[5] * 50] * 2, "prompt_logprobs": 20, "max_tokens": 1}, (2 + 100) * 21, "prompt_logprobs"),
         ({"prompt": "a", "logprobs": "many", "max_tokens": "x"}, 0, None),
