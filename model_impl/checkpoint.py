@@ -41,7 +41,7 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """What a checkpoint may store, by the name safetensors gives it."""
 
 MAX_JSON_BYTES = 100_000_000
-"""Of a JSON file. safetensors has the same limit for a header."""
+"""The limit of a JSON file. safetensors has the same limit for a header."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 

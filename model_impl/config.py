@@ -41,7 +41,7 @@ BOUNDS = {
     "num_attention_heads": 1 << 16,
     "max_position_embeddings": 1 << 31,
 }
-"""What a size is at most. Whatever is computed of a configuration, such as its tensors' names, then fits in memory."""
+"""The limit of a size. Whatever is computed of a configuration, such as its tensors' names, then fits in memory."""
 
 MAX_TOKENS = 1 << 26
 """Parameter tokens of one projection that one stage adds."""

@@ -1,4 +1,4 @@
-"""What users are told of their files. Imports nothing: it is told at once."""
+"""Errors about the files of users. The module imports nothing, so that they are told at once."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def is_long(results: Iterable[RequestOutput]) -> bool:
-    """Whether it takes long to make an answer of them."""
+    """True if making an answer of them takes long."""
     return sum(map(_shown, results)) > LONG_ANSWER
 
 
@@ -25,7 +25,7 @@ async def built(
     generators: Sequence[AsyncIterator[RequestOutput]],
     build: Callable[[list[AsyncGenerator[RequestOutput, None]]], Coroutine[Any, Any, Result]],
 ) -> Result:
-    """What vLLM's `build` makes of the results of prompts, which it is given again when they are all there."""
+    """The response that vLLM's `build` makes of the results of prompts, given to it when all of them are there."""
     taken = await together(_collected(generator) for generator in generators)
     making = build([_replayed(results) for results in taken])
     if is_long(result for results in taken for result in results):

@@ -15,8 +15,10 @@ from server.connection_limit import ConnectionLimit
 from server.gate.methods import OPEN
 
 MAX_HEADER_BYTES = 64 << 10
-"""Of one request's line and headers together, and of chunk extensions and trailers; vLLM's flags for headers are for
-uvicorn's other, slower parser."""
+"""The limit of one request's line and headers together, and of chunk extensions and trailers.
+
+vLLM's flags for headers are for uvicorn's other, slower parser.
+"""
 
 HEADER_SECONDS = 15.0
 """In which a request's line and headers must have come."""
