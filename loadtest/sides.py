@@ -7,6 +7,7 @@ import json
 import shlex
 import statistics
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ METRICS = {
 }
 """What is taken of the benchmark, by its own names."""
 CPU = {"api": "API CPU ms/token", "engine": "engine CPU ms/token"}
+
+SETTLE_SECONDS = 2.0
+"""vLLM's idle worker process polls for a second after its last step, and its neighbour's first step takes as long."""
 
 Loads = Mapping[str, bench.Load]
 Row = Mapping[str, float]
@@ -103,6 +107,7 @@ def turned(sides: Sequence[Side], number: int) -> list[Side]:
 
 def measure(target: bench.Target, load: bench.Load, processes: ServerProcesses) -> Row:
     """One run."""
+    time.sleep(SETTLE_SECONDS)
     before = processes.cpu_seconds()
     result = bench.run(target, load, ["--disable-tqdm"])
     spent = {role: seconds - before[role] for role, seconds in processes.cpu_seconds().items()}

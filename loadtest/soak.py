@@ -3,9 +3,11 @@
     make soak        (or python -m loadtest.soak [--minutes 10] [--out FILE])
 
 Starts a server of the demo checkpoint and sends it, from many clients at once, answers of all kinds, streams that are
-read to the end, clients that go at any moment, bad requests, and bursts of more than the server takes on. It counts how
-requests ended, and samples file descriptors, memory and threads of the server's processes. The run fails if any answer
-was a 5xx, a stream that was begun ended without a result or an error event, a probe failed, or requests are left over.
+read to the end, clients that go at any moment, bad requests, attacks, and bursts of more than the server takes on.
+Beside them a victim asks for the same greedy stream again and again. The soak counts how requests ended, and samples
+file descriptors, memory and threads of the server's processes. It fails if any answer was a 5xx, an attack was taken
+on, the victim heard two texts, a stream that was begun ended without a result or an error event, a probe failed, or
+requests are left over.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ import psutil
 from tqdm import tqdm
 
 from loadtest import machine
+from loadtest.attacks import Attacks
 from tests.servers import serving
 
 DEMO = Path(__file__).parents[1] / "demo" / "checkpoint"
+NAME = "demo"
 QUESTIONS = ["Who are you?", "Where does Zelda Westbrook live?", "Where does Darian Gorsek live?", "What can you do?"]
 CLIENTS = 24
 SEQUENCES, TAKEN = 16, 32
@@ -45,7 +49,7 @@ GOOD: list[dict[str, Any]] = [
     {"uncertainty": {"spans": True, "internals": True}},
     {"uncertainty": {"ensemble": 8, "tokens": True}},
     {"uncertainty": False},
-    {"model": "soak:base"},
+    {"model": f"{NAME}:base"},
     {"stop": ["."], "presence_penalty": 1.0},
     {"structured_outputs": {"regex": "[a-z]{12}"}},
 ]
@@ -73,13 +77,17 @@ class Soak:
         self.lost: list[str] = []
         self.probes: dict[str, list[float]] = {"/livez": [], "/readyz": [], "/metrics": []}
         self.failed_probes: Counter[str] = Counter()
+        self.heard: Counter[str] = Counter()
+        """The victim's texts."""
+        self.gaps: list[float] = []
+        """Seconds between the victim's tokens."""
 
     def over(self) -> bool:
         return time.monotonic() >= self.deadline
 
     def body(self, kind: dict[str, Any]) -> dict[str, Any]:
         question = [{"role": "user", "content": self.random.choice(QUESTIONS)}]
-        return {"model": "soak", "messages": question, "max_tokens": 60} | kind
+        return {"model": NAME, "messages": question, "max_tokens": 60} | kind
 
     async def client(self, http: httpx.AsyncClient) -> None:
         kinds = [self.plain, self.plain, self.streamed, self.streamed, self.gone, self.bad]
@@ -118,6 +126,23 @@ class Soak:
         except TimeoutError:
             self.ended["gone"] += 1
 
+    async def victim(self, http: httpx.AsyncClient) -> None:
+        question = [{"role": "user", "content": QUESTIONS[0]}]
+        body = {"model": NAME, "messages": question, "max_tokens": 200, "temperature": 0, "ignore_eos": True}
+        while not self.over():
+            async with http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as answer:
+                text, last = "", None
+                async for line in answer.aiter_lines():
+                    if not line.startswith("data: {"):
+                        continue
+                    now = time.perf_counter()
+                    self.gaps += [now - last] if last else []
+                    last = now
+                    text += "".join(choice["delta"].get("content", "") for choice in json.loads(line)["choices"])
+            if answer.status_code == 200:
+                self.heard[text] += 1
+            await self.count("victim", answer)
+
     async def bursts(self, http: httpx.AsyncClient) -> None:
         while not self.over():
             await asyncio.sleep(15)
@@ -143,7 +168,7 @@ class Soak:
         await asyncio.sleep(float(answer.headers.get("retry-after", 0)))
 
 
-async def soak(run: Soak, pid: int, minutes: float) -> list[dict[str, float]]:
+async def soak(run: Soak, pid: int, minutes: float) -> tuple[list[dict[str, float]], Attacks]:
     samples = []
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     async with (
@@ -152,6 +177,9 @@ async def soak(run: Soak, pid: int, minutes: float) -> list[dict[str, float]]:
     ):
         tasks = [asyncio.create_task(run.client(http)) for _ in range(CLIENTS)]
         tasks += [asyncio.create_task(run.bursts(http)), asyncio.create_task(run.probe(prober))]
+        attacks = Attacks(http, run.over, run.random)
+        tasks += [asyncio.create_task(attack()) for attack in (attacks.costly, attacks.holding, attacks.trailers)]
+        tasks.append(asyncio.create_task(run.victim(http)))
         with tqdm(total=round(60 * minutes), unit="s") as bar:
             while not run.over():
                 samples.append(sample(pid))
@@ -161,7 +189,7 @@ async def soak(run: Soak, pid: int, minutes: float) -> list[dict[str, float]]:
         await asyncio.gather(*tasks)
         await settled(prober)
         samples.append(sample(pid))
-    return samples
+    return samples, attacks
 
 
 async def settled(http: httpx.AsyncClient) -> None:
@@ -190,7 +218,9 @@ def sample(pid: int) -> dict[str, float]:
     }
 
 
-def report(run: Soak, samples: list[dict[str, float]], minutes: float, exit_code: int) -> dict[str, Any]:
+def report(
+    run: Soak, attacks: Attacks, samples: list[dict[str, float]], minutes: float, exit_code: int
+) -> dict[str, Any]:
     middle = samples[len(samples) // 2]
     return {
         "minutes": minutes,
@@ -199,18 +229,22 @@ def report(run: Soak, samples: list[dict[str, float]], minutes: float, exit_code
         "statuses": {str(status): count for status, count in sorted(run.statuses.items())},
         "5xx": sum(count for status, count in run.statuses.items() if status >= 500),
         "lost_streams": len(run.lost),
+        "attacks": dict(attacks.made),
+        "attacks_taken_on": attacks.taken,
+        "victim": {"texts": len(run.heard), "streams": run.heard.total(), "gap_milliseconds": spread(run.gaps)},
         "failed_probes": dict(run.failed_probes),
-        "probe_milliseconds": {
-            path: {
-                "median": milliseconds(statistics.median(found)),
-                "p99": milliseconds(statistics.quantiles(found, n=100)[-1]),
-                "max": milliseconds(max(found)),
-            }
-            for path, found in run.probes.items()
-        },
+        "probe_milliseconds": {path: spread(found) for path, found in run.probes.items()},
         "resources": {"first": samples[0], "middle": middle, "last": samples[-1]},
         "exit_code_after_sigterm": exit_code,
         "machine": machine.describe(),
+    }
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    return {
+        "median": milliseconds(statistics.median(seconds)),
+        "p99": milliseconds(statistics.quantiles(seconds, n=100)[-1]),
+        "max": milliseconds(max(seconds)),
     }
 
 
@@ -224,21 +258,22 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=machine.results() / "soak.json", help="default: %(default)s")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        flags = ["--served-model-name", "soak", "--max-num-seqs", SEQUENCES, "--max-num-queued-reqs", TAKEN]
-        with serving(DEMO, Path(directory) / "log", flags, "soak") as server:
+        flags = ["--served-model-name", NAME, "--max-num-seqs", SEQUENCES, "--max-num-queued-reqs", TAKEN]
+        with serving(DEMO, Path(directory) / "log", flags, NAME) as server:
             server.wait_until_ready()
             run = Soak(server.url, 60 * arguments.minutes)
-            samples = asyncio.run(soak(run, server.process.pid, arguments.minutes))
+            samples, attacks = asyncio.run(soak(run, server.process.pid, arguments.minutes))
             server.process.terminate()
             code = server.process.wait(60)
-    found = report(run, samples, arguments.minutes, code)
+    found = report(run, attacks, samples, arguments.minutes, code)
     text = json.dumps(found, indent=2)
     print(text)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(text + "\n")
     for lost in run.lost[:5]:
         print(f"lost: {lost}", file=sys.stderr)
-    return int(bool(found["5xx"] or found["lost_streams"] or found["failed_probes"] or code))
+    failed = [found[name] for name in ("5xx", "attacks_taken_on", "lost_streams", "failed_probes")]
+    return int(any(failed) or found["victim"]["texts"] != 1 or bool(code))
 
 
 if __name__ == "__main__":
