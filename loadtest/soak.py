@@ -40,6 +40,8 @@ SEQUENCES, TAKEN = 16, 32
 BURST = 3 * TAKEN
 PROBE_SECONDS = 1.0
 SAMPLE_SECONDS = 10.0
+REST_SECONDS = 15.0
+"""For memory to be given back, before the last sample."""
 
 GOOD: list[dict[str, Any]] = [
     {},
@@ -138,7 +140,8 @@ class Soak:
                     now = time.perf_counter()
                     self.gaps += [now - last] if last else []
                     last = now
-                    text += "".join(choice["delta"].get("content", "") for choice in json.loads(line)["choices"])
+                    event = json.loads(line.removeprefix("data: "))
+                    text += "".join(choice["delta"].get("content") or "" for choice in event.get("choices", ()))
             if answer.status_code == 200:
                 self.heard[text] += 1
             await self.count("victim", answer)
@@ -188,6 +191,7 @@ async def soak(run: Soak, pid: int, minutes: float) -> tuple[list[dict[str, floa
                 bar.set_postfix_str(f"{sum(run.statuses.values())} answers, {run.ended['gone']} gone")
         await asyncio.gather(*tasks)
         await settled(prober)
+        await asyncio.sleep(REST_SECONDS)
         samples.append(sample(pid))
     return samples, attacks
 
@@ -258,7 +262,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=machine.results() / "soak.json", help="default: %(default)s")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        flags = ["--served-model-name", NAME, "--max-num-seqs", SEQUENCES, "--max-num-queued-reqs", TAKEN]
+        flags = ["--trace", "--served-model-name", NAME, "--max-num-seqs", SEQUENCES, "--max-num-queued-reqs", TAKEN]
         with serving(DEMO, Path(directory) / "log", flags, NAME) as server:
             server.wait_until_ready()
             run = Soak(server.url, 60 * arguments.minutes)

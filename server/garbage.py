@@ -1,4 +1,6 @@
-"""When Python's garbage collector looks through everything: between large answers, and not while they are made.
+"""When Python's garbage collector looks through everything, and when freed memory returns to the system.
+
+Both happen between large answers, and not while they are made.
 
 A logprob is several objects, and a look through the million of a large answer stops the event loop for a second. Left
 to itself the collector looks again whenever there are a quarter more.
@@ -12,6 +14,8 @@ import gc
 import sys
 import time
 
+import psutil
+
 from server.gate.admission import AdmissionControl
 
 EVERY_SECONDS, LONGEST_SECONDS = 10.0, 300.0
@@ -23,14 +27,15 @@ NOTICE_SECONDS = 0.5
 LARGE = 1 << 15
 """Cells under way, see `server.gate.weight`, from which a look takes longer than others should wait."""
 
+GROWN = 16 << 20
+"""Bytes of growth from which the C library is asked to return what it keeps. Large bodies leave as much as answers."""
+
 NEVER = 1 << 30
 
 
 class Garbage:
     def __init__(self, control: AdmissionControl) -> None:
-        self.control, self.last = control, time.monotonic()
-        self.grown = False
-        """Whether large answers have been under way since the last look."""
+        self.control, self.last, self.resident = control, time.monotonic(), resident()
 
     async def run(self) -> None:
         young, middle, _ = gc.get_threshold()
@@ -41,14 +46,18 @@ class Garbage:
 
     def check(self) -> None:
         large = self.control.cells > LARGE
-        self.grown |= large
         if time.monotonic() - self.last < (LONGEST_SECONDS if large else EVERY_SECONDS):
             return
         gc.collect()
-        if self.grown and not large:
+        if not large and resident() > self.resident + GROWN:
             give_back()
-            self.grown = False
+            self.resident = resident()
         self.last = time.monotonic()
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def give_back() -> None:

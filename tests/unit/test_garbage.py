@@ -9,25 +9,32 @@ from typing import Any
 import pytest
 
 from server import garbage
-from server.garbage import EVERY_SECONDS, LARGE, LONGEST_SECONDS, Garbage
+from server.garbage import EVERY_SECONDS, GROWN, LARGE, LONGEST_SECONDS, Garbage
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Its `now` is the time; `looks` and `returns` are when garbage was collected and memory given back."""
-    clock = SimpleNamespace(now=0.0, looks=[], returns=[])
+    """Time and memory, and when garbage was collected (`looks`) and memory given back (`returns`)."""
+    clock = SimpleNamespace(now=0.0, looks=[], returns=[], resident=0)
     monkeypatch.setattr(garbage, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(garbage, "gc", SimpleNamespace(collect=lambda: clock.looks.append(clock.now)))
-    monkeypatch.setattr(garbage, "give_back", lambda: clock.returns.append(clock.now))
+    monkeypatch.setattr(garbage, "resident", lambda: clock.resident)
+
+    def give_back() -> None:
+        clock.returns.append(clock.now)
+        clock.resident = 10
+
+    monkeypatch.setattr(garbage, "give_back", give_back)
     return clock
 
 
-def run(clock: SimpleNamespace, cells: list[int]) -> None:
-    """Second by second, with so many cells under way."""
+def run(clock: SimpleNamespace, cells: list[int], growth: int = 0) -> None:
+    """Second by second, with so many cells under way, and with so many bytes more each second."""
     control: Any = SimpleNamespace(cells=0)
     watch = Garbage(control)
     for control.cells in cells:
         clock.now += 1
+        clock.resident += growth
         watch.check()
 
 
@@ -37,13 +44,18 @@ def test_it_is_collected_again_and_again(clock: SimpleNamespace) -> None:
     assert clock.returns == []
 
 
-def test_it_waits_for_large_answers_and_memory_is_given_back_behind_them(clock: SimpleNamespace) -> None:
-    run(clock, [LARGE + 1] * 25 + [LARGE])
+def test_memory_is_given_back_where_it_has_grown(clock: SimpleNamespace) -> None:
+    run(clock, [0] * 35, growth=GROWN // 19)
+    assert clock.returns == [2 * EVERY_SECONDS]
+
+
+def test_both_wait_for_large_answers(clock: SimpleNamespace) -> None:
+    run(clock, [LARGE + 1] * 25 + [LARGE], growth=GROWN)
     assert clock.looks == clock.returns == [26]
 
 
 def test_it_does_not_wait_for_ever(clock: SimpleNamespace) -> None:
-    run(clock, [LARGE + 1] * 301)
+    run(clock, [LARGE + 1] * 301, growth=GROWN)
     assert clock.looks == [LONGEST_SECONDS]
     assert clock.returns == []
 
