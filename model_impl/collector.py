@@ -6,8 +6,9 @@ have the same meaning in every row: growth stages have fixed places, and the del
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from typing import Any, Protocol
 
 import torch
 
@@ -16,7 +17,16 @@ from model_impl.config import PROJECTIONS
 from model_impl.internals import INTERNALS, SUMS, internals_from_sums, row_sums
 from model_impl.internals_kernel import internals_columns
 from model_impl.row_operation import Columns, sum_over_ranks
+from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG
 from model_impl.variants import Selection, VariantTable
+
+
+class Reporter(Protocol):
+    """The model, which may report nothing, or what a compiled forward always does."""
+
+    reports: bool
+    traced: bool
+    variants: VariantTable
 
 
 class Wish(IntEnum):
@@ -25,6 +35,16 @@ class Wish(IntEnum):
     NOTHING = 0
     PROVENANCE = 1
     INTERNALS = 2
+
+    @classmethod
+    def of(cls, extra_args: Mapping[str, Any] | None, model: Reporter) -> Wish:
+        """What a request with these `extra_args` is to have reported, of what it wants and what this engine can."""
+        wanted = extra_args or {}
+        if not model.reports:
+            return cls.NOTHING
+        if wanted.get(INTERNALS_ARG) and not model.traced:
+            return cls.INTERNALS
+        return cls.PROVENANCE if wanted.get(PROVENANCE_ARG) and model.variants.grown else cls.NOTHING
 
     def width(self, places: int, layers: int) -> int:
         """Number of trailing columns: provenance first, then what internals add to it."""

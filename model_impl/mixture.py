@@ -6,7 +6,7 @@ a preemption. The worker adds each member's distribution once to the mixture of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -83,6 +83,22 @@ class Mixtures:
         if own.ensemble not in self.open:
             self.open[own.ensemble] = Mixture(own.size, positions, logits)
         self.open[own.ensemble].add(own.member, first - own.start, logits)
+
+    def add_rows(
+        self,
+        own: Membership,
+        prompt: int,
+        first: int,
+        rows: torch.Tensor,
+        logits_of: Callable[[torch.Tensor], torch.Tensor | None],
+    ) -> None:
+        """Add what is wanted of a step's hidden states [N, d] of a member: those from position `first` on of its
+        prompt of `prompt` tokens."""
+        wanted = self.wanted(own, first, min(first + len(rows), prompt))
+        for start in range(wanted.start, wanted.stop, ROWS_AT_ONCE):
+            logits = logits_of(rows[start - first : min(start + ROWS_AT_ONCE, wanted.stop) - first])
+            assert logits is not None  # vLLM gathers them on every rank of this pipeline stage
+            self.add(own, prompt - own.start, start, logits)
 
     def take(self, ensemble: str) -> Mixture | None:
         """End an ensemble, whether it is complete or not."""

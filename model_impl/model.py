@@ -146,6 +146,8 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         self.logits_processor = LogitsProcessor(config.vocab_size)
         self.dtype = vllm_config.model_config.dtype
         self.reported: torch.Tensor = torch.empty(0, 0)
+        self.places = len(config.stages) + 1
+        """Columns of provenance: one for each growth stage and one for a delta."""
         self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
         if current_platform.is_cpu() and not self.model.traced:  # a compiler cannot look into our products
             for block in self.blocks():
@@ -155,6 +157,13 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
                 pack_when_loaded(self.lm_head)
             if not isinstance(self.model.embed_tokens, PPMissingLayer):
                 leave_unpacked(self.model.embed_tokens)
+
+    @staticmethod
+    def get_model_state_cls() -> type:
+        """vLLM's V2 model runner asks for this; its modules are imported only where that runner is."""
+        from model_impl.model_state import TokenformerState
+
+        return TokenformerState
 
     def pattentions(self) -> Iterator[ParallelPattention]:
         return (module for module in self.model.modules() if isinstance(module, ParallelPattention))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -83,15 +83,16 @@ class StatisticsSampler(Sampler):
 
     def _with_statistics(self, gathered: LogprobsTensors, logprobs: torch.Tensor) -> LogprobsTensors:
         statistics = token_statistics(logprobs) if self.raw_statistics is None else self.raw_statistics
-        found = [gathered.logprobs, statistics, *([] if self.report is None else [self.report()])]
-        logprobs = torch.cat(found, dim=1)
-        ids = self._column_ids(gathered.logprob_token_ids, logprobs.shape[1])
-        return gathered._replace(logprob_token_ids=ids, logprobs=logprobs)
+        columns = [statistics] if self.report is None else [statistics, self.report()]
+        return with_columns(gathered, columns, self.places)
 
-    def _column_ids(self, ids: torch.Tensor, width: int) -> torch.Tensor:
-        """Token ids [N, n], followed by the pseudo ids of all that comes after their logprobs: [N, width]."""
-        reported = width - ids.shape[1] - len(STATISTICS)
-        return torch.cat([ids, pseudo_ids(reported, self.places, ids.dtype, ids.device).expand(len(ids), -1)], dim=1)
+
+def with_columns(gathered: LogprobsTensors, columns: Sequence[torch.Tensor], places: int) -> LogprobsTensors:
+    """Logprobs [N, n] with statistics and what the model reported, side by side in `columns`, under pseudo ids."""
+    ids, logprobs = gathered.logprob_token_ids, torch.cat([gathered.logprobs, *columns], dim=1)
+    reported = logprobs.shape[1] - ids.shape[1] - len(STATISTICS)
+    kinds = pseudo_ids(reported, places, ids.dtype, ids.device).expand(len(ids), -1)
+    return gathered._replace(logprob_token_ids=torch.cat([ids, kinds], dim=1), logprobs=logprobs)
 
 
 @lru_cache(maxsize=8)

@@ -6,12 +6,13 @@ the next best tokens until nothing is left of the limit. Here it gets no other t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 import torch
+from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.output import GrammarOutput
 
 
@@ -44,6 +45,18 @@ class StringEndings:
                 mask[:] = 0
                 mask.view(np.uint32)[quote // 32] = np.uint32(1 << quote % 32)
         return replace(output, grammar_bitmask=masks)
+
+
+def ends_of_json(
+    request_ids: Sequence[str], params: Sequence[SamplingParams | None]
+) -> dict[str, tuple[int, Set[int]]]:
+    """The row of each request that writes JSON by a grammar, and the tokens that end its answer."""
+    found: dict[str, tuple[int, Set[int]]] = {}
+    for row, (request_id, own) in enumerate(zip(request_ids, params, strict=True)):
+        grammar = own.structured_outputs if own else None
+        if own is not None and grammar is not None and (grammar.json is not None or grammar.json_object):
+            found[request_id] = row, own.all_stop_token_ids
+    return found
 
 
 def _allows(mask: np.ndarray, token_id: int) -> bool:

@@ -8,7 +8,7 @@ tensors, under the pseudo token id `STATISTICS_ID`, through vLLM's own schedulin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, cast
@@ -28,12 +28,12 @@ from model_impl.collector import Wish
 from model_impl.config import TokenformerConfig
 from model_impl.delta import load_checked, load_delta
 from model_impl.ensemble import MEMBER_ARG
-from model_impl.mixture import ROWS_AT_ONCE, Membership, Mixtures
+from model_impl.mixture import Membership, Mixtures
 from model_impl.model import TokenformerForCausalLM
 from model_impl.sampler import StatisticsSampler, count_at_least
 from model_impl.specialise import specialise
-from model_impl.string_endings import StringEndings
-from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG, STATISTICS
+from model_impl.string_endings import StringEndings, ends_of_json
+from model_impl.uncertainty import STATISTICS
 from model_impl.variants import VERSION_MARK
 
 if current_platform.is_cpu():
@@ -66,15 +66,8 @@ class StatisticsRunner(GPUModelRunner):
         return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
     def _wish(self, request_id: str) -> Wish:
-        """What this request is to have reported, of what it wants and what this engine can."""
-        model = self.tokenformer.model
         params = self.requests[request_id].sampling_params
-        wanted = (params and params.extra_args) or {}
-        if not model.reports:
-            return Wish.NOTHING
-        if wanted.get(INTERNALS_ARG) and not model.traced:
-            return Wish.INTERNALS
-        return Wish.PROVENANCE if wanted.get(PROVENANCE_ARG) and model.variants.grown else Wish.NOTHING
+        return Wish.of(params.extra_args if params else None, self.tokenformer.model)
 
     def _membership(self, request_id: str) -> Membership | None:
         params = self.requests[request_id].sampling_params
@@ -85,13 +78,9 @@ class StatisticsRunner(GPUModelRunner):
         for request_id, own in self.memberships.items():
             request = self.requests[request_id]
             first, prompt = request.num_computed_tokens, len(request.prompt_token_ids or ())
-            row = int(self.query_start_loc.np[self.input_batch.req_id_to_index[request_id]]) - first
-            wanted = self.mixtures.wanted(own, first, min(first + num_scheduled_tokens[request_id], prompt))
-            for start in range(wanted.start, wanted.stop, ROWS_AT_ONCE):
-                stop = min(start + ROWS_AT_ONCE, wanted.stop)
-                logits = self.tokenformer.compute_logits(hidden_states[row + start : row + stop])
-                assert logits is not None  # vLLM gathers them on every rank of this pipeline stage
-                self.mixtures.add(own, prompt - own.start, start, logits)
+            row = int(self.query_start_loc.np[self.input_batch.req_id_to_index[request_id]])
+            rows = hidden_states[row : row + num_scheduled_tokens[request_id]]
+            self.mixtures.add_rows(own, prompt, first, rows, self.tokenformer.compute_logits)
 
     def _get_prompt_logprobs_dict(
         self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
@@ -124,22 +113,14 @@ class StatisticsRunner(GPUModelRunner):
         if grammar_output is not None and self.execute_model_state is not None and self.speculative_config is None:
             logits = self.execute_model_state.logits
             cast(StatisticsSampler, self.sampler).take_statistics(logits, self.input_batch.sampling_metadata)
-            grammar_output = self.string_endings.close(grammar_output, logits, self._ends_of_json())
+            ids = self.input_batch.req_ids
+            ends = ends_of_json(ids, [self.requests[request_id].sampling_params for request_id in ids])
+            grammar_output = self.string_endings.close(grammar_output, logits, ends)
         return super().sample_tokens(grammar_output)  # type: ignore[type-var]
 
     @cached_property
     def string_endings(self) -> StringEndings:
         return StringEndings(cached_tokenizer_from_config(self.model_config))
-
-    def _ends_of_json(self) -> dict[str, tuple[int, Set[int]]]:
-        """The row of each request that writes JSON by a grammar, and the tokens that end its answer."""
-        found: dict[str, tuple[int, Set[int]]] = {}
-        for row, request_id in enumerate(self.input_batch.req_ids):
-            params = self.requests[request_id].sampling_params
-            grammar = params.structured_outputs if params else None
-            if params is not None and grammar is not None and (grammar.json is not None or grammar.json_object):
-                found[request_id] = row, params.all_stop_token_ids
-        return found
 
     def _sample(self, *args: Any) -> SamplerOutput:
         sampler, model = cast(StatisticsSampler, self.sampler), self.tokenformer
@@ -176,17 +157,31 @@ class TokenformerWorker(PlatformWorker):
     def init_device(self) -> None:
         super().init_device()
         self.delta_paths: dict[int, str] = {}
-        if not isinstance(self.model_runner, GPUModelRunner):
-            raise RuntimeError("token statistics need vLLM's V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0")
+        self.mixtures = Mixtures()
+        if self.use_v2_model_runner:
+            if self.speculative_config is not None:
+                raise RuntimeError("speculative decoding needs vLLM's V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0")
+            return  # its parts are made with the model
         # The runner of each platform is a class of its own, made deep inside init_device: specialise the object.
         specialise(self.model_runner, StatisticsRunner)
-        self.model_runner.memberships, self.model_runner.mixtures = {}, Mixtures()
+        self.model_runner.memberships, self.model_runner.mixtures = {}, self.mixtures
         specialise(self.model_runner.sampler, StatisticsSampler)
         stages = cast(TokenformerConfig, self.model_config.hf_config).stages
         cast(StatisticsSampler, self.model_runner.sampler).places = len(stages) + 1
         if current_platform.is_cpu():
             # Counting ranks is compiled at the first request that wants logprobs, which then waits up to 30 s.
             vllm_sampler.batched_count_greater_than = count_at_least
+
+    def load_model(self, *, load_dummy_weights: bool = False) -> None:
+        super().load_model(load_dummy_weights=load_dummy_weights)
+        if self.use_v2_model_runner:
+            from model_impl import model_state
+
+            model_state.install(self.model_runner, self.mixtures)
+
+    @property
+    def tokenformer(self) -> TokenformerForCausalLM:
+        return cast(TokenformerForCausalLM, self.get_model())
 
     def add_lora(self, lora_request: LoRARequest) -> bool:
         """Load the growth delta at the request's path; vLLM's adapter interface carries growth deltas.
@@ -196,28 +191,28 @@ class TokenformerWorker(PlatformWorker):
         if self.delta_paths.get(lora_request.lora_int_id) != lora_request.lora_path:
             path, *version = lora_request.lora_path.rsplit(VERSION_MARK, 1)
             delta = load_checked(path, *version) if version else load_delta(path)
-            self.model_runner.tokenformer.add_delta(lora_request.lora_int_id, delta)
+            self.tokenformer.add_delta(lora_request.lora_int_id, delta)
             self.delta_paths[lora_request.lora_int_id] = lora_request.lora_path
         return True
 
     def remove_lora(self, lora_id: int) -> bool:
         self.delta_paths.pop(lora_id, None)
-        return self.model_runner.tokenformer.remove_delta(lora_id)
+        return self.tokenformer.remove_delta(lora_id)
 
     def list_loras(self) -> set[int]:
-        return set(self.model_runner.tokenformer.model.variants.deltas)
+        return set(self.tokenformer.model.variants.deltas)
 
     def take_mixture(self, ensemble: str) -> list[list[float]] | None:
         """Epistemic and aleatoric uncertainty (nats) of every position that an ensemble's members have scored.
 
         None on ranks that see no logits, and for an ensemble that never began. Its memory is freed.
         """
-        mixture = self.model_runner.mixtures.take(ensemble)
+        mixture = self.mixtures.take(ensemble)
         return None if mixture is None else mixture.result()
 
     def drop_mixture(self, ensemble: str) -> None:
         """Free an ensemble's memory."""
-        self.model_runner.mixtures.take(ensemble)
+        self.mixtures.take(ensemble)
 
     def compile_or_warm_up_model(self) -> CompilationTimes:
         """As vLLM's; on CPU, where eager mode skips it, one step is run so that no request is the first."""
