@@ -1,7 +1,7 @@
 """The engine-side half of token statistics: vLLM's worker with a sampler that reports every distribution.
 
-With model_impl/sampler.py the only file that touches the private interfaces of vLLM's worker, model runner (V1) and
-sampler; the contract tests name what moved when vLLM changes. Statistics travel as trailing columns of the logprobs
+With model_impl/sampler.py the only file that touches the private interfaces of vLLM's worker, V1 model runner and its
+sampler, as model_impl/model_state.py does for V2; the contract tests name what moved when vLLM changes. Statistics travel as trailing columns of the logprobs
 tensors, under the pseudo token id `STATISTICS_ID`, through vLLM's own scheduling, preemption and streaming;
 `server.engine` takes them out again.
 """

@@ -77,7 +77,7 @@ def say(text: str) -> None:
 
 def prepare_environment() -> None:
     """Settings that vLLM reads from the environment when it is imported; what the user has set stays."""
-    # V2 exists only with Triton and has another sampler; statistics are built on V1.
+    # V2 needs Triton and has not run on a GPU with our model yet.
     os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

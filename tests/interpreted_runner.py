@@ -1,6 +1,7 @@
 """A pytest plugin that lets vLLM's V2 model runner start without a GPU, in Triton's interpreter.
 
-    VLLM_USE_V2_MODEL_RUNNER=1 TRITON_INTERPRET=1 PYTHONPATH=.venv-triton python -m pytest -p tests.interpreted_runner ...
+    VLLM_USE_V2_MODEL_RUNNER=1 TRITON_INTERPRET=1 PYTHONPATH=.:.venv-triton \\
+        python -m pytest -p tests.interpreted_runner tests/engine/test_alignment.py
 
 vLLM takes Triton on CPU only with the backend of triton-cpu, which is built from source. The interpreter asks no
 backend, so a name is enough.

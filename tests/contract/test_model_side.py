@@ -50,6 +50,31 @@ def test_what_the_runner_has() -> None:
     assert {"max_num_logprobs", "logprob_token_ids"} <= metadata
 
 
+def test_what_the_v2_runner_has() -> None:
+    """A model's own state, and the objects that `model_impl.model_state` puts its classes on top of."""
+    runner = find("vllm.v1.worker.gpu.model_runner:GPUModelRunner")
+    loading, sampling = inspect.getsource(runner.load_model), inspect.getsource(runner.sample_tokens)
+    assert "model.get_model_state_cls()" in inspect.getsource(
+        find("vllm.v1.worker.gpu.model_states:resolve_model_state_cls")
+    )
+    assert loading.index("self.model_state.custom_sampler(self.sampler)") < loading.index(
+        "self.structured_outputs_worker"
+    )
+    assert "self.prompt_logprobs_worker = PromptLogprobsWorker(" in loading
+    assert sampling.index("self.sample(") < sampling.index("self.prompt_logprobs_worker.compute_prompt_logprobs(")
+    assert "self.model_state.prepare_inputs(input_batch, self.req_states)" in inspect.getsource(runner.execute_model)
+    one = inspect.getsource(runner.sample)
+    assert (
+        one.index("self.model.compute_logits(") < one.index("apply_grammar_bitmask(") < one.index("self.sampler(logits")
+    )
+    prompts = inspect.getsource(find("vllm.v1.worker.gpu.sample.prompt_logprob:PromptLogprobsWorker"))
+    assert "self.in_progress_prompt_logprobs[req_id] = []" in prompts
+    assert "hidden_states[: input_batch.num_tokens]" in prompts  # every row of the step, in chunks
+    batch = {field.name for field in dataclasses.fields(find("vllm.v1.worker.gpu.input_batch:InputBatch"))}
+    assert {"req_ids", "idx_mapping_np", "num_scheduled_tokens", "query_start_loc_np", "prefill_len_np"} <= batch
+    assert {"num_computed_tokens_np", "num_computed_prefill_tokens_np"} <= batch
+
+
 def test_the_scheduler_looks_its_cache_manager_up_by_name() -> None:
     """So `model_impl.prefix_reuse` can put its own there, which relies on what the lookup reads of a request."""
     from vllm.v1.core.kv_cache_manager import KVCacheManager

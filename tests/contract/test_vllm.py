@@ -1,7 +1,7 @@
 """What our code assumes about vLLM's private interfaces, symbol by symbol.
 
 An upgrade of vLLM that moves or changes one of them fails in this folder, with the symbol's name, and not as a wrong
-number somewhere else. The files that rely on them: model_impl/{worker,sampler,model,parallel_pattention,
+number somewhere else. The files that rely on them: model_impl/{worker,sampler,model,model_state,parallel_pattention,
 packed_layers,packed_block,packed_stack,direct_attention,row_operation,prefix_reuse,grammar_cache,holding_scheduler,
 string_endings}.py and
 server/{anthropic_messages,app,aside,checked_engine,conversations,cores,engine,ensemble,errors,fail_fast,formats,
@@ -22,6 +22,8 @@ from tests.contract.symbols import find
 VERSION = "0.32.0"
 
 BATCH = "vllm.entrypoints.openai.chat_completion.batch_serving:OpenAIServingChatBatch"
+
+V2 = "vllm.v1.worker.gpu"
 
 SIGNATURES = {
     # model_impl/sampler.py
@@ -45,10 +47,42 @@ SIGNATURES = {
     ),
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner._dummy_run": ("self", "num_tokens"),
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner.get_model": ("self",),
+    # model_impl/model_state.py: the V2 model runner
+    f"{V2}.model_states.default:DefaultModelState.__init__": (
+        "self",
+        "vllm_config",
+        "model",
+        "encoder_cache",
+        "device",
+    ),
+    f"{V2}.model_states.default:DefaultModelState.add_request": ("self", "req_index", "new_req_data"),
+    f"{V2}.model_states.default:DefaultModelState.remove_request": ("self", "req_id"),
+    f"{V2}.model_states.default:DefaultModelState.prepare_inputs": ("self", "input_batch", "req_states"),
+    f"{V2}.model_states.interface:ModelState.custom_sampler": ("self", "sampler"),
+    f"{V2}.sample.sampler:Sampler.__call__": ("self", "logits", "input_batch"),
+    f"{V2}.sample.sampler:Sampler.get_logprobs_dims": ("self", "idx_mapping_np"),
+    f"{V2}.sample.prompt_logprob:PromptLogprobsWorker.remove_request": ("self", "req_id"),
+    f"{V2}.sample.prompt_logprob:PromptLogprobsWorker.compute_prompt_logprobs": (
+        "self",
+        "logits_fn",
+        "hidden_states",
+        "input_batch",
+        "all_token_ids",
+        "num_computed_tokens",
+        "prompt_lens",
+    ),
+    f"{V2}.structured_outputs:StructuredOutputsWorker.apply_grammar_bitmask": (
+        "self",
+        "logits",
+        "input_batch",
+        "grammar_req_ids",
+        "grammar_bitmask",
+    ),
     "vllm.v1.outputs:LogprobsTensors.empty_cpu": ("num_positions", "num_tokens_per_position"),
     "vllm.tokenizers:cached_tokenizer_from_config": ("model_config",),
     # model_impl/worker.py: the worker
     "vllm.v1.worker.cpu_worker:CPUWorker.init_device": ("self",),
+    "vllm.v1.worker.cpu_worker:CPUWorker.load_model": ("self", "load_dummy_weights"),
     "vllm.v1.worker.cpu_worker:CPUWorker.compile_or_warm_up_model": ("self",),
     "vllm.v1.worker.worker_base:WorkerBase.add_lora": ("self", "lora_request"),
     "vllm.v1.worker.worker_base:WorkerBase.remove_lora": ("self", "lora_id"),
