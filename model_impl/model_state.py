@@ -39,6 +39,8 @@ class TokenformerState(DefaultModelState):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.slots: dict[str, int] = {}
+        """By request id."""
         self.requests: dict[int, NewRequestData] = {}
         """By slot."""
         self.memberships: dict[int, Membership] = {}
@@ -46,14 +48,14 @@ class TokenformerState(DefaultModelState):
 
     def add_request(self, req_index: int, new_req_data: NewRequestData) -> None:
         super().add_request(req_index, new_req_data)
-        self.requests[req_index] = new_req_data
+        self.slots[new_req_data.req_id], self.requests[req_index] = req_index, new_req_data
         params = new_req_data.sampling_params
         if params is not None and (own := Membership.of(params.extra_args, MEMBER_ARG)) is not None:
             self.memberships[req_index] = own
 
     def remove_request(self, req_id: str) -> None:
         super().remove_request(req_id)
-        for slot in [slot for slot, request in self.requests.items() if request.req_id == req_id]:
+        if (slot := self.slots.pop(req_id, None)) is not None:
             del self.requests[slot]
             self.memberships.pop(slot, None)
 
