@@ -1,8 +1,9 @@
 """The engine-side half of token statistics: vLLM's worker with a sampler that reports every distribution.
 
 With model_impl/sampler.py the only file that touches the private interfaces of vLLM's worker, V1 model runner and V1
-sampler; model_impl/model_state.py does for V2. The contract tests name what moved when vLLM changes. Statistics travel as trailing columns of the logprobs tensors, under the pseudo token id `STATISTICS_ID`, through vLLM's own
-scheduling, preemption and streaming; `server.engine` takes them out again.
+sampler; model_impl/model_state.py does for V2. The contract tests name what moved when vLLM changes. Statistics travel
+as trailing columns of the logprobs tensors, under the pseudo token id `STATISTICS_ID`, through vLLM's own scheduling,
+preemption and streaming; `server.engine` takes them out again.
 """
 
 from __future__ import annotations
