@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,13 +23,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=machine.results() / "kernels.json")
     out: Path = parser.parse_args().out
-    if torch.cuda.is_available() and kernels.runs_on(torch.device("cuda")):
-        from loadtest.gpu_kernels import figures
-    else:
-        from loadtest.cpu_kernels import figures
-    report = {"machine": machine.describe(), "command": "python -m loadtest.kernels", **figures()}
+    report = {"machine": machine.describe(), "command": "python -m loadtest.kernels"}
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    for found in figures():
+        out.write_text(json.dumps(report | found, indent=1) + "\n")
+
+
+def figures() -> Iterable[dict[str, Any]]:
+    """Each with all that is measured by then."""
+    if torch.cuda.is_available() and kernels.runs_on(torch.device("cuda")):
+        from loadtest import gpu_kernels
+
+        return gpu_kernels.figures()
+    from loadtest import cpu_kernels
+
+    return [cpu_kernels.figures()]
 
 
 if __name__ == "__main__":

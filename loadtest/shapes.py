@@ -57,37 +57,48 @@ class Shape:
             dtype=dtype,
         )
 
-    def checkpoint(self) -> Path:
-        """The directory of its checkpoint, float32; written if it is not there."""
-        path = RUNS / f"{self.name}-x{self.stages}"
+    def checkpoint(self, dtype: torch.dtype = torch.float32) -> Path:
+        """The directory of its checkpoint; written if it is not there."""
+        suffix = "" if dtype == torch.float32 else f"-{str(dtype).removeprefix('torch.')}"
+        path = RUNS / f"{self.name}-x{self.stages}{suffix}"
         if not path.exists():
-            config = self.config()
+            config = self.config(dtype)
             torch.manual_seed(0)
-            tensors = ((name, torch.randn(shape) * 0.05) for name, shape in expected_tensors(config).items())
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            tensors = (
+                (name, (torch.randn(shape, device=device) * 0.05).to("cpu", dtype))
+                for name, shape in expected_tensors(config).items()
+            )
             write_checkpoint(path, config, tensors, tokenizer_files())
         return path
 
-    def neox(self) -> Path:
+    def neox_config(self) -> GPTNeoXConfig:
         """A GPT-NeoX of the same depth, width, heads, vocabulary and weights per block, which lie in its feed-forward:
         4 d^2 in attention and 2 d ff there are the 2 d n of n parameter tokens."""
-        path = RUNS / f"{self.name}-neox"
+        return GPTNeoXConfig(
+            vocab_size=WORDS,
+            hidden_size=self.width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            intermediate_size=self.tokens - 2 * self.width,
+            rotary_pct=0.25,
+            max_position_embeddings=2048,
+            use_parallel_residual=False,
+            tie_word_embeddings=True,
+            eos_token_id=0,
+            architectures=["GPTNeoXForCausalLM"],
+            dtype=torch.float32,
+        )
+
+    def neox(self, weights: bool = True) -> Path:
+        """The directory of its checkpoint, float32; written if it is not there. Without weights, vLLM has to be told
+        `--load-format dummy`."""
+        path = RUNS / f"{self.name}-neox{'' if weights else '-dummy'}"
         if not path.exists():
-            config = GPTNeoXConfig(
-                vocab_size=WORDS,
-                hidden_size=self.width,
-                num_hidden_layers=self.layers,
-                num_attention_heads=self.heads,
-                intermediate_size=self.tokens - 2 * self.width,
-                rotary_pct=0.25,
-                max_position_embeddings=2048,
-                use_parallel_residual=False,
-                tie_word_embeddings=True,
-                eos_token_id=0,
-                dtype=torch.float32,
-            )
             torch.manual_seed(0)
+            config = self.neox_config()
             with all_or_nothing(path) as partial:
-                GPTNeoXForCausalLM(config).save_pretrained(partial)
+                (GPTNeoXForCausalLM(config) if weights else config).save_pretrained(partial)
                 for name, content in tokenizer_files().items():
                     (partial / name).write_bytes(content)
         return path
@@ -98,6 +109,8 @@ SHAPES = {
     "450M": Shape("450M", 24, 1024, 16, 1024, 4096),
 }
 """The released sizes that fit a small machine."""
+
+GPU_SHAPES = {**SHAPES, "1.5B": Shape("1.5B", 40, 1536, 16, 1536, 6144)}
 
 
 @cache

@@ -143,12 +143,13 @@ class TokenformerBlock(nn.Module):
 
 
 def cached_head_dim(head_dim: int) -> int:
-    """The head size used in the KV cache: on CPU the next one the attention kernel has; zeros fill it up.
+    """The head size used in the KV cache: the next one that the attention kernels take; zeros fill it up.
 
-    Zero dimensions change neither the query-key products nor, once sliced off, the output.
+    Zero dimensions change neither the query-key products nor, once sliced off, the output. On a GPU, Triton's attention
+    takes 32 and more, and FlashAttention multiples of 8; for all else vLLM falls back to FlexAttention.
     """
     if not current_platform.is_cpu():
-        return head_dim
+        return max(32, -(-head_dim // 8) * 8)
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
     fitting = [size for size in CPUAttentionBackend.get_supported_head_sizes() if size >= head_dim]

@@ -1,15 +1,19 @@
 """Settings of vLLM for this process, which must stand before vLLM is imported, and what many tests use."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from openai import OpenAI
-from playwright.sync_api import Browser
 
-from tests.browser import CHROMIUM, INSTALL, launched
 from tests.servers import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Tiny models: one thread is faster than two that wait for each other, above all beside a server on the same cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,6 +30,8 @@ settings.load_profile("busy")
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Ends with its module: while Playwright runs, no other test of this process could run an event loop."""
+    from tests.browser import CHROMIUM, INSTALL, launched  # Playwright is not needed for anything else
+
     if CHROMIUM is None:
         pytest.skip(INSTALL)
     with launched() as browser:

@@ -16,8 +16,9 @@ from model_impl.official_config import config_from_official
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
 GROWN_CASES = [name for name in CASES if "_grown_" in name]
-TOLERANCE = 1e-4
-"""Absolute, on float32 logits and layer outputs; a float64 derivation is at most 3.3e-5 away."""
+TOLERANCE = 1e-3 if torch.cuda.is_available() else 1e-4
+"""Absolute, on float32 logits and layer outputs; a float64 derivation is at most 3.3e-5 away. A GPU sums in other
+orders."""
 
 PROMPT_TOKENS = 16
 """How many of `greedy_ids` are the prompt; the rest are greedy."""

@@ -20,8 +20,11 @@ START_SECONDS = 240
 
 
 def command_line(*arguments: object) -> list[str]:
-    """The console script `tokenformer` of the environment that runs the tests."""
-    return [str(Path(sys.executable).with_name("tokenformer")), *map(str, arguments)]
+    """The console script `tokenformer` of the environment that runs the tests; the module, where it has none, as the
+    package lies in a directory of PYTHONPATH there."""
+    script = Path(sys.executable).with_name("tokenformer")
+    command = [str(script)] if script.exists() else [sys.executable, "-m", "server"]
+    return [*command, *map(str, arguments)]
 
 
 def user_environment() -> dict[str, str]:
