@@ -18,10 +18,12 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 
 from loadtest import machine
 from loadtest.in_process import generate, start
@@ -31,14 +33,24 @@ BANDWIDTH = 4.8e12
 """Bytes per second by the data sheet of an H200."""
 
 BATCHES = (1, 16, 64, 256)
-PROMPT = 2000
-SHORT, LONG = 16, 80
-"""New tokens of two runs, whose difference is nothing but decode."""
 KERNELS = 12
 """Of a profile."""
 
 ORDER = ("450M", "150M", "1.5B")
 """The most telling first."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    batches: tuple[int, ...] = BATCHES
+    prompt: int = 2000
+    short: int = 16
+    long: int = 80
+    """New tokens of two runs, whose difference is nothing but decode."""
+    matrix: int = 8192
+
+
+REHEARSAL = Sizes((1, 4), 64, 2, 6, 256)
 
 
 def main() -> None:
@@ -48,16 +60,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=machine.results() / "gpu.roofline.json")
     arguments = parser.parse_args()
     shapes = [rehearsed()] if arguments.rehearse else [GPU_SHAPES[name] for name in arguments.shapes]
+    sizes = REHEARSAL if arguments.rehearse else Sizes()
+    rate = matrix_rate(sizes.matrix)
     report: dict[str, Any] = {
         "machine": machine.describe(),
         "command": "python -m loadtest.gpu_roofline",
-        "matrix_tflop_per_s": round(matrix_rate(512 if arguments.rehearse else 8192) / 1e12, 1),
+        "matrix_tflop_per_s": round(rate / 1e12, 1),
         "bandwidth_gb_per_s": BANDWIDTH / 1e9,
         "models": {},
     }
     for shape in shapes:
         for name, measured in engines(shape):
-            report["models"][f"{shape.name} {name}"] = measure(measured(), shape, report["matrix_tflop_per_s"] * 1e12)
+            report["models"][f"{shape.name} {name}"] = measure(measured(), shape, sizes, rate)
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(report, indent=1) + "\n")
             print(shape.name, name, json.dumps(report["models"][f"{shape.name} {name}"]["decode"]), flush=True)
@@ -68,14 +82,17 @@ def rehearsed() -> Shape:
 
 
 def engines(shape: Shape) -> list[tuple[str, Callable[[], Any]]]:
-    options = {"dtype": "bfloat16", "max_num_seqs": BATCHES[-1], "kv_cache_memory_bytes": 16 << 30}
-    if not torch.cuda.is_available():
-        options |= {"kv_cache_memory_bytes": 1 << 26}
+    options: dict[str, Any] = {"dtype": "bfloat16", "max_num_seqs": BATCHES[-1], "kv_cache_memory_bytes": 1 << 26}
+    graphs: dict[str, Any] = {"enforce_eager": False, "compilation_config": {"cudagraph_capture_sizes": list(BATCHES)}}
+    if torch.cuda.is_available():
+        options |= {"kv_cache_memory_bytes": 16 << 30, "gpu_memory_utilization": 0.2}  # others lie beside it
+    else:
+        graphs = {}  # a CPU has none
     ours = shape.checkpoint(torch.bfloat16)
     return [
-        ("CUDA graphs", lambda: start(ours, **options, enforce_eager=False)),
+        ("CUDA graphs", lambda: start(ours, **(options | graphs))),
         ("eager", lambda: start(ours, **options)),
-        ("GPT-NeoX, CUDA graphs", lambda: plain(shape, **options)),
+        ("GPT-NeoX, CUDA graphs", lambda: plain(shape, **({"enforce_eager": True} | options | graphs))),
     ]
 
 
@@ -93,27 +110,28 @@ def plain(shape: Shape, **options: Any) -> Any:
     )
 
 
-def measure(llm: Any, shape: Shape, rate: float) -> dict[str, Any]:
+def measure(llm: Any, shape: Shape, sizes: Sizes, rate: float) -> dict[str, Any]:
     blocks = shape.layers * shape.tokens * 2 * shape.width
     head = shape.config().vocab_size * shape.width
     limit = 1000 * 2 * (blocks + head) / BANDWIDTH
     kinds: Mapping[str, int | None] = {"off": None, "on": 0}
     decode = {}
-    for batch in BATCHES:
+    for batch in sizes.batches:
         for kind, logprobs in kinds.items():
-            milliseconds = 1000 * step_seconds(llm, batch, logprobs)
+            milliseconds = 1000 * step_seconds(llm, batch, sizes, logprobs)
             decode[f"{batch} at a time, {kind}"] = {
                 "ms_per_step": round(milliseconds, 3),
                 "tokens_per_second": round(1000 * batch / milliseconds, 1),
                 "of_bandwidth_limit": round(limit / milliseconds, 3),
             }
     prefill = {}
-    flops = 2 * PROMPT * blocks + 2 * head + shape.layers * 2 * PROMPT**2 * shape.width
+    prompt = sizes.prompt
+    flops = 2 * prompt * blocks + 2 * head + shape.layers * 2 * prompt**2 * shape.width
     for prompts in (1, 8):
-        generate(llm, prompts, PROMPT, 1)
-        seconds = min(generate(llm, prompts, PROMPT, 1) for _ in range(3))
+        generate(llm, prompts, prompt, 1)
+        seconds = min(generate(llm, prompts, prompt, 1) for _ in range(3))
         prefill[f"{prompts} at a time"] = {
-            "tokens_per_second": round(prompts * PROMPT / seconds, 1),
+            "tokens_per_second": round(prompts * prompt / seconds, 1),
             "of_matrix_rate": round(prompts * flops / seconds / rate, 3),
         }
     return {
@@ -122,16 +140,16 @@ def measure(llm: Any, shape: Shape, rate: float) -> dict[str, Any]:
         "decode": decode,
         "prefill": prefill,
         "profile": {
-            "16 tokens of one request": profiled(lambda: generate(llm, 1, SHORT, SHORT)),
-            f"a prompt of {PROMPT} tokens": profiled(lambda: generate(llm, 1, PROMPT, 1)),
+            f"{sizes.short} tokens of one request": profiled(lambda: generate(llm, 1, sizes.short, sizes.short)),
+            f"a prompt of {prompt} tokens": profiled(lambda: generate(llm, 1, prompt, 1)),
         },
     }
 
 
-def step_seconds(llm: Any, batch: int, logprobs: int | None) -> float:
-    generate(llm, batch, SHORT, SHORT, logprobs=logprobs)
-    short, long = (generate(llm, batch, SHORT, tokens, logprobs=logprobs) for tokens in (SHORT, LONG))
-    return (long - short) / (LONG - SHORT)
+def step_seconds(llm: Any, batch: int, sizes: Sizes, logprobs: int | None) -> float:
+    lengths = (sizes.short, sizes.short, sizes.long)  # the first warms up
+    _, short, long = (generate(llm, batch, sizes.short, tokens, logprobs=logprobs) for tokens in lengths)
+    return (long - short) / (sizes.long - sizes.short)
 
 
 def matrix_rate(size: int) -> float:
@@ -160,7 +178,8 @@ def profiled(run: Callable[[], object]) -> dict[str, Any]:
         run()
         synchronise()
         seconds = time.perf_counter() - began
-    times = {event.key: event.self_device_time_total / 1000 for event in profiler.key_averages()}
+    events = [event for event in profiler.key_averages() if event.device_type != DeviceType.CPU]
+    times = {event.key: event.self_device_time_total / 1000 for event in events}
     longest = sorted(times, key=times.__getitem__, reverse=True)[:KERNELS]
     return {
         "by_the_clock": round(1000 * seconds, 2),

@@ -30,9 +30,11 @@ from loadtest.sides import Side, measure, rounded
 from tests.servers import Server
 
 ENGINE = ("--dtype", "bfloat16", "--max-num-seqs", str(BATCHES[-1]), "--kv-cache-memory-bytes", str(16 << 30))
+ENGINE += ("--gpu-memory-utilization", "0.2")  # servers lie beside each other
 SMALL = ("--dtype", "bfloat16", "--kv-cache-memory-bytes", str(1 << 28), "--max-num-seqs", "64")
 
-MODES = {"CUDA graphs": (), "eager": ("--enforce-eager",)}
+GRAPHS = json.dumps({"cudagraph_capture_sizes": list(BATCHES)})
+MODES = {"CUDA graphs": ("--compilation-config", GRAPHS), "eager": ("--enforce-eager",)}
 KINDS: dict[str, Any] = {"off": False, "summary": True, "tokens": {"tokens": True}}
 
 

@@ -27,6 +27,8 @@ ENGINE_OPTIONS: dict[str, Any] = {
     "kv_cache_memory_bytes": KV_CACHE_BYTES,
     "max_logprobs": -1,
 }
+if torch.cuda.is_available():
+    ENGINE_OPTIONS["gpu_memory_utilization"] = 0.05  # of what must be free when it starts: several may run at once
 
 OPEN: list[Path] = []
 """Checkpoints of the engines that are open now."""

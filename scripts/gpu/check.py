@@ -58,13 +58,13 @@ class Step:
 
 
 STEPS = (
-    Step("operators", 35, ("-m", "scripts.gpu.operators")),
-    Step("kernels", 75, ("-m", "pytest", "-q", *KERNELS)),
-    Step("kernel-speed", 75, ("-m", "loadtest.kernels", "--out", "{out}/kernels.json")),
-    Step("engine", 110, ("-m", "pytest", "-q", *TESTS), ("-k", "test_golden_engine and 01_base and paged_cache")),
-    Step("serving", 50, ("-m", "scripts.gpu.serving"), ("--rehearse",)),
-    Step("roofline", 75, ("-m", "loadtest.gpu_roofline", "--out", "{out}/roofline.json"), ("--rehearse",)),
-    Step("speed", 95, ("-m", "loadtest.gpu_speed", "--seconds", "80", "--out", "{out}/speed.json"), ("--rehearse",)),
+    Step("operators", 30, ("-m", "scripts.gpu.operators")),
+    Step("kernels", 60, ("-m", "pytest", "-q", *KERNELS)),
+    Step("kernel-speed", 55, ("-m", "loadtest.kernels", "--out", "{out}/kernels.json")),
+    Step("engine", 90, ("-m", "pytest", "-q", *TESTS), ("-k", "test_golden_engine and 01_base and paged_cache")),
+    Step("serving", 45, ("-m", "scripts.gpu.serving"), ("--rehearse",)),
+    Step("roofline", 110, ("-m", "loadtest.gpu_roofline", "--out", "{out}/roofline.json"), ("--rehearse",)),
+    Step("speed", 130, ("-m", "loadtest.gpu_speed", "--seconds", "115", "--out", "{out}/speed.json"), ("--rehearse",)),
 )
 
 

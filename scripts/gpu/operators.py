@@ -32,11 +32,11 @@ def rotation(generator: torch.Generator) -> None:
     positions = torch.arange(5, device="cuda")
     table = torch.randn(16, 16, device="cuda", generator=generator)
     for neox in (True, False):
-        rows = [torch.randn(5, 4 * 64, device="cuda", generator=generator) for _ in range(2)]
-        expected = [row.clone() for row in rows]
-        torch.ops._C.rotary_embedding(positions, *rows, 64, table, neox)
-        gpu_stand_ins.rotary_embedding(positions, *expected, 64, table, neox)
-        torch.testing.assert_close(rows, expected)
+        query, key = (torch.randn(5, 4 * 64, device="cuda", generator=generator) for _ in range(2))
+        found = query.clone(), key.clone()
+        torch.ops._C.rotary_embedding(positions, *found, 64, table, neox)
+        gpu_stand_ins.rotary_embedding(positions, query, key, 64, table, neox)
+        torch.testing.assert_close(found, (query, key))
 
 
 def penalties(generator: torch.Generator) -> None:
@@ -58,8 +58,8 @@ def attention(generator: torch.Generator) -> None:
         found = flash_attn_varlen_func(
             q, k, v, cu_seqlens_q=ends, cu_seqlens_k=ends, max_seqlen_q=200, max_seqlen_k=200, causal=True, fa_version=3
         )
-        heads = (rows.transpose(0, 1)[None].float() for rows in (q, k, v))
-        expected = F.scaled_dot_product_attention(*heads, is_causal=True)[0].transpose(0, 1)
+        q, k, v = (rows.transpose(0, 1)[None].float() for rows in (q, k, v))
+        expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)[0].transpose(0, 1)
         torch.testing.assert_close(found.float(), expected, atol=2e-2, rtol=2e-2)
 
 

@@ -52,7 +52,7 @@ def configuration(dtype: str, eager: bool) -> dict[str, Any]:
 
     from model_impl.plugin import WORKER_CLASS
 
-    options = {"dtype": dtype, "enforce_eager": eager, "worker_cls": WORKER_CLASS}
+    options: dict[str, Any] = {"dtype": dtype, "enforce_eager": eager, "worker_cls": WORKER_CLASS}
     config = EngineArgs(str(DEMO), **options).create_engine_config()
     return {
         "device": config.device_config.device_type,

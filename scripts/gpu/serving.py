@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
-from openai import OpenAI
 
 from tests.demo_server import DEMO
 from tests.servers import Server, serving
@@ -39,18 +40,21 @@ def main() -> None:
 
 
 def ask(server: Server) -> None:
-    client = OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=30)
-    choice = client.chat.completions.create(model="demo", messages=QUESTION, logprobs=True, temperature=0).choices[0]
-    print("chat:", choice.message.content, choice.uncertainty, flush=True)
-    assert choice.message.content and choice.uncertainty["mean_entropy"] >= 0
-    assert all(token.entropy >= 0 for token in choice.logprobs.content)
-    chunks = list(client.chat.completions.create(model="demo", messages=QUESTION, stream=True, temperature=0))
-    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert streamed == choice.message.content, streamed
-    metrics = httpx.get(f"{server.url}/metrics").text
-    assert "tokenformer_token_entropy" in metrics and "vllm:" in metrics
-    page = httpx.get(f"{server.url}/playground", follow_redirects=True)
-    assert page.status_code == 200 and "<html" in page.text, page.status_code
+    asked: dict[str, Any] = {"model": "demo", "messages": QUESTION, "temperature": 0}
+    with httpx.Client(base_url=server.url, timeout=30, follow_redirects=True) as client:
+        choice = client.post("/v1/chat/completions", json=asked | {"logprobs": True}).json()["choices"][0]
+        answer = choice["message"]["content"]
+        print("chat:", answer, choice["uncertainty"], flush=True)
+        assert answer and choice["uncertainty"]["mean_entropy"] >= 0
+        assert all(token["entropy"] >= 0 for token in choice["logprobs"]["content"])
+        streamed = client.post("/v1/chat/completions", json=asked | {"stream": True}).text
+        lines = [line.removeprefix("data: ") for line in streamed.splitlines() if line.startswith("data: {")]
+        deltas = [choice["delta"] for line in lines for choice in json.loads(line)["choices"]]
+        assert "".join(delta.get("content") or "" for delta in deltas) == answer, streamed
+        metrics = client.get("/metrics").text
+        assert "tokenformer_token_entropy" in metrics and "vllm:" in metrics
+        page = client.get("/playground")
+        assert page.status_code == 200 and "<html" in page.text, page.status_code
 
 
 if __name__ == "__main__":
