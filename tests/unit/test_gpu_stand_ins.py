@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
 
 from scripts.gpu.plugin import gpu_stand_ins
+from server.serve import prepare_environment
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "tokenformer_stand_ins"
@@ -92,6 +94,7 @@ def test_operators_that_are_only_named_exist_and_cannot_be_called(operators: tor
 PROBE = """
 import importlib, json, sys
 from scripts.gpu.plugin import gpu_stand_ins
+from server.serve import prepare_environment
 found = {"platform": gpu_stand_ins.platform(), "again": gpu_stand_ins.platform()}
 from vllm.vllm_flash_attn import flash_attn_varlen_func
 try:
@@ -123,6 +126,14 @@ def test_the_platform_is_cuda_and_flash_attention_is_passed_over() -> None:
         "module": True,
         "sampler": "0",
     }
+
+
+def test_the_server_lets_vllm_load_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_PLUGINS", "")
+    prepare_environment()
+    project = tomllib.loads((ROOT / "scripts/gpu/plugin/pyproject.toml").read_text())["project"]
+    (name,) = project["entry-points"]["vllm.platform_plugins"]
+    assert name in os.environ["VLLM_PLUGINS"].split(",")
 
 
 def test_compiled_operators_that_load_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
