@@ -94,7 +94,6 @@ def test_operators_that_are_only_named_exist_and_cannot_be_called(operators: tor
 PROBE = """
 import importlib, json, sys
 from scripts.gpu.plugin import gpu_stand_ins
-from server.serve import prepare_environment
 found = {"platform": gpu_stand_ins.platform(), "again": gpu_stand_ins.platform()}
 from vllm.vllm_flash_attn import flash_attn_varlen_func
 try:
@@ -129,7 +128,7 @@ def test_the_platform_is_cuda_and_flash_attention_is_passed_over() -> None:
 
 
 def test_the_server_lets_vllm_load_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_PLUGINS", "")
+    monkeypatch.setattr(os, "environ", {"VLLM_PLUGINS": ""})
     prepare_environment()
     project = tomllib.loads((ROOT / "scripts/gpu/plugin/pyproject.toml").read_text())["project"]
     (name,) = project["entry-points"]["vllm.platform_plugins"]
