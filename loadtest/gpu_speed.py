@@ -29,7 +29,14 @@ from loadtest.shapes import GPU_SHAPES, Shape
 from loadtest.sides import Side, measure, rounded
 from tests.servers import Server
 
-ENGINE = ("--dtype", "bfloat16", "--max-num-seqs", str(BATCHES[-1]), "--kv-cache-memory-bytes", str(16 << 30))
+ENGINE: tuple[str, ...] = (
+    "--dtype",
+    "bfloat16",
+    "--max-num-seqs",
+    str(BATCHES[-1]),
+    "--kv-cache-memory-bytes",
+    str(16 << 30),
+)
 ENGINE += ("--gpu-memory-utilization", "0.2")  # servers lie beside each other
 SMALL = ("--dtype", "bfloat16", "--kv-cache-memory-bytes", str(1 << 28), "--max-num-seqs", "64")
 
@@ -65,7 +72,8 @@ def main() -> None:
     arguments = parser.parse_args()
     until = time.monotonic() + arguments.seconds
     cases = [Case(GPU_SHAPES[name], mode, ENGINE) for mode in MODES for name in ORDER]
-    sizes, tokens = BATCHES, 64
+    sizes: tuple[int, ...] = BATCHES
+    tokens = 64
     if arguments.rehearse:
         cases, sizes, tokens = [Case(rehearsed(), "eager", SMALL)], (1, 4), 8
     report: dict[str, Any] = {

