@@ -80,6 +80,7 @@ def main() -> None:
         say("rehearsing with " + ("compiled operators" if compiled else "stand-ins"))
         rehearsed = environment.rehearse(out, compiled)
         print(rehearsed, end="", flush=True)
+    shutil.rmtree(work)
     say(f"ready: {out.relative_to(ROOT) if out.is_relative_to(ROOT) else out}")
 
 

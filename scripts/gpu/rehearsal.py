@@ -7,6 +7,7 @@ is made up: an H200, as far as vLLM asks for it before CUDA starts. The engine m
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -97,6 +98,13 @@ def serving_application() -> int:
     return len(build_app(args, ("generate",)).routes)
 
 
+def compiled_kernels() -> list[str]:
+    """Our Triton kernels, by this environment's Triton, for the GPU that is not there."""
+    command = [sys.executable, "-m", "tests.kernels.compiling", "90"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return sorted({json.loads(line)["kernel"] for line in done.stdout.splitlines()})
+
+
 def collected(*tests: str) -> int:
     """How many tests pytest finds there."""
     command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *tests]
@@ -122,11 +130,12 @@ def main() -> None:
     load_general_plugins()
     report = {
         "python": sys.version.split()[0],
-        "torch": importlib.import_module("torch").__version__,
+        **{name: importlib.metadata.version(name) for name in ("torch", "triton", "transformers", "vllm")},
         "gpu": current_platform.get_device_name(),
         "operators": found,
         "configurations": [configuration("bfloat16", eager=False), configuration("float32", eager=True)],
         "routes": serving_application(),
+        "kernels": compiled_kernels(),
         "engine": engine_ends_where_cuda_begins(),
         "tests": collected(*KERNELS, *TESTS),
     }
