@@ -1,7 +1,7 @@
 """The kernels for CPUs, compiled once per level of the processor; everything else is in pyproject.toml.
 
-They hold no Python and are loaded by ctypes: model_impl/cpu_kernels.py chooses the level. A level that the compiler
-does not know is left out; without any, PyTorch does their work.
+They hold no Python and are loaded by ctypes: model_impl/kernels/cpu/library.py chooses the level. A level that the
+compiler does not know is left out; without any, PyTorch does their work.
 """
 
 from pathlib import Path
@@ -25,9 +25,9 @@ def files(pattern: str) -> list[str]:
 setup(
     ext_modules=[
         Extension(
-            f"model_impl._cpu_kernels_{level}",
-            files("model_impl/*.c"),
-            depends=files("model_impl/*.h"),
+            f"model_impl.kernels.cpu._library_{level}",
+            files("model_impl/kernels/cpu/csrc/*.c"),
+            depends=files("model_impl/kernels/cpu/csrc/*.h"),
             extra_compile_args=[*FLAGS, *own],
             extra_link_args=["-fopenmp"],
             py_limited_api=True,

@@ -22,7 +22,7 @@ from demo.scoring import Question, Score, score_questions
 from demo.tokenizer import CONTEXT, END, load_tokenizer, special_id
 from demo.world import KINDS, Fact, Kind, World
 from model_impl.config import TokenformerConfig
-from model_impl.reference import ReferenceTokenformer
+from model_impl.reference.model import ReferenceTokenformer
 
 WORDINGS = 2
 """Wordings drawn per fact in each cell of the accuracy table."""

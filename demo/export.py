@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from demo.tokenizer import END, END_OF_TEXT, special_id
 from demo.training import Run
-from model_impl.checkpoint_writer import as_json, write_checkpoint
+from model_impl.checkpoint.writing import as_json, write_checkpoint
 
 GENERATION = {
     "eos_token_id": [special_id(END), special_id(END_OF_TEXT)],

@@ -26,9 +26,9 @@ from demo.tokenizer import load_tokenizer
 from demo.train import machine
 from demo.training import Progress, progress_line
 from demo.world import Fact, World
-from model_impl.checkpoint_writer import write_checkpoint
-from model_impl.growth import side_files
-from model_impl.reference import ReferenceTokenformer, provenance
+from model_impl.checkpoint.grow import side_files
+from model_impl.checkpoint.writing import write_checkpoint
+from model_impl.reference.model import ReferenceTokenformer, provenance
 
 WORLD_A = World()
 WORLD_B = World(known=256, unknown=64, offset=WORLD_A.known + WORLD_A.unknown)

@@ -18,10 +18,10 @@ from transformers import PreTrainedTokenizerFast
 from demo.packing import IGNORED, SHORT_ROW, epoch_rows
 from demo.training import Progress, Recipe
 from demo.world import World
-from model_impl.checkpoint import iterate_tensors, load_config
+from model_impl.checkpoint.grow import grown_tensors, new_stage, token_tensor, with_stages
+from model_impl.checkpoint.reading import iterate_tensors, load_config
 from model_impl.config import PROJECTIONS, TokenformerConfig
-from model_impl.growth import grown_tensors, new_stage, token_tensor, with_stages
-from model_impl.reference import ReferenceTokenformer
+from model_impl.reference.model import ReferenceTokenformer
 
 Trained = Literal["new", "all"]
 

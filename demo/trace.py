@@ -19,10 +19,10 @@ from demo.grow import WORLD_A, WORLD_B
 from demo.report import table
 from demo.texts import texts
 from demo.world import Fact
-from model_impl.contributions import at_position
-from model_impl.reference import ReferenceTokenformer, load_reference
+from model_impl.reference.contributions import at_position
+from model_impl.reference.model import ReferenceTokenformer, load_reference
 from server.texts import TextTokenizer
-from server.trace_index import CorpusIndex
+from server.trace.index import CorpusIndex
 
 STAGE = "world-b"
 

@@ -17,7 +17,7 @@ from demo.packing import IGNORED, LONG_ROW, SHORT_ROW, epoch_rows
 from demo.tokenizer import CONTEXT, END, special_id
 from demo.world import World
 from model_impl.config import GrowthStage, TokenformerConfig
-from model_impl.reference import ReferenceTokenformer
+from model_impl.reference.model import ReferenceTokenformer
 
 
 @dataclass(frozen=True)

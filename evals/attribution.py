@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from model_impl.pattention import token_weights
-from model_impl.reference import Pattention, ReferenceTokenformer
+from model_impl.reference.model import Pattention, ReferenceTokenformer
+from model_impl.reference.pattention import token_weights
 
 RIVALS = 10
 """Likeliest other tokens that a token's logit is compared with: most of a logit is common to all sensible tokens."""

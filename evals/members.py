@@ -1,7 +1,7 @@
 """Ensembles from one model: parameter tokens masked in a Tokenformer, hidden units or inputs dropped in its twin.
 
-The twin's members are the control of `model_impl.ensemble`: fixed masks by the same hash, at the same rates, and
-likewise without scaling up what is left (Monte Carlo dropout, Gal and Ghahramani 2016, with masks that stay).
+The twin's members are the control of `model_impl.reference.ensemble`: fixed masks by the same hash, at the same rates,
+and likewise without scaling up what is left (Monte Carlo dropout, Gal and Ghahramani 2016, with masks that stay).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import nn
 
 from evals.answers import Logits
 from evals.twin import Linear, Mlp, Twin
-from model_impl.ensemble import decompose, masked, token_mask
-from model_impl.reference import ReferenceTokenformer
+from model_impl.reference.ensemble import decompose, masked, token_mask
+from model_impl.reference.model import ReferenceTokenformer
 
 Members = Callable[[int], AbstractContextManager[None]]
 """Within `members(k)` the model is member number k."""

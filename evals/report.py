@@ -29,7 +29,7 @@ from evals.tables import (
 from evals.targets import targets
 from evals.view import LEAKAGE, NAME
 from evals.wording import CALIBRATION, DETECTION, EXCLUSIVE, EXPOSURE, METHOD, PROVENANCE, SEPARATION, STUDY, STYLE
-from server.report import table
+from server.calibrate.report import table
 
 
 def report(results: Results, commands: str, machine: str) -> str:

@@ -24,16 +24,17 @@ from evals.members import Members, disagreement
 from evals.questions import Item
 from evals.signals import Values, agreement_signals, answer_signals, token_signals
 from evals.twin import Twin
-from model_impl.internals import INTERNALS, internals
-from model_impl.reference import ReferenceTokenformer
-from server.scoring import ChoiceScore
-from server.tokens import TokenScore
+from model_impl.reference.internals import INTERNALS, internals
+from model_impl.reference.model import ReferenceTokenformer
+from server.uncertainty.score import ChoiceScore
+from server.uncertainty.tokens import TokenScore
 
 SAMPLES = 10
 MEMBERS = 16
 
 SERVED = "served/"
-"""What the names of the features begin with that the server computes (`server.scoring.ChoiceScore.features`)."""
+"""What the names of the features begin with that the server computes
+(`server.uncertainty.score.ChoiceScore.features`)."""
 
 TOP = 10
 """Log-probabilities of the first value token that a probe on logits reads, highest first."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from evals.answers import Answer
-from model_impl.uncertainty import token_statistics
+from model_impl.kernels.statistics import token_statistics
 
 Values = npt.NDArray[np.float64]
 

@@ -19,7 +19,7 @@ from evals.questions import Item
 from evals.signals import Values
 from evals.twin import Twin
 from model_impl.config import PROJECTIONS
-from model_impl.reference import ReferenceTokenformer
+from model_impl.reference.model import ReferenceTokenformer
 
 RATES = (0.01, 0.02, 0.03, 0.05, 0.10, 0.15)
 FEWER_RATES = (0.01, 0.03, 0.05, 0.10)

@@ -9,7 +9,7 @@ from statistics import mean
 from evals.aggregate import Results, spread
 from evals.train import DEMO
 from evals.view import ENSEMBLE, ONE_PASS
-from server.calibration import find_calibrations, load_calibration
+from server.uncertainty.calibration import find_calibrations, load_calibration
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from evals.matching import (
 )
 from evals.score import Table
 from evals.view import REFERENCE, View
-from server.figures import brier, ece, prr, ranked, reliability, risk_coverage
+from server.calibrate.figures import brier, ece, prr, ranked, reliability, risk_coverage
 
 Figures = dict[str, Any]
 

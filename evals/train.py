@@ -25,9 +25,9 @@ from demo.training import Progress, Recipe, Run, progress_line, world_texts
 from demo.world import World
 from evals.rare import RareWorld
 from evals.twin import Twin, TwinRun
-from model_impl.checkpoint_writer import write_checkpoint
-from model_impl.growth import side_files
-from model_impl.reference import ReferenceTokenformer
+from model_impl.checkpoint.grow import side_files
+from model_impl.checkpoint.writing import write_checkpoint
+from model_impl.reference.model import ReferenceTokenformer
 
 DEMO = Path(__file__).parent.parent / "demo" / "checkpoint"
 RUNS = Path(__file__).parent / "runs"

@@ -12,7 +12,7 @@ from torch import nn
 
 from demo.training import Run
 from model_impl.config import PROJECTIONS, TokenformerConfig
-from model_impl.reference import ReferenceTokenformer
+from model_impl.reference.model import ReferenceTokenformer
 
 
 class Linear(nn.Module):

@@ -13,7 +13,7 @@ from evals.matching import Flags, Values
 from evals.questions import Item
 from evals.score import SERVED, Table
 from evals.signals import rank_sum
-from server.features import AGGREGATES, GROUPS, LEAST_DOUBT, term, terms
+from server.uncertainty.features import AGGREGATES, GROUPS, LEAST_DOUBT, term, terms
 
 PLAIN = {
     "max probability": "max_probability",

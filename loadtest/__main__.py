@@ -24,8 +24,8 @@ from loadtest import bench, machine, plots
 from loadtest.processes import ServerProcesses
 from loadtest.report import cumulative, markdown
 from loadtest.scenarios import OBJECTIVES, Scenario, scenarios
-from tests.demo_server import DEMO
-from tests.servers import started
+from tests.support.demo_server import DEMO
+from tests.support.servers import started
 
 QUICK = 1 / 8
 WARM_UP = ("--num-warmups", "16")

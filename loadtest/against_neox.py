@@ -19,7 +19,7 @@ from loadtest.bench import TEXT, Load
 from loadtest.setups import Setup
 from loadtest.shapes import RUNS, SHAPES, WORDS, Shape, tokenizer_files
 from loadtest.sides import Side, main
-from model_impl.checkpoint_writer import all_or_nothing
+from model_impl.checkpoint.writing import all_or_nothing
 
 LOADS = {f"{size} at a time": Load(max(2 * size, 16), 64, 32, size, TEXT) for size in (1, 4, 16)}
 MODES = {"eager": ("--enforce-eager",), "compiled": ()}

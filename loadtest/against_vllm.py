@@ -10,7 +10,7 @@ from __future__ import annotations
 from loadtest.bench import Load
 from loadtest.setups import Setup
 from loadtest.sides import Side, main
-from tests.demo_server import DEMO
+from tests.support.demo_server import DEMO
 
 FLAGS = ("--dtype", "float32", "--enforce-eager")
 SIDES = [

@@ -29,7 +29,7 @@ from loadtest.processes import ServerProcesses
 from loadtest.report import provenance, table
 from loadtest.setups import Setup
 from loadtest.sides import Side, turned
-from tests.demo_server import DEMO
+from tests.support.demo_server import DEMO
 
 FLAGS = ("--dtype", "float32", "--enforce-eager", "--worker-cls", "loadtest.no_model.NoModel")
 STOCK, OURS = Setup(DEMO, FLAGS, stock=True), Setup(DEMO, FLAGS)

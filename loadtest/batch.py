@@ -9,7 +9,7 @@ from loadtest.bench import TEXT, Load
 from loadtest.setups import Setup
 from loadtest.shapes import SHAPES
 from loadtest.sides import Loads, Side, main
-from tests.demo_server import DEMO
+from tests.support.demo_server import DEMO
 
 BATCHES = (1, 4, 16, 64)
 

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 
 from loadtest.shapes import WORDS
-from model_impl import cpu_kernels
 from model_impl.config import PROJECTIONS
-from model_impl.packed_weight import PackedWeight, pack
-from model_impl.pattention import activate
-from model_impl.row_kernel import RowKernel
-from model_impl.uncertainty import eager_token_statistics
+from model_impl.kernels.cpu import library as cpu_kernels
+from model_impl.kernels.cpu.rows import RowKernel
+from model_impl.kernels.cpu.weights import PackedWeight, pack
+from model_impl.kernels.statistics import eager_token_statistics
+from model_impl.reference.pattention import activate
 from model_impl.variants import Selection
 
 WEIGHTS = ((2304, 768), (768, 768), (3072, 768), (768, 3072), (WORDS, 768))

@@ -12,13 +12,13 @@ from typing import Any, get_args
 
 import torch
 
-from model_impl import kernels
 from model_impl.config import NormGroup
-from model_impl.kernels.choice import Way, choose
-from model_impl.kernels.layout import Layout
-from model_impl.kernels.pattention import WholePattention
-from model_impl.pattention import activate, pattention
-from model_impl.uncertainty import eager_token_statistics
+from model_impl.kernels.gpu import operators as kernels
+from model_impl.kernels.gpu.choice import Way, choose
+from model_impl.kernels.gpu.layout import Layout
+from model_impl.kernels.gpu.pattention import WholePattention
+from model_impl.kernels.statistics import eager_token_statistics
+from model_impl.reference.pattention import activate, pattention
 
 SIZES = {"150M": (768, 3072), "450M": (1024, 4096), "900M": (1280, 5120), "1.5B": (1536, 6144)}
 """Width, and parameter tokens of the feed-forward; output projections have as many as the width."""

@@ -27,7 +27,7 @@ from loadtest.processes import ServerProcesses
 from loadtest.setups import Setup
 from loadtest.shapes import GPU_SHAPES, Shape
 from loadtest.sides import Side, measure, rounded
-from tests.servers import Server
+from tests.support.servers import Server
 
 ENGINE: tuple[str, ...] = (
     "--dtype",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from server.cores import prepare_openmp
+from server.system.cores import prepare_openmp
 
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0"}
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -27,10 +27,10 @@ def start(checkpoint: Path, **options: Any) -> Any:
     """vLLM's offline engine with our worker; float32, and no prefix is found again unless `options` say otherwise."""
     from vllm import LLM
 
+    from model_impl.override import specialise
     from model_impl.plugin import WORKER_CLASS
-    from model_impl.specialise import specialise
-    from server.engine import install
-    from server.models import VariantInput
+    from server.engine.statistics import install
+    from server.engine.variants import VariantInput
 
     install()
     settings = {

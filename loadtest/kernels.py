@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from loadtest import machine
-from model_impl import kernels
+from model_impl.kernels.gpu import operators as kernels
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from model_impl.cpu_kernels import MAX_LEVEL, level
+from model_impl.kernels.cpu.library import MAX_LEVEL, level
 
 RESULTS = Path("loadtest/results")
 

@@ -11,8 +11,8 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from model_impl.collector import Wish
-from model_impl.uncertainty import (
+from model_impl.kernels.collector import Wish
+from model_impl.kernels.statistics import (
     INTERNALS_ARG,
     INTERNALS_ID,
     PROVENANCE_ARG,
@@ -29,7 +29,7 @@ STEP_SECONDS = 0.004
 
 
 class NoModel(CPUWorker):
-    """Every request gets words in turn, with the columns that `model_impl.worker` would report of them."""
+    """Every request gets words in turn, with the columns that `model_impl.engine.worker` would report of them."""
 
     def load_model(self, *, load_dummy_weights: bool = False) -> None:
         super().load_model(load_dummy_weights=load_dummy_weights)

@@ -23,7 +23,7 @@ import psutil
 
 from loadtest import machine
 from loadtest.soak import DEMO, milliseconds
-from tests.servers import serving
+from tests.support.servers import serving
 
 SEQUENCES, TAKEN = 8, 16
 FACTORS = (1, 10)

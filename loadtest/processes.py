@@ -37,8 +37,8 @@ class ServerProcesses:
     def peak_mib(self) -> dict[str, float]:
         """The most that was resident, as the kernel has seen it, so no sampling disturbs what is measured.
 
-        The engine's processes are summed, each at its own worst moment: the fork server (`server.head_start`), which
-        waits for the engine's end, and the engine both count what they share.
+        The engine's processes are summed, each at its own worst moment: the fork server (`server.process.head_start`),
+        which waits for the engine's end, and the engine both count what they share.
         """
         return {role: round(kib / 1024, 1) for role, kib in self._sum(_peak_kib).items()}
 

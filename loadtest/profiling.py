@@ -37,9 +37,9 @@ def profiled(run: Callable[[], Any], steps: int) -> dict[str, float]:
 @contextmanager
 def named_kernels() -> Iterator[None]:
     """The compiled kernels are no operators of PyTorch's: give them names for the profiler."""
-    from model_impl.packed_stack import PackedStack
-    from model_impl.packed_weight import PackedWeight
-    from model_impl.row_kernel import RowKernel
+    from model_impl.kernels.cpu.rows import RowKernel
+    from model_impl.kernels.cpu.stack import PackedStack
+    from model_impl.kernels.cpu.weights import PackedWeight
 
     kernels = (
         (RowKernel, "__call__", "row operation"),

@@ -24,7 +24,7 @@ from loadtest import machine, plots
 from loadtest.report import provenance, table
 from loadtest.setups import Setup
 from loadtest.sides import Side, turned
-from tests.demo_server import DEMO
+from tests.support.demo_server import DEMO
 
 SIDES = (
     Side("ours", Setup(DEMO, engine=())),

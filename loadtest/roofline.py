@@ -32,8 +32,8 @@ from loadtest import machine, plots
 from loadtest.in_process import generate, start, take_openmp
 from loadtest.profiling import profiled
 from loadtest.shapes import SHAPES, Shape
-from model_impl.large_pages import use_large_pages
-from model_impl.packed_weight import pack
+from model_impl.kernels.cpu.large_pages import use_large_pages
+from model_impl.kernels.cpu.weights import pack
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PREFILL = (256, 512, 1024, 2000)

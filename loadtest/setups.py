@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.ports import free_ports
-from tests.servers import Server, command_line, running
+from tests.support.ports import free_ports
+from tests.support.servers import Server, command_line, running
 
 MODEL = "measured"
 ENGINE = ("--block-size", "32", "--max-num-seqs", "64", "--kv-cache-memory-bytes", str(1 << 30))

@@ -15,8 +15,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from model_impl.checkpoint import expected_tensors
-from model_impl.checkpoint_writer import all_or_nothing, write_checkpoint
+from model_impl.checkpoint.reading import expected_tensors
+from model_impl.checkpoint.writing import all_or_nothing, write_checkpoint
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
 
 RUNS = Path(__file__).parent / "runs"

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from loadtest import machine
 from loadtest.attacks import Attacks
-from tests.servers import serving
+from tests.support.servers import serving
 
 DEMO = Path(__file__).parents[1] / "demo" / "checkpoint"
 NAME = "demo"

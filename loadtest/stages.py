@@ -25,8 +25,8 @@ import torch
 
 from loadtest import machine, plots
 from loadtest.in_process import generate, start
-from model_impl.checkpoint import expected_tensors
-from model_impl.checkpoint_writer import write_checkpoint
+from model_impl.checkpoint.reading import expected_tensors
+from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
 
 BATCH, PROMPT_TOKENS, NEW_TOKENS = 16, 64, 64

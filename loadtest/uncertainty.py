@@ -11,7 +11,7 @@ from loadtest.bench import Load
 from loadtest.setups import Setup
 from loadtest.shapes import SHAPES
 from loadtest.sides import Loads, Side, main
-from tests.demo_server import DEMO
+from tests.support.demo_server import DEMO
 
 KINDS: dict[str, Any] = {
     "off": False,

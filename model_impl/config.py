@@ -105,8 +105,8 @@ class TokenformerConfig(PreTrainedConfig):
 
     `vocab_size` counts the tokenizer's ids, `padded_vocab_size` the rows of the embedding: ids in between are
     padding and never have probability. `growth_stages` is the ordered list described by `GrowthStage`.
-    A member of the ensemble (`model_impl.ensemble`) leaves out the share `ensemble_rate` of the parameter tokens of
-    `ensemble_projections`.
+    A member of the ensemble (`model_impl.reference.ensemble`) leaves out the share `ensemble_rate` of the parameter
+    tokens of `ensemble_projections`.
     """
 
     model_type = "tokenformer"

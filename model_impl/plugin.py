@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 ARCHITECTURE = "TokenformerForCausalLM"
-WORKER_CLASS = "model_impl.worker.TokenformerWorker"
+WORKER_CLASS = "model_impl.engine.worker.TokenformerWorker"
 """What vLLM's `worker_cls` option takes to report token statistics."""
 
-SCHEDULER_CLASS = "model_impl.holding_scheduler.HoldingScheduler"
+SCHEDULER_CLASS = "model_impl.engine.scheduler.HoldingScheduler"
 """What its `scheduler_cls` option takes to send them in batches."""
 
 
@@ -18,11 +18,11 @@ def register() -> None:
     from transformers import AutoConfig
     from vllm import ModelRegistry
 
-    from model_impl import grammar_cache, prefix_reuse
     from model_impl.config import TokenformerConfig
+    from model_impl.engine import grammar_cache, prefix_reuse
 
     AutoConfig.register(TokenformerConfig.model_type, TokenformerConfig, exist_ok=True)
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
-        ModelRegistry.register_model(ARCHITECTURE, f"model_impl.model:{ARCHITECTURE}")
+        ModelRegistry.register_model(ARCHITECTURE, f"model_impl.model.tokenformer:{ARCHITECTURE}")
     for overrides in (grammar_cache, prefix_reuse):
         overrides.install()  # here, as the engine core loads plugins and nothing else of ours

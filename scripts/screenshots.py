@@ -6,9 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.browser import CHROMIUM, INSTALL, Playground, launched, level
-from tests.people import cities, pet_of_the_newest_stage, question
-from tests.servers import serving
+from tests.support.browser import CHROMIUM, INSTALL, Playground, launched, level
+from tests.support.people import cities, pet_of_the_newest_stage, question
+from tests.support.servers import serving
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"

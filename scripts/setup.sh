@@ -11,7 +11,7 @@ LOG=$VENV/setup.log
 STAMP=$VENV/setup.stamp
 
 # The directory belongs to the stamp: scripts in an environment hold its absolute path.
-wanted="$(cat pyproject.toml setup.py requirements/*.txt scripts/setup.sh model_impl/*.[ch] | cksum) $(pwd)"
+wanted="$(cat pyproject.toml setup.py requirements/*.txt scripts/setup.sh model_impl/kernels/cpu/csrc/*.[ch] | cksum) $(pwd)"
 is_current() { [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$wanted" ]; }
 is_current && exit 0
 

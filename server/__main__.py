@@ -16,15 +16,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; `argv` without the program's name. Exit code 0, 1 for a failure, 2 for wrong usage."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["serve"]:  # before argparse: every flag belongs to the server, also --help
-        from server.log_writer import protect_output
-        from server.serve import main as serve
+        from server.process.serve import main as serve
+        from server.system.log_writer import protect_output
 
         if not any(flag.partition("=")[0] in ("-h", "--help") for flag in argv):  # which is long, and read slowly
             protect_output()
         return serve(argv[1:])
     arguments = _parser().parse_args(argv)
     if arguments.command == "chat":  # a client: it needs neither torch nor a checkpoint
-        from server.chat import main as chat
+        from server.clients.chat import main as chat
 
         return chat(arguments.url, arguments.model, arguments.temperature)
     exit_on_sigterm()
@@ -179,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    from model_impl.convert import convert
+    from model_impl.checkpoint.convert import convert
 
     config = convert(arguments.source, arguments.dest, arguments.config, arguments.tokenizer)
     dtype = str(config.dtype).removeprefix("torch.")
@@ -189,8 +189,8 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _grow(arguments: argparse.Namespace) -> None:
-    from model_impl.growth import default_init, grow, parse_tokens, preserves_function
-    from model_impl.logit_change import logit_change
+    from model_impl.checkpoint.grow import default_init, grow, parse_tokens, preserves_function
+    from model_impl.reference.logit_change import logit_change
 
     source, dest, norm = arguments.source, arguments.dest, arguments.norm
     tokens = parse_tokens(arguments.tokens)
@@ -205,24 +205,24 @@ def _grow(arguments: argparse.Namespace) -> None:
 
 
 def _split(arguments: argparse.Namespace) -> None:
-    from model_impl.delta import split
+    from model_impl.checkpoint.delta import split
 
     delta = split(arguments.grown, arguments.dest, arguments.stage)
     print(f"{arguments.dest}: stage {delta.name} over the base {delta.base_fingerprint}")
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    from model_impl.inspection import format_report, inspect_checkpoint
+    from model_impl.checkpoint.inspection import format_report, inspect_checkpoint
 
     report = inspect_checkpoint(arguments.checkpoint)
     print(json.dumps(report, indent=2) if arguments.json else format_report(report))
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
-    from server.labels import read_labels
+    from server.calibrate.labels import read_labels
 
     data = read_labels(arguments.data)  # its faults show before anything that takes seconds to load
-    from server.calibrate import calibrate
+    from server.calibrate.command import calibrate
 
     calibration, file = calibrate(
         arguments.checkpoint,
@@ -243,7 +243,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 
 
 def _profile(arguments: argparse.Namespace) -> None:
-    from server.profiling import profile
+    from server.calibrate.profiling import profile
 
     made, file = profile(arguments.checkpoint, arguments.data, arguments.stage, arguments.out)
     print(f"{file}: stage {made.stage}, {made.data['tokens']:,} tokens of {made.data['texts']:,} texts")

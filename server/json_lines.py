@@ -13,7 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, with_co
 from typing_extensions import TypedDict  # pydantic takes that of `typing` from Python 3.12 only
 
 from model_impl.one_line_error import OneLineError
-from server.parameters import written
+from server.requests.parameters import written
 
 Entry = TypeVar("Entry")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Set
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from server.tokens import TokenScore
+from server.uncertainty.tokens import TokenScore
 
 # Entropy runs from 0 to ln V (10.8 nats for 50,304 words); most tokens of a sure model lie below 0.1.
 _ENTROPY_BUCKETS = (0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 11.0)

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from model_impl.checkpoint import CheckpointError, load_config, one_line
+from model_impl.checkpoint.reading import CheckpointError, load_config, one_line
+from model_impl.checkpoint.tokenizer import DEFAULT_CHAT_TEMPLATE, TOKENIZER
 from model_impl.one_line_error import OneLineError
-from model_impl.tokenizer_files import DEFAULT_CHAT_TEMPLATE, TOKENIZER
 from server.json_lines import STRICT, LinesError, Message, NonEmpty, line_error, read_json_lines
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from openai import OpenAI
 
-from tests.servers import Server
+from tests.support.servers import Server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -30,7 +30,7 @@ settings.load_profile("busy")
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Ends with its module: while Playwright runs, no other test of this process could run an event loop."""
-    from tests.browser import CHROMIUM, INSTALL, launched  # Playwright is not needed for anything else
+    from tests.support.browser import CHROMIUM, INSTALL, launched  # Playwright is not needed for anything else
 
     if CHROMIUM is None:
         pytest.skip(INSTALL)
@@ -41,7 +41,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server of the demo checkpoint, started once for all tests."""
-    from tests.demo_server import demo_server  # imports torch, for which the settings above must stand
+    from tests.support.demo_server import demo_server  # imports torch, for which the settings above must stand
 
     with demo_server(tmp_path_factory.mktemp("demo")) as server:
         yield server

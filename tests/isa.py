@@ -15,15 +15,14 @@ import sys
 from pathlib import Path
 
 from loadtest import machine
-from model_impl.cpu_kernels import LEVELS, MAX_LEVEL, level
+from model_impl.kernels.cpu.library import LEVELS, MAX_LEVEL, level
 
 ROOT = Path(__file__).parents[1]
 
 TESTS = [
-    *("tests/unit/test_cpu_kernels.py", "tests/unit/test_internals_kernel.py", "tests/unit/test_row_kernel.py"),
-    *("tests/unit/test_packed_weight.py", "tests/unit/test_packed_pattention.py", "tests/unit/test_packed_stack.py"),
-    *("tests/unit/test_product_choice.py", "tests/engine/test_packed.py", "tests/engine/test_sampler.py"),
-    *("tests/conformance/test_16_bit.py", "tests/conformance/test_golden_engine.py", "tests/api/test_golden_http.py"),
+    "tests/unit/model_impl/kernels",
+    *("tests/engine/test_packed.py", "tests/engine/test_sampler.py", "tests/api/test_golden_http.py"),
+    *("tests/conformance/test_16_bit.py", "tests/conformance/test_golden_engine.py"),
 ]
 
 COMMAND = [sys.executable, "-m", "pytest", "-q", "-k", "not golden or 01_base or 12_official"]

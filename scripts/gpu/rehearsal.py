@@ -28,11 +28,11 @@ MODULES = (
     "vllm.v1.worker.gpu_worker",
     "vllm.v1.engine.core",
     "vllm.benchmarks.serve",
-    "model_impl.model",
-    "model_impl.worker",
-    "server.serve",
-    "server.app",
-    "server.launch",
+    "model_impl.model.tokenformer",
+    "model_impl.engine.worker",
+    "server.process.serve",
+    "server.process.plugin",
+    "server.process.launch",
     "loadtest.gpu_kernels",
     "loadtest.gpu_roofline",
     "loadtest.gpu_speed",
@@ -92,7 +92,7 @@ def serving_application() -> int:
     """How many routes `tokenformer serve` would answer, of what all of them import."""
     from vllm.entrypoints.launchers.api_server.entry import build_app
 
-    from server.serve import parse
+    from server.process.serve import parse
 
     args: Namespace = parse([str(DEMO)])
     return len(build_app(args, ("generate",)).routes)
@@ -114,7 +114,7 @@ def collected(*tests: str) -> int:
 
 
 def main() -> None:
-    from server.serve import prepare_environment
+    from server.process.serve import prepare_environment
 
     prepare_environment()
     from vllm.platforms import current_platform

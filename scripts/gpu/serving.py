@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
-from tests.demo_server import DEMO
-from tests.servers import Server, serving
+from tests.support.demo_server import DEMO
+from tests.support.servers import Server, serving
 
 FLAGS = ("--served-model-name", "demo", "--kv-cache-memory-bytes", str(1 << 28))
 QUESTION = [{"role": "user", "content": "Where does Anna Abel live?"}]

@@ -5,13 +5,13 @@ own and those of plugins alike. A middleware finds vLLM's settings and ours in `
 """
 
 MIDDLEWARE: tuple[str, ...] = (
-    "server.gate.errors.OpenAIErrors",
+    "server.gate.error_shape.OpenAIErrors",
     "server.gate.admission.Admission",
     "server.gate.body.BodyLimits",
     "server.gate.auth.Authentication",
     "server.gate.host.LoopbackHost",
     "server.gate.methods.KnownMethods",
     "server.gate.access_log.AccessLog",
-    "server.gate.connections.Connections",
+    "server.gate.connection.carrier.Connections",
 )
 """Innermost first, as vLLM adds them: the last one sees a request first."""

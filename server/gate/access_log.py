@@ -15,10 +15,10 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from vllm.utils import random_uuid
 
 from server import metrics
-from server.connection import BoundedConnection
-from server.errors import openai_error
-from server.request_ids import PATTERN, valid_request_id
-from server.request_record import RECORD, RequestRecord
+from server.gate.connection.protocol import BoundedConnection
+from server.gate.context import RECORD, RequestRecord
+from server.gate.errors import openai_error
+from server.requests.request_ids import PATTERN, valid_request_id
 
 REQUEST_ID = "x-request-id"
 

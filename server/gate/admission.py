@@ -20,7 +20,7 @@ from vllm.engine.protocol import EngineClient
 from vllm.exceptions import GracefulHTTPError
 
 from server import metrics
-from server.errors import openai_error
+from server.gate.errors import openai_error
 from server.gate.weight import Shape, Weight, weigh
 
 QUEUE_PER_SLOT = 2

@@ -11,9 +11,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import metrics
-from server.errors import openai_error
+from server.gate.errors import openai_error
+from server.gate.keys import CACHE_SALT, ApiKeys
 from server.gate.methods import OPEN
-from server.keys import CACHE_SALT, ApiKeys
 
 PAGE = "/playground"
 

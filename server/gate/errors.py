@@ -1,58 +1,200 @@
-"""Gives errors the shape that OpenAI's clients read, wherever behind the gate they were made."""
+"""Errors in OpenAI's shape: ours, those of FastAPI's validation, and vLLM's where theirs differ."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.types import ASGIApp
 
-from server.errors import reshaped
+from server.requests.parameters import PROMPTS, prompt_of, to_blame, written
 
+INPUT_TOKENS = "input_tokens"
+"""What vLLM's errors name as their parameter where a prompt does not fit into the context."""
 
-class OpenAIErrors:
-    """Rewrites JSON bodies from status 400 on; all other responses pass as they come."""
+COMPLETION_TOKENS = "completion_tokens"
+"""Ours, where a given completion does not."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+TOO_LONG = ("input_text", INPUT_TOKENS, COMPLETION_TOKENS)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        begun: Message | None = None
-        body = bytearray()
+LONGEST_MESSAGE = 300
+NO_SUCH_MODEL = "The model does not exist; /v1/models lists those that do."
 
-        async def send_reshaped(message: Message) -> None:
-            nonlocal begun
-            if message["type"] == "http.response.start" and _is_json_error(message):
-                begun = message
-            elif begun is None:
-                await send(message)
-            else:
-                body.extend(message.get("body", b""))
-                if not message.get("more_body", False):
-                    sent = scope.get("state", {}).get("json", {})  # see `server.gate.body`
-                    await _send_error(begun, bytes(body), sent, send)
+NO_ROOM = "The prompt fills the model's context and leaves no token for an answer."
+FULL = ("The engine prompt length ", "The decoder prompt (length ")
+"""How vLLM's errors begin where a prompt fills the context to the last token."""
 
-        await self.app(scope, receive, send_reshaped)
+NONE_LEFT = "max_tokens must be at least 1, got 0"
+"""Likewise, unless the client itself asked for 0."""
 
+_APPENDED = re.compile(r" \((?:parameter=([^,)]*)|value=).*", re.DOTALL)
+"""What vLLM's errors write behind their message."""
 
-def _is_json_error(start: Message) -> bool:
-    kind = Headers(raw=start["headers"]).get("content-type", "")
-    return start["status"] >= HTTPStatus.BAD_REQUEST and kind.startswith("application/json")
+_QUOTED = re.compile(r"(?<![^\s(\[{])(['`\"])[^'`\"]{32,}\1")
+"""More than a name, in quotes."""
+
+_DUMPED = re.compile(r"\d+ validation errors? for ")
+"""Begins the text of pydantic's errors, which has many lines and the client's values in them."""
 
 
-async def _send_error(begun: Message, body: bytes, sent: Mapping[str, Any], send: Send) -> None:
-    """Headers of the original stay, such as `Allow` and `Retry-After`. `sent` is the request's body."""
-    response = reshaped(HTTPStatus(begun["status"]), json.loads(body), sent)
-    headers = begun["headers"]
-    if response is not None:
-        body = bytes(response.body)
-        length = (b"content-length", str(len(body)).encode())
-        headers = [header for header in headers if header[0].lower() != b"content-length"] + [length]
-    await send({**begun, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+class OpenAIError(BaseModel):
+    message: str = Field(description="What is wrong, in one line for a person.")
+    type: str = Field(description="`invalid_request_error` where the request is to be changed, and others.")
+    param: str | None = Field(description="The parameter that is to blame, as `messages[0].role`, if it is one.")
+    code: str | None = Field(description="What is wrong, for a program: `context_length_exceeded` and others.")
+
+
+class ErrorBody(BaseModel):
+    """The body of every response from 400 on, as OpenAI's clients read it."""
+
+    error: OpenAIError
+
+
+def openai_error(
+    status: HTTPStatus,
+    message: str,
+    *,
+    code: str,
+    type: str = "invalid_request_error",
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """A refusal as OpenAI's clients read it: `code` is what a program looks at, `message` what a person reads."""
+    error = {"message": message, "type": type, "param": param, "code": code}
+    return JSONResponse({"error": error}, status_code=status.value, headers=dict(headers or {}))
+
+
+def reshaped(status: HTTPStatus, content: Any, body: Mapping[str, Any]) -> JSONResponse | None:
+    """vLLM's or FastAPI's JSON error as OpenAI's; None where it has its shape already. Anthropic's errors keep their
+    own fields, beside which OpenAI's do no harm. `body` is the request's."""
+    error = content.get("error") if isinstance(content, dict) else None
+    anthropic = isinstance(content, dict) and content.get("type") == "error"
+    if isinstance(error, dict) and (anthropic or isinstance(error.get("code"), int)):
+        told, param = str(error.get("message")), error.get("param")
+    elif isinstance(content, dict) and isinstance(content.get("detail"), str):
+        told, param = content["detail"], None
+    else:
+        return None
+    if (appended := _APPENDED.search(told)) is not None:
+        told, param = told[: appended.start()], param or appended[1]
+    asked = (body.get("max_tokens"), body.get("max_output_tokens"))
+    if told.startswith(FULL) or (told.startswith(NONE_LEFT) and 0 not in asked):
+        told, param = NO_ROOM, INPUT_TOKENS
+    elif status == HTTPStatus.NOT_FOUND and (param == "model" or anthropic):
+        told, param = NO_SUCH_MODEL, "model"
+    param, code = _blame(status, param, told, body)
+    message = f"Invalid value for '{param}'." if _DUMPED.match(told) else _one_line(told)
+    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        kind = "rate_limit_error"
+    shaped = {"message": message, "type": kind, "param": param, "code": code}
+    return JSONResponse({"type": "error", "error": shaped} if anthropic else {"error": shaped}, status.value)
+
+
+def _blame(status: HTTPStatus, param: str | None, told: str, body: Mapping[str, Any]) -> tuple[str | None, str]:
+    """The parameter of the body that an error is about, and the error's code."""
+    if (status, param) == (HTTPStatus.NOT_FOUND, "model"):
+        return param, "model_not_found"
+    if param in TOO_LONG:
+        return "completion" if param == COMPLETION_TOKENS else prompt_of(body), "context_length_exceeded"
+    if param in PROMPTS and prompt_of(body) is None:
+        return param, "missing_required_parameter"
+    if body and (status == HTTPStatus.BAD_REQUEST or (param and status == HTTPStatus.NOT_FOUND)):
+        param = to_blame(param, told, body)
+    code = status.phrase.lower().replace(" ", "_")
+    return param, "invalid_value" if param and status == HTTPStatus.BAD_REQUEST else code
+
+
+def _one_line(message: str) -> str:
+    line = _QUOTED.sub(r"\1...\1", " ".join(message.split()))
+    return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}..."
+
+
+async def refuse_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """What FastAPI could not read of a request, in one line."""
+    # vLLM's validators change the body that FastAPI has; the gate keeps what the client sent.
+    return _invalid(error.errors(), getattr(request.state, "json", error.body))
+
+
+async def confess_failure(request: Request, error: Exception) -> JSONResponse:
+    """What nobody foresaw. The traceback goes to the log, and nothing of it to the client."""
+    message = "The server had an error while processing the request; its log says more."
+    return openai_error(HTTPStatus.INTERNAL_SERVER_ERROR, message, code="internal_error", type="server_error")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """In place of vLLM's, which come later than any endpoint plugin, but before the app builds its middleware.
+
+    It must not build it twice: the second instrumentator would find its metrics registered, and count nothing.
+    """
+    build = app.build_middleware_stack
+
+    def build_with_handlers() -> ASGIApp:
+        app.exception_handler(RequestValidationError)(refuse_invalid)
+        app.exception_handler(Exception)(confess_failure)
+        return build()
+
+    app.build_middleware_stack = build_with_handlers  # type: ignore[method-assign]
+
+
+def _invalid(errors: Sequence[Any], body: Any) -> JSONResponse:
+    """Pydantic complains of every member of a union, so many errors may be one. The path that most of them complain
+    of is taken for what is wrong; of several, the deepest one."""
+    plain = [error for error in errors if not isinstance(error, dict)]
+    if plain:  # of vLLM's `validate_json_request`
+        return openai_error(HTTPStatus.BAD_REQUEST, str(plain[0]), code="invalid_request")
+    paths = [_path(error, body) for error in errors]
+    counts = Counter(paths)
+    path = max(counts, key=lambda path: (counts[path], len(path)))
+    found = [error for error, where in zip(errors, paths, strict=True) if where == path]
+    param, kind = written(path), found[0]["type"]
+    if kind == "json_invalid":
+        message, code = f"The body is not valid JSON: {found[0]['ctx']['error']}.", "invalid_json"
+    elif kind == "missing" and param is None:
+        message, code = "The body is empty; it must be a JSON object.", "invalid_json"
+    elif kind == "missing":
+        message, code = f"Missing required parameter: '{param}'.", "missing_required_parameter"
+    else:
+        wishes = " or ".join(dict.fromkeys(map(_wish, found)))
+        if param is None and isinstance(body, Mapping):  # of a validator that compares fields
+            param = to_blame(None, wishes, body)
+        where = f"Invalid value for '{param}'" if param else "Invalid value for the body"
+        message, code = f"{where}: {wishes}.", "invalid_value"
+        if len(message) > LONGEST_MESSAGE:  # a union of many members
+            message = f"{where}."
+    return openai_error(HTTPStatus.BAD_REQUEST, message, code=code, param=param)
+
+
+def _wish(error: Mapping[str, Any]) -> str:
+    """What pydantic would have; its message without what the client sent."""
+    if error["type"] == "union_tag_invalid":
+        return f"{error['ctx']['discriminator']} should be one of {error['ctx']['expected_tags']}"
+    if error["type"] in ("dict_type", "model_type", "model_attributes_type", "dataclass_type"):
+        return "should be an object"
+    return str(error["msg"]).removeprefix("Input ").removeprefix("Value error, ").removesuffix(".")
+
+
+def _path(error: Mapping[str, Any], body: Any) -> tuple[str | int, ...]:
+    """Where the body is wrong. Pydantic's location also names the members of unions: what the body has not, but for
+    a missing field at the end."""
+    if error["type"] == "json_invalid":
+        return ()
+    kind, *location = error["loc"]
+    if kind != "body":
+        return tuple(location)
+    path: list[str | int] = []
+    for i, step in enumerate(location):
+        try:
+            body = body[step]
+        except (KeyError, IndexError, TypeError):
+            if error["type"] != "missing" or i + 1 < len(location):
+                continue
+        path.append(step)
+    return tuple(path)

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import metrics
-from server.errors import openai_error
+from server.gate.errors import openai_error
 
 
 class LoopbackHost:

@@ -12,7 +12,7 @@ from typing import Any
 from vllm.config import ModelConfig
 
 from model_impl.config import PROJECTIONS
-from server.limits import MAX_CHOICES, MAX_SEQUENCES
+from server.requests.limits import MAX_CHOICES, MAX_SEQUENCES
 
 CHARACTERS_PER_TOKEN = 4
 """OpenAI's rule of thumb for English; token ids are counted exactly, and no prompt as longer than the model allows."""

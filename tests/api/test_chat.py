@@ -8,11 +8,11 @@ import torch
 from openai import OpenAI
 from tokenizers import Tokenizer
 
-from model_impl.uncertainty import STATISTICS
-from tests.demo_answers import DemoAnswer, reference, rows
-from tests.demo_server import DEMO
-from tests.engines import assert_recomputed
-from tests.tolerances import assert_statistics_within
+from model_impl.kernels.statistics import STATISTICS
+from tests.support.demo_answers import DemoAnswer, reference, rows
+from tests.support.demo_server import DEMO
+from tests.support.engines import assert_recomputed
+from tests.support.tolerances import assert_statistics_within
 
 pytestmark = pytest.mark.server
 

@@ -10,8 +10,8 @@ from statistics import median
 
 import pytest
 
-from tests.people import cities, question
-from tests.servers import Server, command_line, user_environment
+from tests.support.people import cities, question
+from tests.support.servers import Server, command_line, user_environment
 
 pytestmark = pytest.mark.server
 

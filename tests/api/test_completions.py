@@ -6,10 +6,10 @@ import pytest
 import torch
 from openai import OpenAI
 
-from model_impl.uncertainty import STATISTICS
+from model_impl.kernels.statistics import STATISTICS
 from tests.api.test_chat import is_content
-from tests.demo_answers import DemoAnswer, rows
-from tests.tolerances import assert_within, statistics_tolerance
+from tests.support.demo_answers import DemoAnswer, rows
+from tests.support.tolerances import assert_within, statistics_tolerance
 
 pytestmark = pytest.mark.server
 

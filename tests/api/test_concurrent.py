@@ -7,12 +7,12 @@ import pytest
 import torch
 from openai import AsyncOpenAI
 
-from model_impl.checkpoint import iterate_tensors, load_config
-from model_impl.reference import ReferenceTokenformer
-from model_impl.uncertainty import STATISTICS
-from tests.demo_server import DEMO
-from tests.engines import assert_recomputed
-from tests.servers import Server
+from model_impl.checkpoint.reading import iterate_tensors, load_config
+from model_impl.kernels.statistics import STATISTICS
+from model_impl.reference.model import ReferenceTokenformer
+from tests.support.demo_server import DEMO
+from tests.support.engines import assert_recomputed
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 

@@ -13,9 +13,9 @@ from demo.evaluate import draw_question
 from demo.grow import WORLD_A, WORLD_B
 from demo.phrases import SMALL_TALK
 from demo.world import Fact, Kind, World
-from model_impl.fingerprint import fingerprint
-from server.calibration import find_calibrations, load_calibration
-from tests.demo_server import DEMO
+from model_impl.checkpoint.fingerprint import fingerprint
+from server.uncertainty.calibration import find_calibrations, load_calibration
+from tests.support.demo_server import DEMO
 
 pytestmark = pytest.mark.server
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.openai.completion.protocol import CompletionResponse
 
-from tests.servers import Server
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from server.errors import LONGEST_MESSAGE
+from server.gate.errors import LONGEST_MESSAGE
 from tests.faults.walk import MARKER, Walk
-from tests.servers import Server
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 

@@ -9,11 +9,11 @@ import torch
 from openai import OpenAI
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from model_impl.convert import convert
-from model_impl.uncertainty import STATISTICS
-from tests.exact import exact_statistics
-from tests.golden_cases import GOLDEN, PROMPT_TOKENS, TOLERANCE, GoldenCase, load_case
-from tests.servers import started
+from model_impl.checkpoint.convert import convert
+from model_impl.kernels.statistics import STATISTICS
+from tests.support.exact import exact_statistics
+from tests.support.golden_cases import GOLDEN, PROMPT_TOKENS, TOLERANCE, GoldenCase, load_case
+from tests.support.servers import started
 
 pytestmark = pytest.mark.server
 

@@ -11,11 +11,11 @@ import torch
 from openai import OpenAI
 
 from model_impl.config import PROJECTIONS
-from model_impl.internals import INTERNALS, internals
-from model_impl.reference import load_reference
-from server.profile import load_profile
-from tests.demo_server import DEMO
-from tests.servers import Server
+from model_impl.reference.internals import INTERNALS, internals
+from model_impl.reference.model import load_reference
+from server.uncertainty.profile import load_profile
+from tests.support.demo_server import DEMO
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 

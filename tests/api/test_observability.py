@@ -16,7 +16,7 @@ import pytest
 from openai import APIStatusError, OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.servers import Server
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 

@@ -11,9 +11,9 @@ from openai import OpenAI
 from playwright.sync_api import Browser, expect
 
 from demo.world import Kind
-from tests.browser import Playground, detail, level, token
-from tests.people import cities, pet_of_the_newest_stage, question
-from tests.servers import Server
+from tests.support.browser import Playground, detail, level, token
+from tests.support.people import cities, pet_of_the_newest_stage, question
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 

@@ -11,8 +11,8 @@ from openai import BadRequestError, OpenAI
 
 from tests.api.test_chat import Streamed, ask, calling_a_tool, is_content
 from tests.api.test_completions import complete
-from tests.demo_answers import DemoAnswer, without_numbers
-from tests.servers import Server
+from tests.support.demo_answers import DemoAnswer, without_numbers
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 

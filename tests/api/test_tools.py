@@ -11,7 +11,7 @@ import pytest
 from openai import OpenAI, pydantic_function_tool
 from pydantic import BaseModel
 
-from tests.servers import Server
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 

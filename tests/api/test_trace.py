@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.demo_server import corpus
-from tests.servers import Server
+from tests.support.demo_server import corpus
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 

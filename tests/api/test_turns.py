@@ -9,7 +9,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from tests.servers import Server
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 

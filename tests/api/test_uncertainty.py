@@ -11,10 +11,10 @@ import pytest
 import torch
 from openai import OpenAI
 
-from model_impl.ensemble import ensemble_uncertainty
-from tests.demo_answers import DemoAnswer, completion_content, reference
-from tests.servers import Server
-from tests.tolerances import assert_within
+from model_impl.reference.ensemble import ensemble_uncertainty
+from tests.support.demo_answers import DemoAnswer, completion_content, reference
+from tests.support.servers import Server
+from tests.support.tolerances import assert_within
 
 pytestmark = pytest.mark.server
 

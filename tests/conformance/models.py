@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from model_impl.checkpoint import expected_tensors
+from model_impl.checkpoint.reading import expected_tensors
 from model_impl.config import PROJECTIONS, TokenformerConfig
 
 PROMPT_LENGTH = 40

@@ -17,8 +17,16 @@ import torch
 from safetensors.torch import save_file
 
 import tests.conftest  # noqa: F401 - vLLM's settings, before it is imported
-from tests.engines import engine, ensemble_name, generate, member_requests, statistics_rows, token_params, whole_rows
-from tests.golden_cases import PROMPT_TOKENS
+from tests.support.engines import (
+    engine,
+    ensemble_name,
+    generate,
+    member_requests,
+    statistics_rows,
+    token_params,
+    whole_rows,
+)
+from tests.support.golden_cases import PROMPT_TOKENS
 
 SCORES, ANSWERS = "scores.safetensors", "answers.json"
 ANSWER_TOKENS = 16

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_impl.reference import ReferenceTokenformer
-from tests.engines import (
+from model_impl.reference.model import ReferenceTokenformer
+from tests.support.engines import (
     assert_exact_statistics,
     engine,
     generate,
@@ -22,7 +22,7 @@ from tests.engines import (
     token_params,
     whole_rows,
 )
-from tests.golden_cases import load_case
+from tests.support.golden_cases import load_case
 
 pytestmark = pytest.mark.engine
 

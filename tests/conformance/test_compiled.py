@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_impl.model import TokenformerForCausalLM
-from model_impl.parallel_pattention import ParallelPattention
+from model_impl.model.pattention import ParallelPattention
+from model_impl.model.tokenformer import TokenformerForCausalLM
 from tests.conformance.models import random_prompts, random_weights, variant_config
-from tests.engines import engine, generate, saved_model, token_params, whole_rows
-from tests.rounding import logit_tolerance
-from tests.tolerances import assert_within
+from tests.support.engines import engine, generate, saved_model, token_params, whole_rows
+from tests.support.rounding import logit_tolerance
+from tests.support.tolerances import assert_within
 
 pytestmark = pytest.mark.engine
 

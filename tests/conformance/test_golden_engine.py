@@ -1,7 +1,7 @@
 """The vLLM model computes what the official implementation computed, however vLLM cuts and caches the work.
 
 Golden logits are themselves up to 3.3e-5 away from a float64 derivation, and so may be ours: statistics are compared
-within 1e-4 here, and within their own 1e-5 on equal logits in tests/unit/test_uncertainty.py.
+within 1e-4 here, and within their own 1e-5 on equal logits in tests/unit/model_impl/kernels/test_uncertainty.py.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engines import (
+from tests.support.engines import (
     assert_exact_statistics,
     engine,
     generate,
@@ -20,8 +20,8 @@ from tests.engines import (
     token_params,
     whole_rows,
 )
-from tests.exact import exact_statistics
-from tests.golden_cases import CASES, PROMPT_TOKENS, TOLERANCE, GoldenCase, load_case
+from tests.support.exact import exact_statistics
+from tests.support.golden_cases import CASES, PROMPT_TOKENS, TOLERANCE, GoldenCase, load_case
 
 pytestmark = pytest.mark.engine
 

@@ -13,22 +13,23 @@ import torch
 from safetensors.torch import load_file
 
 from model_impl.config import TokenformerConfig
-from model_impl.ensemble import ensemble_uncertainty
-from model_impl.reference import ReferenceTokenformer
+from model_impl.reference.ensemble import ensemble_uncertainty
+from model_impl.reference.model import ReferenceTokenformer
 from tests.conformance.models import random_prompts, random_weights, variant_config
 from tests.conformance.rank import ANSWER_TOKENS, ANSWERS, MEMBERS, SCORES, score
-from tests.engines import assert_exact_statistics, engine, saved_model
-from tests.exact import exact_statistics
-from tests.golden_cases import CASES, PROMPT_TOKENS, TOLERANCE, load_case
-from tests.ports import free_ports
-from tests.rounding import logit_tolerance
-from tests.tolerances import assert_statistics_within, assert_within, ensemble_tolerance
+from tests.support.engines import assert_exact_statistics, engine, saved_model
+from tests.support.exact import exact_statistics
+from tests.support.golden_cases import CASES, PROMPT_TOKENS, TOLERANCE, load_case
+from tests.support.ports import free_ports
+from tests.support.rounding import logit_tolerance
+from tests.support.tolerances import assert_statistics_within, assert_within, ensemble_tolerance
 
 pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
 UNEVEN = ["untied head, affine norms, full rotary", "grown in groups, softmax"]
-"""Their token counts and their vocabulary of 99 do not divide by 2. tests/unit/test_row_operation.py has the others."""
+"""Their token counts and their vocabulary of 99 do not divide by 2.
+tests/unit/model_impl/reference/test_row_operation.py has the others."""
 
 
 def prepare(directory: Path, config: TokenformerConfig, weights: dict[str, torch.Tensor], prompts: object) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conformance.models import VARIANTS, random_prompts, random_weights, variant_config
-from tests.engines import (
+from tests.support.engines import (
     assert_exact_statistics,
     assert_recomputed,
     engine,
@@ -16,8 +16,8 @@ from tests.engines import (
     token_params,
     whole_rows,
 )
-from tests.rounding import logit_tolerance
-from tests.tolerances import assert_within
+from tests.support.rounding import logit_tolerance
+from tests.support.tolerances import assert_within
 
 pytestmark = pytest.mark.engine
 

@@ -51,7 +51,7 @@ def test_what_the_runner_has() -> None:
 
 
 def test_what_the_v2_runner_has() -> None:
-    """A model's own state, and the objects that `model_impl.model_state` puts its classes on top of."""
+    """A model's own state, and the objects that `model_impl.engine.model_state` puts its classes on top of."""
     runner = find("vllm.v1.worker.gpu.model_runner:GPUModelRunner")
     loading, sampling = inspect.getsource(runner.load_model), inspect.getsource(runner.sample_tokens)
     assert "model.get_model_state_cls()" in inspect.getsource(
@@ -76,7 +76,7 @@ def test_what_the_v2_runner_has() -> None:
 
 
 def test_the_scheduler_looks_its_cache_manager_up_by_name() -> None:
-    """So `model_impl.prefix_reuse` can put its own there, which relies on what the lookup reads of a request."""
+    """So `model_impl.engine.prefix_reuse` can put its own there, which relies on what the lookup reads of a request."""
     from vllm.v1.core.kv_cache_manager import KVCacheManager
     from vllm.v1.core.sched.scheduler import Scheduler
 
@@ -85,7 +85,7 @@ def test_the_scheduler_looks_its_cache_manager_up_by_name() -> None:
 
 
 def test_the_parts_of_a_block_that_our_kernels_take_over() -> None:
-    """`model_impl/block_kernel.c` rotates and normalises as these do."""
+    """`model_impl/kernels/cpu/csrc/stack.c` rotates and normalises as these do."""
     rotation = inspect.getsource(find("vllm.model_executor.layers.rotary_embedding.base:RotaryEmbeddingBase.__init__"))
     assert 'self.register_buffer("cos_sin_cache", cache' in rotation
     norm = inspect.getsource(find("vllm.model_executor.layers.layernorm:LayerNorm.forward_native"))
@@ -93,7 +93,7 @@ def test_the_parts_of_a_block_that_our_kernels_take_over() -> None:
 
 
 def test_what_a_layer_of_attention_does_on_cpu() -> None:
-    """`model_impl.direct_attention` makes the same two calls."""
+    """`model_impl.kernels.cpu.attention` makes the same two calls."""
     impl = find("vllm.v1.attention.backends.cpu_attn:CPUAttentionBackendImpl")
     update, forward = inspect.getsource(impl.do_kv_cache_update), inspect.getsource(impl.forward)
     for source in (update, forward):
@@ -123,7 +123,7 @@ def test_what_a_layer_of_attention_does_on_cpu() -> None:
 
 
 def test_an_output_of_the_engine_can_lose_its_logprobs() -> None:
-    """As `model_impl.holding_scheduler` has it; the API process then has none to add."""
+    """As `model_impl.engine.scheduler` has it; the API process then has none to add."""
     output = find("vllm.v1.engine:EngineCoreOutput")("id", [1], new_logprobs=None)
     output.new_logprobs = None
     assert output.finish_reason is None
@@ -132,7 +132,7 @@ def test_an_output_of_the_engine_can_lose_its_logprobs() -> None:
 
 
 def test_what_a_grammars_masks_are() -> None:
-    """`model_impl.string_endings` narrows them: a row of 32-bit words for each request, a bit for each token."""
+    """`model_impl.engine.string_endings` narrows them: a row of 32-bit words for each request, a bit for each token."""
     output = find("vllm.v1.core.sched.output:GrammarOutput")
     assert [field.name for field in dataclasses.fields(output)][:2] == [
         "structured_output_request_ids",
@@ -145,7 +145,8 @@ def test_what_a_grammars_masks_are() -> None:
 
 
 def test_the_engine_looks_its_grammar_manager_up_by_name() -> None:
-    """So `model_impl.grammar_cache` can put its own there, whose copies need that a grammar is all that is compiled."""
+    """So `model_impl.engine.grammar_cache` can put its own there, whose copies need that a grammar is all that is
+    compiled."""
     from vllm.v1.engine import core
     from vllm.v1.structured_output import StructuredOutputManager
     from vllm.v1.structured_output.backend_guidance import GuidanceBackend, GuidanceGrammar

@@ -19,10 +19,10 @@ from vllm.entrypoints.launchers.api_server.routers import register_api_routers
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers import TokenizeParams
 
-from server.cores import IN_ENGINE
-from server.errors import FULL, NONE_LEFT
-from server.log_filter import QUOTING
-from server.routes import SERVED, keep_served
+from server.api.served_routes import SERVED, keep_served
+from server.gate.errors import FULL, NONE_LEFT
+from server.system.cores import IN_ENGINE
+from server.system.log_filter import QUOTING
 from tests.contract.symbols import find
 
 
@@ -37,7 +37,7 @@ def test_what_travels_with_a_token() -> None:
 
 
 def test_the_output_processor_looks_its_logprobs_processor_up_by_name() -> None:
-    """Which `server.engine.install` rebinds."""
+    """Which `server.engine.statistics.install` rebinds."""
     processor = importlib.import_module("vllm.v1.engine.output_processor")
     assert "LogprobsProcessor.from_new_request" in inspect.getsource(processor)
     logprobs = find("vllm.v1.engine.logprobs:LogprobsProcessor")
@@ -45,14 +45,15 @@ def test_the_output_processor_looks_its_logprobs_processor_up_by_name() -> None:
 
 
 def test_what_the_detokenizer_reads_of_a_request() -> None:
-    """`server.engine.TokenReader` brings these and no more."""
+    """`server.engine.statistics.TokenReader` brings these and no more."""
     source = inspect.getsource(importlib.import_module("vllm.v1.engine.detokenizer"))
     found = set(re.findall(r"\brequest\.(\w+)", source))
     assert found == {"request_id", "sampling_params", "prompt_token_ids", "prompt_embeds"}
 
 
 def test_what_outputs_say_of_times_and_kinds() -> None:
-    """Which `server.recorded_engine` reads; it tells clients' requests from the server's own by the kind of output."""
+    """Which `server.engine.recorded_client` reads; it tells clients' requests from the server's own by the kind of
+    output."""
     stats = {field.name for field in dataclasses.fields(find("vllm.v1.metrics.stats:RequestStateStats"))}
     assert {"queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts", "num_generation_tokens"} <= stats
     assert "metrics=self.stats" in inspect.getsource(find("vllm.v1.engine.output_processor:RequestState"))
@@ -64,7 +65,7 @@ def test_what_outputs_say_of_times_and_kinds() -> None:
 
 
 def test_what_beam_search_honours() -> None:
-    """`server.beam_search` refuses the other parameters, and adds the end token that a beam's tokens lack."""
+    """`server.api.beam_search` refuses the other parameters, and adds the end token that a beam's tokens lack."""
     fields = find("vllm.sampling_params:BeamSearchParams").__struct_fields__
     assert set(fields) == {
         "beam_width",
@@ -86,14 +87,14 @@ def test_what_beam_search_honours() -> None:
 
 
 def test_what_streams_of_completions_echo() -> None:
-    """`server.serving` gives every result the prompt's logprobs, which merged results may have lost."""
+    """`server.api.serving` gives every result the prompt's logprobs, which merged results may have lost."""
     source = inspect.getsource(find("vllm.outputs:RequestOutput.add"))
     assert "self.outputs.append(next_completion)" in source
     assert "prompt_logprobs" not in source
 
 
 def test_where_grammars_are_checked() -> None:
-    """`server.checked_engine` takes vLLM's own check away, and the structural tags of tools, by these names."""
+    """`server.engine.checked_client` takes vLLM's own check away, and the structural tags of tools, by these names."""
     processor = find("vllm.v1.engine.input_processor:InputProcessor")
     assert "self.structured_outputs_config," in inspect.getsource(processor._validate_params)
     check = inspect.getsource(find("vllm:SamplingParams._validate_structured_outputs"))
@@ -108,7 +109,7 @@ def test_where_grammars_are_checked() -> None:
 
 
 def test_how_bad_words_reach_the_sampler() -> None:
-    """`server.models` writes them anew where vLLM has written them: into the request's own parameters."""
+    """`server.engine.variants` writes them anew where vLLM has written them: into the request's own parameters."""
     source = inspect.getsource(find("vllm.v1.engine.input_processor:InputProcessor.process_inputs"))
     assert source.index("sampling_params = params.clone()") < source.index("sampling_params.update_from_tokenizer(")
     assert "_bad_words_token_ids" in find("vllm:SamplingParams").__struct_fields__
@@ -116,7 +117,8 @@ def test_how_bad_words_reach_the_sampler() -> None:
 
 
 def test_what_a_required_call_is_written_by() -> None:
-    """`server.tool_calls` bounds the list, and finds the parser classes that it goes on top of by these names."""
+    """`server.requests.tool_calls` bounds the list, and finds the parser classes that it goes on top of by these
+    names."""
     source = inspect.getsource(find("vllm.tool_parsers.utils:_get_json_schema_from_tools"))
     assert '"type": "array"' in source
     assert '"anyOf": fn_tool_schemas' in source
@@ -135,7 +137,7 @@ def test_what_a_required_call_is_written_by() -> None:
 
 
 def test_how_responses_read_earlier_turns() -> None:
-    """What `server.earlier_turns` writes an assistant's message for."""
+    """What `server.requests.earlier_turns` writes an assistant's message for."""
     parsing = inspect.getsource(find("vllm.entrypoints.openai.responses.protocol:ResponsesRequest.input_item_parsing"))
     assert 'item_type == "message" and item.get("role") == "assistant"' in parsing
     utils = importlib.import_module("vllm.entrypoints.openai.responses.utils")
@@ -149,13 +151,14 @@ def test_the_id_of_an_answer_is_the_requests() -> None:
 
 
 def test_every_request_gets_its_id_where_it_is_added() -> None:
-    """Where `server.models` still sees its context, and salts its cache blocks; whatever way it was prepared."""
+    """Where `server.engine.variants` still sees its context, and salts its cache blocks; whatever way it was
+    prepared."""
     source = inspect.getsource(find("vllm.v1.engine.async_llm:AsyncLLM.add_request"))
     assert source.index("process_inputs_async(") < source.index("self.input_processor.assign_request_id(request)")
 
 
 def test_loggers_that_quote_requests() -> None:
-    """By name, as `server.log_filter` knows them."""
+    """By name, as `server.system.log_filter` knows them."""
     for name in QUOTING:
         assert find(f"{name}:logger").name == name
 
@@ -166,7 +169,7 @@ def test_where_the_tokenizer_is() -> None:
 
 
 def test_what_the_offline_engine_has() -> None:
-    """Attributes of instances that `server.offline` reaches for."""
+    """Attributes of instances that `server.calibrate.scoring` reaches for."""
     source = inspect.getsource(find("vllm.v1.engine.llm_engine:LLMEngine.__init__"))
     assert "self.input_processor = " in source
     assert "self.engine_core = " in source
@@ -176,7 +179,7 @@ def test_what_the_offline_engine_has() -> None:
 
 
 def test_the_model_can_run_in_the_engines_process() -> None:
-    """By a name that vLLM does not turn into a process of its own on CPU; see `server.cores`."""
+    """By a name that vLLM does not turn into a process of its own on CPU; see `server.system.cores`."""
     config = SimpleNamespace(parallel_config=SimpleNamespace(distributed_executor_backend=IN_ENGINE))
     assert find("vllm.v1.executor:Executor").get_class(config).__name__ == "UniProcExecutor"
     platform = inspect.getsource(find("vllm.platforms.cpu:CpuPlatform.check_and_update_config"))
@@ -185,7 +188,7 @@ def test_the_model_can_run_in_the_engines_process() -> None:
 
 
 def test_what_the_routes_answer() -> None:
-    """`server/answers.py` does the same."""
+    """`server/api/answers.py` does the same."""
     for kind in ("chat_completion", "completion"):
         source = inspect.getsource(find(f"vllm.entrypoints.openai.{kind}.api_router:create_{kind}"))
         for part in (
@@ -215,11 +218,11 @@ def test_the_state_that_the_endpoint_plugin_finds() -> None:
         "init_exception_handler(",
         "sagemaker_standards_bootstrap(",
     )
-    assert list(steps) == sorted(steps, key=build.index), "the last builds the middleware, see server.errors"
+    assert list(steps) == sorted(steps, key=build.index), "the last builds the middleware, see server.gate.errors"
 
 
 def test_how_errors_of_a_full_context_begin() -> None:
-    """`server.errors` knows them by these words."""
+    """`server.gate.errors` knows them by these words."""
     processor = inspect.getsource(importlib.import_module("vllm.v1.engine.input_processor"))
     responses = inspect.getsource(find("vllm.entrypoints.openai.responses.serving:OpenAIServingResponses"))
     source = processor.replace("{prompt_type}", "decoder") + responses
@@ -237,7 +240,7 @@ def test_what_errors_append_to_their_message() -> None:
 
 
 def test_the_renderer_refuses_tools_without_a_parser_and_names_no_parameter() -> None:
-    """`server.serving` does."""
+    """`server.api.serving` does."""
     source = inspect.getsource(find("vllm.renderers.online_renderer:OnlineRenderer.render_chat"))
     assert source.count("return self.create_error_response(") == 2
     assert source.count("--tool-call-parser to be set") == 2
@@ -245,7 +248,7 @@ def test_the_renderer_refuses_tools_without_a_parser_and_names_no_parameter() ->
 
 
 def test_parts_that_are_text() -> None:
-    """`server.messages` has a type for each, and the renderer reads no other field of it."""
+    """`server.requests.messages` has a type for each, and the renderer reads no other field of it."""
     chat = importlib.import_module("vllm.renderers.chat_utils")
     kinds = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal", "thinking": "thinking"}
     assert kinds.keys() == chat.TEXT_PART_TYPES
@@ -254,14 +257,14 @@ def test_parts_that_are_text() -> None:
 
 
 def test_what_asks_a_format_for_its_schema() -> None:
-    """`server.formats` gives it two classes of the same fields."""
+    """`server.requests.formats` gives it two classes of the same fields."""
     source = inspect.getsource(find("vllm.entrypoints.generate.base.protocol:structured_outputs_from_response_format"))
     assert "json_schema.json_schema" in source
     assert "LegacyStructuralTagResponseFormat,\n                StructuralTagResponseFormat," in source
 
 
 def test_the_body_of_a_route_is_validated_by_an_adapter_whose_validator_can_be_replaced() -> None:
-    """`server.fail_fast` does, and lets no model inside bring a validator of its own."""
+    """`server.requests.fail_fast` does, and lets no model inside bring a validator of its own."""
     app = FastAPI()
 
     @app.post("/")
@@ -278,7 +281,7 @@ def test_the_body_of_a_route_is_validated_by_an_adapter_whose_validator_can_be_r
 
 
 def test_texts_are_checked_and_cut_by_their_characters() -> None:
-    """`server.prompt_length` leaves both to vLLM where it does them."""
+    """`server.requests.prompt_length` leaves both to vLLM where it does them."""
     tokenizer = SimpleNamespace(max_chars_per_token=2, truncation_side="right")
     with pytest.raises(VLLMValidationError) as refused:
         TokenizeParams(max_total_tokens=3)._text_len_check(tokenizer, "x" * 7)
@@ -290,7 +293,7 @@ def test_texts_are_checked_and_cut_by_their_characters() -> None:
 
 
 def test_the_logprobs_processor_decodes_by_a_name_of_its_module() -> None:
-    """Which `server.engine.install` binds anew."""
+    """Which `server.engine.statistics.install` binds anew."""
     processor = find("vllm.v1.engine.logprobs:LogprobsProcessor")
     for method in ("_update_sample_logprobs", "_update_prompt_logprobs"):
         assert "convert_ids_list_to_tokens" in getattr(processor, method).__code__.co_names

@@ -17,20 +17,20 @@ import uvicorn
 from tests.contract.symbols import find
 
 SIGNATURES = {
-    # server/launch.py
+    # server/process/launch.py
     "vllm.entrypoints.launchers.launcher:setup_server": ("args", "reuse_port"),
     "vllm.entrypoints.launchers.api_server.entry:run_server_worker": ("listen_address", "sock", "args"),
-    # server/gate/admission.py, server/lifecycle.py, server/health.py
+    # server/gate/admission.py, server/process/lifecycle.py, server/process/health.py
     "vllm.v1.engine.async_llm:AsyncLLM.get_num_unfinished_requests": ("self",),
     "vllm.v1.engine.async_llm:AsyncLLM.get_num_queued_tokens": ("self",),
     "vllm.v1.engine.async_llm:AsyncLLM.generate": ("self", "prompt", "sampling_params", "request_id"),
     "vllm.exceptions:GracefulHTTPError": ("message", "http_status"),
-    # server/engine.py: WatchedOutputs and end_all
+    # server/engine/statistics.py: WatchedOutputs and end_all
     "vllm.v1.engine.output_processor:OutputProcessor.add_request": ("self", "request"),
     "vllm.v1.engine.output_processor:OutputProcessor.process_outputs": ("self", "engine_core_outputs"),
     "vllm.v1.engine.output_processor:OutputProcessor.propagate_error": ("self", "e"),
     "vllm.v1.engine.core_client:AsyncMPClient.abort_requests_async": ("self", "request_ids"),
-    # server/connection.py
+    # server/gate/connection/protocol.py
     "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.connection_made": ("self", "transport"),
     "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.connection_lost": ("self", "exc"),
     "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.data_received": ("self", "data"),
@@ -65,7 +65,8 @@ def test_launching_is_what_vllm_does_by_itself() -> None:
 
 
 def test_what_the_engines_process_is_started_by() -> None:
-    """`server/head_start.py` puts its own context there, which is asked for in the module, when the engine starts."""
+    """`server/process/head_start.py` puts its own context there, which is asked for in the module, when the engine
+    starts."""
     manager = find("vllm.v1.engine.utils:CoreEngineProcManager")
     assert "context = get_mp_context()" in inspect.getsource(manager.__init__)
     assert "context.Process(" in inspect.getsource(manager.__init__)
@@ -80,7 +81,7 @@ def test_what_the_engines_process_is_started_by() -> None:
     ],
 )
 def test_child_processes_install_handlers_that_are_redirected(symbol: str) -> None:
-    """`server/child_process.py` replaces `signal.signal`, by which they install them."""
+    """`server/system/child_process.py` replaces `signal.signal`, by which they install them."""
     source = inspect.getsource(find(symbol))
     assert "signal.signal(signal.SIGTERM, signal_handler)" in source
     assert "signal.signal(signal.SIGINT, signal_handler)" in source
@@ -107,7 +108,7 @@ def test_child_processes_come_from_the_spawn_context(symbol: str) -> None:
 
 
 def test_children_are_ended_by_terminate() -> None:
-    """Which sends the signal of `server/child_process.py`."""
+    """Which sends the signal of `server/system/child_process.py`."""
     assert "proc.terminate()" in inspect.getsource(find("vllm.v1.utils:shutdown"))
     executor = find("vllm.v1.executor.multiproc_executor:MultiprocExecutor")
     assert "p.terminate()" in inspect.getsource(executor._ensure_worker_termination)
@@ -132,7 +133,7 @@ def test_what_uvicorn_reads_while_it_runs() -> None:
 
 
 def test_uvicorn_listens_only_after_the_app_has_been_told_that_it_starts() -> None:
-    """`server/gate/connections.py` chooses the class of connections then, in vLLM's server as well."""
+    """`server/gate/connection/carrier.py` chooses the class of connections then, in vLLM's server as well."""
     source = inspect.getsource(uvicorn.Server.startup)
     assert source.index("self.lifespan.startup()") < source.index("create_server(")
     source = inspect.getsource(find("vllm.entrypoints.launchers.launcher:NoSignalServer"))

@@ -26,12 +26,12 @@ BATCH = "vllm.entrypoints.openai.chat_completion.batch_serving:OpenAIServingChat
 V2 = "vllm.v1.worker.gpu"
 
 SIGNATURES = {
-    # model_impl/sampler.py
+    # model_impl/engine/sampler.py
     "vllm.v1.sample.sampler:Sampler.forward": ("self", "logits", "sampling_metadata"),
     "vllm.v1.sample.sampler:Sampler.gather_logprobs": ("logprobs", "num_logprobs", "token_ids"),
     "vllm.v1.sample.sampler:Sampler.gather_specific_token_logprobs": ("self", "logprobs", "logprob_token_ids"),
     "vllm.v1.sample.sampler:batched_count_greater_than": ("x", "values"),
-    # model_impl/worker.py: the model runner
+    # model_impl/engine/worker.py: the model runner
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner.sample_tokens": ("self", "grammar_output"),
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner._sample": ("self", "logits"),
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner._bookkeeping_sync": ("self", "scheduler_output"),
@@ -47,7 +47,7 @@ SIGNATURES = {
     ),
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner._dummy_run": ("self", "num_tokens"),
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner.get_model": ("self",),
-    # model_impl/model_state.py: the V2 model runner
+    # model_impl/engine/model_state.py: the V2 model runner
     f"{V2}.model_states.default:DefaultModelState.__init__": (
         "self",
         "vllm_config",
@@ -80,24 +80,24 @@ SIGNATURES = {
     ),
     "vllm.v1.outputs:LogprobsTensors.empty_cpu": ("num_positions", "num_tokens_per_position"),
     "vllm.tokenizers:cached_tokenizer_from_config": ("model_config",),
-    # model_impl/worker.py: the worker
+    # model_impl/engine/worker.py: the worker
     "vllm.v1.worker.cpu_worker:CPUWorker.init_device": ("self",),
     "vllm.v1.worker.cpu_worker:CPUWorker.load_model": ("self", "load_dummy_weights"),
     "vllm.v1.worker.cpu_worker:CPUWorker.compile_or_warm_up_model": ("self",),
     "vllm.v1.worker.worker_base:WorkerBase.add_lora": ("self", "lora_request"),
     "vllm.v1.worker.worker_base:WorkerBase.remove_lora": ("self", "lora_id"),
     "vllm.v1.worker.worker_base:WorkerBase.list_loras": ("self",),
-    # model_impl/holding_scheduler.py
+    # model_impl/engine/scheduler.py
     "vllm.v1.core.sched.scheduler:Scheduler.add_request": ("self", "request"),
     "vllm.v1.core.sched.scheduler:Scheduler.finish_requests": ("self", "request_ids", "finished_status"),
     "vllm.v1.core.sched.scheduler:Scheduler.update_from_output": ("self", "scheduler_output", "model_runner_output"),
-    # model_impl/prefix_reuse.py
+    # model_impl/engine/prefix_reuse.py
     "vllm.v1.core.kv_cache_manager:KVCacheManager.get_computed_blocks": ("self", "request"),
-    # model_impl/grammar_cache.py
+    # model_impl/engine/grammar_cache.py
     "vllm.v1.structured_output:StructuredOutputManager.__init__": ("self", "vllm_config"),
     "vllm.v1.structured_output:StructuredOutputManager.grammar_init": ("self", "request"),
     "vllm.v1.structured_output:StructuredOutputManager._create_grammar": ("self", "request"),
-    # model_impl/model.py and its parts
+    # model_impl/model/tokenformer.py and its parts
     "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackend.get_supported_head_sizes": (),
     "vllm.model_executor.layers.rotary_embedding:get_rope": ("head_size", "max_position"),
     "vllm.model_executor.layers.rotary_embedding:RotaryEmbedding.forward_native": (
@@ -114,20 +114,20 @@ SIGNATURES = {
     "vllm.model_executor.layers.utils:cpu_unquantized_gemm": ("layer", "x", "weight", "bias"),
     "vllm.distributed:tensor_model_parallel_all_reduce": ("input_",),
     "vllm.distributed:tensor_model_parallel_all_gather": ("input_", "dim"),
-    # server/engine.py
+    # server/engine/statistics.py
     "vllm.v1.engine.logprobs:LogprobsProcessor._update_sample_logprobs": ("self", "logprobs_lists"),
     "vllm.v1.engine.logprobs:LogprobsProcessor._update_prompt_logprobs": ("self", "prompt_logprobs_tensors"),
     "vllm.v1.engine.detokenizer:IncrementalDetokenizer.from_new_request": ("tokenizer", "request"),
     "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.update": ("self", "new_token_ids", "stop_terminated"),
     "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.get_next_output_text": ("self", "finished", "delta"),
     "vllm.v1.engine.logprobs:convert_ids_list_to_tokens": ("tokenizer", "token_ids"),
-    # server/prompt_length.py
+    # server/requests/prompt_length.py
     "vllm.renderers.base:BaseRenderer._tokenize_singleton_prompt": ("self", "prompt", "params"),
     "vllm.renderers.base:BaseRenderer._tokenize_singleton_prompt_async": ("self", "prompt", "params"),
-    # server/anthropic_messages.py
+    # server/api/anthropic_messages.py
     "vllm.entrypoints.anthropic.serving:AnthropicServingMessages.create_messages": ("self", "request", "raw_request"),
     "vllm.entrypoints.anthropic.serving:AnthropicServingMessages.count_tokens": ("self", "request", "raw_request"),
-    # server/conversations.py
+    # server/api/conversations.py
     f"{BATCH}.create_batch_chat_completion": (
         "self",
         "request",
@@ -138,7 +138,7 @@ SIGNATURES = {
         "request",
         "generators",
     ),
-    # server/serving.py
+    # server/api/serving.py
     "vllm.entrypoints.serve.engine.serving:BaseServing._extract_prompt_text": ("self", "prompt"),
     "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.chat_completion_stream_generator": (
         "self",
@@ -192,24 +192,24 @@ SIGNATURES = {
         "params",
         "lora_request",
     ),
-    # server/answers.py
+    # server/api/answers.py
     "vllm.entrypoints.serve.utils.orca_metrics:metrics_header": ("metrics_format",),
     "vllm.entrypoints.serve.utils.sse_keep_alive:with_sse_keep_alive": ("generator", "interval"),
-    # server/conversations.py
+    # server/api/conversations.py
     "vllm.entrypoints.serve.tokenize.api_router:tokenize": ("request", "raw_request"),
     "vllm.entrypoints.openai.chat_completion.api_router:create_batch_chat_completion": ("request", "raw_request"),
     "vllm.entrypoints.openai.chat_completion.protocol:BatchChatCompletionRequest.to_chat_completion_request": (
         "self",
         "messages",
     ),
-    # server/app.py
+    # server/process/plugin.py
     "vllm.entrypoints.serve.utils.api_utils:load_aware_call": ("func",),
     "vllm.entrypoints.serve.utils.api_utils:with_cancellation": ("handler_func",),
     "vllm.entrypoints.serve.utils.api_utils:validate_json_request": ("raw_request",),
     "vllm.envs:enable_envs_cache": (),
     "vllm.plugins.endpoint_plugins.interface:EndpointPlugin.attach_router": ("self", "app"),
     "vllm.plugins.endpoint_plugins.interface:EndpointPlugin.init_state": ("self", "engine_client", "state", "args"),
-    # server/models.py
+    # server/engine/variants.py
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels.show_available_models": ("self",),
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels.load_lora_adapter": ("self", "request"),
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels.unload_lora_adapter": ("self", "request"),
@@ -223,7 +223,7 @@ SIGNATURES = {
         "decoder_input",
     ),
     "vllm.inputs:split_enc_dec_input": ("inputs",),
-    # server/checked_engine.py and server/grammars.py
+    # server/engine/checked_client.py and server/engine/grammars.py
     "vllm.v1.engine.async_llm:AsyncLLM.add_request": ("self", "request_id", "prompt", "params"),
     "vllm.v1.structured_output.backend_guidance:serialize_guidance_grammar": (
         "request_type",
@@ -232,13 +232,13 @@ SIGNATURES = {
         "disable_additional_properties",
     ),
     "vllm.v1.structured_output.request:get_structured_output_key": ("params",),
-    # server/responses.py
+    # server/api/responses.py
     "vllm.entrypoints.openai.responses.api_router:create_responses": ("request", "raw_request"),
     "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses._validate_create_responses_input": (
         "self",
         "request",
     ),
-    # server/tool_calls.py
+    # server/requests/tool_calls.py
     "vllm.parser.abstract_parser:DelegatingParser.adjust_request": ("self", "request"),
     "vllm.parser.abstract_parser:DelegatingParser._extract_tool_calls": (
         "self",
@@ -258,19 +258,19 @@ SIGNATURES = {
     ),
     "vllm.tool_parsers.utils:is_complete_json": ("input_str",),
     "vllm.entrypoints.anthropic.serving:AnthropicServingMessages._convert_tool_choice": ("anthropic_request", "req"),
-    # server/ensemble.py
+    # server/engine/ensemble.py
     "vllm.v1.engine.async_llm:AsyncLLM.generate": ("self", "prompt", "sampling_params", "request_id"),
     "vllm.v1.engine.async_llm:AsyncLLM.collective_rpc": ("self", "method", "timeout", "args"),
-    # server/offline.py
+    # server/calibrate/scoring.py
     "vllm:LLM.generate": ("self", "prompts", "sampling_params", "use_tqdm", "lora_request"),
     "vllm:LLM.get_tokenizer": ("self",),
     "vllm.distributed:cleanup_dist_env_and_memory": (),
-    # server/serve.py
+    # server/process/serve.py
     "vllm.entrypoints.launchers.cli_args:make_arg_parser": ("parser",),
     "vllm.entrypoints.launchers.cli_args:validate_parsed_serve_args": ("args",),
     "vllm.entrypoints.serve.utils.api_utils:cli_env_setup": (),
     "vllm.entrypoints.cli.serve:ServeSubcommand.cmd": ("args",),
-    # server/cores.py
+    # server/system/cores.py
     "vllm.utils.cpu_resource_utils:get_visible_memory_node": (),
     "vllm.utils.cpu_resource_utils:get_allowed_cpu_list": (),
     "vllm.utils.torch_utils:available_cpu_count": (),
@@ -312,7 +312,7 @@ from transformers import AutoConfig
 print("TokenformerForCausalLM" in ModelRegistry.get_supported_archs())
 print(AutoConfig.for_model("tokenformer").model_type)
 import sys
-print("model_impl.model" in sys.modules)
+print("model_impl.model.tokenformer" in sys.modules)
 """
     assert run_python(code).split()[-3:] == ["True", "tokenformer", "False"]
 
@@ -320,7 +320,7 @@ print("model_impl.model" in sys.modules)
 def test_the_entry_points_are_installed() -> None:
     for group, target in (
         ("vllm.general_plugins", "model_impl.plugin:register"),
-        ("vllm.endpoint_plugins", "server.app:TokenformerEndpoints"),
+        ("vllm.endpoint_plugins", "server.process.plugin:TokenformerEndpoints"),
     ):
         found = {entry.name: entry.value for entry in importlib.metadata.entry_points(group=group)}
         assert found.get("tokenformer") == target

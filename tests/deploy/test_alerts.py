@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.deploy.promql import DEPLOY, RULES, exported, metrics_in, missing, promtool, run_promtool
-from tests.servers import Server
+from tests.support.servers import Server
 
 TESTS = RULES.with_name("alerts.test.yml")
 

@@ -17,8 +17,8 @@ import yaml
 from openai import OpenAI
 
 from tests.deploy.promql import DEPLOY, exported, metrics_in, missing, promtool, run_promtool
-from tests.ports import free_ports
-from tests.servers import Server
+from tests.support.ports import free_ports
+from tests.support.servers import Server
 
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "tokenformer.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]

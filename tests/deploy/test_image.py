@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from scripts.lock import Package, Target
 from scripts.surplus import BUILD_TOOLS, installed, surplus
-from server.flags import KEYS_VARIABLE
+from server.process.flags import KEYS_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 TARGETS = ("cpu", "cuda")

@@ -9,7 +9,7 @@ import pytest
 from openai import OpenAI
 
 from tests.deploy.promql import promtool, run_promtool
-from tests.servers import Server
+from tests.support.servers import Server
 
 OWN = re.compile(r"(# \w+ )?tokenformer_")
 

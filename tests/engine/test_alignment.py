@@ -15,9 +15,9 @@ import torch
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-from model_impl.reference import ReferenceTokenformer
-from tests.engine.bytes_model import END, write_bytes_model
-from tests.engines import assert_recomputed, engine, generate, statistics_rows
+from model_impl.reference.model import ReferenceTokenformer
+from tests.support.bytes_model import END, write_bytes_model
+from tests.support.engines import assert_recomputed, engine, generate, statistics_rows
 
 pytestmark = pytest.mark.engine
 

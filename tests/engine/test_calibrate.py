@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_impl.ensemble import ensemble_uncertainty
-from model_impl.internals import internals
-from server.features import GROUPS
-from server.labels import Label, LabelFile
-from server.offline import score_labels
-from server.scoring import ChoiceScore
+from model_impl.reference.ensemble import ensemble_uncertainty
+from model_impl.reference.internals import internals
+from server.calibrate.labels import Label, LabelFile
+from server.calibrate.scoring import score_labels
+from server.calibrate.tokenised_label import tokenised_labels
 from server.texts import TextTokenizer
-from server.tokenised_label import tokenised_labels
-from tests import calibrated
-from tests.calibrated import CONTEXT, END, greedy, words
-from tests.grown import VOCABULARY
-from tests.tolerances import assert_within, ensemble_tolerance
+from server.uncertainty.features import GROUPS
+from server.uncertainty.score import ChoiceScore
+from tests.support import calibrated
+from tests.support.calibrated import CONTEXT, END, greedy, words
+from tests.support.grown import VOCABULARY
+from tests.support.tolerances import assert_within, ensemble_tolerance
 
 pytestmark = pytest.mark.engine
 

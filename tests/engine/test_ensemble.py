@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from model_impl.ensemble import MEMBER_ARG, ensemble_uncertainty
-from model_impl.reference import ReferenceTokenformer
+from model_impl.reference.ensemble import MEMBER_ARG, ensemble_uncertainty
+from model_impl.reference.model import ReferenceTokenformer
 from tests.engine.test_stages import VOCABULARY, Family, Served
-from tests.engines import (
+from tests.support.engines import (
     assert_recomputed,
     ensemble_name,
     generate,
@@ -20,8 +20,8 @@ from tests.engines import (
     statistics_rows,
     token_params,
 )
-from tests.rounding import logit_tolerance
-from tests.tolerances import assert_within, ensemble_tolerance
+from tests.support.rounding import logit_tolerance
+from tests.support.tolerances import assert_within, ensemble_tolerance
 
 pytestmark = pytest.mark.engine
 

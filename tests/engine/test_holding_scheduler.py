@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from model_impl.holding_scheduler import AT_ONCE
+from model_impl.engine.scheduler import AT_ONCE
+from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG, UNSHOWN_ARG
 from model_impl.plugin import SCHEDULER_CLASS
-from model_impl.reference import with_weights
-from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG, UNSHOWN_ARG
-from server.engine import StatisticsProcessor, scored
+from model_impl.reference.model import with_weights
+from server.engine.statistics import StatisticsProcessor, scored
 from tests.conformance.models import random_prompts, random_weights, variant_config
-from tests.engines import engine, generate, saved_model, token_params
-from tests.rounding import logit_tolerance
-from tests.tolerances import assert_statistics_within
+from tests.support.engines import engine, generate, saved_model, token_params
+from tests.support.rounding import logit_tolerance
+from tests.support.tolerances import assert_statistics_within
 
 pytestmark = pytest.mark.engine
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_impl import kernels
-from model_impl.internals import row_sums
-from model_impl.kernels import segmented_rows
-from model_impl.kernels.layout import Layout
-from model_impl.row_operation import token_weights
-from model_impl.uncertainty import eager_token_statistics
+from model_impl.kernels.gpu import operators as kernels
+from model_impl.kernels.gpu import rows as segmented_rows
+from model_impl.kernels.gpu.layout import Layout
+from model_impl.kernels.statistics import eager_token_statistics
+from model_impl.reference.internals import row_sums
+from model_impl.reference.row_operation import token_weights
 from model_impl.variants import Selection
 from tests.engine.test_stages import check_mixed_batch, open_family
 

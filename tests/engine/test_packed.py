@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from model_impl import packed_weight
-from model_impl.packed_stack import PackedStack
-from model_impl.packed_weight import MAX_SMALL_BATCH, PackedWeight
+from model_impl.kernels.cpu import weights as packed_weight
+from model_impl.kernels.cpu.stack import PackedStack
+from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH, PackedWeight
 from tests.conformance.models import random_weights, variant_config
-from tests.engines import engine, generate, saved_model, token_params, whole_rows
-from tests.rounding import logit_tolerance
-from tests.tolerances import assert_within
-from tests.unit.packing import skip_unless_packed
+from tests.support.engines import engine, generate, saved_model, token_params, whole_rows
+from tests.support.packing import skip_unless_packed
+from tests.support.rounding import logit_tolerance
+from tests.support.tolerances import assert_within
 
 pytestmark = pytest.mark.engine
 

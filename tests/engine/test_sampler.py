@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from model_impl import sampler
+from model_impl.engine import sampler
 from tests.conformance.models import random_prompts, random_weights, variant_config
-from tests.engines import engine, generate, saved_model, statistics_rows, token_params, whole_rows
+from tests.support.engines import engine, generate, saved_model, statistics_rows, token_params, whole_rows
 
 pytestmark = pytest.mark.engine
 

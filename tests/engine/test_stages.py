@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from model_impl.checkpoint.delta import load_delta, split
 from model_impl.config import PROJECTIONS
-from model_impl.delta import load_delta, split
-from model_impl.internals import internals
-from model_impl.reference import ReferenceTokenformer, provenance
-from model_impl.uncertainty import INTERNALS_ARG, PROVENANCE_ARG
-from tests.engines import assert_recomputed, engine, statistics_rows, token_params
-from tests.grown import grown_checkpoint
+from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG
+from model_impl.reference.internals import internals
+from model_impl.reference.model import ReferenceTokenformer, provenance
+from tests.support.engines import assert_recomputed, engine, statistics_rows, token_params
+from tests.support.grown import grown_checkpoint
 
 pytestmark = pytest.mark.engine
 
@@ -50,8 +50,8 @@ def adapter(name: str, number: int, path: Path) -> Any:
 @contextmanager
 def open_family(directory: Path, activation: str, **options: Any) -> Iterator[Family]:
     """Two stages of one checkpoint and two sibling deltas on top, prompts cut into chunks of at most 32 tokens."""
-    from model_impl.specialise import specialise
-    from server.models import VariantInput
+    from model_impl.override import specialise
+    from server.engine.variants import VariantInput
 
     masked = {"ensemble_rate": 0.2, "ensemble_projections": list(PROJECTIONS)}  # for tests/engine/test_ensemble.py
     base = grown_checkpoint(directory / "two", 2, norm_activation_type=activation, **masked)
@@ -71,9 +71,9 @@ def open_family(directory: Path, activation: str, **options: Any) -> Iterator[Fa
 
 def sibling(directory: Path, name: str, base: ReferenceTokenformer) -> ReferenceTokenformer:
     """A third stage on the same two, its tokens drawn anew for every name."""
-    from model_impl.checkpoint_writer import write_checkpoint
-    from model_impl.growth import grown_tensors, new_stage, with_stages
-    from tests.grown import ADDED
+    from model_impl.checkpoint.grow import grown_tensors, new_stage, with_stages
+    from model_impl.checkpoint.writing import write_checkpoint
+    from tests.support.grown import ADDED
 
     stage = new_stage(base.config, ADDED[1], name, "grouped", "random")
     weights = dict(grown_tensors(base.state_dict().items(), base.config, stage, "random", seed=len(name)))

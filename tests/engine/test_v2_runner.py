@@ -39,7 +39,7 @@ def test_as_under_v1(tests: list[str]) -> None:
         "TRITON_INTERPRET": "1",
         "VLLM_USE_V2_MODEL_RUNNER": "1",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.interpreted_runner"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.support.interpreted_runner"]
     done = subprocess.run(
         [*command, *(f"tests/engine/{test}" for test in tests)],
         cwd=ROOT,

@@ -13,8 +13,8 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.engine.bytes_model import write_bytes_model
-from tests.servers import Server
+from tests.support.bytes_model import write_bytes_model
+from tests.support.servers import Server
 
 NAME = "lasting"
 POSITIONS = 16_384

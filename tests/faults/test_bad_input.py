@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from server.grammars import GRAMMAR_SECONDS
+from server.engine.grammars import GRAMMAR_SECONDS
 from tests.faults.bad_inputs import BAD
 from tests.faults.lasting import FLAGS, NAME, Stream, checkpoint, idle, status, wait_for
-from tests.servers import Server, serving
+from tests.support.servers import Server, serving
 
 pytestmark = pytest.mark.server
 

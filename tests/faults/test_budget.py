@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from server.grammars import GRAMMAR_SECONDS
+from server.engine.grammars import GRAMMAR_SECONDS
 from tests.faults.costly import EMPTY, MESSAGES, SHOWN, TOO_LARGE
 from tests.faults.victim import Heard, beside, check
-from tests.servers import Server
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 

@@ -14,9 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from server.connection import STALL_SECONDS
+from server.gate.connection.protocol import STALL_SECONDS
 from tests.faults.lasting import FLAGS, NAME, Stream, body, checkpoint, idle, metrics, status, wait_for
-from tests.servers import Server, serving
+from tests.support.servers import Server, serving
 
 pytestmark = pytest.mark.server
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from tests.faults.lasting import FLAGS, NAME, body, checkpoint, wait_for
-from tests.ports import free_ports
-from tests.servers import Server, command_line, running
+from tests.support.ports import free_ports
+from tests.support.servers import Server, command_line, running
 
 pytestmark = pytest.mark.server
 

@@ -21,7 +21,7 @@ from tests.faults.lasting import (
     status,
     wait_for,
 )
-from tests.servers import Server, serving
+from tests.support.servers import Server, serving
 
 pytestmark = pytest.mark.server
 

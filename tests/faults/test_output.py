@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.demo_server import DEMO
-from tests.ports import free_ports
-from tests.servers import Server, command_line, user_environment
+from tests.support.demo_server import DEMO
+from tests.support.ports import free_ports
+from tests.support.servers import Server, command_line, user_environment
 
 pytestmark = pytest.mark.server
 

@@ -17,10 +17,10 @@ import httpx
 import psutil
 import pytest
 
-from server.keys import KEYS_VARIABLE
-from tests.collector import Collector, collecting
-from tests.demo_server import DEMO
-from tests.servers import Server, started
+from server.gate.keys import KEYS_VARIABLE
+from tests.support.collector import Collector, collecting
+from tests.support.demo_server import DEMO
+from tests.support.servers import Server, started
 
 pytestmark = pytest.mark.server
 

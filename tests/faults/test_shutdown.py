@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.faults.lasting import FLAGS, NAME, Stream, body, checkpoint, engine_processes, lines, status, wait_for
-from tests.servers import Server, serving
+from tests.support.servers import Server, serving
 
 pytestmark = pytest.mark.server
 

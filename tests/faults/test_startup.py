@@ -1,6 +1,6 @@
 """What cannot be served is said in one line, with a non-zero exit code and no traceback.
 
-These are the ways out of the process; tests/unit/test_serve.py has the other reasons.
+These are the ways out of the process; tests/unit/server/process/test_serve.py has the other reasons.
 """
 
 import socket
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from model_impl.checkpoint_writer import write_checkpoint
-from tests.engine.bytes_model import text_files
-from tests.servers import command_line, user_environment
-from tests.unit.tiny import tiny_config, tiny_weights
+from model_impl.checkpoint.writing import write_checkpoint
+from tests.support.bytes_model import text_files
+from tests.support.servers import command_line, user_environment
+from tests.support.tiny import tiny_config, tiny_weights
 
 pytestmark = pytest.mark.server
 

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.servers import Server
+from tests.support.servers import Server
 
 STALL_SECONDS = 4.0
 """Longest silence of a stream, above that beside a harmless load. An idle machine keeps within a quarter of a second;

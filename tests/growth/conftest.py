@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from model_impl.delta import split
-from server.calibration import load_calibration
-from tests import calibrated
+from model_impl.checkpoint.delta import split
+from server.uncertainty.calibration import load_calibration
 from tests.growth.served import Grown
-from tests.servers import command_line, serving, user_environment
+from tests.support import calibrated
+from tests.support.servers import command_line, serving, user_environment
 
 
 @pytest.fixture(scope="package")

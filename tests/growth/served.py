@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import openai
 
-from model_impl.reference import ReferenceTokenformer
-from server.calibration import Calibration
-from tests.servers import Server
+from model_impl.reference.model import ReferenceTokenformer
+from server.uncertainty.calibration import Calibration
+from tests.support.servers import Server
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import httpx
 import openai
 import pytest
 
-from tests.calibrated import answer, words
-from tests.grown import VOCABULARY
 from tests.growth.served import Grown
+from tests.support.calibrated import answer, words
+from tests.support.grown import VOCABULARY
 
 pytestmark = pytest.mark.server
 

@@ -17,17 +17,17 @@ import openai
 import pytest
 import torch
 
-from model_impl.contributions import at_position, places
-from model_impl.delta import split
-from model_impl.internals import INTERNALS, internals
-from model_impl.reference import ReferenceTokenformer, provenance
-from model_impl.uncertainty import STATISTICS
-from server.models import MAX_DELTAS
-from tests.calibrated import checkpoint
-from tests.engines import assert_recomputed
+from model_impl.checkpoint.delta import split
+from model_impl.kernels.statistics import STATISTICS
+from model_impl.reference.contributions import at_position, places
+from model_impl.reference.internals import INTERNALS, internals
+from model_impl.reference.model import ReferenceTokenformer, provenance
+from server.engine.variants import MAX_DELTAS
 from tests.faults.lasting import wait_for
-from tests.grown import VOCABULARY
 from tests.growth.served import Grown
+from tests.support.calibrated import checkpoint
+from tests.support.engines import assert_recomputed
+from tests.support.grown import VOCABULARY
 
 pytestmark = pytest.mark.server
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from model_impl.pattention import activate
+from model_impl.reference.pattention import activate
 
 Counts = Sequence[Sequence[int]]
 
@@ -45,7 +45,7 @@ def selection_of(groups: list[list[list[int]]], counts: Counts) -> tuple[torch.T
 
 
 def expected_weights(scores: torch.Tensor, groups: list[list[list[int]]], counts: Counts, name: str) -> torch.Tensor:
-    """In float64, group by group from the formula of `model_impl.pattention`."""
+    """In float64, group by group from the formula of `model_impl.reference.pattention`."""
     weights, start = torch.zeros_like(scores, dtype=torch.float64), 0
     for own in counts:
         places, columns = [], start

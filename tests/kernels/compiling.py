@@ -25,10 +25,10 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
-from model_impl import kernels
-from model_impl.kernels import triton_pattention
-from model_impl.kernels.layout import Layout
-from model_impl.kernels.pattention import WholePattention
+from model_impl.kernels.gpu import operators as kernels
+from model_impl.kernels.gpu import triton_pattention
+from model_impl.kernels.gpu.layout import Layout
+from model_impl.kernels.gpu.pattention import WholePattention
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 

@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 import torch
 
-from model_impl.kernels.choice import Way, choose, gram_wins
-from model_impl.kernels.pattention import WholePattention
+from model_impl.kernels.gpu.choice import Way, choose, gram_wins
+from model_impl.kernels.gpu.pattention import WholePattention
 from tests.kernels.cases import (
     ACTIVATIONS,
     ONE,
@@ -57,7 +57,7 @@ def test_the_same_input_gives_the_same_bits(device: torch.device) -> None:
 
 
 def test_ranks_can_sum_their_squares_between_the_kernels(device: torch.device) -> None:
-    from model_impl.kernels import triton_pattention as fused
+    from model_impl.kernels.gpu import triton_pattention as fused
 
     keys, values, x = normal(40, 32).to(device), normal(32, 40, seed=1).to(device), normal(3, 32, seed=2).to(device)
     coupling, tau = (table.to(device) for table in selection_of(groups_of(3, 1), ONE))

@@ -7,10 +7,10 @@ from enum import IntEnum
 import pytest
 import torch
 
-from model_impl import kernels
-from model_impl.internals import row_sums
-from model_impl.kernels.layout import Layout
-from model_impl.kernels.segmented_rows import SegmentedRows
+from model_impl.kernels.gpu import operators as kernels
+from model_impl.kernels.gpu.layout import Layout
+from model_impl.kernels.gpu.rows import SegmentedRows
+from model_impl.reference.internals import row_sums
 from model_impl.variants import Selection
 from tests.kernels.cases import (
     ACTIVATIONS,
@@ -123,7 +123,7 @@ def test_the_operators_are_fit_for_compilers(device: torch.device) -> None:
 
 
 class Wish(IntEnum):
-    """As in `model_impl.collector`, which imports vLLM, and vLLM must not see the Triton of these tests."""
+    """As in `model_impl.kernels.collector`, which imports vLLM, and vLLM must not see the Triton of these tests."""
 
     NOTHING = 0
     PROVENANCE = 1

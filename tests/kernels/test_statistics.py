@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model_impl import kernels
-from model_impl.uncertainty import eager_token_statistics, token_statistics
+from model_impl.kernels.gpu import operators as kernels
+from model_impl.kernels.statistics import eager_token_statistics, token_statistics
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.demo_server import DEMO
 from tests.parity.benchmarks import guidellm, vllm_bench
 from tests.parity.environments import environment, version
 from tests.parity.frameworks import asks
 from tests.parity.fuzz import fuzz_others, fuzz_ours
 from tests.parity.likelihoods import check
-from tests.servers import Server, started
+from tests.support.demo_server import DEMO
+from tests.support.servers import Server, started
 
 Check = Callable[[Server, Path], str]
 

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 from loadtest import bench
-from tests.demo_server import DEMO
 from tests.parity.environments import environment
-from tests.servers import Server
+from tests.support.demo_server import DEMO
+from tests.support.servers import Server
 
 REQUESTS, INPUT, OUTPUT, STREAMS = 48, 32, 16, 8
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.parity.environments import environment
-from tests.servers import Server
+from tests.support.servers import Server
 
 SCRIPTS = Path(__file__).parent / "clients"
 

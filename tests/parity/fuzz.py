@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from tests.parity.environments import environment
-from tests.servers import Server
+from tests.support.servers import Server
 
 SECONDS = 150
 """Of fuzzing for each group of routes."""

@@ -14,10 +14,10 @@ from tokenizers import Tokenizer
 
 from demo.grow import WORLD_A
 from demo.world import Fact
-from model_impl.reference import load_reference
-from tests.demo_server import DEMO
+from model_impl.reference.model import load_reference
 from tests.parity.environments import environment
-from tests.servers import Server
+from tests.support.demo_server import DEMO
+from tests.support.servers import Server
 
 TASK = "demo_world"
 FACTS, CHOICES = 40, 4

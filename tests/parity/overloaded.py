@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from server.gate.admission import Admission, Refusal
 from server.gate.weight import Shape, Weight
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 RETRY_AFTER = 2
 """Seconds; longer than the clients wait by themselves before their first retry, 0.5 s at most."""

@@ -13,7 +13,7 @@ import pytest
 
 from tests.api.test_chat import calling_a_tool
 from tests.parity.overloaded import RETRY_AFTER, overloaded
-from tests.servers import Server
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 

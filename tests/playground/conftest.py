@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser import Playground
 from tests.playground.script import SCRIPT
-from tests.scripted import scripted
+from tests.support.browser import Playground
+from tests.support.scripted import scripted
 
 
 @pytest.fixture(scope="module")

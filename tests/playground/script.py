@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.scripted import Break, chunk, last, summary, words
-from tests.scripted import token as made
+from tests.support.scripted import Break, chunk, last, summary, words
+from tests.support.scripted import token as made
 
 MARKUP = "<img src=x onerror=alert(1)><b>bold</b>"
 SPLIT = ["🙂", "é"]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests import scripted as scripts
-from tests.browser import detail, level, token
 from tests.playground.conftest import Opener
 from tests.playground.script import MARKUP, SPLIT
+from tests.support import scripted as scripts
+from tests.support.browser import detail, level, token
 
 
 def test_what_a_model_says_is_never_markup(opened: Opener) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser import Playground, detail
 from tests.playground.conftest import Opener
 from tests.playground.script import SCRIPT
-from tests.scripted import scripted
+from tests.support.browser import Playground, detail
+from tests.support.scripted import scripted
 
 
 def test_the_models_and_their_stages(opened: Opener) -> None:

@@ -1,0 +1,1 @@
+"""Checkpoints: directories in, directories out, without vLLM."""

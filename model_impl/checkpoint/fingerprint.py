@@ -1,0 +1,57 @@
+"""The identity of a checkpoint: what a calibration was fitted for, and what a delta belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mmap
+from pathlib import Path
+
+from model_impl.checkpoint.grow import with_stages
+from model_impl.checkpoint.reading import CheckpointError, check_tensors, expected_tensors, load_config, stored_tensors
+
+COMPUTING_FIELDS = (
+    "vocab_size",
+    "padded_vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "norm_activation_type",
+    "partial_rotary_factor",
+    "rope_theta",
+    "layer_norm_eps",
+    "affine_block_norms",
+    "tie_word_embeddings",
+)
+"""What the logits depend on, beside the growth stages and the tensors; limits and special ids are left out."""
+
+
+def fingerprint(path: str | Path, stage: int = -1) -> str:
+    """SHA-256 (hex) of what the checkpoint computes: configuration and tensor bytes in name order.
+
+    The same model in one file or in shards, with another tokenizer or position limit, has the same fingerprint. Of an
+    earlier `stage` (index) it is the fingerprint of a checkpoint that ends there: of the base, if growing and
+    training left the base's tokens alone. Raises CheckpointError if the tensors are not those of the configuration.
+    """
+    config, tensors = load_config(path), stored_tensors(path)
+    try:
+        check_tensors(config, {name: tensor.shape for name, tensor in tensors.items()})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    config = with_stages(config, config.stages[: range(len(config.stages))[stage] + 1])
+    shapes = expected_tensors(config)
+    computing: dict[str, object] = {name: getattr(config, name) for name in COMPUTING_FIELDS}
+    computing["rope_theta"] = float(config.rope_theta)  # 10000 and 10000.0 are the same base
+    computing["growth_stages"] = [stage.to_dict() for stage in config.stages]
+    digest = hashlib.sha256(json.dumps(computing, sort_keys=True).encode())
+    maps: dict[Path, mmap.mmap] = {}
+    for name, tensor in sorted(tensors.items()):
+        if tensor.file not in maps:
+            with tensor.file.open("rb") as stream:
+                maps[tensor.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        digest.update(f"\n{name} {tensor.dtype} {shapes[name]}\n".encode())
+        size = math.prod(shapes[name]) * tensor.dtype.itemsize  # the tokens of later stages are a tensor's last rows
+        with memoryview(maps[tensor.file]) as mapped:
+            digest.update(mapped[tensor.start : tensor.start + size])
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""vLLM's worker, sampler and scheduler with our overrides: the engine process."""

@@ -1,0 +1,105 @@
+"""The engine's side of the parameter-token ensemble: adding up what the members say of the same positions.
+
+Members are ordinary requests, scheduled as such: they come to a position in different steps, in chunks, and again after
+a preemption. The worker adds each member's distribution once to the mixture of its ensemble, where the API fetches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from model_impl.reference.ensemble import decompose
+
+ROWS_AT_ONCE = 256
+"""Rows whose logits [rows, V] are held at a time."""
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What makes a request member number `member` of the `size` members of one ensemble.
+
+    The rows from position `start` of its prompt to the prompt's end are those whose distributions are wanted. Until
+    `start` the request may reuse KV cache blocks, which only this member's own requests share.
+    """
+
+    ensemble: str
+    member: int
+    size: int
+    start: int
+
+    @classmethod
+    def of(cls, extra_args: Mapping[str, Any] | None, key: str) -> Membership | None:
+        """The membership under `key` in a request's `extra_args`; None for an ordinary request."""
+        fields = (extra_args or {}).get(key)
+        return None if fields is None else cls(**fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Mixture:
+    """Sums over members: probabilities float32 [A, V] and entropies [A], for A positions."""
+
+    def __init__(self, size: int, positions: int, like: torch.Tensor) -> None:
+        self.size = size
+        self.probabilities = torch.zeros(positions, like.shape[-1], dtype=torch.float32, device=like.device)
+        self.entropies = torch.zeros(positions, dtype=torch.float32, device=like.device)
+        self.added = [0] * size
+
+    def add(self, member: int, first: int, logits: torch.Tensor) -> None:
+        """Add the logits [N, V] of the positions from `first` on."""
+        stop = first + len(logits)
+        probabilities = logits.float().softmax(dim=-1)
+        self.probabilities[first:stop] += probabilities
+        self.entropies[first:stop] += torch.special.entr(probabilities).sum(dim=-1)
+        self.added[member] = stop
+
+    def result(self) -> list[list[float]]:
+        """Epistemic and aleatoric uncertainty of every position, nats. Raises RuntimeError if a member is missing."""
+        if any(count < len(self.entropies) for count in self.added):
+            raise RuntimeError("a member of the ensemble has not scored every position")
+        rows: list[list[float]] = decompose(self.probabilities / self.size, self.entropies / self.size).tolist()
+        return rows
+
+
+class Mixtures:
+    """The ensembles under way, by their names."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Mixture] = {}
+
+    def wanted(self, own: Membership, first: int, stop: int) -> range:
+        """Which of the rows at the prompt positions `first` to `stop` have not been added yet."""
+        known = self.open.get(own.ensemble)
+        done = own.start + (known.added[own.member] if known else 0)
+        return range(max(first, done), max(stop, done))
+
+    def add(self, own: Membership, positions: int, first: int, logits: torch.Tensor) -> None:
+        """Add a member's logits [N, V] of the prompt positions from `first` on; `positions` counts those wanted."""
+        if own.ensemble not in self.open:
+            self.open[own.ensemble] = Mixture(own.size, positions, logits)
+        self.open[own.ensemble].add(own.member, first - own.start, logits)
+
+    def add_rows(
+        self,
+        own: Membership,
+        prompt: int,
+        first: int,
+        rows: torch.Tensor,
+        logits_of: Callable[[torch.Tensor], torch.Tensor | None],
+    ) -> None:
+        """Add what is wanted of a step's hidden states [N, d] of a member: those from position `first` on of its
+        prompt of `prompt` tokens."""
+        wanted = self.wanted(own, first, min(first + len(rows), prompt))
+        for start in range(wanted.start, wanted.stop, ROWS_AT_ONCE):
+            logits = logits_of(rows[start - first : min(start + ROWS_AT_ONCE, wanted.stop) - first])
+            assert logits is not None  # vLLM gathers them on every rank of this pipeline stage
+            self.add(own, prompt - own.start, start, logits)
+
+    def take(self, ensemble: str) -> Mixture | None:
+        """End an ensemble, whether it is complete or not."""
+        return self.open.pop(ensemble, None)

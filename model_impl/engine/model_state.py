@@ -1,0 +1,215 @@
+"""The model's part in vLLM's V2 model runner, which asks a model for its `ModelState`.
+
+The runner tells it when a request gets a slot and loses it, and asks it for inputs and for the sampler. What V2 has no
+hook for is put on top of the runner's own objects by `install`: statistics of prompts, ensembles, grammars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from vllm.tokenizers import cached_tokenizer_from_config
+from vllm.v1.core.sched.output import GrammarOutput, NewRequestData
+from vllm.v1.outputs import LogprobsTensors
+from vllm.v1.worker.gpu.input_batch import InputBatch
+from vllm.v1.worker.gpu.model_states.default import DefaultModelState
+from vllm.v1.worker.gpu.sample.output import SamplerOutput
+from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
+from vllm.v1.worker.gpu.sample.sampler import Sampler
+from vllm.v1.worker.gpu.states import RequestState
+from vllm.v1.worker.gpu.structured_outputs import StructuredOutputsWorker
+
+from model_impl.engine.mixtures import Membership, Mixtures
+from model_impl.engine.sampler import with_columns
+from model_impl.engine.string_endings import StringEndings, ends_of_json
+from model_impl.kernels.collector import Wish
+from model_impl.kernels.statistics import STATISTICS, token_statistics
+from model_impl.model.tokenformer import TokenformerForCausalLM
+from model_impl.override import specialise
+from model_impl.reference.ensemble import MEMBER_ARG
+
+
+class TokenformerState(DefaultModelState):
+    """Remembers the requests in the runner's slots; tells the model the variant of every row, and what to report."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.slots: dict[str, int] = {}
+        """By request id."""
+        self.requests: dict[int, NewRequestData] = {}
+        """By slot."""
+        self.memberships: dict[int, Membership] = {}
+        """By slot, of those that are ensemble members."""
+
+    def add_request(self, req_index: int, new_req_data: NewRequestData) -> None:
+        super().add_request(req_index, new_req_data)
+        self.slots[new_req_data.req_id], self.requests[req_index] = req_index, new_req_data
+        params = new_req_data.sampling_params
+        if params is not None and (own := Membership.of(params.extra_args, MEMBER_ARG)) is not None:
+            self.memberships[req_index] = own
+
+    def remove_request(self, req_id: str) -> None:
+        super().remove_request(req_id)
+        if (slot := self.slots.pop(req_id, None)) is not None:
+            del self.requests[slot]
+            self.memberships.pop(slot, None)
+
+    @property
+    def tokenformer(self) -> TokenformerForCausalLM:
+        return cast(TokenformerForCausalLM, self.model)
+
+    def wish(self, slot: int) -> Wish:
+        request = self.requests.get(slot)
+        params = request.sampling_params if request else None
+        return Wish.of(params.extra_args if params else None, self.tokenformer.model)
+
+    def _adapter(self, slot: int) -> int:
+        request = self.requests.get(slot)  # the slots of a dummy run have none
+        return request.lora_request.lora_int_id if request and request.lora_request else 0
+
+    def prepare_inputs(self, input_batch: InputBatch, req_states: RequestState) -> dict[str, Any]:
+        slots, model = input_batch.idx_mapping_np.tolist(), self.tokenformer.model
+        members = [self.memberships[slot].member if slot in self.memberships else None for slot in slots]
+        adapters = [self._adapter(slot) for slot in slots]
+        model.variants.assign(adapters, input_batch.num_scheduled_tokens, members if self.memberships else ())
+        if not model.traced:
+            model.wish = max(map(self.wish, slots), default=Wish.NOTHING)
+        return cast(dict[str, Any], super().prepare_inputs(input_batch, req_states))
+
+    def custom_sampler(self, sampler: Any) -> tuple[Any, Any] | None:
+        specialise(sampler, SlotSampler)
+        sampler.state = self
+        return sampler, None
+
+
+class SlotSampler(Sampler):
+    """Appends `token_statistics` of the raw distribution, and what the model reported, to the logprobs it gathers."""
+
+    state: TokenformerState
+    raw_statistics: torch.Tensor | None = None
+
+    def take_statistics(self, logits: torch.Tensor, input_batch: InputBatch) -> None:
+        """Keep the statistics of logits [N, V] for the coming call if a request of the batch wants logprobs."""
+        if self.raw_statistics is None and self.get_logprobs_dims(input_batch.idx_mapping_np) is not None:
+            self.raw_statistics = token_statistics(logits)
+
+    def __call__(self, logits: torch.Tensor, input_batch: InputBatch) -> SamplerOutput:
+        self.take_statistics(logits, input_batch)
+        statistics, self.raw_statistics = self.raw_statistics, None
+        output = super().__call__(logits, input_batch)
+        if output.logprobs_tensors is not None and statistics is not None:
+            model = self.state.tokenformer
+            found = [statistics, model.reported_columns()]
+            output.logprobs_tensors = with_columns(output.logprobs_tensors, found, model.places)
+        return output
+
+
+class ScoredPrompts(PromptLogprobsWorker):
+    """Appends the same columns to the logprobs of prompts, and adds the rows of ensemble members to their mixtures."""
+
+    state: TokenformerState
+    mixtures: Mixtures
+    columns: dict[str, list[torch.Tensor]]
+    """Of the chunks of prompts that are not complete, by request id."""
+
+    def remove_request(self, req_id: str) -> None:
+        super().remove_request(req_id)
+        self.columns.pop(req_id, None)
+
+    def compute_prompt_logprobs(
+        self,
+        logits_fn: Callable[[torch.Tensor], torch.Tensor],
+        hidden_states: torch.Tensor,
+        input_batch: InputBatch,
+        all_token_ids: torch.Tensor,
+        num_computed_tokens: torch.Tensor,
+        prompt_lens: np.ndarray,
+    ) -> dict[str, LogprobsTensors]:
+        self._add_to_mixtures(logits_fn, hidden_states, input_batch, prompt_lens)
+        steps: list[torch.Tensor] = []
+
+        def scored(rows: torch.Tensor) -> torch.Tensor:
+            logits = logits_fn(rows)
+            steps.append(torch.cat([token_statistics(logits), self.state.tokenformer.reported_columns()], dim=1))
+            return logits
+
+        found = super().compute_prompt_logprobs(
+            scored, hidden_states, input_batch, all_token_ids, num_computed_tokens, prompt_lens
+        )
+        if steps:
+            self._keep(torch.cat(steps), input_batch, prompt_lens)
+        for request_id, gathered in found.items():
+            found[request_id] = with_columns(
+                gathered, [torch.cat(self.columns.pop(request_id))], self.state.tokenformer.places
+            )
+        return found
+
+    def _keep(self, columns: torch.Tensor, input_batch: InputBatch, prompt_lens: np.ndarray) -> None:
+        """Take the rows of prompts; a request has as many columns in every chunk, whatever its steps report."""
+        model = self.state.tokenformer
+        for position, request_id in enumerate(input_batch.req_ids):
+            slot = int(input_batch.idx_mapping_np[position])
+            prompt, first = int(prompt_lens[slot]), int(input_batch.num_computed_prefill_tokens_np[position])
+            resumed = input_batch.prefill_len_np[position] > prompt  # after its prompt, whose logprobs are out
+            if request_id not in self.in_progress_prompt_logprobs or first >= prompt or resumed:
+                continue
+            start, stop = input_batch.query_start_loc_np[position : position + 2]
+            ends = first + (stop - start) >= prompt  # the last row's distribution is that of the first new token
+            width = len(STATISTICS) + self.state.wish(slot).width(model.places, model.config.num_hidden_layers)
+            own = columns[start : stop - ends, :width]
+            self.columns.setdefault(request_id, []).append(F.pad(own, (0, width - own.shape[1])))
+
+    def _add_to_mixtures(
+        self,
+        logits_fn: Callable[[torch.Tensor], torch.Tensor],
+        hidden_states: torch.Tensor,
+        input_batch: InputBatch,
+        prompt_lens: np.ndarray,
+    ) -> None:
+        for position, slot in enumerate(input_batch.idx_mapping_np.tolist()):
+            if (own := self.state.memberships.get(slot)) is not None:
+                start, stop = input_batch.query_start_loc_np[position : position + 2]
+                first = int(input_batch.num_computed_tokens_np[position])
+                self.mixtures.add_rows(own, int(prompt_lens[slot]), first, hidden_states[start:stop], logits_fn)
+
+
+class RawStatisticsFirst(StructuredOutputsWorker):
+    """Masks of grammars, which change the logits in place ahead of the sampler: the statistics are taken before."""
+
+    state: TokenformerState
+    sampler: SlotSampler
+
+    @cached_property
+    def string_endings(self) -> StringEndings:
+        return StringEndings(cached_tokenizer_from_config(self.state.model_config))
+
+    def apply_grammar_bitmask(
+        self, logits: torch.Tensor, input_batch: InputBatch, grammar_req_ids: list[str], grammar_bitmask: np.ndarray
+    ) -> None:
+        self.sampler.take_statistics(logits, input_batch)
+        output = self.string_endings.close(
+            GrammarOutput(grammar_req_ids, grammar_bitmask), logits, self._ends(input_batch)
+        )
+        super().apply_grammar_bitmask(logits, input_batch, grammar_req_ids, output.grammar_bitmask)
+
+    def _ends(self, input_batch: InputBatch) -> dict[str, tuple[int, Set[int]]]:
+        slots = input_batch.idx_mapping_np.tolist()
+        params = [self.state.requests[slot].sampling_params for slot in slots]
+        return ends_of_json(input_batch.req_ids, params)
+
+
+def install(runner: Any, mixtures: Mixtures) -> None:
+    """Give a V2 runner that has loaded its model what its hooks do not cover; ranks that see no logits have none."""
+    if runner.prompt_logprobs_worker is not None:
+        specialise(runner.prompt_logprobs_worker, ScoredPrompts)
+        runner.prompt_logprobs_worker.state, runner.prompt_logprobs_worker.columns = runner.model_state, {}
+        runner.prompt_logprobs_worker.mixtures = mixtures
+    if runner.structured_outputs_worker is not None:
+        specialise(runner.structured_outputs_worker, RawStatisticsFirst)
+        runner.structured_outputs_worker.state = runner.model_state
+        runner.structured_outputs_worker.sampler = runner.sampler

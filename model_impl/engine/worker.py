@@ -1,0 +1,222 @@
+"""The engine-side half of token statistics: vLLM's worker with a sampler that reports every distribution.
+
+With model_impl/engine/sampler.py the only file that touches the private interfaces of vLLM's worker, V1 model runner
+and V1 sampler; model_impl/engine/model_state.py does for V2. The contract tests name what moved when vLLM changes.
+Statistics travel as trailing columns of the logprobs tensors, under the pseudo token id `STATISTICS_ID`, through vLLM's
+own scheduling, preemption and streaming; `server.engine.statistics` takes them out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from vllm.lora.request import LoRARequest
+from vllm.platforms import current_platform
+from vllm.tokenizers import cached_tokenizer_from_config
+from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
+from vllm.v1.outputs import LogprobsTensors, SamplerOutput
+from vllm.v1.sample import sampler as vllm_sampler
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+from vllm.v1.worker.worker_base import CompilationTimes
+
+from model_impl.checkpoint.delta import load_checked, load_delta
+from model_impl.config import TokenformerConfig
+from model_impl.engine.mixtures import Membership, Mixtures
+from model_impl.engine.sampler import StatisticsSampler, count_at_least
+from model_impl.engine.string_endings import StringEndings, ends_of_json
+from model_impl.kernels.collector import Wish
+from model_impl.kernels.statistics import STATISTICS
+from model_impl.model.tokenformer import TokenformerForCausalLM
+from model_impl.override import specialise
+from model_impl.reference.ensemble import MEMBER_ARG
+from model_impl.variants import VERSION_MARK
+
+if current_platform.is_cpu():
+    from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
+else:
+    from vllm.v1.worker.gpu_worker import Worker as PlatformWorker  # type: ignore[assignment]
+
+
+class StatisticsRunner(GPUModelRunner):
+    """vLLM's V1 model runner, with growth stages, ensembles, statistics of prompt tokens, and seeds that survive
+    chunking."""
+
+    memberships: dict[str, Membership]
+    """The requests of the current step that are ensemble members, by id."""
+    mixtures: Mixtures
+
+    @property
+    def tokenformer(self) -> TokenformerForCausalLM:
+        return cast(TokenformerForCausalLM, self.get_model())
+
+    def _prepare_inputs(self, scheduler_output: SchedulerOutput, num_scheduled_tokens: np.ndarray) -> Any:
+        """As vLLM's; also tells the model the variant of every row, and whether any request wants provenance."""
+        adapters = self.input_batch.request_lora_mapping[: self.input_batch.num_reqs]
+        model = self.tokenformer.model
+        self.memberships = {i: own for i in self.input_batch.req_ids if (own := self._membership(i)) is not None}
+        members = [self.memberships[i].member if i in self.memberships else None for i in self.input_batch.req_ids]
+        model.variants.assign(adapters, num_scheduled_tokens, members if self.memberships else ())
+        if not model.traced:
+            model.wish = max(map(self._wish, self.input_batch.req_ids), default=Wish.NOTHING)
+        return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
+
+    def _wish(self, request_id: str) -> Wish:
+        params = self.requests[request_id].sampling_params
+        return Wish.of(params.extra_args if params else None, self.tokenformer.model)
+
+    def _membership(self, request_id: str) -> Membership | None:
+        params = self.requests[request_id].sampling_params
+        return Membership.of(params.extra_args, MEMBER_ARG) if params else None
+
+    def _add_to_mixtures(self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]) -> None:
+        """Add the distributions of this step's rows of ensemble members to their mixtures."""
+        for request_id, own in self.memberships.items():
+            request = self.requests[request_id]
+            first, prompt = request.num_computed_tokens, len(request.prompt_token_ids or ())
+            row = int(self.query_start_loc.np[self.input_batch.req_id_to_index[request_id]])
+            rows = hidden_states[row : row + num_scheduled_tokens[request_id]]
+            self.mixtures.add_rows(own, prompt, first, rows, self.tokenformer.compute_logits)
+
+    def _get_prompt_logprobs_dict(
+        self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
+    ) -> dict[str, LogprobsTensors | None]:
+        """As vLLM's, request by request: each has as many columns as it began with, whatever its steps report."""
+        self._add_to_mixtures(hidden_states, num_scheduled_tokens)
+        pending = self.num_prompt_logprobs
+        found: dict[str, LogprobsTensors | None] = {}
+        sampler, model = cast(StatisticsSampler, self.sampler), self.tokenformer
+        for request_id, num_logprobs in list(pending.items()):
+            request = self.requests[request_id]
+            plain = num_logprobs + 1 + len(STATISTICS)
+            if request.in_progress_prompt_logprobs_cpu is None and request.prompt_token_ids is not None:
+                reported = self._wish(request_id).width(sampler.places, model.config.num_hidden_layers)
+                request.in_progress_prompt_logprobs_cpu = LogprobsTensors.empty_cpu(
+                    len(request.prompt_token_ids) - 1, plain + reported
+                )
+            self.num_prompt_logprobs = {request_id: num_logprobs}
+            held = request.in_progress_prompt_logprobs_cpu
+            width = 0 if held is None else held.logprobs.shape[1] - plain
+            with sampler.reporting(partial(model.reported_columns, width)):
+                found |= super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)
+            if not self.num_prompt_logprobs:
+                del pending[request_id]
+        self.num_prompt_logprobs = pending
+        return found
+
+    def sample_tokens(self, grammar_output: GrammarOutput | None) -> Any:  # type: ignore[override]  # mistyped in torch
+        """As vLLM's; a grammar bans words in place ahead of the sampler, so the statistics are taken before that."""
+        if grammar_output is not None and self.execute_model_state is not None and self.speculative_config is None:
+            logits = self.execute_model_state.logits
+            cast(StatisticsSampler, self.sampler).take_statistics(logits, self.input_batch.sampling_metadata)
+            ids = self.input_batch.req_ids
+            ends = ends_of_json(ids, [self.requests[request_id].sampling_params for request_id in ids])
+            grammar_output = self.string_endings.close(grammar_output, logits, ends)
+        return super().sample_tokens(grammar_output)  # type: ignore[type-var]
+
+    @cached_property
+    def string_endings(self) -> StringEndings:
+        return StringEndings(cached_tokenizer_from_config(self.model_config))
+
+    def _sample(self, *args: Any) -> SamplerOutput:
+        sampler, model = cast(StatisticsSampler, self.sampler), self.tokenformer
+        # Accepted drafts are gathered in an order of their own, so under speculative decoding nothing is reported.
+        report = model.reported_columns if self.speculative_config is None else None
+        with sampler.reporting(report), self._unfinished_prefills_unseeded():
+            return super()._sample(*args)
+
+    def _bookkeeping_sync(self, *args: Any) -> Any:
+        with self._unfinished_prefills_unseeded():
+            return super()._bookkeeping_sync(*args)
+
+    @contextmanager
+    def _unfinished_prefills_unseeded(self) -> Iterator[None]:
+        """Hide the random generators of rows whose token is thrown away because their prompt is not complete.
+
+        vLLM lets them draw and then rewinds them by an offset, which a CPU generator does not have: the engine dies.
+        A generator that never drew needs no rewinding, so a seed gives the same answer however its prompt is cut.
+        """
+        discarded = np.nonzero(self.discard_request_mask.np[: self.input_batch.num_reqs])[0].tolist()
+        generators = self.input_batch.generators
+        hidden = {row: generators.pop(row) for row in discarded if row in generators}
+        try:
+            yield
+        finally:
+            generators.update(hidden)
+
+
+class TokenformerWorker(PlatformWorker):
+    """The platform's worker whose model runner reports token statistics."""
+
+    model_runner: StatisticsRunner  # type: ignore[assignment]  # its class is changed in init_device
+
+    def init_device(self) -> None:
+        super().init_device()
+        self.delta_paths: dict[int, str] = {}
+        self.mixtures = Mixtures()
+        if self.use_v2_model_runner:
+            if self.speculative_config is not None:
+                raise RuntimeError("speculative decoding needs vLLM's V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0")
+            return  # its parts are made with the model
+        # The runner of each platform is a class of its own, made deep inside init_device: specialise the object.
+        specialise(self.model_runner, StatisticsRunner)
+        self.model_runner.memberships, self.model_runner.mixtures = {}, self.mixtures
+        specialise(self.model_runner.sampler, StatisticsSampler)
+        stages = cast(TokenformerConfig, self.model_config.hf_config).stages
+        cast(StatisticsSampler, self.model_runner.sampler).places = len(stages) + 1
+        if current_platform.is_cpu():
+            # Counting ranks is compiled at the first request that wants logprobs, which then waits up to 30 s.
+            vllm_sampler.batched_count_greater_than = count_at_least
+
+    def load_model(self, *, load_dummy_weights: bool = False) -> None:
+        super().load_model(load_dummy_weights=load_dummy_weights)
+        if self.use_v2_model_runner:
+            from model_impl.engine import model_state
+
+            model_state.install(self.model_runner, self.mixtures)
+
+    @property
+    def tokenformer(self) -> TokenformerForCausalLM:
+        return cast(TokenformerForCausalLM, self.get_model())
+
+    def add_lora(self, lora_request: LoRARequest) -> bool:
+        """Load the growth delta at the request's path; vLLM's adapter interface carries growth deltas.
+
+        Every API server asks for those that were named at the start; the path holds the digest of what was checked.
+        """
+        if self.delta_paths.get(lora_request.lora_int_id) != lora_request.lora_path:
+            path, *version = lora_request.lora_path.rsplit(VERSION_MARK, 1)
+            delta = load_checked(path, *version) if version else load_delta(path)
+            self.tokenformer.add_delta(lora_request.lora_int_id, delta)
+            self.delta_paths[lora_request.lora_int_id] = lora_request.lora_path
+        return True
+
+    def remove_lora(self, lora_id: int) -> bool:
+        self.delta_paths.pop(lora_id, None)
+        return self.tokenformer.remove_delta(lora_id)
+
+    def list_loras(self) -> set[int]:
+        return set(self.tokenformer.model.variants.deltas)
+
+    def take_mixture(self, ensemble: str) -> list[list[float]] | None:
+        """Epistemic and aleatoric uncertainty (nats) of every position that an ensemble's members have scored.
+
+        None on ranks that see no logits, and for an ensemble that never began. Its memory is freed.
+        """
+        mixture = self.mixtures.take(ensemble)
+        return None if mixture is None else mixture.result()
+
+    def drop_mixture(self, ensemble: str) -> None:
+        """Free an ensemble's memory."""
+        self.mixtures.take(ensemble)
+
+    def compile_or_warm_up_model(self) -> CompilationTimes:
+        """As vLLM's; on CPU, where eager mode skips it, one step is run so that no request is the first."""
+        times = super().compile_or_warm_up_model()
+        if current_platform.is_cpu():
+            self.model_runner._dummy_run(1)
+        return times

@@ -1,0 +1,27 @@
+// Weights as oneDNN packs them, and a Pattention that has such (packed_kernel.c).
+
+#ifndef PACKED_KERNEL_H
+#define PACKED_KERNEL_H
+
+#include "rows.h"
+
+typedef struct {
+    const char *weights;
+    int64_t outputs, depth;  // N and K; in bfloat16 K is even
+    int64_t bfloat16;
+    int64_t panel_bytes;
+} packed;
+
+typedef struct {
+    const layout *module;  // without deltas
+    const packed *keys, *values;  // of all projections together; of each
+    char *scores;  // room for [rows, all tokens]
+    char *const *weights;  // for each projection room for [rows, its tokens]
+    double *x_squares;  // room for [rows]: ||x||^2, which internals want
+} packed_module;
+
+// x [rows, K] -> out [projections, rows, N]. To be called by all threads of a parallel region, in which it ends with a
+// barrier; `now` has no scores and weights yet.
+void pattention_of_rows(const packed_module *own, int64_t rows, const char *x, char *out, step now);
+
+#endif

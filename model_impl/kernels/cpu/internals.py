@@ -1,0 +1,42 @@
+"""What internals report as compiled for CPUs: the statistics of all Pattentions in one pass (internals_kernel.c)."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import ClassVar
+
+import torch
+
+from model_impl.config import PROJECTIONS
+from model_impl.kernels.cpu.library import library
+from model_impl.reference.internals import INTERNALS
+from model_impl.variants import Selection, VariantTable
+
+_ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
+
+
+class Reported(ctypes.Structure):
+    """As in internals_kernel.c."""
+
+    _fields_: ClassVar = (
+        *((name, _INTEGER) for name in ("pattentions", "projections", "segments", "places", "stages")),
+        ("counts", _ADDRESS),
+    )
+
+
+def internals_columns(
+    sums: torch.Tensor, x_squares: torch.Tensor, variants: VariantTable, selection: Selection
+) -> torch.Tensor:
+    """`row_sums` [T, layers * 5, segments, 7] and ||x||^2 [T, layers * 5] -> float32 [T, columns], those of
+    `model_impl.kernels.collector.Collector.columns` for internals."""
+    kernels = library()
+    assert kernels is not None
+    rows, pattentions, segments, _ = sums.shape
+    places = variants.stage_count + 1
+    sums, x_squares = sums.double().contiguous(), x_squares.double().contiguous()
+    out = torch.empty(rows, places + pattentions * (len(INTERNALS) + places), dtype=torch.float32)
+    table = Reported(pattentions, len(PROJECTIONS), segments, places, variants.stage_count, variants.counts.data_ptr())
+    tau_stride = selection.tau.stride(0) if selection.tau.shape[0] > 1 else 0
+    addresses = (own.data_ptr() for own in (sums, x_squares, selection.tau))
+    kernels.internals_columns(ctypes.addressof(table), rows, *addresses, tau_stride, out.data_ptr())
+    return out

@@ -1,0 +1,104 @@
+"""The kernels compiled for CPUs (csrc/), built with the package where a C compiler is.
+
+They are compiled once per level of the processor, as blocking follows the width and the number of registers. Without a
+C compiler, PyTorch does their work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from importlib.util import find_spec
+from itertools import takewhile
+
+import torch
+
+DTYPES = (torch.float32, torch.bfloat16)
+"""What they read and write. float16 is left to PyTorch: processors that run it well in vectors are few."""
+
+LEVELS = ("default", "avx2", "avx512", "avx512_bf16")
+"""As setup.py compiles them, each for processors that have all of the levels before."""
+
+MAX_LEVEL = "TOKENFORMER_MAX_CPU_LEVEL"
+"""Environment variable: the highest level to use. oneDNN's is ONEDNN_MAX_CPU_ISA, PyTorch's ATEN_CPU_CAPABILITY."""
+
+
+def level() -> str:
+    """The highest of `LEVELS` that the processor has and `MAX_LEVEL` allows. Raises ValueError for an unknown one."""
+    most = os.environ.get(MAX_LEVEL, LEVELS[-1])
+    if most not in LEVELS:
+        raise ValueError(f"{MAX_LEVEL} must be one of {', '.join(LEVELS)}, not {most!r}")
+    found = (
+        torch.cpu._is_avx2_supported(),
+        torch.cpu._is_avx512_supported(),
+        torch.cpu._is_avx512_bf16_supported(),
+    )
+    return LEVELS[min(len(list(takewhile(bool, found))), LEVELS.index(most))]
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The kernels of the processor's level, or of the next lower one that was built; None where none was.
+
+    Their OpenMP is the one that PyTorch has loaded, and so are their threads.
+    """
+    for name in reversed(LEVELS[: LEVELS.index(level()) + 1]):
+        spec = find_spec(f"model_impl.kernels.cpu._library_{name}")
+        if spec is not None and spec.origin is not None:
+            return _declared(ctypes.CDLL(spec.origin))
+    return None
+
+
+def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
+    found.token_statistics.argtypes = [*[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 5, *[ctypes.c_void_p] * 2]
+    found.token_statistics.restype = None
+    found.packed_product.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int64]
+    found.packed_product.restype = None
+    found.internals_columns.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        *[ctypes.c_void_p] * 3,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+    ]
+    found.internals_columns.restype = None
+    return found
+
+
+def take(tensor: torch.Tensor) -> bool:
+    """Whether they take this one. A compiler cannot look into them and is better left to PyTorch's operators."""
+    return (
+        tensor.device.type == "cpu"
+        and tensor.dtype in DTYPES
+        and not torch.compiler.is_compiling()
+        and library() is not None
+    )
+
+
+def token_statistics(logits: torch.Tensor) -> torch.Tensor:
+    """As `model_impl.kernels.statistics.token_statistics`."""
+    rows = logits.reshape(-1, logits.shape[-1])
+    statistics = torch.empty(*logits.shape[:-1], 3, dtype=torch.float32)
+    _fill(rows, statistics.data_ptr(), 3, None, None)
+    return statistics
+
+
+def chosen_and_statistics(
+    logits: torch.Tensor, chosen: torch.Tensor, columns: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """In one reading of logits [N, V] with `chosen` tokens int64 [N]: float32 [N, columns], of which the first is the
+    chosen token's logprob, then its distribution's statistics, and the rest is left to be filled; and the token's rank,
+    int64 [N]: how many are at least as likely."""
+    found = torch.empty(len(logits), columns, dtype=torch.float32)
+    ranks = torch.empty(len(logits), dtype=torch.int64)
+    _fill(logits, found.data_ptr() + found.itemsize, columns, chosen.contiguous().data_ptr(), ranks.data_ptr())
+    return found, ranks
+
+
+def _fill(rows: torch.Tensor, statistics: int, apart: int, chosen: int | None, ranks: int | None) -> None:
+    kernels = library()
+    assert kernels is not None
+    rows = rows if rows.stride(-1) == 1 else rows.contiguous()
+    kind = rows.dtype == torch.bfloat16
+    kernels.token_statistics(rows.data_ptr(), statistics, *rows.shape, rows.stride(0), kind, apart, chosen, ranks)

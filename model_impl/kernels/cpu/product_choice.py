@@ -1,0 +1,62 @@
+"""Which product a packed weight is multiplied by, decided by a measurement on the processor at hand.
+
+Our product of few rows (packed_kernel.c) beats oneDNN's on the processors that it was measured on, which says nothing
+about the next one (docs/performance.md). So when weights are loaded, both multiply a few rows of every shape.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import takewhile
+from time import perf_counter
+
+import torch
+
+from model_impl.kernels.cpu import library as cpu_kernels
+
+ROWS = (1, 4, 16, 64)
+REPETITIONS = 7
+"""The fastest counts: everything else on the machine can only slow a product down."""
+MARGIN = 1.1
+"""A smaller difference may be noise, and our product saves a call through PyTorch."""
+
+Product = Callable[[torch.Tensor], object]
+
+
+def rows_worth(ours: Product, theirs: Product, width: int, dtype: torch.dtype) -> int:
+    """The largest of `ROWS` up to which `ours` takes no longer than `theirs` for x [rows, width], or 0.
+
+    One thread of its own measures: threads that wait for each other lose whole time slices where other processes run.
+    """
+    inputs = [torch.zeros(rows, width, dtype=dtype) for rows in ROWS]
+    with ThreadPoolExecutor(1, initializer=_leave_other_threads_alone) as alone:
+        ratios = alone.submit(lambda: [_ratio(ours, theirs, x) for x in inputs]).result()
+    return worthwhile(ratios)
+
+
+def worthwhile(ratios: Sequence[float]) -> int:
+    """`ratios` of times, ours by theirs, for each of `ROWS`."""
+    wins = [rows for rows, _ in takewhile(lambda pair: pair[1] <= MARGIN, zip(ROWS, ratios, strict=True))]
+    return wins[-1] if wins else 0
+
+
+def _ratio(ours: Product, theirs: Product, x: torch.Tensor) -> float:
+    times: list[list[float]] = [[], []]
+    for product in (ours, theirs):
+        product(x)  # oneDNN compiles a product at its first use
+    for _ in range(REPETITIONS):
+        for taken, product in zip(times, (ours, theirs), strict=True):
+            start = perf_counter()
+            product(x)
+            taken.append(perf_counter() - start)
+    return min(times[0]) / min(times[1])
+
+
+def _leave_other_threads_alone() -> None:
+    """OpenMP's number of threads belongs to the thread that asks; PyTorch sets it once, before its first work there."""
+    torch.zeros(1 << 16).add_(1)
+    kernels = cpu_kernels.library()
+    assert kernels is not None
+    kernels.omp_set_num_threads(ctypes.c_int(1))

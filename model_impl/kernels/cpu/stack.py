@@ -1,0 +1,129 @@
+"""All blocks of a step of few rows on packed weights: one call from each attention to the next (block_kernel.c)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from vllm.model_executor.layers.layernorm import LayerNorm
+
+from model_impl.config import PROJECTIONS
+from model_impl.kernels.collector import Collector, Wish
+from model_impl.kernels.cpu.block import Norm, PackedBlock
+from model_impl.kernels.cpu.library import library
+from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH
+from model_impl.variants import Selection
+
+_ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
+
+
+class StackStep(ctypes.Structure):
+    """As in block_kernel.c."""
+
+    _fields_: ClassVar = (
+        ("rows", _INTEGER),
+        *((name, _ADDRESS) for name in ("positions", "x", "query_key_value", "mixed", "tau", "coupling")),
+        *((name, _INTEGER) for name in ("tau_stride", "coupling_stride", "report")),
+        ("sums", _ADDRESS),
+        ("sums_stride", _INTEGER),
+        ("last", ctypes.POINTER(Norm)),
+    )
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Where attention finds its input and leaves its output, as a step of so many rows has it."""
+
+    query_key_value: torch.Tensor
+    """[3, T, d]"""
+    query: torch.Tensor
+    """This and the rest [T, heads, head_dim]."""
+    key: torch.Tensor
+    value: torch.Tensor
+    mixed: torch.Tensor
+
+
+class Attend(Protocol):
+    """Attention of one block: caches keys and values, and fills `heads.mixed`."""
+
+    def __call__(self, heads: Heads, context: Any) -> None: ...
+
+
+class PackedStack:
+    """Of one rank. A step takes its buffers and views from the step before: making them costs as much as attention."""
+
+    def __init__(
+        self, blocks: Sequence[PackedBlock], attentions: Sequence[Attend], last: LayerNorm | None = None
+    ) -> None:
+        """`attentions` of the blocks, in order; `last` norms what the last of them makes, where this rank does."""
+        kernels = library()
+        assert kernels is not None
+        self.begin, self.go_on = kernels.stack_begin, kernels.stack_go_on
+        self.begin.argtypes, self.go_on.argtypes = [_ADDRESS] * 2, [_ADDRESS] * 3
+        self.begin.restype = self.go_on.restype = None
+        self.blocks = blocks
+        addresses = [block.address for block in blocks]
+        self.turns = list(zip(attentions, addresses, [*addresses[1:], None], strict=True))
+        self.modules = [module for block in blocks for module in block.modules]
+        self.small_batch = min(module.small_batch for module in self.modules)
+        self.width, self.head_dim = blocks[0].width, blocks[0].layout.head_dim
+        self.room = torch.empty(4 * MAX_SMALL_BATCH * self.width, dtype=blocks[0].dtype)
+        self.heads: dict[int, Heads] = {}
+        self.step = StackStep()
+        if last is not None:
+            self.last = last  # kept: C reads it
+            self.step.last = ctypes.pointer(Norm.of(last))
+        self.address = ctypes.addressof(self.step)
+
+    def __call__(
+        self,
+        positions: torch.Tensor,
+        x: torch.Tensor,
+        selection: Selection,
+        collector: Collector | None,
+        context: Any = None,
+    ) -> torch.Tensor:
+        """x [T, d] at positions int64 [T], T at most `small_batch` -> what the last block makes of it [T, d],
+        normed where there is a last norm; `collector` gets what it wants, and every attention the `context`."""
+        rows = len(x)
+        heads = self.heads.get(rows)
+        if heads is None:
+            heads = self.heads[rows] = self._heads(rows)
+        x, positions = x.clone(memory_format=torch.contiguous_format), positions.contiguous()
+        self._describe(rows, positions, x, heads, selection, collector)
+        self.begin(self.blocks[0].address, self.address)
+        for attend, own, following in self.turns:
+            attend(heads, context)
+            self.go_on(own, following, self.address)
+        if collector is not None and collector.wish == Wish.INTERNALS:
+            for module in self.modules:
+                collector.x_squares += [module.x_squares[:rows]] * len(module.values)
+        return x
+
+    def _heads(self, rows: int) -> Heads:
+        parts = self.room[: 4 * rows * self.width].view(4, rows, self.width)
+        return Heads(parts[:3], *(part.view(rows, -1, self.head_dim) for part in parts.unbind()))
+
+    def _describe(
+        self,
+        rows: int,
+        positions: torch.Tensor,
+        x: torch.Tensor,
+        heads: Heads,
+        selection: Selection,
+        collector: Collector | None,
+    ) -> None:
+        """Fill `self.step`; what it names must stay until the last call."""
+        step, tau, coupling = self.step, selection.tau, selection.coupling
+        by_row = len(tau) > 1
+        step.rows, step.positions, step.x = rows, positions.data_ptr(), x.data_ptr()
+        step.query_key_value, step.mixed = heads.query_key_value.data_ptr(), heads.mixed.data_ptr()
+        step.tau, step.coupling = tau.data_ptr(), coupling.data_ptr()
+        step.tau_stride, step.coupling_stride = (tau.stride(0), coupling.stride(0)) if by_row else (0, 0)
+        step.report, step.sums, step.sums_stride = Wish.NOTHING, None, 0
+        if collector is not None:
+            sums = collector.room(len(self.blocks) * len(PROJECTIONS))
+            step.report, step.sums, step.sums_stride = collector.wish, sums.data_ptr(), sums.stride(0)

@@ -1,0 +1,165 @@
+"""Weights packed for CPUs as oneDNN packs them, once, so that both its products and ours of a few rows read them.
+
+oneDNN (here PyTorch's) is near the machine's GEMM rate, but its product of one row reads memory at two thirds of the
+rate that a plain read reaches, and each of its calls takes longer than a small product (docs/performance.md).
+packed_kernel.c reads the same panels as fast as memory gives them, and multiplies where a measurement says that it is
+the faster one (product_choice.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from model_impl.kernels.cpu import library as cpu_kernels
+from model_impl.kernels.cpu import product_choice
+
+MAX_SMALL_BATCH = 64
+"""The most rows of our product, and the room in its buffers. For more rows a call's cost does not matter."""
+SAMPLE = 1 << 19
+"""The choice between products is measured on so many weights at most."""
+FILLED_UP, STEP = 512, 8
+"""Up to so many rows oneDNN sees multiples of the step alone."""
+PANEL = 64
+"""Outputs whose weights lie side by side."""
+
+_copies: dict[tuple[int, torch.dtype], torch.Tensor] = {}
+"""Of the inputs that `with_more_rows` has to copy, by width: products are made one after the other."""
+
+
+class Packed(ctypes.Structure):
+    """As in packed_kernel.c."""
+
+    _fields_: ClassVar = (
+        ("weights", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("outputs", "depth", "bfloat16", "panel_bytes")),
+    )
+
+
+class PackedWeight:
+    """A weight [N, K] in float32 or bfloat16, packed by oneDNN."""
+
+    small_batch = MAX_SMALL_BATCH
+    """Up to so many rows our product does the work."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        kernels = cpu_kernels.library()
+        assert kernels is not None
+        self.packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        depth = -(-weight.shape[1] // (16 * _together(weight))) * 16 * _together(weight)
+        panel_bytes = PANEL * depth * weight.itemsize
+        kind = weight.dtype == torch.bfloat16
+        self.layout = Packed(torch.ops.mkldnn.data_ptr(self.packed), *weight.shape, kind, panel_bytes)
+        self.address = ctypes.addressof(self.layout)
+        self.function = kernels.packed_product
+
+    def __call__(self, x: torch.Tensor, weight: object = None, bias: None = None) -> torch.Tensor:
+        """x [T, K] -> x W^T [T, N]. Called as vLLM's CPU layers call their products; without bias."""
+        return self.ours(x) if x.shape[0] <= self.small_batch else self.onednn(x)
+
+    def ours(self, x: torch.Tensor) -> torch.Tensor:
+        """T at most `MAX_SMALL_BATCH`."""
+        rows = x.shape[0]
+        x, out = x.contiguous(), torch.empty((rows, self.layout.outputs), dtype=x.dtype)
+        if rows:
+            self.function(self.address, x.data_ptr(), out.data_ptr(), rows)
+        return out
+
+    def onednn(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.shape[0]
+        x = with_more_rows(x, rounded_up(rows))
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+        return product[:rows]
+
+    def place(self) -> tuple[int, int]:
+        """Address and length in bytes."""
+        return self.layout.weights, -(-self.layout.outputs // PANEL) * self.layout.panel_bytes
+
+
+def rounded_up(rows: int) -> int:
+    """How many rows oneDNN is given in place of so many.
+
+    It compiles a product for every number of rows and every shape of weights, which takes half a millisecond, and
+    keeps the last 1,024 of them, half a megabyte each. Of more than `FILLED_UP` rows the products take so long that
+    this does not matter, and matrices of other sizes would cost more, as new pages of memory.
+    """
+    return -(-rows // STEP) * STEP if rows <= FILLED_UP else rows
+
+
+def empty_rows(rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+    """A matrix to fill, [rows, width], behind which there is room for what `with_more_rows` adds."""
+    return torch.empty((rounded_up(rows), width), dtype=dtype)[:rows]
+
+
+def with_more_rows(x: torch.Tensor, rows: int) -> torch.Tensor:
+    """x [T, K] -> [rows, K], beginning with those of x, then whatever: what lies behind x where memory goes on, else a
+    copy's last content. A copy holds until the next."""
+    if rows == x.shape[0]:
+        return x
+    width = x.shape[1]
+    room = x.untyped_storage().nbytes() // x.itemsize - x.storage_offset()
+    if x.is_contiguous() and room >= rows * width:
+        return x.as_strided((rows, width), (width, 1))
+    copy = _copies.get((width, x.dtype))
+    if copy is None:
+        with torch.inference_mode(False):  # outside of that mode, nothing may write to its tensors
+            copy = _copies[width, x.dtype] = x.new_zeros((FILLED_UP, width))
+    copy[: x.shape[0]] = x
+    return copy[:rows]
+
+
+def pack(weight: torch.Tensor) -> PackedWeight | None:
+    """None where oneDNN has no products of this dtype on this processor or packs weights in another way, and where its
+    products are faster than ours from the first row on."""
+    if not cpu_kernels.take(weight) or not weight.numel() or not torch.backends.mkldnn.is_available():
+        return None
+    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    if weight.shape[1] % _together(weight):
+        return None
+    packed = PackedWeight(weight)
+    if not _as_expected(packed, weight):
+        return None
+    outputs = min(weight.shape[0], max(SAMPLE // weight.shape[1] // PANEL, 1) * PANEL)
+    packed.small_batch = _small_batch(outputs, weight.shape[1], weight.dtype)
+    return packed if packed.small_batch else None
+
+
+@cache
+def _small_batch(outputs: int, width: int, dtype: torch.dtype) -> int:
+    """Up to how many rows our product is the faster one, by weights of this shape. 0 where they are laid out otherwise,
+    which zeros would not tell."""
+    weight = torch.rand(outputs, width).to(dtype)
+    sample = PackedWeight(weight)
+    if not _as_expected(sample, weight):
+        return 0
+    return product_choice.rows_worth(sample.ours, sample.onednn, width, dtype)
+
+
+def _as_expected(packed: PackedWeight, weight: torch.Tensor) -> bool:
+    """Whether the first and the last panel lie where packed_kernel.c looks for them."""
+    depth = weight.shape[1]
+    address, length = packed.place()
+    if torch.ops.mkldnn._nbytes(packed.packed) < length:
+        return False
+    content = (ctypes.c_char * length).from_address(address)
+    panels = torch.frombuffer(content, dtype=weight.dtype).view(-1, packed.layout.panel_bytes // weight.itemsize)
+    filled = panels.shape[1] // PANEL - depth
+    first, last = weight[:PANEL], weight[(len(panels) - 1) * PANEL :]
+    return all(
+        torch.equal(_panel(F.pad(rows, (0, filled, 0, PANEL - len(rows)))), panel)
+        for rows, panel in ((first, panels[0]), (last, panels[-1]))
+    )
+
+
+def _panel(rows: torch.Tensor) -> torch.Tensor:
+    """[PANEL, K] -> for every k, in bfloat16 for every two, the weights of all outputs."""
+    return rows.reshape(PANEL, -1, _together(rows)).transpose(0, 1).flatten()
+
+
+def _together(weight: torch.Tensor) -> int:
+    return 2 if weight.dtype == torch.bfloat16 else 1

@@ -1,0 +1,89 @@
+"""Triton kernels for GPUs: the row operation, Pattention in two or three kernels, and the statistics of logits.
+
+Whoever calls them asks `runs_on` first, and has the same in PyTorch. Triton is imported with the first call. Shapes
+alone decide what is launched, nothing waits for the GPU, and to a compiler each function is one operator, as CUDA
+graphs and torch.compile need it. Tested in Triton's interpreter and compiled for GPUs; never yet run on one.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+
+from model_impl.kernels.gpu.layout import Layout
+from model_impl.kernels.gpu.registration import operator
+
+
+@cache
+def _installed() -> bool:
+    return find_spec("triton") is not None
+
+
+def runs_on(device: torch.device) -> bool:
+    """Whether the kernels take tensors of this device. Of activations, they know the two that have an L2 norm."""
+    return device.type == "cuda" and _installed()
+
+
+def row_operation(
+    scores: torch.Tensor,
+    layout: Layout,
+    coupling: torch.Tensor,
+    tau: torch.Tensor,
+    activation: str,
+    squares: torch.Tensor | None = None,
+    value_squares: torch.Tensor | None = None,
+    columns: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores [T, W] of `layout` -> weights [T, W] in the same dtype, and float32 sums [T, P, S, columns] of them.
+
+    coupling float32 [R, S, S] and tau float32 [R, P, S] are those of a `Selection`, R = T or 1. `squares`: the result
+    of `segment_squares`, summed over the ranks, where there are several. `columns` 1: w^2 ||v||^2, from
+    `value_squares` float32 [W]; 7: all of `model_impl.reference.internals.row_sums`.
+    """
+    return row_operation_of(
+        scores, layout.bounds, layout.alignment, coupling, tau, activation, squares, value_squares, columns
+    )
+
+
+def segment_squares(scores: torch.Tensor, layout: Layout, activation: str) -> torch.Tensor:
+    """The sums of squares [T, P S] float32 that the norms of `row_operation` come from, of this rank's tokens."""
+    return segment_squares_of(scores, layout.bounds, layout.alignment, activation)
+
+
+@operator(lambda logits: logits.new_empty((*logits.shape[:-1], 3), dtype=torch.float32))
+def token_statistics(logits: torch.Tensor) -> torch.Tensor:
+    """As `model_impl.kernels.statistics.token_statistics`."""
+    from model_impl.kernels.gpu.triton_statistics import token_statistics
+
+    return token_statistics(logits)
+
+
+@operator(lambda scores, bounds, *rest: scores.new_empty((len(scores), len(bounds) - 1), dtype=torch.float32))
+def segment_squares_of(scores: torch.Tensor, bounds: torch.Tensor, alignment: int, activation: str) -> torch.Tensor:
+    from model_impl.kernels.gpu.triton_rows import segment_squares
+
+    return segment_squares(scores, bounds, alignment, activation)
+
+
+@operator(
+    lambda scores, bounds, alignment, coupling, tau, *rest: (
+        scores.new_empty(scores.shape),
+        scores.new_empty((len(scores), tau.shape[1], tau.shape[2], rest[-1]), dtype=torch.float32),
+    )
+)
+def row_operation_of(
+    scores: torch.Tensor,
+    bounds: torch.Tensor,
+    alignment: int,
+    coupling: torch.Tensor,
+    tau: torch.Tensor,
+    activation: str,
+    squares: torch.Tensor | None,
+    value_squares: torch.Tensor | None,
+    columns: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    from model_impl.kernels.gpu.triton_rows import row_operation
+
+    return row_operation(scores, bounds, alignment, coupling, tau, activation, squares, value_squares, columns)

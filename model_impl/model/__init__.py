@@ -1,0 +1,1 @@
+"""The Tokenformer on vLLM's layers, attention and paged KV cache."""

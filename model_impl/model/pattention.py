@@ -1,0 +1,244 @@
+"""Pattention on vLLM's parallel linear layers, with the tokens of growth stages and deltas in segments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
+from vllm.model_executor.layers.linear import MergedColumnParallelLinear, RowParallelLinear
+from vllm.model_executor.layers.quantization import QuantizationConfig
+from vllm.model_executor.models.utils import extract_layer_index
+
+from model_impl.config import TokenformerConfig
+from model_impl.kernels.collector import Collector, Wish
+from model_impl.kernels.cpu import library as cpu_kernels
+from model_impl.kernels.cpu.layers import pack_when_loaded
+from model_impl.kernels.cpu.pattention import PackedPattention
+from model_impl.kernels.cpu.rows import RowKernel
+from model_impl.kernels.cpu.weights import PackedWeight
+from model_impl.kernels.gpu import operators as kernels
+from model_impl.kernels.gpu.rows import SegmentedRows
+from model_impl.reference.ensemble import MAX_MEMBERS, stage_mask
+from model_impl.reference.row_operation import TokenShard, sum_over_ranks, token_weights
+from model_impl.variants import Selection
+
+
+@dataclass(frozen=True)
+class DeltaTokens:
+    """One rank's share of a delta in one projection: keys and values [m, d], and which rows only fill it up [m].
+
+    `count` is how many tokens all ranks hold together.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    padding: torch.Tensor
+    count: int
+
+
+class ParallelPattention(nn.Module):
+    """One or several projections that read the same input: their key tokens are one GEMM.
+
+    x [T, d] -> one [T, d] per projection. Under tensor parallelism each is this rank's share of the sum. The tokens
+    of loaded deltas lie beside the checkpoint's, so that loading one touches no weight that is in use.
+    """
+
+    def __init__(
+        self,
+        config: TokenformerConfig,
+        projections: Sequence[str],
+        quant_config: QuantizationConfig | None,
+        prefix: str,
+    ) -> None:
+        super().__init__()
+        self.activation = config.norm_activation_type
+        self.projections = tuple(projections)
+        self.tp_rank, self.tp_size = get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size()
+        self.shards = [
+            TokenShard([stage.tokens[projection] for stage in config.stages], self.tp_rank, self.tp_size)
+            for projection in projections
+        ]
+        self.key_tokens = MergedColumnParallelLinear(
+            config.hidden_size,
+            [shard.padded_count for shard in self.shards],
+            bias=False,
+            quant_config=quant_config,
+            prefix=f"{prefix}.key_tokens",
+            return_bias=False,
+        )
+        self.value_tokens = nn.ModuleDict(
+            {
+                projection: RowParallelLinear(
+                    shard.padded_count,
+                    config.hidden_size,
+                    bias=False,
+                    reduce_results=False,
+                    quant_config=quant_config,
+                    prefix=f"{prefix}.value_tokens.{projection}",
+                    return_bias=False,
+                )
+                for projection, shard in zip(projections, self.shards, strict=True)
+            }
+        )
+        # vLLM builds a model with its dtype and device as the defaults; the weights' own may change by quantisation.
+        self.dtype, self.device = torch.get_default_dtype(), torch.get_default_device()
+        # ||v||^2 of every value token, for provenance; the weights themselves may be packed or quantised later.
+        self.value_squares = [torch.zeros(shard.local_count, dtype=torch.float32) for shard in self.shards]
+        self.deltas: dict[int, list[DeltaTokens]] = {}
+        self.layer, self.ensemble_rate = extract_layer_index(prefix), config.ensemble_rate
+        self.masked = [name in (config.ensemble_projections or ()) for name in self.projections]
+        self.left_out: list[list[torch.Tensor]] | None = None  # made when the first ensemble asks
+        self.kernel: RowKernel | SegmentedRows | None = None
+        self.of_few_rows: PackedPattention | None = None
+        self._lay_out()
+
+    def forward(self, x: torch.Tensor, selection: Selection, collector: Collector | None) -> list[torch.Tensor]:
+        """`selection` for all projections of the model; `collector` for provenance and internals where wanted."""
+        masked = selection.members is not None and any(self.masked)
+        if self.of_few_rows is not None and x.shape[0] <= self.of_few_rows.small_batch and not masked:
+            return self.of_few_rows(x, selection, collector)
+        if collector is not None and collector.wish == Wish.INTERNALS:
+            collector.add_input(x, len(self.projections))
+        scores = self.key_tokens(x)
+        delta_scores = [[F.linear(x, delta.keys) for delta in tokens] for tokens in self.deltas.values()]
+        if self.kernel is not None and (scores.device.type != "cpu" or cpu_kernels.take(scores)):
+            weights = self.kernel(scores, delta_scores, selection, None if masked else collector)
+            counted = not masked
+        else:
+            weights = self._weights(self._segments(scores, delta_scores), selection)
+            counted = False
+        if masked:
+            self._mask(weights, cast(torch.Tensor, selection.members))
+        if collector is not None and not counted:
+            collector.add(self._segments(scores, delta_scores), self._split(weights), self.squares)
+        outputs = []
+        for i, (values, (own, *others)) in enumerate(zip(self.value_tokens.values(), weights, strict=True)):
+            output = values(own)
+            for w, tokens in zip(others, self.deltas.values(), strict=True):
+                output = output + w @ tokens[i].values
+            outputs.append(output)
+        return outputs
+
+    def _segments(
+        self, scores: torch.Tensor, delta_scores: Sequence[Sequence[torch.Tensor]]
+    ) -> list[list[torch.Tensor]]:
+        """Scores of the checkpoint's tokens [T, W] and of the deltas' -> per projection, per segment [T, share]."""
+        own = scores.split(self.widths, dim=-1)
+        return self._split([[part, *(delta[i] for delta in delta_scores)] for i, part in enumerate(own)])
+
+    def _split(self, rows: Sequence[Sequence[torch.Tensor]]) -> list[list[torch.Tensor]]:
+        """Per projection the columns of the checkpoint's tokens [T, n] and then the deltas' -> per segment, views."""
+        return [
+            [*own.split(shard.shares, dim=-1), *deltas] for (own, *deltas), shard in zip(rows, self.shards, strict=True)
+        ]
+
+    def _weights(self, columns: list[list[torch.Tensor]], selection: Selection) -> list[list[torch.Tensor]]:
+        """The row operation in PyTorch: per projection the weights of the checkpoint's tokens [T, n], then deltas'."""
+        weights = token_weights(columns, selection.for_projections(self.projections), self.activation, self.padding)
+        count = len(self.shards[0].shares)
+        return [[own[0] if count == 1 else torch.cat(own[:count], dim=-1), *own[count:]] for own in weights]
+
+    def _mask(self, weights: list[list[torch.Tensor]], members: torch.Tensor) -> None:
+        """Set the weights that the rows' ensemble members leave out to zero, in place."""
+        if self.left_out is None:
+            self.left_out = [self._left_out(i) if masked else [] for i, masked in enumerate(self.masked)]
+        for own, tables, masked in zip(self._split(weights), self.left_out, self.masked, strict=True):
+            if masked:
+                for weight, table in zip(own, tables, strict=True):
+                    weight.masked_fill_(table[members], 0.0)
+
+    def _left_out(self, index: int) -> list[torch.Tensor]:
+        """What every member leaves out of one projection, row 0 nothing: per segment, bool [1 + members, share].
+
+        A delta is the stage after the checkpoint's last, whichever others are loaded beside it.
+        """
+        shard, projection = self.shards[index], self.projections[index]
+        counts = [*shard.counts, *(tokens[index].count for tokens in self.deltas.values())]
+        stages = [*range(len(shard.counts)), *[len(shard.counts)] * len(self.deltas)]
+        tables = []
+        for count, stage in zip(counts, stages, strict=True):
+            rows = [
+                stage_mask(member, self.layer, projection, stage, count, self.ensemble_rate)
+                for member in range(MAX_MEMBERS)
+            ]
+            kept = torch.stack([torch.ones(count, dtype=torch.bool, device="cpu"), *rows])
+            own = TokenShard([count], self.tp_rank, self.tp_size).own(kept.t())
+            tables.append((~own).t().contiguous().to(self.device))
+        return tables
+
+    def load_tokens(self, projection: str, part: str, tokens: torch.Tensor) -> str:
+        """Load one official tensor, `part` key or value, tokens [n, d]; returns the name of the parameter filled."""
+        index = self.projections.index(projection)
+        shard = self.shards[index]
+        if part == "key":
+            keys: Any = self.key_tokens.weight
+            keys.weight_loader(keys, shard.arrange(tokens), index)
+            return "key_tokens.weight"
+        values: Any = self.value_tokens[projection].weight
+        values.weight_loader(values, shard.arrange(tokens).t())
+        self.value_squares[index] = shard.own(tokens).to(self.device).float().square().sum(dim=-1)
+        self._lay_out()
+        return f"value_tokens.{projection}.weight"
+
+    def add_delta(self, adapter_id: int, tokens: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Hold this rank's share of a delta: projection -> key and value tokens [n, d] in official order."""
+        held = []
+        for projection in self.projections:
+            keys, values = tokens[projection]
+            shard = TokenShard([len(keys)], self.tp_rank, self.tp_size)
+            keys, values = (shard.own(part).to(self.device, self.dtype, copy=True) for part in (keys, values))
+            held.append(DeltaTokens(keys, values, shard.is_padding.to(self.device), shard.token_count))
+        self.deltas[adapter_id] = held
+        self._lay_out()
+
+    def remove_delta(self, adapter_id: int) -> None:
+        del self.deltas[adapter_id]
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """What forward needs to know about the segments, worked out once per load."""
+        self.widths = [shard.local_count for shard in self.shards]
+        self.left_out = None
+        self.padding, self.squares = [], []
+        for i, shard in enumerate(self.shards):
+            held = [tokens[i] for tokens in self.deltas.values()]
+            own = shard.is_padding.to(self.device).split(shard.shares)
+            self.padding.append([*own, *(delta.padding for delta in held)])
+            squares = self.value_squares[i].split(shard.shares)
+            self.squares.append([*squares, *(delta.values.float().square().sum(dim=-1) for delta in held)])
+        self.kernel = self._make_kernel()
+        self.of_few_rows = self._join_packed()
+
+    def pack(self) -> None:
+        """Have the weights packed for CPUs when they are loaded, and tell afterwards by `packed`."""
+        for layer in (self.key_tokens, *self.value_tokens.values()):
+            pack_when_loaded(layer)
+
+    def packed(self) -> None:
+        """All weights are as they stay."""
+        self.of_few_rows = self._join_packed()
+
+    def _join_packed(self) -> PackedPattention | None:
+        """The whole of it for few rows, where all weights are packed and no deltas lie beside them."""
+        weights = [getattr(layer, "cpu_linear", None) for layer in (self.key_tokens, *self.value_tokens.values())]
+        packed = [weight for weight in weights if isinstance(weight, PackedWeight)]
+        if self.deltas or not isinstance(self.kernel, RowKernel) or len(packed) < len(weights):
+            return None
+        return PackedPattention(self.kernel, packed[0], packed[1:])
+
+    def _make_kernel(self) -> RowKernel | SegmentedRows | None:
+        """The row operation of this device; None where it is PyTorch's."""
+        if self.activation == "softmax":
+            return None
+        shares = [shard.shares for shard in self.shards]
+        if kernels.runs_on(self.device):
+            sum_squares = sum_over_ranks if self.tp_size > 1 else None
+            return SegmentedRows(self.projections, shares, self.squares, self.activation, sum_squares)
+        if self.device.type == "cpu" and self.tp_size == 1 and cpu_kernels.library() is not None:
+            return RowKernel(self.projections, shares, self.squares, self.activation, self.dtype)
+        return None

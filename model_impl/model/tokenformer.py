@@ -1,0 +1,309 @@
+"""The Tokenformer on vLLM: parallel linear layers hold the parameter tokens, `Attention` the paged KV cache.
+
+Tensor parallelism shards parameter tokens: every rank scores its own tokens, the row statistics are summed over
+ranks, and the ranks' shares of w V add up to the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from vllm.compilation.decorators import support_torch_compile
+from vllm.config import CompilationMode, CUDAGraphMode, VllmConfig
+from vllm.distributed import (
+    get_pp_group,
+)
+from vllm.model_executor.layers.layernorm import LayerNorm
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+from vllm.model_executor.models.interfaces import SupportsPP
+from vllm.model_executor.models.utils import (
+    PPMissingLayer,
+    make_empty_intermediate_tensors_factory,
+    make_layers,
+    maybe_prefix,
+)
+from vllm.platforms import current_platform
+from vllm.sequence import IntermediateTensors
+
+from model_impl.checkpoint.delta import GrowthDelta, check_sizes
+from model_impl.checkpoint.grow import token_tensor
+from model_impl.checkpoint.reading import CheckpointError, check_values, expected_tensors
+from model_impl.config import TokenformerConfig
+from model_impl.kernels.collector import Collector, Wish
+from model_impl.kernels.cpu.attention import DirectAttention, usual_context
+from model_impl.kernels.cpu.large_pages import use_large_pages
+from model_impl.kernels.cpu.layers import leave_unpacked, pack_when_loaded
+from model_impl.kernels.cpu.stack import PackedStack
+from model_impl.kernels.cpu.weights import PackedWeight
+from model_impl.model.block import TokenformerBlock
+from model_impl.model.pattention import ParallelPattention
+from model_impl.variants import VariantTable
+
+PATTENTION_OF = {
+    "query": "attention.qkv",
+    "key": "attention.qkv",
+    "value": "attention.qkv",
+    "output": "attention.output",
+    "ffn": "ffn",
+}
+"""Projection -> the module of a block that computes it."""
+
+
+# Named here because vLLM cannot read them from postponed annotations: the token dimension varies.
+@support_torch_compile(
+    dynamic_arg_dims={"input_ids": 0, "positions": -1, "intermediate_tensors": 0, "inputs_embeds": 0}
+)
+class TokenformerModel(nn.Module):
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__()
+        config = cast(TokenformerConfig, vllm_config.model_config.hf_config)
+        pipeline = get_pp_group()
+        has_embedding = pipeline.is_first_rank or (config.tie_word_embeddings and pipeline.is_last_rank)
+        self.embed_tokens = (
+            VocabParallelEmbedding(config.vocab_size, config.hidden_size) if has_embedding else PPMissingLayer()
+        )
+        self.start_layer, self.end_layer, self.layers = make_layers(
+            config.num_hidden_layers,
+            lambda prefix: TokenformerBlock(config, vllm_config.cache_config, vllm_config.quant_config, prefix),
+            prefix=f"{prefix}.layers",
+        )
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps) if pipeline.is_last_rank else PPMissingLayer()
+        self.make_empty_intermediate_tensors = make_empty_intermediate_tensors_factory(
+            ["hidden_states"], config.hidden_size
+        )
+        # A compiled or captured forward is traced once: what it returns and the tokens it uses are then settled. (The
+        # decorator has an attribute `compiled` of its own, which is false before the first step.)
+        compilation = vllm_config.compilation_config
+        graphs = compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE)
+        self.traced = compilation.mode != CompilationMode.NONE or graphs
+        self.stack: PackedStack | None = None
+        """The blocks for steps of few rows, where they can be put together so."""
+        self.variants = VariantTable(config, vllm_config.scheduler_config.max_num_batched_tokens, traced=self.traced)
+        # Pipeline ranks see only their own layers' contributions, so they report nothing.
+        self.reports = pipeline.world_size == 1
+        self.wish = Wish.PROVENANCE if self.traced and len(config.stages) > 1 and self.reports else Wish.NOTHING
+
+    def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, self.embed_tokens(input_ids))
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        positions: torch.Tensor,
+        intermediate_tensors: IntermediateTensors | None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor | IntermediateTensors:
+        if get_pp_group().is_first_rank:
+            x = inputs_embeds if inputs_embeds is not None else self.embed_input_ids(cast(torch.Tensor, input_ids))
+        else:
+            assert intermediate_tensors is not None
+            x = intermediate_tensors["hidden_states"]
+        selection = self.variants.select(len(positions))
+        collector = None
+        if self.wish:
+            segments = selection.tau.shape[-1]
+            collector = Collector(self.wish, len(positions), len(self.layers), segments, positions.device)
+        if self.stack is not None and len(positions) <= self.stack.small_batch and selection.members is None:
+            x = self.stack(positions, x, selection, collector, usual_context())
+        else:
+            for block in islice(self.layers, self.start_layer, self.end_layer):
+                x = block(positions, x, selection, collector)
+            if get_pp_group().is_last_rank:
+                x = cast(torch.Tensor, self.norm(x))
+        if not get_pp_group().is_last_rank:
+            return IntermediateTensors({"hidden_states": x})
+        if collector is None:
+            return x
+        return torch.cat([x.float(), collector.columns(self.variants, selection)], dim=-1)
+
+
+class TokenformerForCausalLM(nn.Module, SupportsPP):
+    """What vLLM instantiates for `architectures: ["TokenformerForCausalLM"]`."""
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__()
+        config = cast(TokenformerConfig, vllm_config.model_config.hf_config)
+        self.config = config
+        self.model = TokenformerModel(vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"))
+        if get_pp_group().is_last_rank:
+            head = ParallelLMHead(
+                config.vocab_size,
+                config.hidden_size,
+                quant_config=vllm_config.quant_config,
+                prefix=maybe_prefix(prefix, "lm_head"),
+            )
+            tied = config.tie_word_embeddings
+            self.lm_head = head.tie_weights(cast(VocabParallelEmbedding, self.model.embed_tokens)) if tied else head
+        else:
+            self.lm_head = PPMissingLayer()
+        # The vocabulary is the tokenizer's: padding rows are never loaded, so padding ids have no logit at all.
+        self.logits_processor = LogitsProcessor(config.vocab_size)
+        self.dtype = vllm_config.model_config.dtype
+        self.reported: torch.Tensor = torch.empty(0, 0)
+        self.places = len(config.stages) + 1
+        """Columns of provenance: one for each growth stage and one for a delta."""
+        self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
+        if current_platform.is_cpu() and not self.model.traced:  # a compiler cannot look into our products
+            for block in self.blocks():
+                block.pack()
+            # In another dtype vLLM multiplies by the weight itself.
+            if get_pp_group().is_last_rank and self.logits_processor.head_dtype == self.dtype:
+                pack_when_loaded(self.lm_head)
+            if not isinstance(self.model.embed_tokens, PPMissingLayer):
+                leave_unpacked(self.model.embed_tokens)
+
+    @staticmethod
+    def get_model_state_cls() -> type:
+        """vLLM's V2 model runner asks for this; its modules are imported only where that runner is."""
+        from model_impl.engine.model_state import TokenformerState
+
+        return TokenformerState
+
+    def pattentions(self) -> Iterator[ParallelPattention]:
+        return (module for module in self.model.modules() if isinstance(module, ParallelPattention))
+
+    def blocks(self) -> list[TokenformerBlock]:
+        """Those of this pipeline rank."""
+        return [block for block in self.model.layers if isinstance(block, TokenformerBlock)]
+
+    def process_weights_after_loading(self) -> None:
+        """vLLM calls this when every layer has processed its own."""
+        for block in self.blocks():
+            block.packed()
+        self.lay_out()
+        layers = (getattr(layer, "cpu_linear", None) for layer in self.modules())
+        use_large_pages(weight.place() for weight in layers if isinstance(weight, PackedWeight))
+
+    def lay_out(self) -> None:
+        """Put the blocks together for steps of few rows."""
+        blocks = self.blocks()
+        packed = [found for layer, block in enumerate(blocks) if (found := block.of_few_rows(layer)) is not None]
+        self.model.stack = None
+        if packed and len(packed) == len(blocks):
+            own = [block.attention for block in blocks]
+            attentions = [DirectAttention(attention.attn, attention.head_dim, attention.mix) for attention in own]
+            norm = None if isinstance(self.model.norm, PPMissingLayer) else self.model.norm
+            self.model.stack = PackedStack(packed, attentions, norm)
+
+    def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.model.embed_input_ids(input_ids)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        positions: torch.Tensor,
+        intermediate_tensors: IntermediateTensors | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor | IntermediateTensors:
+        output = self.model(input_ids, positions, intermediate_tensors, inputs_embeds)
+        return cast(torch.Tensor | IntermediateTensors, output)
+
+    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
+        """Logits of some rows; the collector's columns of the same rows are kept for the sampler."""
+        rows, self.reported = hidden_states.tensor_split([self.config.hidden_size], dim=-1)
+        return cast(torch.Tensor | None, self.logits_processor(self.lm_head, rows.to(self.dtype)))
+
+    def reported_columns(self, width: int | None = None) -> torch.Tensor:
+        """What the collector reported of the rows that `compute_logits` had last: float32 [N, C], cut or filled up with
+        zeros to `width` columns."""
+        return (
+            self.reported
+            if width is None
+            else F.pad(self.reported[:, :width], (0, max(width - self.reported.shape[1], 0)))
+        )
+
+    def add_delta(self, adapter_id: int, delta: GrowthDelta) -> None:
+        """Serve checkpoint + delta as the variant `adapter_id`; raises CheckpointError and changes nothing if it
+        does not fit."""
+        if self.model.traced:
+            raise CheckpointError("growth deltas need --enforce-eager: a compiled model's tokens are settled")
+        check_sizes(delta, self.config)
+        tokens = delta_tokens(delta)
+        if adapter_id in self.model.variants.deltas:
+            self.remove_delta(adapter_id)
+        for prefix, module in self.model.named_modules():
+            if isinstance(module, ParallelPattention):
+                layer = int(prefix.split(".")[1])
+                module.add_delta(adapter_id, {name: tokens[layer, name] for name in module.projections})
+        self.lay_out()
+        self.model.variants.add_delta(adapter_id, delta.stage)
+
+    def remove_delta(self, adapter_id: int) -> bool:
+        """Free a delta's tokens; no running request may use it any more."""
+        if adapter_id not in self.model.variants.deltas:
+            return False
+        self.model.variants.remove_delta(adapter_id)
+        for module in self.pattentions():
+            module.remove_delta(adapter_id)
+        self.lay_out()
+        return True
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        """Fill the parameters from tensors under their official names.
+
+        Raises CheckpointError for a missing, surplus or wrongly shaped tensor and for what `check_values` refuses.
+        """
+        expected = expected_tensors(self.config)
+        parameters = dict(self.named_parameters())
+        seen: set[str] = set()
+        loaded: set[str] = set()
+        for name, tensor in weights:
+            if name not in expected:
+                raise CheckpointError(f"surplus tensor {name}")
+            if tuple(tensor.shape) != tuple(expected[name]):
+                raise CheckpointError(f"tensor {name} has shape {list(tensor.shape)}, not {list(expected[name])}")
+            check_values(self.config, name, tensor)
+            seen.add(name)
+            loaded |= self._load_tensor(name, tensor, parameters)
+        if missing := sorted(expected.keys() - seen):
+            raise CheckpointError(f"missing tensor {missing[0]}")
+        return loaded
+
+    def _load_tensor(self, name: str, tensor: torch.Tensor, parameters: dict[str, nn.Parameter]) -> set[str]:
+        """Route one official tensor; tensors of other pipeline ranks fill nothing."""
+        _, number, rest = name.split(".", 2)
+        layers = self.config.num_hidden_layers
+        index = int(number) - 2
+        if int(number) == 0:
+            return self._fill("model.embed_tokens.weight", tensor[: self.config.vocab_size], parameters)
+        if index == layers + 1:
+            return self._fill(f"model.{rest}", tensor, parameters)
+        if index == layers + 2:
+            return self._fill("lm_head.weight", tensor[: self.config.vocab_size], parameters)
+        if not self.model.start_layer <= index < self.model.end_layer:
+            return set()
+        prefix = f"model.layers.{index}"
+        role = token_tensor(name)
+        if role is None:
+            return self._fill(f"{prefix}.{rest}", tensor, parameters)
+        module = f"{prefix}.{PATTENTION_OF[role[0]]}"
+        pattention = cast(ParallelPattention, self.get_submodule(module))
+        return {f"{module}.{pattention.load_tokens(*role, tensor)}"}
+
+    @staticmethod
+    def _fill(name: str, tensor: torch.Tensor, parameters: dict[str, nn.Parameter]) -> set[str]:
+        if name not in parameters:
+            return set()
+        parameter = parameters[name]
+        loader = getattr(parameter, "weight_loader", None)
+        if loader is None:
+            parameter.data.copy_(tensor)
+        else:
+            loader(parameter, tensor)
+        return {name}
+
+
+def delta_tokens(delta: GrowthDelta) -> dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]]:
+    """(layer, projection) -> the delta's key and value tokens [m, d]."""
+    parts: dict[tuple[int, str, str], torch.Tensor] = {}
+    for name, tensor in delta.tensors():
+        projection, part = cast(tuple[str, str], token_tensor(name))
+        parts[int(name.split(".")[1]) - 2, projection, part] = tensor
+    keys = [place[:2] for place in parts if place[2] == "key"]
+    return {(layer, name): (parts[layer, name, "key"], parts[layer, name, "value"]) for layer, name in keys}

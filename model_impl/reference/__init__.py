@@ -1,0 +1,1 @@
+"""The model in plain PyTorch: the formulas that every kernel is held to."""

@@ -1,0 +1,88 @@
+"""What happens inside a Pattention for one input row: how it meets the key tokens, and how its weights are spread.
+
+Measured to say nothing by itself about whether an answer is right (docs/internals.md): a window into the model, offered
+as such.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from model_impl.config import PROJECTIONS
+from model_impl.reference.model import Pattention, ReferenceTokenformer
+from model_impl.reference.pattention import token_weights
+
+INTERNALS = ("score_norm", "kurtosis", "participation", "positive_share")
+"""The columns of `row_internals`."""
+
+SUMS = 7
+"""Columns of `row_sums`."""
+
+
+def row_internals(x: torch.Tensor, scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Input x [..., d], scores s = x K^T and weights w [..., n] -> float64 [..., 4], columns as in `INTERNALS`:
+
+    - score_norm: ln(||s|| / ||x||), which the L2 norms divide away: how much of the input the keys see at all;
+    - kurtosis: m4 / m2^2 of the weights, with m_k the mean of (w - mean w)^k (Pearson's; 3 for a normal distribution);
+    - participation: (sum w^2)^2 / (n sum w^4), the participation ratio of w^2 as a share of n: 1 if all tokens weigh
+      alike, 1/n if a single one does it all;
+    - positive_share: the share of the weights that are above 0.
+
+    NaN or -inf where a statistic is not defined: x, s or w all zero, or all weights equal.
+    """
+    x, scores, weights = x.double(), scores.double(), weights.double()
+    score_norm = scores.norm(dim=-1).log() - x.norm(dim=-1).log()
+    centred = weights - weights.mean(dim=-1, keepdim=True)
+    kurtosis = centred.pow(4).mean(dim=-1) / centred.square().mean(dim=-1).square()
+    squares = weights.square()
+    participation = squares.mean(dim=-1).square() / squares.square().mean(dim=-1)
+    positive_share = (weights > 0).double().mean(dim=-1)
+    return torch.stack([score_norm, kurtosis, participation, positive_share], dim=-1)
+
+
+def row_sums(scores: torch.Tensor, weights: torch.Tensor, value_squares: torch.Tensor) -> torch.Tensor:
+    """The sums that a part of the tokens adds to a row's statistics, so that parts can lie in several places.
+
+    scores and weights [..., n], value_squares ||v_i||^2 [n] -> float64 [..., 7]: s^2, w, w^2, w^3, w^4, the number of
+    w > 0, and w^2 ||v||^2.
+    """
+    w = weights.double()
+    squares = w.square()
+    powers = [w.sum(-1), squares.sum(-1), (squares * w).sum(-1), squares.square().sum(-1)]
+    positive, contribution = (w > 0).sum(-1, dtype=w.dtype), squares @ value_squares.double()
+    return torch.stack([scores.double().square().sum(-1), *powers, positive, contribution], dim=-1)
+
+
+def internals_from_sums(x_square: torch.Tensor, count: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
+    """`row_internals` from ||x||^2 [...], the number of tokens [...] and the sums over all of them [..., 7]."""
+    score_square, *powers, positive, _ = sums.double().unbind(-1)
+    mean, second, third, fourth = (power / count for power in powers)
+    variance = second - mean.square()
+    central = fourth - 4 * mean * third + 6 * mean.square() * second - 3 * mean.pow(4)
+    score_norm = (score_square.log() - x_square.double().log()) / 2
+    return torch.stack([score_norm, central / variance.square(), second.square() / fourth, positive / count], dim=-1)
+
+
+@torch.no_grad()
+def internals(model: ReferenceTokenformer, input_ids: torch.Tensor, stage: int = -1) -> torch.Tensor:
+    """input_ids [B, T] -> float64 [B, T, layers, 5, 4 + stages]: of every position, layer and projection (as in
+    `PROJECTIONS`) the four `INTERNALS`, and sum of w_i^2 ||v_i||^2 over the parameter tokens of each growth stage."""
+    found: list[torch.Tensor] = []
+
+    def record(layer: Pattention, inputs: tuple[torch.Tensor, int], _: torch.Tensor) -> None:
+        x, stage = inputs
+        groups = layer.config.norm_groups(layer.projection, stage)
+        scores = F.linear(x, layer.key_param_tokens[: groups[-1].stop])
+        weights = token_weights(scores, groups, layer.config.norm_activation_type)
+        contributions = layer.contributions(x, stage).double()
+        found.append(torch.cat([row_internals(x, scores, weights), contributions], dim=-1))
+
+    hooks = [module.register_forward_hook(record) for module in model.modules() if isinstance(module, Pattention)]
+    try:
+        model(input_ids, stage)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    rows = torch.stack(found, dim=2)
+    return rows.view(*rows.shape[:2], -1, len(PROJECTIONS), rows.shape[-1])

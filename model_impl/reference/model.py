@@ -1,0 +1,202 @@
+"""The whole Tokenformer in plain PyTorch: the oracle of the tests and the model of the training recipe.
+
+Its state dict has the official tensor names, so official weights load as they are. No KV cache, no parallelism:
+every call recomputes the sequence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model_impl.checkpoint.reading import check_values, iterate_tensors, load_config
+from model_impl.config import TokenformerConfig
+from model_impl.reference.pattention import pattention, token_weights
+
+
+class Pattention(nn.Module):
+    """One projection d -> d: key and value tokens [n, d]."""
+
+    def __init__(self, config: TokenformerConfig, projection: str) -> None:
+        super().__init__()
+        shape = (config.token_count(projection), config.hidden_size)
+        self.config, self.projection = config, projection
+        self.keep: torch.Tensor | None = None  # bool [n], set by `model_impl.reference.ensemble.masked`
+        self.key_param_tokens = nn.Parameter(torch.empty(shape))
+        self.value_param_tokens = nn.Parameter(torch.empty(shape))
+
+    def forward(self, x: torch.Tensor, stage: int = -1) -> torch.Tensor:
+        groups = self.config.norm_groups(self.projection, stage)
+        keys, values = self.key_param_tokens, self.value_param_tokens
+        return pattention(x, keys, values, groups, self.config.norm_activation_type, self.keep)
+
+    def contributions(self, x: torch.Tensor, stage: int = -1) -> torch.Tensor:
+        """w_i^2 ||v_i||^2 summed over the parameter tokens of each growth stage: [..., d] -> [..., stages]."""
+        groups, last = self.config.norm_groups(self.projection, stage), range(len(self.config.stages))[stage]
+        scores = F.linear(x, self.key_param_tokens[: groups[-1].stop])
+        weights = token_weights(scores, groups, self.config.norm_activation_type)
+        parts = weights.square() * self.value_param_tokens[: groups[-1].stop].square().sum(dim=-1)
+        counts = [step.tokens[self.projection] for step in self.config.stages[: last + 1]]
+        return torch.stack([part.sum(dim=-1) for part in parts.split(counts, dim=-1)], dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention whose four projections are Pattention; `proj` is the official name of `output`."""
+
+    def __init__(self, config: TokenformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.query = Pattention(config, "query")
+        self.key = Pattention(config, "key")
+        self.value = Pattention(config, "value")
+        self.proj = Pattention(config, "output")
+
+    def forward(self, x: torch.Tensor, stage: int) -> torch.Tensor:
+        batch, length, width = x.shape
+        heads = (batch, length, self.config.num_attention_heads, self.config.head_dim)
+        query = self.query(x, stage).view(heads).transpose(1, 2)  # [B, heads, T, head_dim]
+        key = self.key(x, stage).view(heads).transpose(1, 2)
+        value = self.value(x, stage).view(heads).transpose(1, 2)
+        cos, sin = rotary_tables(self.config, length, x.device)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)  # scale 1/sqrt(head_dim)
+        output: torch.Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, length, width), stage)
+        return output
+
+
+class Block(nn.Module):
+    """Pre-norm, sequential: x += attention(LN x), then x += ffn(LN x)."""
+
+    def __init__(self, config: TokenformerConfig) -> None:
+        super().__init__()
+        affine, eps = config.affine_block_norms, config.layer_norm_eps
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps, elementwise_affine=affine)
+        self.attention = Attention(config)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps, elementwise_affine=affine)
+        self.mlp = Pattention(config, "ffn")
+
+    def forward(self, x: torch.Tensor, stage: int) -> torch.Tensor:
+        x = x + self.attention(self.input_layernorm(x), stage)
+        x = x + self.mlp(self.post_attention_layernorm(x), stage)
+        return x
+
+
+class Embedding(nn.Module):
+    def __init__(self, config: TokenformerConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.padded_vocab_size, config.hidden_size)
+
+
+class FinalNorm(nn.Module):
+    def __init__(self, config: TokenformerConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+
+class Head(nn.Module):
+    def __init__(self, config: TokenformerConfig) -> None:
+        super().__init__()
+        self.final_linear = nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
+
+
+class ReferenceTokenformer(nn.Module):
+    """Token ids in, logits out; `stage` picks an earlier growth stage (index) of the same weights.
+
+    The module numbers are the official pipeline's: 0 embedding, 2.. blocks, L+3 final norm, L+4 untied head.
+    """
+
+    def __init__(self, config: TokenformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        layers = config.num_hidden_layers
+        modules: dict[str, nn.Module] = {"0": Embedding(config)}
+        modules |= {str(i + 2): Block(config) for i in range(layers)}
+        modules[str(layers + 3)] = FinalNorm(config)
+        if not config.tie_word_embeddings:
+            modules[str(layers + 4)] = Head(config)
+        self.sequential = nn.ModuleDict(modules)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The official initialisation: N(0, 0.02), and the `wang` rule 2 / (L sqrt(d)) for what feeds the residual."""
+        residual_std = 2 / (self.config.num_hidden_layers * math.sqrt(self.config.hidden_size))
+        for name, parameter in self.named_parameters():
+            if "norm" not in name:
+                feeds_residual = name.endswith(("proj.value_param_tokens", "mlp.value_param_tokens"))
+                nn.init.normal_(parameter, std=residual_std if feeds_residual else 0.02)
+
+    def embedding(self) -> nn.Embedding:
+        return self.get_submodule("sequential.0.word_embeddings")  # type: ignore[return-value]
+
+    def hidden_states(self, input_ids: torch.Tensor, stage: int = -1) -> list[torch.Tensor]:
+        """Output of every block for input_ids [B, T]: a list of L tensors [B, T, d]."""
+        x, outputs = self.embedding()(input_ids), []
+        for i in range(self.config.num_hidden_layers):
+            x = self.sequential[str(i + 2)](x, stage)
+            outputs.append(x)
+        return outputs
+
+    def forward(self, input_ids: torch.Tensor, stage: int = -1) -> torch.Tensor:
+        """input_ids int64 [B, T] -> logits [B, T, vocab_size]; the embedding's padding rows are left out."""
+        layers = self.config.num_hidden_layers
+        final = self.sequential[str(layers + 3)].get_submodule("norm")(self.hidden_states(input_ids, stage)[-1])
+        tied = self.config.tie_word_embeddings
+        head = self.embedding() if tied else self.sequential[str(layers + 4)].get_submodule("final_linear")
+        return F.linear(final, head.get_parameter("weight")[: self.config.vocab_size])
+
+
+def load_reference(checkpoint: Path) -> ReferenceTokenformer:
+    """The checkpoint directory's model in float32, without gradients; raises CheckpointError if it cannot be used."""
+    config, weights = load_config(checkpoint), {}
+    for name, tensor in iterate_tensors(checkpoint):
+        check_values(config, name, tensor)
+        weights[name] = tensor.float()
+    return with_weights(config, weights)
+
+
+def with_weights(config: TokenformerConfig, weights: Mapping[str, torch.Tensor]) -> ReferenceTokenformer:
+    """A model around these very tensors, without gradients."""
+    with torch.device("meta"):  # no memory and no time for an initialisation that nobody sees
+        model = ReferenceTokenformer(config)
+    model.load_state_dict(weights, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def provenance(model: ReferenceTokenformer, input_ids: torch.Tensor, stage: int = -1) -> torch.Tensor:
+    """What each growth stage contributes to every position: input_ids [B, T] -> [B, T, stages].
+
+    Sum over all Pattention layers of w_i^2 ||v_i||^2, the squared length of what parameter token i adds to the
+    layer's output y = sum_i w_i v_i, by the stage that token i belongs to.
+    """
+    contributions: list[torch.Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda layer, inputs, _: contributions.append(layer.contributions(*inputs)))
+        for module in model.modules()
+        if isinstance(module, Pattention)
+    ]
+    model(input_ids, stage)
+    for hook in hooks:
+        hook.remove()
+    return torch.stack(contributions).sum(dim=0)
+
+
+def rotary_tables(config: TokenformerConfig, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin of the rotary angles, float32 [length, rotary_dim], half-split layout (Su et al. 2021)."""
+    exponents = torch.arange(0, config.rotary_dim, 2, dtype=torch.float32, device=device) / config.rotary_dim
+    positions = torch.arange(length, dtype=torch.float32, device=device)
+    angles = torch.outer(positions, config.rope_theta**-exponents).repeat(1, 2)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotate the first rotary_dim dimensions of x [..., T, head_dim]; the others pass through."""
+    turned, passed = x.split([cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
+    return torch.cat((turned.to(x.dtype), passed), dim=-1)

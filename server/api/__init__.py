@@ -1,0 +1,1 @@
+"""Routes and what they answer with, on vLLM's serving classes."""

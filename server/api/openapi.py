@@ -1,0 +1,86 @@
+"""The OpenAPI document, where FastAPI cannot know what is true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+
+from server.gate.errors import ErrorBody
+from server.requests.schemas import ScoredChatCompletionChunk, ScoredCompletionChunk
+
+DOCUMENTED = (ErrorBody, ScoredChatCompletionChunk, ScoredCompletionChunk)
+"""Models that no route names in a way that FastAPI knows: errors, and the data lines of streams."""
+
+UNAUTHORIZED = {HTTPStatus.UNAUTHORIZED: "The API key is missing or wrong."}
+REFUSALS = {
+    HTTPStatus.BAD_REQUEST: "The body or a parameter is wrong.",
+    HTTPStatus.NOT_FOUND: "There is no such model.",
+    HTTPStatus.REQUEST_TIMEOUT: "The body stopped coming.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not application/json.",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too much is waiting already; `Retry-After` says when to ask again.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "The server failed.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The server starts, ends or has lost its engine; see `Retry-After`.",
+}
+"""Of a request with a body, by the gate or by the route."""
+
+OPEN = ("/livez", "/readyz", "/health")
+"""Routes that need no API key."""
+
+
+def streamed(chunk: type[BaseModel]) -> dict[str, Any]:
+    """What a 200 holds under `stream`: server-sent events, each of whose data lines is a chunk."""
+    return {"text/event-stream": {"schema": {"$ref": _reference(chunk)}}}
+
+
+def amend_openapi(app: FastAPI) -> None:
+    """Let the document name the chunks of streams, and the errors that clients really get."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = describe()
+            _add_models(document)
+            for path, operation in _operations(document):
+                _tell_errors(path, operation)
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _add_models(document: dict[str, Any]) -> None:
+    models: list[tuple[type[BaseModel], Literal["serialization"]]] = [(model, "serialization") for model in DOCUMENTED]
+    _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")
+    known = document["components"]["schemas"]
+    known.update({name: schema for name, schema in definitions["$defs"].items() if name not in known})
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            yield path, operation
+
+
+def _tell_errors(path: str, operation: dict[str, Any]) -> None:
+    """FastAPI names a 422 of its own shape wherever it validates; here wrong requests are answered with 400. vLLM's
+    routes name its own shape, which does not leave the gate."""
+    responses = operation["responses"]
+    validates = responses.pop("422", None) is not None
+    error = {"application/json": {"schema": {"$ref": _reference(ErrorBody)}}}
+    for response in responses.values():
+        if response.get("content", {}).get("application/json", {}).get("schema") == {"$ref": _reference(ErrorResponse)}:
+            response["content"] = error
+    told = {} if path in OPEN else UNAUTHORIZED | (REFUSALS if validates else {})
+    for status, description in told.items():
+        responses.setdefault(str(status.value), {"description": description, "content": error})
+
+
+def _reference(model: type[BaseModel]) -> str:
+    return f"#/components/schemas/{model.__name__}"

@@ -1,0 +1,219 @@
+"""The scores of one request's choices, while the engine's outputs of them pass by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionLogProbsContent, ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.lora.request import LoRARequest
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import SamplingParams
+
+from server import metrics
+from server.engine.ensemble import ScoredAnswer
+from server.engine.statistics import TokenReader, scored
+from server.gate.context import RECORD
+from server.requests.schemas import UncertaintyOptions
+from server.uncertainty.calibration import Calibration
+from server.uncertainty.internals import InternalsScore
+from server.uncertainty.score import ChoiceScore, EnsembleScore
+from server.uncertainty.summary import Uncertainty
+
+READ_AT_ONCE = 256
+"""Positions, which take about a millisecond: for so long a long stream holds others up."""
+
+
+@dataclass
+class RunningChoice:
+    """A choice while the engine's outputs of it pass by."""
+
+    reader: TokenReader
+    prompt: Sequence[int]
+    adapter: LoRARequest | None
+    score: ChoiceScore = field(default_factory=ChoiceScore)
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    unread: list[Any] = field(default_factory=list)
+    """The positions that the score lacks, which may lag behind the tokens."""
+    stopped: bool = False
+    """Whether the last token ended the answer without being part of it."""
+    ensemble: EnsembleScore | None = None
+    """What the response shows."""
+    judged_by: EnsembleScore | None = None
+    """What the calibration reads, which was fitted for one number of members."""
+    internals: InternalsScore | None = None
+    segments: Mapping[int, str] = field(default_factory=dict)
+    """Place -> growth stage, as `VariantModels.segments`."""
+    read: int = 0
+    """How many of its positions the score has."""
+    observed: int = 0
+    """How many of its tokens the metrics have."""
+
+    def further_features(self) -> dict[str, float]:
+        """What a calibration may read beyond the statistics of the tokens."""
+        found = self.judged_by.features() if self.judged_by else {}
+        return found | (self.internals.features() if self.internals else {})
+
+    def spans_text(self) -> str | None:
+        """The text in which the tokens lie where the reader says; None where it is another: under beam search with
+        tokenizers that put blanks between tokens, and for given texts that the tokenizer does not give back."""
+        return self.text if self.reader.text.startswith(self.text) else None
+
+
+class RequestScores:
+    """The scores of one request's choices, fed with the engine's outputs as they pass by."""
+
+    def __init__(
+        self,
+        request: ChatCompletionRequest | CompletionRequest,
+        model_name: str,
+        models: Any,
+        tokenizer: Any,
+        *,
+        generated: bool = True,
+    ) -> None:
+        """`generated`: whether the metrics count these tokens and answers, which are of what the model said."""
+        self.generated = generated
+        options = getattr(request, "uncertainty", False)
+        self.wanted = options is not False
+        self.options = options if isinstance(options, UncertaintyOptions) else UncertaintyOptions()
+        self.model_name, self.models, self.tokenizer = model_name, models, tokenizer
+        self.request = request
+        self.cache_salt, self.priority = request.cache_salt, request.priority
+        self.calibration: Calibration | None = None
+        self.choices: dict[int, RunningChoice] = {}
+        self.finished: set[int] = set()
+        """Of the choices that are complete, those whose summary has not been sent."""
+
+    @cached_property
+    def shown(self) -> SamplingParams:
+        """How texts show special and stop tokens."""
+        return SamplingParams(
+            skip_special_tokens=self.request.skip_special_tokens,
+            spaces_between_special_tokens=self.request.spaces_between_special_tokens,
+            include_stop_str_in_output=self.request.include_stop_str_in_output,
+        )
+
+    def add(self, result: RequestOutput, first_index: int = 0, echoed: str = "") -> None:
+        """New tokens of the choices from `first_index` on, whose texts begin with `echoed`."""
+        for output in result.outputs:
+            index = first_index + output.index
+            choice = self.choices.get(index)
+            if choice is None:
+                choice = self.choices[index] = self._begin(result, echoed)
+            self._add(choice, output)
+            if output.finish_reason is not None:
+                self.finished.add(index)
+                self._observe(choice)
+        if result.prompt_logprobs and self.options.internals:
+            internals = self.models.internals_reader(result.lora_request)
+            for entry in filter(None, map(scored, result.prompt_logprobs)):
+                internals.describe(entry)
+
+    def _begin(self, result: RequestOutput, echoed: str) -> RunningChoice:
+        adapter, prompt = result.lora_request, result.prompt_token_ids or ()
+        self.calibration = self.models.calibration(adapter)
+        # A given text was tokenised by itself: a first word has no blank before it because of the prompt.
+        before = prompt if self.generated else ()
+        reader = TokenReader(self.tokenizer, before, self.shown, echoed, every=self.options.spans)
+        choice = RunningChoice(reader, prompt, adapter, text=echoed, segments=self.models.segments(adapter))
+        judged_by_internals = self.calibration is not None and self.calibration.reads_internals
+        if self.options.internals or judged_by_internals:
+            internals = self.models.internals_reader(adapter)
+            choice.internals = InternalsScore(internals, shown=self.options.internals)
+        return choice
+
+    def _add(self, choice: RunningChoice, output: CompletionOutput) -> None:
+        """New tokens of a choice, and new positions. What a token costs a stream is only this: they are read together,
+        most of them at the end."""
+        choice.text += output.text
+        choice.token_ids += output.token_ids
+        new = list(output.logprobs or ())
+        choice.unread += new
+        if choice.internals:
+            for entry in filter(None, map(scored, new)):
+                choice.internals.add(entry)
+        # A stop token ends the answer without being part of it; a stop string is cut out of the text.
+        choice.stopped = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
+        if output.finish_reason is not None or len(choice.unread) >= READ_AT_ONCE:
+            self._read(choice)
+
+    def _read(self, choice: RunningChoice) -> None:
+        """Let the score have the positions that it lacks."""
+        last = len(choice.token_ids) - 1 if choice.stopped else None
+        segments, start = choice.segments, choice.read
+        new = zip(choice.token_ids[start:], choice.unread, strict=False)
+        for i, (token_id, position) in enumerate(new, start):
+            entry = scored(position)
+            found = entry.provenance if entry else None
+            provenance = {name: found[number] for number, name in segments.items()} if found and segments else None
+            token = choice.reader.read(token_id, position, provenance, stopped=i == last)
+            if token:
+                choice.score.add(token)
+        choice.read += len(choice.unread)
+        choice.unread = []
+
+    def _observe(self, choice: RunningChoice) -> None:
+        """Let the metrics have the tokens of a choice: together, as one by one they would cost the stream more."""
+        if self.generated:
+            metrics.observe_tokens(self.model_name, choice.score.scores[choice.observed :])
+            choice.observed = len(choice.score.scores)
+
+    def close(self) -> None:
+        """Nothing more comes: the metrics get what they lack of answers that were cut off."""
+        for choice in self.choices.values():
+            self._read(choice)
+            self._observe(choice)
+
+    async def rescore(self, index: int) -> None:
+        """Ask the ensemble about choice `index`, once it is complete, if the request or the calibration wants it."""
+        choice = self.choices[index]
+        answer = ScoredAnswer(choice.prompt, choice.token_ids, choice.adapter, self.cache_salt, self.priority)
+        own = self.calibration.members if self.calibration and not self.models.ensemble.unavailable else None
+        if shown := self.options.ensemble or own:
+            choice.ensemble = await self.models.ensemble.score(answer, shown)
+        choice.judged_by = choice.ensemble
+        if own and own != shown:
+            choice.judged_by = await self.models.ensemble.score(answer, own)
+
+    async def rescore_all(self) -> None:
+        """One choice after the other, so that a request with many does not take every turn."""
+        for index in self.choices:
+            await self.rescore(index)
+
+    def label(self, index: int, entries: Sequence[ChatCompletionLogProbsContent]) -> None:
+        """Give each token of choice `index` what the ensemble says of it."""
+        if (found := self.choices[index].ensemble) is not None:
+            for entry, epistemic, aleatoric in zip(entries, found.epistemic, found.aleatoric, strict=True):
+                setattr(entry, "epistemic", epistemic)  # noqa: B010 - extra fields, which the type lacks
+                setattr(entry, "aleatoric", aleatoric)  # noqa: B010
+
+    def summary(self, index: int) -> Uncertainty:
+        """What the answer says of choice `index`, once it is complete; it is counted and written down."""
+        abstain_above, choice = self.options.abstain_above, self.choices[index]
+        text = choice.spans_text() if self.options.spans else None
+        further = choice.further_features()
+        summary = choice.score.summary(self.calibration, abstain_above, text, choice.ensemble, further)
+        if self.generated and self.calibration is not None and summary.risk is not None:
+            own = (self.calibration.abstain or {}).get("above")
+            metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)
+        if choice.internals:
+            summary.internals = choice.internals.summary()
+        if (record := RECORD.get()) is not None:
+            record.uncertainty[index] = summary
+        return summary
+
+    async def complete(self, chunk: str) -> str:
+        """A server-sent event of a JSON object, with the summary of the choices that it finishes."""
+        event = json.loads(chunk.removeprefix("data: "))
+        for choice in event.get("choices", ()):
+            if choice.get("finish_reason") is not None and choice["index"] in self.finished:
+                self.finished.discard(choice["index"])
+                await self.rescore(choice["index"])
+                choice["uncertainty"] = self.summary(choice["index"]).model_dump()
+        return f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -1,0 +1,37 @@
+"""OpenAI's Responses API: vLLM's, which here reads earlier turns as clients send them, and ignores no `tool_choice`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openai.types.responses import ToolChoiceCustom, ToolChoiceFunction
+from pydantic import model_validator
+from vllm.entrypoints.openai.responses import protocol
+from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+
+from server.requests.earlier_turns import readable
+
+
+class ResponsesRequest(protocol.ResponsesRequest):
+    @model_validator(mode="before")
+    @classmethod
+    def _has_readable_turns(cls, body: Any) -> Any:
+        return readable(body)
+
+
+class CheckedResponses(OpenAIServingResponses):
+    def _validate_create_responses_input(self, request: protocol.ResponsesRequest) -> ErrorResponse | None:
+        return super()._validate_create_responses_input(request) or self._refused_choice(request.tool_choice)
+
+    def _refused_choice(self, choice: Any) -> ErrorResponse | None:
+        """Why no tool can be called as `tool_choice` says. Chats are refused by vLLM itself."""
+        if choice == "none":
+            return None
+        if choice not in ("auto", "required") and not isinstance(choice, ToolChoiceFunction | ToolChoiceCustom):
+            known = '"none", "auto", "required" or a named function'
+            return self.create_error_response(f"`tool_choice` must be {known}.", param="tool_choice")
+        if self.parser is not None and self.parser.tool_parser_cls is not None:
+            return None
+        reason = "`tool_choice` requires --enable-auto-tool-choice and --tool-call-parser to be set."
+        return self.create_error_response(reason, param="tool_choice")

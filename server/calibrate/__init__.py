@@ -1,0 +1,1 @@
+"""`tokenformer calibrate` and `tokenformer profile`, which write what `serve` reads."""

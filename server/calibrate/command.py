@@ -1,0 +1,196 @@
+"""`tokenformer calibrate`: learn from labelled answers how likely an answer is wrong, and measure how well it works."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from model_impl.checkpoint.fingerprint import fingerprint
+from model_impl.checkpoint.reading import load_config
+from model_impl.checkpoint.writing import as_json, replace_file
+from model_impl.config import TokenformerConfig
+from model_impl.reference.ensemble import MAX_MEMBERS
+from server.calibrate.figures import ORDERING, Indexes, Values, compared, conformal_threshold, ece, ranked, summary
+from server.calibrate.fitting import FEWEST, Answers, check_both_kinds, fit, probe_of, risks_of, split
+from server.calibrate.labels import Label, LabelFile
+from server.calibrate.plots import reliability_plot, risk_coverage_plot
+from server.calibrate.report import COVERAGE_PLOT, RELIABILITY_PLOT, report
+from server.calibrate.tokenised_label import tokenised_labels
+from server.texts import TextTokenizer
+from server.uncertainty.calibration import METHODS, Calibration, CalibrationError, Method, calibration_file
+from server.uncertainty.features import GROUPS
+
+if TYPE_CHECKING:  # needs vLLM
+    from server.calibrate.scoring import ScoredLabel
+
+BASELINES = {"max_entropy": 1, "mean_entropy": 1, "min_logprob": -1}
+"""The single statistics that a risk has to beat, and the sign with which they grow with doubt."""
+
+PAIR = ("max_entropy", "min_logprob")
+"""Entropy and max-probability: what a probe has without the rest."""
+
+
+def calibrate(
+    checkpoint: Path,
+    data: LabelFile,
+    method: Method,
+    stage: str | None,
+    abstain: float | None,
+    out: Path | None,
+    members: int | None = None,
+    internals: bool = False,
+) -> tuple[Calibration, Path]:
+    """Score the labelled answers, fit, and write the calibration and its report; returns it and its file.
+
+    `stage` None is the last. `out` None is the checkpoint directory, where `serve` finds it. With `members`, an
+    ensemble of so many scores the answers, too; with `internals`, the engine reports theirs. Raises CalibrationError or
+    LinesError for labels that do not do, before the engine starts unless that depends on what the model answers.
+    """
+    check_options(method, abstain, members, internals)
+    config = load_config(checkpoint)
+    index = stage_index(config, stage)
+    if not (checkpoint / "tokenizer.json").is_file():
+        raise CalibrationError(f"{checkpoint}: has no tokenizer, which labels need")
+    check_labels(data.labels, abstain)
+    tokenizer = TextTokenizer(checkpoint)
+    limit = min(config.max_position_embeddings, tokenizer.tokenizer.model_max_length)
+    labels = tokenised_labels(data, tokenizer, limit)
+    file = (out or checkpoint) / calibration_file(stage if index != len(config.stages) - 1 else None)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(file.parent, os.W_OK):
+        raise CalibrationError(f"--out: {file.parent} cannot be written to")
+    from server.calibrate.scoring import score_labels
+
+    answers = answers_of(data, score_labels(checkpoint, config, index, labels, limit, members, internals))
+    calibration = judged(answers, method, fingerprint(checkpoint, index), config.stages[index].name, abstain)
+    masks = {"rate": config.ensemble_rate, "projections": config.ensemble_projections}
+    ensemble = {"members": members, **masks} if members and calibration.needs & set(GROUPS["ensemble"]) else None
+    calibration = replace(calibration, ensemble=ensemble, data={"sha256": data.sha256, **calibration.data})
+    replace_file(file, as_json(calibration.to_dict()))
+    replace_file(file.with_suffix(".md"), report(calibration, file.stem).encode())
+    replace_file(file.with_name(RELIABILITY_PLOT.format(file.stem)), reliability_plot(calibration.figures))
+    replace_file(file.with_name(COVERAGE_PLOT.format(file.stem)), risk_coverage_plot(calibration.figures))
+    return calibration, file
+
+
+def check_options(method: Method, abstain: float | None, members: int | None, internals: bool) -> None:
+    if method not in METHODS:
+        raise CalibrationError(f"--method: {method!r} is unknown; known are {', '.join(METHODS)}")
+    if abstain is not None and not 0 < abstain < 1:
+        raise CalibrationError(f"--abstain: {abstain:g} is no error rate between 0 and 1")
+    if members is not None and not (method == "probe" and 2 <= members <= MAX_MEMBERS):
+        raise CalibrationError(f"--ensemble: a number from 2 to {MAX_MEMBERS}, and only --method probe reads it")
+    if internals and method != "probe":
+        raise CalibrationError("--internals: only --method probe reads them")
+
+
+def check_labels(labels: Sequence[Label], abstain: float | None) -> None:
+    """Raises CalibrationError for labels that can judge nothing, whatever the model answers to those that ask it."""
+    if len(labels) < 4 * FEWEST:
+        raise CalibrationError(f"--data: {len(labels)} labels are too few; {4 * FEWEST} is the least")
+    known = [None if label.answer is None else label.is_correct(label.answer) for label in labels]
+    right, wrong = (np.array([correct is not other for correct in known]) for other in (False, True))
+    clusters = numbered([label.cluster for label in labels])
+    fit_rows, held_rows = split(clusters)
+    for part, rows in (("fitted on", fit_rows), ("held out", held_rows)):
+        check_both_kinds(part, right[rows], wrong[rows], clusters[rows])
+    if abstain is not None and 1 / (len(held_rows) + 1) > abstain:
+        raise CalibrationError(
+            f"--abstain: {abstain:g} cannot be promised by {len(held_rows)} held-out answers; it takes "
+            f"{math.ceil(1 / abstain) - 1} at least"
+        )
+
+
+def answers_of(data: LabelFile, scored: Sequence[ScoredLabel]) -> Answers:
+    rows = []
+    for label, found in zip(data.labels, scored, strict=True):
+        features = found.score.features(found.further)
+        if features is None:
+            raise data.error(label, "answer: the model gives no finite statistics for it")
+        rows.append(features)
+    clusters = numbered([label.cluster for label in data.labels])
+    return Answers(rows, np.array([not found.correct for found in scored]), clusters)
+
+
+def numbered(clusters: Sequence[str]) -> Indexes:
+    """Int64 [n]: the clusters by numbers from 0."""
+    numbers = {cluster: number for number, cluster in enumerate(sorted(set(clusters)))}
+    return np.array([numbers[cluster] for cluster in clusters])
+
+
+def judged(answers: Answers, method: Method, checkpoint: str, stage: str, abstain: float | None) -> Calibration:
+    """The calibration that half of the answers give, with its figures on the other half."""
+    fit_rows, held_rows = split(answers.clusters)
+    fitted, held = answers[fit_rows], answers[held_rows]
+    for name, part in (("fitted on", fitted), ("held out", held)):
+        check_both_kinds(name, ~part.wrong, part.wrong, part.clusters)
+    found = {name: Calibration(name, checkpoint, stage, **fit(name, fitted)) for name in METHODS}
+    calibration = found.pop(method)
+    measured = figures(calibration, found, held)
+    if method == "probe":
+        measured["groups"] = what_groups_add(checkpoint, stage, fitted, held)
+    counts = {"labels": len(answers.wrong), "fitted_on": len(fit_rows), "held_out": len(held_rows)}
+    return replace(
+        calibration,
+        abstain=threshold(calibration, held, abstain),
+        data={**counts, "wrong": int(answers.wrong.sum())},
+        figures=measured,
+    )
+
+
+def stage_index(config: TokenformerConfig, stage: str | None) -> int:
+    """Index of the growth stage of this name (None: the last); raises CalibrationError if it cannot be served."""
+    names = [config.stages[i].name for i in config.servable_stages]
+    if stage is not None and stage not in names:
+        raise CalibrationError(f"--stage: no stage {stage!r} to serve; there are {', '.join(names)}")
+    return config.servable_stages[-1 if stage is None else names.index(stage)]
+
+
+def threshold(calibration: Calibration, held: Answers, error_rate: float | None) -> dict[str, float] | None:
+    if error_rate is None:
+        return None
+    above = conformal_threshold(held.wrong, risks_of(calibration, held), error_rate)
+    if above is None:
+        raise CalibrationError(
+            f"--abstain: {error_rate:g} cannot be promised: even among the surest of the {len(held.wrong)} held-out "
+            "answers too many are wrong, or there are too few of them"
+        )
+    return {"error_rate": error_rate, "above": above}
+
+
+def figures(calibration: Calibration, others: Mapping[Method, Calibration], held: Answers) -> dict[str, Any]:
+    """Of the risk; of the single statistics and the other methods; and, as `added`, by how much it is better."""
+    risks, wrong, clusters = risks_of(calibration, held), held.wrong, held.clusters
+    baselines = {name: sign * held.column(name) for name, sign in BASELINES.items()}
+    theirs: dict[str, Values] = {name: risks_of(other, held) for name, other in others.items()}
+    methods = compared(wrong, risks, theirs, clusters)
+    for name, values in theirs.items():
+        methods[name]["ece"] = ece(ranked(wrong, values))
+    return {
+        **summary(wrong, risks, clusters),
+        "baselines": compared(wrong, risks, baselines, clusters),
+        "methods": methods,
+    }
+
+
+def what_groups_add(checkpoint: str, stage: str, fitted: Answers, held: Answers) -> dict[str, Any]:
+    """What each group of features adds to a probe that has entropy and max-probability only, as `pair`."""
+
+    def risks(names: Sequence[str]) -> Values:
+        return risks_of(Calibration("probe", checkpoint, stage, **probe_of(fitted, names)), held)
+
+    pair = {"pair": risks(PAIR)}
+    added = {
+        group: compared(held.wrong, risks(list(dict.fromkeys([*PAIR, *GROUPS[group]]))), pair, held.clusters)["pair"]
+        for group in fitted.groups
+    }
+    alone = next(iter(added.values()))
+    return {"pair": {name: alone[name] for name in ORDERING}} | {
+        group: found["added"] for group, found in added.items()
+    }

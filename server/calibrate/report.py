@@ -1,0 +1,108 @@
+"""A calibration's figures as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from server.uncertainty.calibration import Calibration
+
+NAMES = {
+    "auroc": "AUROC (a wrong answer has the higher risk)",
+    "auprc": "AUPRC (finding wrong answers)",
+    "prr": "PRR (prediction rejection ratio)",
+    "ece": "ECE (15 bins of equal size)",
+    "brier": "Brier score",
+}
+
+
+ORDERING = ("auroc", "auprc", "prr")
+HEAD = ["AUROC", "AUPRC", "PRR"]
+
+RELIABILITY_PLOT = "{}-reliability.svg"
+COVERAGE_PLOT = "{}-risk-coverage.svg"
+"""Names of the plots beside the report, from its own without the suffix."""
+
+
+def report(calibration: Calibration, stem: str) -> str:
+    """Markdown; needs the calibration's `data` and `figures`. `stem` names its file, without the suffix."""
+    data, figures = calibration.data, calibration.figures
+    curve = [[f"{p['coverage']:.0%}", f"{p['wrong']:.3f}", ends(p)] for p in figures["risk_coverage"][1::2]]
+    bins = [[f"{b['risk']:.3f}", f"{b['wrong']:.3f}", ends(b), str(b["answers"])] for b in figures["reliability"]]
+    orders = {**figures["baselines"], **figures["methods"]}
+    alone = [["risk", *(interval(figures[key]) for key in ORDERING)]]
+    alone += [[name, *(interval(found[key]) for key in ORDERING)] for name, found in orders.items()]
+    added = [[name, *(difference(found["added"][key]) for key in ORDERING)] for name, found in orders.items()]
+    parts = [
+        f"# Calibration {calibration.name}",
+        f"Method {calibration.method}, for growth stage `{calibration.stage}` of the checkpoint with fingerprint "
+        f"`{calibration.checkpoint}`.",
+        f"Fitted on {data['fitted_on']} of {data['labels']} labelled answers, {data['wrong']} of which are wrong "
+        f"(SHA-256 of the data: `{data['sha256']}`). All figures are of the {data['held_out']} answers held out, with "
+        "95 % bootstrap intervals (that of ECE lies too high: resampling adds to it what chance does). Answers to one "
+        "question, or of one group, are never on both sides, and are drawn together.",
+        table(["figure", "value"], ([NAMES[key], interval(figures[key])] for key in NAMES)),
+        "## Against single statistics and other methods\n\nHow well each orders the same answers; the methods were "
+        "fitted on the same ones.",
+        table(["", *HEAD], alone),
+        "What this calibration adds to each: differences on the same resamples.",
+        table(["beyond", *HEAD], added),
+        calibration_errors(calibration),
+        *groups(figures),
+        "## Reliability\n\nBins of nearly equal size, from the lowest risk up.",
+        f"![Reliability diagram]({RELIABILITY_PLOT.format(stem)})",
+        table(["mean risk", "share wrong", "interval", "answers"], bins),
+        "## Risk and coverage\n\nShare of wrong answers among those of lowest risk.",
+        f"![Risk-coverage curve]({COVERAGE_PLOT.format(stem)})",
+        table(["answers kept", "share wrong", "interval"], curve),
+        "## Abstaining",
+        abstaining(calibration.abstain),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def calibration_errors(calibration: Calibration) -> str:
+    errors = {calibration.method: calibration.figures["ece"]["value"]}
+    errors |= {name: found["ece"] for name, found in calibration.figures["methods"].items()}
+    return f"ECE by method: {', '.join(f'{name} {error:.3f}' for name, error in errors.items())}."
+
+
+def groups(figures: Mapping[str, Any]) -> list[str]:
+    """What each group of a probe's features is worth; nothing for other methods."""
+    if "groups" not in figures:
+        return []
+    pair, *others = figures["groups"].items()
+    rows = [["the pair", *(interval(pair[1][key]) for key in ORDERING)]]
+    rows += [[f"+ {group}", *(difference(found[key]) for key in ORDERING)] for group, found in others]
+    return [
+        "## What each group of features adds\n\nTo a probe that reads highest entropy and lowest max-probability only; "
+        "differences on the same resamples.",
+        table(["", *HEAD], rows),
+    ]
+
+
+def abstaining(abstain: Mapping[str, float] | None) -> str:
+    if abstain is None:
+        return "No error rate was asked for (`--abstain`)."
+    return (
+        f"Flagging answers with a risk above {abstain['above']:.4f} keeps the expected share of answers that are wrong "
+        f"and not flagged, among all answers, at {abstain['error_rate']:.0%} or below: conformal risk control on the "
+        "answers held out. It holds for questions like these, asked of this model as these were."
+    )
+
+
+def interval(figure: Mapping[str, Any]) -> str:
+    return f"{figure['value']:.3f} {ends(figure)}"
+
+
+def difference(figure: Mapping[str, Any]) -> str:
+    return f"{figure['value']:+.3f} [{figure['low']:+.3f}, {figure['high']:+.3f}]"
+
+
+def ends(figure: Mapping[str, Any]) -> str:
+    return f"[{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

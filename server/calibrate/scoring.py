@@ -1,0 +1,211 @@
+"""A vLLM engine in this process that scores labelled answers, as the server would score them."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from tqdm import tqdm
+
+from model_impl.config import TokenformerConfig
+from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG
+from model_impl.override import specialise
+from server.calibrate.tokenised_label import TokenisedLabel
+from server.process.serve import cpu_kv_cache_bytes, defaults, prepare_environment
+from server.uncertainty.internals import InternalsReader, InternalsScore
+from server.uncertainty.score import ChoiceScore, EnsembleScore
+
+if TYPE_CHECKING:
+    from vllm import LLM, SamplingParams
+
+    from server.engine.ensemble import ScoredAnswer
+
+MAX_ANSWER_TOKENS = 256
+"""Where a generated answer is cut, should the model not end it."""
+
+
+@dataclass(frozen=True)
+class ScoredLabel:
+    score: ChoiceScore
+    correct: bool
+    further: Mapping[str, float]
+    """Features that the ensemble and the internals give it, where they were asked for."""
+
+
+def score_labels(
+    checkpoint: Path,
+    config: TokenformerConfig,
+    stage: int,
+    labels: Sequence[TokenisedLabel],
+    limit: int,
+    members: int | None = None,
+    internals: bool = False,
+) -> list[ScoredLabel]:
+    """For every label, none longer than `limit` tokens, the score of its answer, whether that is correct, and what an
+    ensemble of `members` and the internals, if they are wanted, say of it.
+
+    Given answers are scored without generating.
+    """
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # vLLM warns on stdout, where the command reports
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    prepare_environment()
+    from vllm.lora.request import LoRARequest
+
+    from server.engine.ensemble import ScoredAnswer
+
+    # As in server.engine.variants: the last stage needs no adapter, stage k is adapter k + 1.
+    last = stage == len(config.stages) - 1
+    adapter = None if last else LoRARequest(config.stages[stage].name, stage + 1, str(checkpoint))
+    with opened_engine(checkpoint, config, limit, eager=members is not None or internals) as llm:
+        tokenizer = llm.get_tokenizer()
+        inputs: Any = [{"prompt_token_ids": [*label.prompt, *label.answer]} for label in labels]
+        params = [sampling_params(label, internals) for label in labels]
+        outputs = llm.generate(inputs, params, lora_request=adapter)
+        texts = [
+            ScoredAnswer(label.prompt, label.answer or output.outputs[0].token_ids, adapter)
+            for label, output in zip(labels, outputs, strict=True)
+        ]
+        ensembles: Sequence[EnsembleScore | None] = (
+            [None] * len(texts) if members is None else ensemble_scores(llm, texts, members)
+        )
+    stages = [part.name for part in config.stages[: stage + 1]]
+    inside = InternalsReader(config.num_hidden_layers, len(config.stages) + 1, dict(enumerate(stages)), None)
+    scored = []
+    for label, text, output, ensemble in zip(labels, texts, outputs, ensembles, strict=True):
+        own = output.outputs[0]
+        given = (output.prompt_logprobs or ())[len(text.prompt) :]
+        positions: Any = given if label.answer else own.logprobs
+        score = score_of(tokenizer, stages, text.prompt, text.answer, positions or ())
+        further = (ensemble.features() if ensemble else {}) | internal_features(inside, positions or ())
+        scored.append(ScoredLabel(score, label.label.is_correct(label.label.answer or own.text), further))
+    return scored
+
+
+def ensemble_scores(llm: LLM, texts: Sequence[ScoredAnswer], members: int) -> list[EnsembleScore]:
+    """What the parameter-token ensemble says of each answer, as `server.engine.ensemble` asks it."""
+    from model_impl.engine.mixtures import Membership
+    from server.engine.ensemble import ensemble_name, member_request, positions_at_once
+
+    most = positions_at_once(llm.llm_engine.vllm_config)
+    rows: list[list[list[float]]] = [[] for _ in texts]
+    for batch in tqdm(packed([len(text.answer) for text in texts], most), desc="Ensemble"):
+        names = [ensemble_name() for _ in batch]
+        requests = []
+        for name, part in zip(names, batch, strict=True):
+            text = texts[part.text]
+            # The distribution of a token is that of the position before it.
+            ids = [*text.prompt, *text.answer[: part.stop]][:-1]
+            start = len(text.prompt) + part.start - 1
+            requests += [member_request(Membership(name, i, members, start), ids, None) for i in range(members)]
+        prompts, params = zip(*requests, strict=True)
+        llm.generate(list(prompts), list(params), lora_request=texts[0].adapter, use_tqdm=False)
+        for name, part in zip(names, batch, strict=True):
+            found = llm.collective_rpc("take_mixture", args=(name,))
+            rows[part.text] += next(values for values in found if values is not None)
+    return [EnsembleScore(members, [row[0] for row in of], [row[1] for row in of], 0) for of in rows]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The tokens [start, stop) of one text's answer."""
+
+    text: int
+    start: int
+    stop: int
+
+
+def packed(lengths: Sequence[int], most: int) -> list[list[Part]]:
+    """Batches of parts that together cover answers of these lengths in order, of at most `most` tokens each."""
+    batches: list[list[Part]] = [[]]
+    room = most
+    for text, length in enumerate(lengths):
+        start = 0
+        while start < length:
+            if room == 0:
+                batches.append([])
+                room = most
+            stop = min(length, start + room)
+            batches[-1].append(Part(text, start, stop))
+            room -= stop - start
+            start = stop
+    return batches if batches[0] else []
+
+
+def internal_features(reader: InternalsReader, positions: Iterable[Any]) -> dict[str, float]:
+    """What the internals of an answer's tokens come to; empty where the engine reported none."""
+    from server.engine.statistics import scored
+
+    score = InternalsScore(reader, shown=False)
+    for entry in filter(None, map(scored, positions)):
+        score.add(entry)
+    return score.features()
+
+
+def sampling_params(label: TokenisedLabel, internals: bool) -> SamplingParams:
+    """Greedy, with statistics: of the given answer, which is part of the prompt, or of as many new tokens as fit."""
+    from vllm import SamplingParams
+
+    asked = {PROVENANCE_ARG: True, INTERNALS_ARG: internals}
+    if not label.answer:
+        most = min(label.room, MAX_ANSWER_TOKENS)
+        return SamplingParams(temperature=0, max_tokens=most, logprobs=0, extra_args=asked)
+    # vLLM generates one token at least; it is not looked at.
+    return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False, extra_args=asked)
+
+
+@contextmanager
+def opened_engine(checkpoint: Path, config: TokenformerConfig, limit: int, *, eager: bool = False) -> Iterator[LLM]:
+    """A `vllm.LLM` with our worker and the settings that `serve` would choose, which lets requests name a stage.
+
+    No request has more than `limit` tokens. `eager`: not compiled, as the ensemble needs it.
+    """
+    from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.platforms import current_platform
+
+    from server.engine import statistics as engine
+    from server.engine.variants import VariantInput
+
+    engine.install()
+    cpu = current_platform.is_cpu()
+    settings = defaults(checkpoint, config, cpu=cpu)
+    names = ("worker_cls", "dtype", "enforce_eager", "block_size")
+    options: dict[str, Any] = {name: settings[name] for name in names if name in settings}
+    options["max_model_len"] = limit
+    if eager:
+        options["enforce_eager"] = True
+    if cpu:
+        flags = Namespace(**vars(EngineArgs(str(checkpoint), **options)))
+        options["kv_cache_memory_bytes"] = cpu_kv_cache_bytes(flags, config)
+    llm = LLM(str(checkpoint), **options)
+    specialise(llm.llm_engine.input_processor, VariantInput)
+    cast(VariantInput, llm.llm_engine.input_processor).dropped = set()
+    try:
+        yield llm
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+        cleanup_dist_env_and_memory()
+
+
+def score_of(
+    tokenizer: Any, stages: Sequence[str], prompt: Sequence[int], token_ids: Iterable[int], positions: Iterable[Any]
+) -> ChoiceScore:
+    """The score of tokens after a prompt; the positions' logprobs carry statistics, and what each stage contributed."""
+    from vllm import SamplingParams
+
+    from server.engine.statistics import TokenReader, scored
+
+    reader, score = TokenReader(tokenizer, prompt, SamplingParams()), ChoiceScore()
+    for token_id, position in zip(token_ids, positions, strict=True):
+        entry = scored(position)
+        parts = entry.provenance if entry else None
+        token = reader.read(token_id, position, {name: parts[i] for i, name in enumerate(stages)} if parts else None)
+        if token is not None:
+            score.add(token)
+    return score

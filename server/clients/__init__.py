@@ -1,0 +1,1 @@
+"""Clients that come along and use nothing but the API."""

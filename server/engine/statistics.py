@@ -1,0 +1,295 @@
+"""The front-side half of token statistics, and the engine settings that it needs.
+
+With `model_impl.engine.worker` this is the only place that touches vLLM's private interfaces below its serving classes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+from vllm.engine.protocol import EngineClient
+from vllm.logprobs import FlatLogprobs, Logprob
+from vllm.sampling_params import SamplingParams
+from vllm.tokenizers.detokenizer_utils import convert_ids_list_to_tokens
+from vllm.v1.engine import EngineCoreRequest, logprobs, output_processor
+from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+from vllm.v1.engine.logprobs import LogprobsProcessor
+from vllm.v1.engine.output_processor import OutputProcessor
+from vllm.v1.outputs import LogprobsLists, LogprobsTensors
+
+from model_impl.kernels.statistics import INTERNALS_ID, STATISTICS_ID, UNSHOWN_ARG
+from model_impl.override import specialise
+from server.gate.admission import TICKET
+from server.uncertainty.tokens import TokenScore
+
+
+@dataclass
+class ScoredLogprob(Logprob):
+    """The chosen token's logprob together with the statistics of the distribution it was drawn from.
+
+    The fields are those of `model_impl.kernels.statistics.STATISTICS`; they have defaults only because the base's have.
+    """
+
+    entropy: float = math.nan
+    variance: float = math.nan
+    margin: float = math.nan
+    growth: dict[str, float] | None = None
+    """Growth stage -> its share; filled in for requests that want it token by token."""
+    internals: dict[str, Any] | None = None
+    """`server.uncertainty.internals.TokenInternals` as JSON holds it; filled in likewise."""
+
+    def __post_init__(self) -> None:
+        # As the model reported them, see `model_impl.kernels.collector`. No fields: answers must not show them.
+        self.provenance: list[float] | None = None
+        self.internal_columns: list[float] | None = None
+
+
+class StatisticsProcessor(LogprobsProcessor):
+    """Splits the statistics columns off and hangs them on each position's chosen token."""
+
+    @classmethod
+    def from_new_request(cls, tokenizer: Any, request: EngineCoreRequest) -> LogprobsProcessor:
+        made = super().from_new_request(tokenizer, request)
+        params = request.sampling_params
+        if params and (params.extra_args or {}).get(UNSHOWN_ARG) and isinstance(made.logprobs, list):
+            made.logprobs = Unshown()  # type: ignore[assignment]
+        return made
+
+    def _update_sample_logprobs(self, logprobs_lists: LogprobsLists) -> None:
+        if isinstance(self.logprobs, Unshown):
+            assert self.cumulative_logprob is not None
+            self.cumulative_logprob += self.logprobs.add(logprobs_lists)
+            return
+        plain, statistics = split_statistics(logprobs_lists)
+        super()._update_sample_logprobs(plain)
+        self._attach(self.logprobs, statistics)
+
+    def _update_prompt_logprobs(self, prompt_logprobs_tensors: LogprobsTensors) -> None:
+        plain, statistics = split_statistics(prompt_logprobs_tensors)
+        super()._update_prompt_logprobs(plain)
+        self._attach(self.prompt_logprobs, statistics)
+
+    @staticmethod
+    def _attach(positions: Any, statistics: Statistics | None) -> None:
+        if statistics is None or isinstance(positions, FlatLogprobs):
+            return  # the flat container of vLLM's offline API has no place for them
+        new = positions[len(positions) - len(statistics.values) :]
+        for position, values in zip(new, statistics.values, strict=True):
+            token_id, chosen = next(iter(position.items()))  # the chosen token comes first
+            position[token_id] = scored_or_plain(chosen, values[: statistics.plain], values[statistics.plain :])
+
+
+class Unshown:
+    """In the place of vLLM's list of positions, the chosen tokens of a request whose client sees no logprobs; those
+    that have no statistics as a plain `Logprob`.
+
+    The statistics come in batches (`model_impl.engine.scheduler`), so of a stream the newest are not those of the
+    newest tokens: what vLLM takes by the number of these is whatever has come since.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Logprob] = []
+        self.taken = 0
+
+    def add(self, logprobs_lists: LogprobsLists) -> float:
+        """The next positions; returns the sum of their logprobs."""
+        ids, values, ranks, _ = logprobs_lists
+        first = ids[0].tolist() if len(ids) else []
+        start = first.index(STATISTICS_ID) if STATISTICS_ID in first else None
+        end = len(first) - first.count(INTERNALS_ID)
+        total = 0.0
+        for row, rank in zip(values.tolist(), ranks.tolist(), strict=True):
+            chosen = Logprob(row[0], rank)
+            self.entries.append(chosen if start is None else scored_or_plain(chosen, row[start:end], row[end:]))
+            total += row[0]
+        return total
+
+    def __getitem__(self, newest: slice) -> list[Logprob]:
+        new = self.entries[self.taken :]
+        self.taken = len(self.entries)
+        return new
+
+    def __iter__(self) -> Iterator[Logprob]:
+        return iter(self.entries)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The extra columns of some positions: `plain` of them are `STATISTICS` and provenance, the others internals."""
+
+    values: list[list[float]]
+    plain: int
+
+
+def scored_or_plain(chosen: Logprob, plain: list[float], internals: list[float]) -> Logprob:
+    """The chosen token of a position with what its columns say of it; as it was where they say nothing."""
+    if not all(map(math.isfinite, plain)):
+        return chosen  # logits that overflowed: JSON has no NaN, and there is nothing to report
+    entropy, variance, margin, *provenance = plain
+    entry = ScoredLogprob(chosen.logprob, chosen.rank, chosen.decoded_token, entropy, variance, margin)
+    entry.provenance = provenance or None
+    entry.internal_columns = internals or None
+    return entry
+
+
+def split_statistics(logprobs: Any) -> tuple[Any, Statistics | None]:
+    """Logprobs lists or tensors without their statistics columns, and the columns (None where there are none)."""
+    ids, values = logprobs.logprob_token_ids, logprobs.logprobs
+    first = ids[0].tolist() if len(ids) else []
+    if STATISTICS_ID not in first:
+        return logprobs, None
+    start = first.index(STATISTICS_ID)
+    plain = logprobs._replace(logprob_token_ids=ids[:, :start], logprobs=values[:, :start])
+    return plain, Statistics(values[:, start:].tolist(), len(first) - start - first.count(INTERNALS_ID))
+
+
+class TokenTexts(dict[int, str]):
+    """Token id -> its text, as logprobs show it; each is decoded once."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def __missing__(self, token_id: int) -> str:
+        (self[token_id],) = convert_ids_list_to_tokens(self.tokenizer, [token_id])
+        return self[token_id]
+
+
+@lru_cache(maxsize=8)
+def token_texts(tokenizer: Any) -> TokenTexts:
+    return TokenTexts(tokenizer)
+
+
+def known_texts(tokenizer: Any, token_ids: list[int]) -> list[str]:
+    """As vLLM's function, whose decoding takes most of the time of logprobs: 10 us for each alternative."""
+    return [*map(token_texts(tokenizer).__getitem__, token_ids)]
+
+
+def install() -> None:
+    """Make every engine client of this process deliver `ScoredLogprob`s, and decode no token twice for logprobs."""
+    logprobs.convert_ids_list_to_tokens = known_texts
+    output_processor.LogprobsProcessor = StatisticsProcessor  # type: ignore[misc]
+
+
+class WatchedOutputs(OutputProcessor):
+    """vLLM's list of running sequences. It tells when the engine last made a token, and the ticket of a request that
+    its sequences have come here, where vLLM counts them."""
+
+    last_output: float
+    """Monotonic seconds."""
+
+    def add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        super().add_request(request, *args, **kwargs)
+        if (ticket := TICKET.get()) is not None:
+            ticket.reached_engine(len(request.prompt_token_ids or ()))
+
+    def process_outputs(self, engine_core_outputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        if engine_core_outputs:
+            self.last_output = time.monotonic()
+        return super().process_outputs(engine_core_outputs, *args, **kwargs)
+
+
+def watched(client: EngineClient) -> WatchedOutputs:
+    """The engine client's list of running sequences, made to watch."""
+    outputs: Any = client.output_processor  # type: ignore[attr-defined]
+    if not isinstance(outputs, WatchedOutputs):
+        specialise(outputs, WatchedOutputs)
+        outputs.last_output = 0.0
+    watching: WatchedOutputs = outputs
+    return watching
+
+
+async def end_all(client: EngineClient, error: Exception) -> int:
+    """End every running sequence: who waits for it gets `error`, and the engine drops it. Returns how many there were.
+
+    Unlike vLLM's own abort, after which a stream looks as if it had been completed.
+    """
+    outputs = watched(client)
+    running = list(outputs.request_states)
+    outputs.propagate_error(error)
+    await asyncio.sleep(0)
+    await client.engine_core.abort_requests_async(running)  # type: ignore[attr-defined]
+    return len(running)
+
+
+def scored(position: Mapping[int, Logprob] | Logprob | None) -> ScoredLogprob | None:
+    """The scored entry of one generated or prompt position; None where no statistics came along.
+
+    Under beam search it need not be the token that the beam chose, but it describes the same distribution.
+    """
+    if isinstance(position, Mapping):
+        return next((entry for entry in position.values() if isinstance(entry, ScoredLogprob)), None)
+    return position if isinstance(position, ScoredLogprob) else None
+
+
+class TokenReader:
+    """Reads the tokens of one choice in order: their statistics, and the text that each of them adds.
+
+    The text is that of vLLM's own incremental detokenizer, a second one, since vLLM does not tell what its first made
+    of which token. Of `params` it needs only how special tokens and stop tokens are shown; `echoed` stands before it.
+    Unless `every` token's text is wanted, it is read up to the first letter or digit, from where on nobody asks for it.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        prompt_token_ids: Sequence[int] | None,
+        params: SamplingParams,
+        echoed: str = "",
+        *,
+        every: bool = True,
+    ) -> None:
+        request: Any = SimpleNamespace(
+            request_id="", sampling_params=params, prompt_token_ids=prompt_token_ids, prompt_embeds=None
+        )
+        self.detokenizer = IncrementalDetokenizer.from_new_request(tokenizer, request)
+        self.special = special_ids(tokenizer)
+        self.text = echoed
+        self.every, self.reading = every, True
+
+    def read(
+        self,
+        token_id: int,
+        position: Mapping[int, Logprob] | Logprob | None,
+        provenance: Mapping[str, float] | None = None,
+        *,
+        stopped: bool = False,
+    ) -> TokenScore | None:
+        """None where the position has no statistics. `stopped`: the token ended the answer, as a stop token does."""
+        text, start, special = "", len(self.text), False
+        if self.reading:
+            self.detokenizer.update([token_id], stopped)
+            text = self.detokenizer.get_next_output_text(finished=False, delta=True)
+            self.text += text
+            special = token_id in self.special
+            self.reading = self.every or special or not any(map(str.isalnum, text))
+        entry = scored(position)
+        if entry is None or position is None:
+            return None
+        chosen = position[token_id] if isinstance(position, Mapping) else position
+        return TokenScore(
+            chosen.logprob,
+            entry.entropy,
+            entry.variance,
+            entry.margin,
+            text,
+            start,
+            special,
+            provenance,
+        )
+
+
+@lru_cache(maxsize=8)  # a large vocabulary's takes milliseconds, and a server has one tokenizer
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Token ids that are no text. Empty without a tokenizer."""
+    if tokenizer is None:
+        return frozenset()
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset(tokenizer.all_special_ids) | {token_id for token_id, token in added if token.special}

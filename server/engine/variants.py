@@ -1,0 +1,313 @@
+"""The models a server offers: the checkpoint, its growth stages, and growth deltas on top of it.
+
+They go by vLLM's adapter interface: a variant is an adapter to the serving classes, the scheduler and the prefix
+cache, so a request's `model` finds it and its KV cache blocks are its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.entrypoints.serve import create_error_response
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
+from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
+from vllm.exceptions import VLLMNotFoundError, VLLMValidationError
+from vllm.inputs import EngineInput, split_enc_dec_input
+from vllm.lora.request import LoRARequest
+from vllm.pooling_params import PoolingParams
+from vllm.sampling_params import SamplingParams
+from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine.input_processor import InputProcessor
+
+from model_impl.checkpoint.delta import CHANGED, check_delta, load_delta
+from model_impl.checkpoint.fingerprint import fingerprint
+from model_impl.checkpoint.reading import CheckpointError
+from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
+from model_impl.override import specialise
+from model_impl.reference.ensemble import MEMBER_ARG
+from model_impl.variants import VERSION_MARK
+from server import metrics
+from server.engine.ensemble import Ensemble, is_own
+from server.gate.keys import CACHE_SALT
+from server.requests.bad_words import banned_sequences
+from server.requests.limits import OWN_ARGUMENTS, naming, not_in_arguments
+from server.uncertainty.calibration import Calibration
+from server.uncertainty.internals import InternalsReader, why_not
+from server.uncertainty.profile import Profile
+
+DRAIN_POLL_SECONDS = 0.05
+MAX_DELTAS = 16
+"""That clients may have loaded at a time: each makes every step of every model slower."""
+
+DELTA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+"""It stands in URLs, logs and the labels of metrics."""
+
+BESIDE_GRAMMARS = ("allowed_token_ids", "bad_words")
+"""What may ban every token that a grammar allows, which ends in an error of the engine's."""
+
+
+class VariantInput(InputProcessor):
+    """Lets requests name a variant although vLLM's own adapters are off, unless the engine has dropped it; lets no
+    client write what makes a request a member of an ensemble; and bans bad words in both their forms."""
+
+    dropped: set[int]
+
+    @staticmethod
+    def assign_request_id(request: EngineCoreRequest) -> None:
+        """Also salts the request's cache blocks for its API key: this is the last step to the engine that every
+        request takes in its own context, while raw prompts are prepared in another thread."""
+        if (salt := CACHE_SALT.get()) is not None:
+            request.cache_salt = f"{salt}/{request.cache_salt or ''}"
+        InputProcessor.assign_request_id(request)
+
+    def process_inputs(self, *args: Any, **kwargs: Any) -> EngineCoreRequest:
+        request = super().process_inputs(*args, **kwargs)
+        params = request.sampling_params
+        if params is not None and params.bad_words and self.tokenizer is not None:
+            params._bad_words_token_ids = banned_sequences(params.bad_words, self.tokenizer)
+        return request
+
+    def check(self, prompt: Any, params: SamplingParams) -> None:
+        """Raises what `process_inputs` would raise later, with the name of the parameter that is to blame."""
+        with naming("prompt", known=CompletionRequest.model_fields):
+            self._validate_params(params, ("generate",))
+            if isinstance(prompt, dict) and "type" in prompt:  # rendered
+                self._validate_model_inputs(*split_enc_dec_input(cast(EngineInput, prompt)))
+
+    def _validate_params(self, params: SamplingParams | PoolingParams, *args: Any) -> bool | None:
+        _check_arguments(getattr(params, "extra_args", None) or {})
+        grammar = getattr(params, "structured_outputs", None)
+        if grammar is not None and not grammar.all_constraints_none():
+            for name in BESIDE_GRAMMARS:
+                if getattr(params, name):
+                    raise VLLMValidationError(f"`{name}` cannot be combined with a grammar.", parameter=name)
+        return super()._validate_params(params, *args)
+
+    def _validate_lora(self, lora_request: LoRARequest | None) -> None:
+        if lora_request is not None and lora_request.lora_int_id in self.dropped:
+            raise VLLMNotFoundError(f"The model `{lora_request.lora_name}` was unloaded.")
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raises VLLMValidationError for what a client cannot say. `vllm_xargs` holds no booleans and no objects."""
+    for name, value in arguments.items():
+        own = is_own(value) if name == MEMBER_ARG else isinstance(value, bool)
+        foreign = name == "kv_transfer_params" and not isinstance(value, dict | None)
+        if foreign or (name.startswith(OWN_ARGUMENTS) and not own):
+            raise not_in_arguments(name)
+
+
+class VariantModels(OpenAIServingModels):
+    """vLLM's list of models, whose adapters are growth stages and deltas; `open_variants` sets it up."""
+
+    config: TokenformerConfig
+    variants: dict[int, list[GrowthStage]]
+    """Adapter id (0 for the checkpoint itself) -> the stages it consists of; ids that were unloaded stay."""
+    loading: asyncio.Lock
+    calibrations: dict[int, Calibration]
+    """Adapter id -> the calibration of that variant, where it has one; deltas have none."""
+    ensemble: Ensemble
+    profiles: dict[int, Profile]
+    """Likewise the profile of its internals."""
+    internals_unavailable: str | None
+    """Why this engine reports no internals; None where it does."""
+    growth_root: Path | None
+    base_fingerprint: str | None
+    draining: set[asyncio.Task[None]]
+    resident: dict[int, str]
+    """Adapter id -> name of each delta that the engine holds, also while it drains."""
+    dropped: set[int]
+
+    def open_variants(
+        self,
+        config: TokenformerConfig,
+        growth_root: Path | None,
+        calibrations: Mapping[str, Calibration],
+        profiles: Mapping[str, Profile],
+    ) -> None:
+        """Offer every servable stage; the last is the checkpoint's own name, the others are NAME:STAGE.
+
+        `growth_root` is the only directory from which clients may load deltas; None leaves it to `--growth`.
+        `calibrations` and `profiles` are by growth stage.
+        """
+        self.config, self.growth_root, self.base_fingerprint, self.draining = config, growth_root, None, set()
+        self.resident = {}
+        specialise(self.input_processor, VariantInput)
+        self.ensemble = Ensemble(self.engine_client, self.engine_client.vllm_config)
+        self.internals_unavailable = why_not(self.engine_client.vllm_config)
+        self.dropped = cast(VariantInput, self.input_processor).dropped = set()
+        self.lora_id_counter.inc(len(config.stages))  # ids up to here are stages, see model_impl.variants
+        self.loading = asyncio.Lock()
+        self.variants = {0: config.stages}
+        base = self.base_model_paths[0]
+        for index in config.servable_stages[:-1]:
+            name = f"{base.name}:{config.stages[index].name}"
+            self.variants[index + 1] = config.stages[: index + 1]
+            self.lora_requests[name] = LoRARequest(name, index + 1, base.model_path, base_model_name=base.name)
+        last = {adapter_id: stages[-1].name for adapter_id, stages in self.variants.items()}
+        self.calibrations = {i: calibrations[name] for i, name in last.items() if name in calibrations}
+        self.profiles = {i: profiles[name] for i, name in last.items() if name in profiles}
+
+    def segments(self, adapter: LoRARequest | None) -> dict[int, str]:
+        """Place (see model_impl.kernels.collector) -> growth stage, for the stages that a variant consists of; empty
+        where nothing ever grew."""
+        if len(self.variants) == len(self.variants[0]) == 1:
+            return {}
+        return dict(enumerate(stage.name for stage in self.variants[adapter.lora_int_id if adapter else 0]))
+
+    def calibration(self, adapter: LoRARequest | None) -> Calibration | None:
+        """What was fitted for exactly this variant."""
+        return self.calibrations.get(adapter.lora_int_id if adapter else 0)
+
+    def internals_reader(self, adapter: LoRARequest | None) -> InternalsReader:
+        profile = self.profiles.get(adapter.lora_int_id if adapter else 0)
+        places = len(self.config.stages) + 1
+        return InternalsReader(self.config.num_hidden_layers, places, self.segments(adapter), profile)
+
+    async def show_available_models(self) -> ModelList:
+        """As vLLM's, but `root` is a name and no path; every card also has its growth stage, the parameter tokens it
+        uses in each projection, whether it offers internals, and what clients need to know of its calibration: its
+        name, and the threshold that came with it."""
+        models = await super().show_available_models()
+        for card in models.data:
+            adapter = self.lora_requests.get(card.id)
+            stages = self.variants[adapter.lora_int_id if adapter else 0]
+            card.root = self.base_model_paths[0].name
+            card.growth_stage = stages[-1].name  # type: ignore[attr-defined]
+            card.parameter_tokens = {  # type: ignore[attr-defined]
+                projection: sum(stage.tokens[projection] for stage in stages) for projection in PROJECTIONS
+            }
+            card.internals = self.internals_unavailable is None  # type: ignore[attr-defined]
+            made = self.calibration(adapter)
+            card.calibration = made and {"name": made.name, "abstain": made.abstain}  # type: ignore[attr-defined]
+        return models
+
+    async def load_lora_adapter(
+        self, request: LoadLoRAAdapterRequest, base_model_name: str | None = None
+    ) -> ErrorResponse | str:
+        """What clients may call: as `load_delta`, for directories below `growth_root` only; a relative path begins
+        there."""
+        try:  # vLLM's /adapters route has checked nothing
+            request = LoadLoRAAdapterRequest.model_validate(request, from_attributes=True)
+        except ValidationError as error:
+            return create_error_response(f"No name and path of a growth delta: {error.errors()[0]['msg']}.")
+        if not DELTA_NAME.fullmatch(request.lora_name):
+            message = f"`lora_name` must match {DELTA_NAME.pattern}."
+            return create_error_response(message, param="lora_name")
+        try:
+            root = self.growth_root and self.growth_root.resolve()
+            path = root and (root / request.lora_path).resolve()
+        except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a zero byte
+            return create_error_response("`lora_path` is no path of a directory.", param="lora_path")
+        if root is None or path is None or not path.is_relative_to(root):
+            message = f"The growth delta for `{request.lora_name}` lies outside the directory that may be loaded from."
+            return create_error_response(message, param="lora_path")
+        return await self.load_delta(request.model_copy(update={"lora_path": str(path)}), most=MAX_DELTAS)
+
+    async def load_delta(self, request: LoadLoRAAdapterRequest, most: float = math.inf) -> ErrorResponse | str:
+        """Load the growth delta in directory `lora_path` and serve it on top of the checkpoint as `lora_name`, unless
+        the engine holds `most` deltas already."""
+        async with self.loading:
+            if len(self.resident) >= most:
+                message = f"The server holds {len(self.resident)} growth deltas, and no more: unload one first."
+                return create_error_response(message, param="lora_name")
+            return await self._load_delta(request)
+
+    async def _load_delta(self, request: LoadLoRAAdapterRequest) -> ErrorResponse | str:
+        if self._is_stage(request.lora_name):
+            message = f"`{request.lora_name}` is a growth stage of the checkpoint and cannot be replaced."
+            return create_error_response(message, param="lora_name")
+        path = Path(request.lora_path)
+        try:
+            stage, digest = await asyncio.to_thread(self._check, path)
+        except CheckpointError as error:
+            reason = str(error).replace(str(path), path.name[:64])  # where it lies here is not for clients
+            message = f"The growth delta for `{request.lora_name}` cannot be loaded: {reason}"
+            return create_error_response(message, param="lora_path")
+        versioned = request.model_copy(update={"lora_path": f"{path.resolve()}{VERSION_MARK}{digest}"})
+        # A reload gets an id of its own: streams that run on the delta it replaces keep their weights.
+        replaced = self.lora_requests.pop(request.lora_name, None) if request.load_inplace else None
+        result = await super().load_lora_adapter(versioned)
+        if isinstance(result, ErrorResponse):
+            if replaced is not None:
+                self.lora_requests[request.lora_name] = replaced
+            return await self._not_loaded(request, result)
+        loaded = self.lora_requests[request.lora_name]
+        self.variants[loaded.lora_int_id] = [*self.config.stages, stage]
+        self.resident[loaded.lora_int_id] = loaded.lora_name
+        if replaced is not None:
+            self._drain(replaced)
+        return result
+
+    async def _not_loaded(self, request: LoadLoRAAdapterRequest, result: ErrorResponse) -> ErrorResponse:
+        """Why vLLM has loaded nothing; where it was a worker that refused, the others may hold the delta."""
+        if result.error.code != HTTPStatus.INTERNAL_SERVER_ERROR:
+            return result
+        await self.engine_client.remove_lora(self.lora_id_counter.value)  # type: ignore[attr-defined]
+        if CHANGED not in result.error.message:
+            return result
+        message = f"The growth delta for `{request.lora_name}` cannot be loaded: {CHANGED}"
+        return create_error_response(message, param="lora_path")
+
+    async def unload_lora_adapter(self, request: UnloadLoRAAdapterRequest) -> ErrorResponse | str:
+        """Stop offering a delta; its tokens are freed when the last stream that uses it has ended."""
+        if self._is_stage(request.lora_name):
+            message = f"`{request.lora_name}` is a growth stage of the checkpoint and cannot be unloaded."
+            return create_error_response(message, param="lora_name")
+        loaded = self.lora_requests.get(request.lora_name)
+        if loaded is None and request.lora_name:  # vLLM would keep a lock for every name that it is told
+            return create_error_response(
+                "No growth delta of this name is loaded.", "NotFoundError", HTTPStatus.NOT_FOUND, param="lora_name"
+            )
+        result = await super().unload_lora_adapter(request)
+        if loaded is not None and not isinstance(result, ErrorResponse):
+            self._drain(loaded)
+        return result
+
+    def _is_stage(self, name: str) -> bool:
+        loaded = self.lora_requests.get(name)
+        return loaded is not None and loaded.lora_int_id <= len(self.config.stages)
+
+    def _check(self, path: Path) -> tuple[GrowthStage, str]:
+        """The delta's stage and the hash of its content; raises CheckpointError if it does not fit the checkpoint."""
+        if self.base_fingerprint is None:
+            self.base_fingerprint = fingerprint(self.base_model_paths[0].model_path)
+        delta = load_delta(path)
+        check_delta(delta, self.config, self.base_fingerprint)
+        return delta.stage, delta.digest
+
+    def _drain(self, delta: LoRARequest) -> None:
+        task = asyncio.create_task(self._drop_when_unused(delta.lora_int_id))
+        self.draining.add(task)
+        task.add_done_callback(self.draining.discard)
+
+    async def _drop_when_unused(self, adapter_id: int) -> None:
+        running = self.engine_client.output_processor.request_states  # type: ignore[attr-defined]
+
+        def in_use() -> bool:
+            return self.ensemble.using[adapter_id] > 0 or any(
+                state.lora_request and state.lora_request.lora_int_id == adapter_id for state in running.values()
+            )
+
+        unused = 0
+        while unused < 2:  # a finished answer asks its ensemble a moment after its request has ended
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+            unused = 0 if in_use() else unused + 1
+        self.dropped.add(adapter_id)  # from here on no request can start on it
+        # A stop string ends a request here a moment before the engine is told so.
+        await asyncio.sleep(DRAIN_POLL_SECONDS)
+        await self.engine_client.remove_lora(adapter_id)  # type: ignore[attr-defined]
+        name = self.resident.pop(adapter_id)
+        if name not in self.lora_requests:
+            self.lora_resolver_lock.pop(name, None)
+        bases = (base.name for base in self.base_model_paths)
+        metrics.keep_models({*bases, *self.lora_requests, *self.resident.values()})

@@ -1,5 +1,0 @@
-"""Imported first by Python's fork server, which SIGTERM would end: the API process takes its end for the engine's."""
-
-from server.child_process import protect
-
-protect()

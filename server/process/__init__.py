@@ -1,0 +1,1 @@
+"""The server as a process: its flags, its start, its signals and its end."""

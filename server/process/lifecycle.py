@@ -1,0 +1,134 @@
+"""What a signal or a dead engine does to the requests that are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from starlette.datastructures import State
+from vllm.engine.protocol import EngineClient
+from vllm.exceptions import GracefulHTTPError
+
+from server import metrics
+from server.engine.statistics import end_all
+from server.gate.admission import AdmissionControl
+from server.system.child_process import END, IGNORED, is_protected
+
+WATCH_SECONDS = 0.1
+READY_SECONDS = 15.0
+"""How old `tokenformer_ready` may be where nobody asks /readyz: as often as Prometheus looks by default."""
+
+LINGER_SECONDS = 5.0
+"""How long a server whose engine has died goes on to say so, to probes and to whoever scrapes its metrics."""
+
+DELIVERY_SECONDS = 3.0
+"""In which clients can take the error events of streams that are cut off."""
+
+
+@dataclass
+class Outcome:
+    """How a server ended: `failure` is one line for whoever supervises it, None after a shutdown that went well."""
+
+    failure: str | None = None
+
+
+def say(text: str) -> None:
+    print(f"tokenformer: {text}", file=sys.stderr, flush=True)
+
+
+class Lifecycle:
+    """Runs beside the server in its event loop, from its first answer until uvicorn may close."""
+
+    def __init__(self, engine: EngineClient, state: State, args: Namespace, admission: AdmissionControl) -> None:
+        self.engine, self.state, self.args, self.admission = engine, state, args, admission
+        self.outcome: Outcome = args.outcome
+        self.told, self.told_again = asyncio.Event(), asyncio.Event()
+
+    async def run(self) -> None:
+        while not (hasattr(self.state, "server") and self.state.server.started):
+            await asyncio.sleep(0.02)
+        try:
+            await self._attend()
+        except Exception as error:
+            self.outcome.failure = f"what attends to signals and the engine failed: {error!r}"
+            raise
+        finally:
+            self.state.server.config.timeout_graceful_shutdown = DELIVERY_SECONDS
+            self.state.server.should_exit = True
+
+    async def _attend(self) -> None:
+        self._handle_signals()
+        metrics.ENGINE_UP.set(1)
+        await self.state.health.why_not_ready()  # what `tokenformer_ready` says first
+        announce(self.state, self.args)
+        while not (self.told.is_set() or self.engine.errored):
+            await self._wait(lambda: self.told.is_set() or self.engine.errored, READY_SECONDS)
+            await self.state.health.why_not_ready()
+        if self.told.is_set():
+            await self._drain()
+        if self.engine.errored:
+            await self._bury()
+
+    def _handle_signals(self) -> None:
+        """In place of vLLM's own handlers, which let go of the engine first."""
+        loop = asyncio.get_running_loop()
+        if is_protected():  # one of several API processes
+            loop.add_signal_handler(END, self._signal)
+        for number in IGNORED:
+            loop.add_signal_handler(number, (lambda: None) if is_protected() else self._signal)
+
+    def _signal(self) -> None:
+        (self.told_again if self.told.is_set() else self.told).set()
+
+    async def _wait(self, over: Callable[[], bool], seconds: float) -> None:
+        """Until `over`, or so long, while the gauges are kept up."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while not over() and loop.time() < deadline:
+            metrics.QUEUED_REQUESTS.set(self.admission.queued_sequences())
+            metrics.QUEUED_TOKENS.set(self.admission.queued_tokens())
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _drain(self) -> None:
+        """Let the running requests finish, and cut off those that the grace period or a second signal leaves."""
+        grace = self.engine.vllm_config.shutdown_timeout
+        self.admission.draining = True
+        metrics.DRAINING.set(1)
+        metrics.READY.set(0)
+        say(f"shutting down; {self.admission.tickets} running requests have {grace} s, and none after a second signal")
+        await self._wait(
+            lambda: not self.admission.tickets or self.told_again.is_set() or self.engine.errored,
+            grace,
+        )
+        if (left := self.admission.tickets) and not self.engine.errored:
+            await end_all(
+                self.engine, GracefulHTTPError("The server is shutting down.", HTTPStatus.SERVICE_UNAVAILABLE)
+            )
+            await self._wait(lambda: not self.admission.tickets, DELIVERY_SECONDS)
+            self.outcome.failure = f"{left} requests were cut off by the shutdown"
+
+    async def _bury(self) -> None:
+        """The streams have got their error events from vLLM; stay a moment for those who ask what happened."""
+        metrics.ENGINE_UP.set(0)
+        metrics.READY.set(0)
+        self.outcome.failure = "the engine process died"
+        await self._wait(self.told.is_set, LINGER_SECONDS)
+
+
+def announce(state: State, args: Namespace) -> None:
+    """Print one line: the address and something to try."""
+    name = state.openai_serving_models.base_model_paths[0].name
+    host = "127.0.0.1" if args.host in (None, "", "0.0.0.0", "::") else args.host
+    url = f"http{'s' if args.ssl_certfile else ''}://{f'[{host}]' if ':' in host else host}:{args.port}"
+    if args.uds:
+        url = f"--unix-socket {args.uds} http://localhost"
+    question = '{"messages": [{"role": "user", "content": "Who are you?"}]}'
+    key = ' -H "Authorization: Bearer $KEY"' if args.api_keys else ""
+    say(
+        f"{name} is ready at {url}. Try: "
+        f"curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{question}'"
+    )

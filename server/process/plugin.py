@@ -1,0 +1,214 @@
+"""Our routes in the app that vLLM builds, added through its endpoint plugin interface.
+
+`tokenformer serve` switches the plugin on; every API server process of vLLM then loads it by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from argparse import Namespace
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import Discriminator, Tag
+from starlette.datastructures import State
+from vllm import envs
+from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.openai.responses.api_router import create_responses
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard
+from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
+from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_json_request, with_cancellation
+
+from model_impl.config import TokenformerConfig
+from model_impl.override import specialise
+from server.api.answers import answer
+from server.api.anthropic_messages import QuietMessages
+from server.api.conversations import ChatBatch, chat_or_text
+from server.api.conversations import router as conversations
+from server.api.given_text import GivenText, GivenTextRequest, GivenTextResponse
+from server.api.openapi import amend_openapi, streamed
+from server.api.responses import CheckedResponses, ResponsesRequest
+from server.api.served_routes import keep_served
+from server.api.serving import ScoredChat, ScoredCompletion
+from server.clients.playground.routes import router as playground
+from server.engine import statistics as engine
+from server.engine.checked_client import open_checks
+from server.engine.recorded_client import RecordedEngine
+from server.engine.variants import VariantModels
+from server.gate.admission import AdmissionControl
+from server.gate.errors import NO_SUCH_MODEL, install_error_handlers, openai_error
+from server.process.flags import READINESS_SECONDS
+from server.process.garbage import Garbage
+from server.process.health import Health
+from server.process.health import router as health
+from server.process.lifecycle import Lifecycle
+from server.requests.fail_fast import fail_fast
+from server.requests.prompt_length import BoundedRenderer
+from server.requests.schemas import (
+    ScoredChatCompletionChunk,
+    ScoredChatCompletionRequest,
+    ScoredChatCompletionResponse,
+    ScoredCompletionChunk,
+    ScoredCompletionRequest,
+    ScoredCompletionResponse,
+)
+from server.requests.tool_calls import ToolMessages, open_tool_calls
+from server.system.log_filter import keep_quotes_out
+from server.texts import read_texts
+from server.trace.route import Tracer
+from server.trace.route import router as trace
+
+router = APIRouter()
+
+
+@router.post(
+    "/v1/chat/completions",
+    dependencies=[Depends(validate_json_request)],
+    responses={200: {"model": ScoredChatCompletionResponse, "content": streamed(ScoredChatCompletionChunk)}},
+)
+@with_cancellation  # type: ignore[untyped-decorator]
+@load_aware_call  # type: ignore[untyped-decorator]
+async def create_chat_completion(request: ScoredChatCompletionRequest, raw_request: Request) -> Response:
+    """OpenAI's chat completion; every choice also says how sure the model was."""
+    serving: ScoredChat = raw_request.app.state.openai_serving_chat
+    return await answer(await serving.create_chat_completion(request, raw_request), raw_request)
+
+
+@router.post(
+    "/v1/completions",
+    dependencies=[Depends(validate_json_request)],
+    responses={200: {"model": ScoredCompletionResponse, "content": streamed(ScoredCompletionChunk)}},
+)
+@with_cancellation  # type: ignore[untyped-decorator]
+@load_aware_call  # type: ignore[untyped-decorator]
+async def create_completion(request: ScoredCompletionRequest, raw_request: Request) -> Response:
+    """OpenAI's text completion; every choice also says how sure the model was."""
+    serving: ScoredCompletion = raw_request.app.state.openai_serving_completion
+    return await answer(await serving.create_completion(request, raw_request), raw_request)
+
+
+@router.post(
+    "/v1/responses",
+    dependencies=[Depends(validate_json_request)],
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
+async def create_response(request: ResponsesRequest, raw_request: Request) -> Response:
+    """OpenAI's Responses API, as vLLM has it."""
+    return cast(Response, await create_responses(request, raw_request))
+
+
+@router.post(
+    "/v1/uncertainty",
+    dependencies=[Depends(validate_json_request)],
+    responses={200: {"model": GivenTextResponse}},
+)
+@with_cancellation  # type: ignore[untyped-decorator]
+async def score_given_text(request: GivenTextRequest, raw_request: Request) -> Response:
+    """How sure the model is of a text that is given, token by token, without generating any."""
+    given: GivenText = raw_request.app.state.given_text
+    return await answer(await given.score(request, raw_request), raw_request)
+
+
+@router.get(
+    "/v1/models/{model:path}",
+    responses={HTTPStatus.OK.value: {"model": ModelCard}, HTTPStatus.NOT_FOUND.value: {"model": ErrorResponse}},
+)
+async def show_model(model: str, raw_request: Request) -> Response:
+    """OpenAI's description of one model, of those that `/v1/models` lists."""
+    models: VariantModels = raw_request.app.state.openai_serving_models
+    card = next((card for card in (await models.show_available_models()).data if card.id == model), None)
+    if card is None:
+        return openai_error(HTTPStatus.NOT_FOUND, NO_SUCH_MODEL, code="model_not_found", param="model")
+    return JSONResponse(card.model_dump())
+
+
+@router.post("/invocations", dependencies=[Depends(validate_json_request)], include_in_schema=False)
+async def invoke(
+    request: Annotated[
+        Annotated[ScoredChatCompletionRequest, Tag("a chat")] | Annotated[ScoredCompletionRequest, Tag("a text")],
+        Discriminator(chat_or_text),
+    ],
+    raw_request: Request,
+) -> Response:
+    """SageMaker's one route for what has two; in vLLM's the limits of ours would not hold."""
+    if isinstance(request, ScoredChatCompletionRequest):
+        return cast(Response, await create_chat_completion(request, raw_request))
+    return cast(Response, await create_completion(request, raw_request))
+
+
+class TokenformerEndpoints:
+    """What the entry point `vllm.endpoint_plugins` names; see `vllm.plugins.endpoint_plugins.interface`."""
+
+    name = "tokenformer"
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: FastAPI) -> None:
+        # A redirect's address would be made from the Host that the client sent, and its path, which may be anything,
+        # become a label of vLLM's metrics.
+        app.router.redirect_slashes = False
+        keep_served(app)
+        app.include_router(router)
+        app.include_router(conversations)
+        app.include_router(health)
+        app.include_router(playground)
+        if getattr(app.state.args, "trace", False):
+            app.include_router(trace)
+        fail_fast(app)
+        amend_openapi(app)
+        install_error_handlers(app)
+
+    async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
+        envs.enable_envs_cache()  # as in vLLM's engine; its metrics look one up for every token
+        engine.install()
+        if not args.enable_log_requests:
+            keep_quotes_out()
+        config = cast(TokenformerConfig, state.vllm_config.model_config.hf_config)
+        models: VariantModels = state.openai_serving_models
+        specialise(models, VariantModels)
+        # Stock `vllm serve` with this plugin has not our flags: it serves the stages, no deltas, no risk.
+        calibrations, profiles = getattr(args, "calibrations", {}), getattr(args, "profiles", {})
+        models.open_variants(config, getattr(args, "growth_root", None), calibrations, profiles)
+        specialise(models.engine_client, RecordedEngine)
+        cast(RecordedEngine, models.engine_client).models = models
+        open_checks(state.openai_serving_chat)
+        specialise(models.renderer, BoundedRenderer)
+        for calibration in models.calibrations.values():
+            no_ensemble = models.ensemble.unavailable if calibration.members else None
+            missing = no_ensemble or (models.internals_unavailable if calibration.reads_internals else None)
+            if missing:
+                print(f"tokenformer: warning: no risk by {calibration.name}: {missing}", file=sys.stderr)
+        for name, path in getattr(args, "growth", ()):
+            loaded = await models.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
+            if isinstance(loaded, ErrorResponse):
+                raise ValueError(loaded.error.message)
+        specialise(state.openai_serving_chat, ScoredChat)
+        specialise(state.anthropic_serving_messages, QuietMessages)
+        specialise(state.openai_serving_chat_batch, ChatBatch)
+        specialise(state.openai_serving_completion, ScoredCompletion)
+        specialise(state.openai_serving_responses, CheckedResponses)
+        specialise(state.anthropic_serving_messages, ToolMessages)
+        open_tool_calls(
+            (state.openai_serving_chat, "parser_cls"),
+            (state.openai_serving_chat.online_renderer, "parser"),  # of all routes
+            (state.openai_serving_responses, "parser"),
+            (state.anthropic_serving_messages, "parser_cls"),
+        )
+        state.given_text = GivenText(state.openai_serving_chat, state.openai_serving_completion)
+        if getattr(args, "trace", False):
+            corpus = read_texts(args.trace_corpus)[0] if args.trace_corpus else []
+            state.tracer = Tracer(state.given_text, Path(args.model), corpus)
+        self._operate(models.engine_client, state, args)
+
+    def _operate(self, client: EngineClient, state: State, args: Namespace) -> None:
+        """What the probes and the gate ask. Under stock `vllm serve` there is no gate, and its signal handlers stay."""
+        outputs = engine.watched(client)
+        state.admission = AdmissionControl(client, state.vllm_config, args)
+        timeout = getattr(args, "readiness_timeout", READINESS_SECONDS)
+        state.health = Health(client, state.admission, lambda: outputs.last_output, timeout)
+        state.garbage = asyncio.create_task(Garbage(state.admission).run())
+        if hasattr(args, "outcome"):
+            state.lifecycle = asyncio.create_task(Lifecycle(client, state, args, state.admission).run())

@@ -1,0 +1,55 @@
+"""Settings that `tokenformer serve` refuses, as they would open the server or let a checkpoint run code."""
+
+from __future__ import annotations
+
+import socket
+from argparse import Namespace
+from collections.abc import Mapping
+from ipaddress import ip_address
+
+from server.gate.keys import KEYS_VARIABLE
+
+SAFE_FORMATS = ("safetensors", "fastsafetensors", "instanttensor", "runai_streamer", "dummy")
+"""Of --load-format: those that read safetensors files or none. What is left reads or may fall back to pickles, which
+are programs, or reads other files than those that were checked."""
+
+
+class UnsafeError(ValueError):
+    """A setting that is refused; the message is one line, and says what to do instead."""
+
+
+def check_settings(args: Namespace, environment: Mapping[str, str]) -> None:
+    """Raises UnsafeError for the first setting that is refused. `args.api_keys` must have been set."""
+    if args.api_key:
+        raise UnsafeError(
+            f"--api-key would show the key to everyone on this machine; use --api-key-file or {KEYS_VARIABLE}"
+        )
+    if args.trust_remote_code:
+        raise UnsafeError("--trust-remote-code would run what lies in a checkpoint; no Tokenformer needs it")
+    if args.load_format not in SAFE_FORMATS:
+        raise UnsafeError(f"--load-format {args.load_format} is not among {', '.join(SAFE_FORMATS)}")
+    if args.grpc or environment.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):
+        raise UnsafeError("vLLM's gRPC and Rust front ends have neither keys nor limits; use the HTTP server")
+    if args.isolate_keys and args.api_keys is None:
+        raise UnsafeError("--isolate-keys needs API keys (--api-key-file)")
+    if not (args.api_keys or args.allow_public_without_key or args.headless or is_local(args)):
+        raise UnsafeError(
+            f"{args.host or 'every address'} can be reached from outside, and there is no API key: use --api-key-file "
+            f"or {KEYS_VARIABLE}, or --allow-public-without-key where something else guards it"
+        )
+
+
+def is_local(args: Namespace) -> bool:
+    """Whether only this machine can reach the server."""
+    return args.uds is not None or is_loopback(args.host)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether every address that `host` stands for is one of this machine to itself; none of them stands for all."""
+    if not host:
+        return False
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return all(ip_address(address[0]).is_loopback for *_, address in found)

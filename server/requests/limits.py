@@ -1,0 +1,185 @@
+"""How much a request may ask for, and what it may not bring along: whatever can be said without the engine.
+
+Limits that depend on the model, its vocabulary and its length, are `server.engine.checked_client`'s.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+from transformers import PreTrainedTokenizerBase
+from vllm.entrypoints.serve.engine.protocol import OpenAIBaseModel
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import RepetitionDetectionParams, StructuredOutputsParams
+
+from server.requests.formats import AnyFormat
+
+MAX_CHOICES = 128
+"""OpenAI's limit."""
+
+MAX_SEQUENCES = 1024
+"""Choices of all prompts together."""
+
+MAX_STOPS = 64
+"""Every one is searched for after every token. OpenAI allows 4."""
+
+MAX_BAD_WORDS = 64
+"""Each is two sequences of tokens to vLLM, which takes 128: with and without a space before it."""
+
+MAX_BIASES = 1024
+INT32, INT64 = 2**31 - 1, 2**63 - 1
+
+OWN_ARGUMENTS = "tokenformer_"
+"""Begins the names of what this server tells its engine beside a request's sampling parameters."""
+
+NOT_FOR_CLIENTS = ("chat_template", "documents", "media_io_kwargs", "mm_processor_kwargs", "prompt_embeds")
+"""Programs, and what a server of text has no use for."""
+
+TEMPLATE_ARGUMENTS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) | {"messages"}
+"""What the template is called with: not for `chat_template_kwargs`, which are variables of the template."""
+
+TOOL_CHOICES = ("none", "auto", "required")
+
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+_TOKEN_ID = re.compile("[0-9]{1,9}")
+TokenId = Annotated[str, Field(pattern=f"^{_TOKEN_ID.pattern}$")]
+"""As the key of a JSON object."""
+
+
+def _with_ids_as_keys(value: Any) -> Any:
+    """Says so in few words, which do not repeat a key that may be long."""
+    if isinstance(value, dict) and not all(_TOKEN_ID.fullmatch(key) for key in value):
+        raise VLLMValidationError("`logit_bias` must have token ids as keys.", parameter="logit_bias")
+    return value
+
+
+class RequestLimits(OpenAIBaseModel):
+    """What chat and completion requests have in common, with limits. To be named before vLLM's class, whose fields of
+    the same names it replaces."""
+
+    n: int | None = Field(default=1, ge=1, le=MAX_CHOICES, strict=True)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=-1, le=INT32)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    length_penalty: float = Field(default=1.0, ge=-10, le=10)
+    min_tokens: int = Field(default=0, ge=0, le=INT32)
+    stop: Text | Annotated[list[Text], Field(max_length=MAX_STOPS)] | None = Field(default_factory=list)
+    bad_words: list[Text] = Field(default_factory=list, max_length=MAX_BAD_WORDS)
+    stop_token_ids: list[int] | None = Field(default_factory=list, max_length=MAX_BIASES)
+    logit_bias: Annotated[
+        dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None, BeforeValidator(_with_ids_as_keys)
+    ] = Field(default=None, max_length=MAX_BIASES)
+    response_format: AnyFormat | None = None
+    best_of: int | None = Field(default=None, description="Taken only where it changes nothing: equal to `n`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_before_vllm_reads(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        refuse_templates(data)
+        _check_parts(data)
+        if not isinstance(choice := data.get("tool_choice"), Mapping | None) and choice not in TOOL_CHOICES:
+            message = '`tool_choice` must be "none", "auto", "required" or a named tool.'
+            raise VLLMValidationError(message, parameter="tool_choice")
+        for name, problem in _problems_of_messages(data):
+            raise VLLMValidationError(problem, parameter=name)
+        if not _fits(data.get("vllm_xargs")):
+            raise VLLMValidationError("`vllm_xargs` takes integers of 64 bits.", parameter="vllm_xargs")
+        arguments = data.get("vllm_xargs")
+        for name in arguments if isinstance(arguments, dict) else ():
+            if name.startswith(OWN_ARGUMENTS) or name == "kv_transfer_params":
+                raise not_in_arguments(name)
+        # Pydantic would read false as 0, which asks for the logprobs of the chosen tokens.
+        return dict(data) | {name: None for name in ("logprobs", "prompt_logprobs") if data.get(name) is False}
+
+    @model_validator(mode="after")
+    def _check_together(self) -> RequestLimits:
+        choices, prompt = self.n or 1, getattr(self, "prompt", None)
+        if self.best_of not in (None, choices):
+            raise VLLMValidationError("`best_of` must be equal to `n`.", parameter="best_of")
+        if prompt == []:
+            raise VLLMValidationError("`prompt` must not be empty.", parameter="prompt")
+        prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+        if choices * prompts > MAX_SEQUENCES:
+            message = f"`n` times the prompts must be at most {MAX_SEQUENCES}, not {choices} times {prompts}."
+            raise VLLMValidationError(message, parameter="n")
+        return self
+
+
+@contextmanager
+def naming(parameter: str | None = None, known: Container[str] = ()) -> Iterator[None]:
+    """vLLM's errors that name no parameter name the one of `known` that their message begins with, as vLLM's messages
+    do, or else `parameter`."""
+    try:
+        yield
+    except VLLMValidationError as error:
+        if error.parameter is not None:
+            raise
+        word = str(error).partition(" ")[0]
+        raise VLLMValidationError(str(error), parameter=word if word in known else parameter) from error
+
+
+def _check_parts(data: Mapping[str, Any]) -> None:
+    """vLLM's validators read these before they look at their type, and their own errors name no parameter."""
+    parts = {"structured_outputs": StructuredOutputsParams, "repetition_detection": RepetitionDetectionParams}
+    for name, kind in parts.items():
+        value = data.get(name)
+        if value is None or isinstance(value, kind):
+            continue
+        try:
+            kind(**value)
+        except VLLMValidationError as error:
+            said = str(error.args[0]).partition(": {")[0]  # without all that was given
+            raise VLLMValidationError(said, parameter=name) from error
+        except (TypeError, ValueError) as error:
+            known = ", ".join(field.name for field in dataclasses.fields(kind) if field.init)
+            message = f"`{name}` must be an object with fields of these names and their types: {known}."
+            raise VLLMValidationError(message, parameter=name) from error
+
+
+def refuse_templates(data: Mapping[str, Any]) -> None:
+    """Raises VLLMValidationError for NOT_FOR_CLIENTS and for what is no variable of the template."""
+    for name in NOT_FOR_CLIENTS:
+        if data.get(name) is not None:
+            raise VLLMValidationError(f"This server takes no `{name}` from clients.", parameter=name)
+    arguments = data.get("chat_template_kwargs")
+    taken = sorted(TEMPLATE_ARGUMENTS.intersection(arguments)) if isinstance(arguments, dict) else ()
+    if taken:
+        message = f"`chat_template_kwargs` cannot set `{taken[0]}`."
+        raise VLLMValidationError(message, parameter="chat_template_kwargs")
+
+
+def not_in_arguments(name: str) -> VLLMValidationError:
+    """The error for `vllm_xargs` with what only this server, or a field of its own, may tell the engine."""
+    return VLLMValidationError(f"`vllm_xargs` cannot set `{name[:64]}`.", parameter="vllm_xargs")
+
+
+def _problems_of_messages(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Parameter and problem: what vLLM's validation would stumble over, before that of `server.requests.messages`."""
+    if "messages" not in data:
+        return
+    if not isinstance(data["messages"], list) or not data["messages"]:
+        yield "messages", "`messages` must be a list of at least one message."
+        return
+    for i, message in enumerate(data["messages"]):
+        if isinstance(message, dict) and not isinstance(message.get("tool_calls"), list | None):
+            yield f"messages[{i}].tool_calls", "`tool_calls` must be a list."
+
+
+def _fits(value: Any) -> bool:
+    if isinstance(value, int):
+        return -INT64 <= value <= INT64
+    if isinstance(value, dict | list):
+        return all(map(_fits, value.values() if isinstance(value, dict) else value))
+    return True

@@ -1,0 +1,258 @@
+"""What our API adds to the requests and responses of vLLM's OpenAI protocol."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    StrictBool,
+    field_validator,
+    model_validator,
+)
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionLogProbs,
+    ChatCompletionLogProbsContent,
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    ChatCompletionResponseChoice,
+    ChatCompletionResponseStreamChoice,
+    ChatCompletionStreamResponse,
+)
+from vllm.entrypoints.openai.completion.protocol import (
+    CompletionLogProbs,
+    CompletionRequest,
+    CompletionResponse,
+    CompletionResponseChoice,
+    CompletionResponseStreamChoice,
+    CompletionStreamResponse,
+)
+from vllm.exceptions import VLLMValidationError
+from vllm.logprobs import Logprob
+from vllm.sampling_params import SamplingParams
+
+from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG, UNSHOWN_ARG
+from model_impl.reference.ensemble import MAX_MEMBERS
+from server.requests.limits import RequestLimits, naming
+from server.requests.messages import Messages
+from server.requests.request_ids import PATTERN, valid_request_id
+from server.requests.unsupported import refuse_unsupported
+from server.uncertainty.internals import TokenInternals
+from server.uncertainty.summary import Uncertainty
+
+PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
+"""vLLM's prompt_logprobs; the prompt token's entry has our statistics as well."""
+
+
+class UncertaintyOptions(BaseModel):
+    """The object form of the request field `uncertainty`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tokens: StrictBool = Field(
+        default=False, description="Return entropy, variance, rank and margin of every token, as `logprobs` would."
+    )
+    spans: StrictBool = Field(
+        default=False, description="Return the words to doubt, with the reason, as `uncertainty.spans`."
+    )
+    internals: StrictBool = Field(
+        default=False,
+        description="As `tokens`, and what happened inside the model: the share of each growth stage in every token, "
+        "and the Pattention internals of every layer and projection. Needs --enforce-eager, the default on CPU.",
+    )
+    ensemble: int | None = Field(
+        default=None,
+        ge=2,
+        le=MAX_MEMBERS,
+        description="Score the finished answer again under so many members of the parameter-token ensemble, and return "
+        "the epistemic and the aleatoric part of every token's entropy. Costs about as many prefills of prompt and "
+        "answer; in a stream it comes with the last chunk.",
+    )
+    abstain_above: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Mark choices whose risk is higher by `uncertainty.abstain`; their text is returned all the same.",
+    )
+
+
+def _parse_uncertainty(value: Any) -> Any:
+    """Wrong values become one error that names the field, instead of one per member of the union."""
+    if value is None:
+        return True
+    if isinstance(value, bool | UncertaintyOptions):
+        return value
+    if not isinstance(value, dict):
+        raise VLLMValidationError("`uncertainty` must be true, false or an object", parameter="uncertainty")
+    for name, option in value.items():
+        if name not in UncertaintyOptions.model_fields:
+            known = ", ".join(UncertaintyOptions.model_fields)
+            raise VLLMValidationError(f"`uncertainty` has no such option; known: {known}", parameter="uncertainty")
+        if name == "abstain_above":
+            if not _is_probability(option):
+                message = "`uncertainty.abstain_above` must be a number from 0 to 1"
+                raise VLLMValidationError(message, parameter="uncertainty")
+        elif name == "ensemble":
+            if isinstance(option, bool) or not isinstance(option, int) or not 2 <= option <= MAX_MEMBERS:
+                message = f"`uncertainty.ensemble` must be an integer from 2 to {MAX_MEMBERS}"
+                raise VLLMValidationError(message, parameter="uncertainty")
+        elif not isinstance(option, bool):
+            raise VLLMValidationError(f"`uncertainty.{name}` must be true or false", parameter="uncertainty")
+    return value
+
+
+def _checked_request_id(value: str) -> str:
+    if not valid_request_id(value):
+        raise VLLMValidationError(f"`request_id` must match {PATTERN}", parameter="request_id")
+    return value
+
+
+def _is_probability(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+UncertaintyField = Annotated[
+    StrictBool | UncertaintyOptions,
+    BeforeValidator(_parse_uncertainty),
+    Field(description="Whether to return how sure the model was: true adds a summary to every choice, false none."),
+]
+
+
+def _wants_tokens(uncertainty: bool | UncertaintyOptions) -> bool:
+    return isinstance(uncertainty, UncertaintyOptions) and (uncertainty.tokens or uncertainty.internals)
+
+
+def with_statistics(
+    params: SamplingParams, request: ScoredChatCompletionRequest | ScoredCompletionRequest
+) -> SamplingParams:
+    """Statistics come with the engine's logprobs, so the engine is asked for the chosen token's at least."""
+    if request.uncertainty is False:
+        return params
+    unshown = params.logprobs is None and not params.logprob_token_ids
+    if unshown:
+        params.logprobs = 0
+    shown = isinstance(request.uncertainty, UncertaintyOptions) and request.uncertainty.internals
+    wishes = {PROVENANCE_ARG: True, INTERNALS_ARG: shown or request._judged_by_internals, UNSHOWN_ARG: unshown}
+    params.extra_args = (params.extra_args or {}) | wishes
+    return params
+
+
+class ScoredChatCompletionRequest(RequestLimits, ChatCompletionRequest):  # type: ignore[misc]  # narrower fields
+    messages: Messages  # type: ignore[assignment]
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    uncertainty: UncertaintyField = True
+    _judged_by_internals: bool = PrivateAttr(default=False)
+
+    _checked_request_id = field_validator("request_id")(_checked_request_id)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_supported(cls, body: Any) -> Any:
+        return refuse_unsupported(body)
+
+    @model_validator(mode="after")
+    def _tokens_imply_logprobs(self) -> ScoredChatCompletionRequest:
+        if _wants_tokens(self.uncertainty):
+            self.logprobs = True
+        return self
+
+    def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
+        with naming(known=type(self).model_fields):
+            return with_statistics(super().to_sampling_params(*args, **kwargs), self)
+
+
+class ScoredCompletionRequest(RequestLimits, CompletionRequest):  # type: ignore[misc]  # likewise, and `n` may be null
+    uncertainty: UncertaintyField = True
+    _judged_by_internals: bool = PrivateAttr(default=False)
+
+    _checked_request_id = field_validator("request_id")(_checked_request_id)
+
+    @model_validator(mode="after")
+    def _tokens_imply_logprobs(self) -> ScoredCompletionRequest:
+        if _wants_tokens(self.uncertainty) and self.logprobs is None:
+            self.logprobs = 0
+        return self
+
+    def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
+        with naming(known=type(self).model_fields):
+            return with_statistics(super().to_sampling_params(*args, **kwargs), self)
+
+
+class ScoredToken(ChatCompletionLogProbsContent):
+    entropy: float | None = Field(default=None, description="-sum p ln p over the whole vocabulary, nats.")
+    variance: float | None = Field(default=None, description="Var_p(-ln p) over the whole vocabulary, nats^2.")
+    rank: int | None = Field(default=None, description="Rank of the token in its distribution, from 1.")
+    margin: float | None = Field(default=None, description="Probability of the most likely token minus the second's.")
+    growth: dict[str, float] | None = Field(default=None, description="Share of each growth stage in this token.")
+    epistemic: float | None = Field(default=None, description="What the ensemble's members disagree about, nats.")
+    aleatoric: float | None = Field(default=None, description="The entropy that the members have on average, nats.")
+    internals: TokenInternals | None = Field(default=None, description="Only if asked for by `uncertainty.internals`.")
+
+
+class ScoredChatLogprobs(ChatCompletionLogProbs):
+    content: list[ScoredToken] | None = None  # type: ignore[assignment]
+    refusal: None = Field(default=None, description="Always null; OpenAI's schema requires it.")
+
+
+class ScoredCompletionLogprobs(CompletionLogProbs):
+    """The additions are parallel to `token_logprobs`; null at the first prompt token under `echo`."""
+
+    entropy: list[float | None] | None = None
+    variance: list[float | None] | None = None
+    rank: list[int | None] | None = None
+    margin: list[float | None] | None = None
+    growth: list[dict[str, float] | None] | None = None
+    epistemic: list[float | None] | None = None
+    aleatoric: list[float | None] | None = None
+    internals: list[TokenInternals | None] | None = None
+
+
+class ScoredChatChoice(ChatCompletionResponseChoice):
+    logprobs: SerializeAsAny[ScoredChatLogprobs] | None = None
+    uncertainty: Uncertainty | None = None
+
+
+class ScoredChatCompletionResponse(ChatCompletionResponse):
+    choices: list[ScoredChatChoice]  # type: ignore[assignment]
+    prompt_logprobs: PromptLogprobs | None = None
+
+
+class ScoredCompletionChoice(CompletionResponseChoice):
+    logprobs: SerializeAsAny[ScoredCompletionLogprobs] | None = None
+    uncertainty: Uncertainty | None = None
+    prompt_logprobs: PromptLogprobs | None = None
+
+
+class ScoredCompletionResponse(CompletionResponse):
+    choices: list[ScoredCompletionChoice]  # type: ignore[assignment]
+
+
+class ScoredChatStreamChoice(ChatCompletionResponseStreamChoice):
+    logprobs: ScoredChatLogprobs | None = None
+    uncertainty: Uncertainty | None = Field(default=None, description="In the chunk that carries finish_reason.")
+
+
+class ScoredChatCompletionChunk(ChatCompletionStreamResponse):
+    choices: list[ScoredChatStreamChoice]  # type: ignore[assignment]
+
+
+class ScoredCompletionStreamChoice(CompletionResponseStreamChoice):
+    logprobs: ScoredCompletionLogprobs | None = None
+    uncertainty: Uncertainty | None = Field(default=None, description="In the chunk that carries finish_reason.")
+
+
+class ScoredCompletionChunk(CompletionStreamResponse):
+    choices: list[ScoredCompletionStreamChoice]  # type: ignore[assignment]
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def recast(model: type[Model], source: BaseModel, **changes: Any) -> Model:
+    """`source` as an instance of a subclass of its class, without validating again."""
+    return model.model_construct(_fields_set=source.model_fields_set | changes.keys(), **{**dict(source), **changes})

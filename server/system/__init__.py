@@ -1,0 +1,1 @@
+"""Below everything else: child processes, cores, memory, and the log."""

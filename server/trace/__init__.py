@@ -1,0 +1,1 @@
+"""`POST /v1/trace`: which parameter tokens made an output, by the reference model."""

@@ -1,0 +1,86 @@
+"""Which texts of a corpus fire the same parameter tokens as a position: an index of every corpus position."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from model_impl.reference.contributions import strongest
+from model_impl.reference.model import ReferenceTokenformer, with_weights
+from server.trace.batches import batches
+
+KEPT = 64
+"""Tokens that the index keeps of a position, those that contribute most."""
+
+MAX_POSITIONS = 500_000
+"""Of a corpus; the texts beyond are left out. A position takes KEPT times 6 bytes: 192 MB in all."""
+
+CHUNK = 1 << 15
+"""Positions that are compared at once: 16 MB."""
+
+
+class Match(NamedTuple):
+    """The position of a text (by number) that is most like the one asked for, and the cosine between them."""
+
+    text: int
+    position: int
+    similarity: float
+
+
+class CorpusIndex:
+    """The strongest contributions w^2 ||v||^2 at every position of `sequences`, as far as they fit."""
+
+    def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
+        ends = list(accumulate(map(len, sequences)))
+        self.texts = sum(end <= MAX_POSITIONS for end in ends)
+        self.sequences = sequences[: self.texts]
+        self.starts = np.array([0, *ends[: self.texts]])
+        self.positions = int(self.starts[-1])
+        self.tokens = np.zeros((self.positions, KEPT), dtype=np.int32)
+        self.shares = np.zeros((self.positions, KEPT), dtype=np.float16)
+        self.done = 0
+
+    def build(self, model: ReferenceTokenformer, stage: int) -> None:
+        torch.set_num_threads(1)  # of this thread: the engine has the other cores
+        for numbers, ids in batches(self.sequences):
+            found = strongest(model, ids, KEPT, stage)
+            shares = F.normalize(found.contributions, dim=-1)
+            for number, tokens, values in zip(numbers, found.tokens.numpy(), shares.numpy(), strict=True):
+                rows = slice(self.starts[number], self.starts[number + 1])
+                self.tokens[rows, : tokens.shape[-1]] = tokens
+                self.shares[rows, : values.shape[-1]] = values
+            self.done += ids.numel()
+
+    def start(self, model: ReferenceTokenformer, stage: int) -> None:
+        """Build in the background, with modules of its own around the same weights; ends with the process."""
+        own = with_weights(model.config, model.state_dict())
+        threading.Thread(target=self.build, args=(own, stage), name="trace-corpus", daemon=True).start()
+
+    @property
+    def ready(self) -> bool:
+        return self.done == self.positions
+
+    def nearest(self, contributions: NDArray[np.float32], count: int) -> list[Match]:
+        """The `count` texts that are most like contributions [N], best first, each at its best position, by the cosine
+        of the KEPT strongest contributions on either side, the others counting as 0."""
+        if not self.positions:
+            return []
+        query = np.where(contributions >= np.sort(contributions)[-KEPT:][0], contributions, np.float32(0))
+        query /= np.linalg.norm(query).clip(np.finfo(np.float32).tiny)
+        similarity = np.concatenate(
+            [
+                np.einsum("pk,pk->p", query[self.tokens[start : start + CHUNK]], self.shares[start : start + CHUNK])
+                for start in range(0, self.positions, CHUNK)
+            ]
+        )
+        best = [float(similarity[a:b].max(initial=-1)) for a, b in zip(self.starts, self.starts[1:], strict=False)]
+        order = sorted(range(self.texts), key=best.__getitem__, reverse=True)[:count]
+        spans = [slice(self.starts[i], self.starts[i + 1]) for i in order]
+        return [Match(i, int(similarity[span].argmax()), best[i]) for i, span in zip(order, spans, strict=True)]

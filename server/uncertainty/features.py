@@ -1,0 +1,109 @@
+"""What a calibration may read of an answer, by name, and the terms that the probe makes of it. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from server.uncertainty.internals import FEATURES as INTERNALS
+from server.uncertainty.tokens import TokenScore
+
+AGGREGATES = (
+    "mean_entropy",
+    "max_entropy",
+    "first_token_entropy",
+    "worst_window_entropy",
+    "min_logprob",
+    "mean_variance",
+    "mean_margin",
+    "min_margin",
+    "standardised_surprisal",
+    "tokens",
+)
+"""What `logistic` reads: most of them are in the response as well."""
+
+DETAILS = (
+    "mean_logprob",
+    "max_variance",
+    "peak_variance",
+    "peak_margin",
+    "peak_logprob",
+    "peak_position",
+)
+"""The peak is the first token of the highest entropy; its position is from 0 to 1 among the tokens."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "logits": AGGREGATES + DETAILS,
+    "growth": ("newest_stage_share",),
+    "ensemble": ("mean_epistemic", "max_epistemic", "mean_aleatoric"),
+    "internals": INTERNALS,
+}
+"""What the probe reads, by where it comes from. All answers have the first; `growth` only those of a stage that was
+grown, served without pipeline parallelism; `ensemble` those that were scored again under it; `internals` those of which
+the engine was asked to report them."""
+
+FEATURES = tuple(name for names in GROUPS.values() for name in names)
+
+CERTAIN = {
+    "mean_entropy": 0.0,
+    "max_entropy": 0.0,
+    "first_token_entropy": 0.0,
+    "worst_window_entropy": 0.0,
+    "min_logprob": 0.0,
+    "mean_variance": 0.0,
+    "mean_margin": 1.0,
+    "min_margin": 1.0,
+    "mean_logprob": 0.0,
+    "max_variance": 0.0,
+    "peak_variance": 0.0,
+    "peak_margin": 1.0,
+    "peak_logprob": 0.0,
+    "mean_epistemic": 0.0,
+    "max_epistemic": 0.0,
+    "mean_aleatoric": 0.0,
+}
+"""What a feature is where the model has no doubt at all; every doubt lies to one side of it."""
+
+LOG = "log "
+LEAST_DOUBT = 1e-4
+"""Below which doubts are all the same: of this order are the rounding errors of half precision."""
+
+
+LOWEST_LOGPROB = -9999.0
+"""What OpenAI's API reports for a probability of zero; JSON has no infinity."""
+
+
+def details(tokens: Sequence[TokenScore]) -> dict[str, float]:
+    """`DETAILS` of an answer of at least one token."""
+    position = max(range(len(tokens)), key=lambda i: tokens[i].entropy)
+    peak = tokens[position]
+    logprobs = [max(token.logprob, LOWEST_LOGPROB) for token in tokens]
+    values = (
+        math.fsum(logprobs) / len(tokens),
+        max(token.variance for token in tokens),
+        peak.variance,
+        peak.margin,
+        logprobs[position],
+        position / len(tokens),
+    )
+    return dict(zip(DETAILS, values, strict=True))
+
+
+def terms(names: Sequence[str]) -> list[str]:
+    """The features themselves and, of each that has a value for certainty, the logarithm of the distance from it.
+
+    Among sure answers doubts differ by orders of magnitude, and the logit of being wrong goes rather with these.
+    """
+    return [*names, *(LOG + name for name in names if name in CERTAIN)]
+
+
+def is_term(name: str) -> bool:
+    return name in FEATURES or (name.startswith(LOG) and name.removeprefix(LOG) in CERTAIN)
+
+
+def term(features: Mapping[str, float], name: str) -> float:
+    """The value of a feature or, of a name that begins with `log `, ln(distance from certainty + 0.0001)."""
+    if not name.startswith(LOG):
+        return features[name]
+    feature = name.removeprefix(LOG)
+    return math.log(abs(features[feature] - CERTAIN[feature]) + LEAST_DOUBT)

@@ -1,0 +1,123 @@
+"""Which words of an answer to doubt, and why, in plain words. Pure: no vLLM, no HTTP."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.uncertainty.tokens import PlacedToken, TokenScore, placed
+
+DOUBTED_ENTROPY = math.log(2)
+"""nats. Above it the model was less decided than between two equally likely words."""
+
+STANDS_OUT = math.log(5)
+"""nats of surprisal -ln p above the entropy, which is the mean surprisal of the distribution's own draws: the chosen
+word was more than five times less likely than is usual there (e^-H). Only sampling or a ban chooses such a word:
+the likeliest one is never less likely than e^-H."""
+
+UNFAMILIAR = 0.3
+"""nats of disagreement between the ensemble's members. Of 449 doubted values that the grown demo model never read, 78 %
+have more (16 members, first token of the value), of 222 that it knows to be ambiguous 16 %. The thresholds were chosen
+on these same values; for how well the amount tells such cases apart on others see evals/results/REPORT.md."""
+
+FAMILIAR = 0.15
+"""nats. Less have 0.4 % of the first and 33 % of the second; in between the members say nothing clear."""
+
+
+@dataclass(frozen=True)
+class DoubtedSpan:
+    """One or more whole words, with the tokens that made them."""
+
+    start: int
+    end: int
+    tokens: Sequence[TokenScore]
+    reason: str
+
+
+def doubted_spans(
+    tokens: Sequence[TokenScore], text: str, epistemic: Sequence[float | None] | None = None
+) -> list[DoubtedSpan]:
+    """The words of `text` that hold a doubted token, in order and without overlap; offsets count characters.
+
+    `text` is what the tokens made, or a beginning of it (a stop string cuts it). `epistemic`: the part of each token's
+    entropy [nats] that is the ensemble's disagreement, parallel to `tokens`, where it is known. Words that share a
+    doubted token are one span.
+    """
+    bounds = words(text)
+    starts, ends = [start for start, _ in bounds], [end for _, end in bounds]
+    made = list(placed(tokens))
+    spans: list[tuple[int, int]] = []
+    for token in made:
+        if not is_doubted(token):
+            continue
+        first, after = bisect_right(ends, token.start), bisect_left(starts, token.end)
+        if first >= after:
+            continue  # its words were cut off
+        start, end = starts[first], ends[after - 1]
+        if spans and start < spans[-1][1]:
+            start = spans.pop()[0]
+        spans.append((start, end))
+    return [_explained(start, end, made, epistemic) for start, end in spans]
+
+
+def _explained(
+    start: int, end: int, made: Sequence[PlacedToken], epistemic: Sequence[float | None] | None
+) -> DoubtedSpan:
+    after = bisect_left(made, end, key=lambda token: token.start)
+    inside = made[bisect_right(made, start, key=lambda token: token.end) : after]
+    worst = max(filter(is_doubted, inside), key=lambda token: max(token.score.entropy, -token.score.logprob))
+    begins = worst.start <= start
+    return DoubtedSpan(
+        start,
+        end,
+        [token.score for token in inside],
+        reason(worst.score, begins=begins, epistemic=epistemic[worst.index] if epistemic else None),
+    )
+
+
+def is_doubted(token: PlacedToken) -> bool:
+    """Only what has a letter or digit is: punctuation and white space say nothing that could be wrong."""
+    return token.is_content and (token.score.entropy > DOUBTED_ENTROPY or stands_out(token.score))
+
+
+def stands_out(token: TokenScore) -> bool:
+    return -token.logprob - token.entropy > STANDS_OUT
+
+
+def reason(token: TokenScore, *, begins: bool = True, epistemic: float | None = None) -> str:
+    """Why the doubted token is; `begins`: whether it begins its word."""
+    if stands_out(token):
+        percent = 100 * math.exp(token.logprob)
+        given = f"{percent:.0f}" if percent >= 1 else "less than 1"
+        return f"an unlikely word was chosen (the model gave it {given} %)"
+    where = "at the first token of the word" if begins else "inside the word"
+    why = f"high entropy {where}: as undecided as among {math.exp(token.entropy):.0f} words"
+    if epistemic is not None and epistemic > UNFAMILIAR:
+        return f"{why}; unfamiliar to the model's parameters"
+    if epistemic is not None and epistemic < FAMILIAR:
+        return f"{why}; several answers are familiar"
+    return why
+
+
+_JOINERS = "'\u2019.-"  # apostrophes (typewriter's and typographer's), points, hyphens
+_WORD = re.compile(f"w+(?:[{_JOINERS}]w+)*|W")
+
+
+def words(text: str) -> list[tuple[int, int]]:
+    """[start, end) of every word: letters, digits and what is inside of one ("don't", "3.14", "Jean-Luc").
+
+    Wide characters are words by themselves: Chinese and Japanese put no spaces between words. Other scripts without
+    spaces, such as Thai, give long "words".
+    """
+    return [match.span() for match in _WORD.finditer("".join(map(_kind, text)))]
+
+
+def _kind(character: str) -> str:
+    if character.isalnum():
+        return "W" if unicodedata.east_asian_width(character) in ("W", "F") else "w"
+    mark = unicodedata.category(character).startswith("M")  # a vowel sign or an accent of its own
+    return "w" if mark or character == "_" else character if character in _JOINERS else " "

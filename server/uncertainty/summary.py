@@ -1,0 +1,81 @@
+"""The summary of a choice as clients get it, `choices[].uncertainty`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+
+class Span(BaseModel):
+    """Words of an answer to doubt."""
+
+    start: int = Field(description="Where they start in the text, in characters (Unicode code points).")
+    end: int = Field(description="Where they end: `text` is the characters from start up to end.")
+    text: str
+    risk: float | None = Field(
+        description="What the calibration says of these tokens alone, and never above the answer's risk, as a part "
+        "cannot be likelier wrong than the whole; null without a calibration that can judge a part: one that reads the "
+        "ensemble or the internals cannot."
+    )
+    reason: str = Field(description="Why they are doubted, in plain words.")
+
+
+class Uncertainty(BaseModel):
+    """How sure the model was of one choice: aggregates over its tokens; null where it has none."""
+
+    risk: float | None = Field(
+        default=None, description="Probability that the answer is wrong; null without a calibration."
+    )
+    calibrated: bool = Field(default=False, description="Whether risk comes from a calibration of this checkpoint.")
+    calibration: str | None = Field(default=None, description="Name of the calibration in use.")
+    abstain: bool | None = Field(
+        default=None, description="Whether risk is above the request's `abstain_above`; null without either."
+    )
+    unit: Literal["nat"] = "nat"
+    mean_entropy: float | None = Field(description="Mean token entropy, nats.")
+    max_entropy: float | None = Field(description="Highest token entropy, nats.")
+    first_token_entropy: float | None = Field(
+        description="Entropy of the first token with a letter or digit (of the first token if none has), nats."
+    )
+    worst_window_entropy: float | None = Field(
+        description="Highest mean entropy of 8 tokens in a row (of all tokens, if they are fewer), nats."
+    )
+    mean_variance: float | None = Field(description="Mean token variance Var_p(-ln p), nats^2.")
+    min_logprob: float | None = Field(description="Lowest log-probability among the chosen tokens.")
+    standardised_surprisal: float | None = Field(
+        description="sum(-ln p - entropy) / sqrt(sum variance): the answer's surprise in standard deviations."
+    )
+    tokens: int = Field(description="Number of tokens summarised.")
+    growth: dict[str, float] | None = Field(
+        default=None, description="Share of each growth stage in the answer; null for a checkpoint that never grew."
+    )
+    ensemble: int | None = Field(default=None, description="Members of the ensemble that were asked; null for none.")
+    ensemble_tokens: int | None = Field(
+        default=None, description="Tokens that its members ran through the model: what it cost."
+    )
+    mean_epistemic: float | None = Field(
+        default=None, description="Mean over the tokens of the mutual information of token and member, nats."
+    )
+    max_epistemic: float | None = Field(default=None, description="Highest epistemic uncertainty of a token, nats.")
+    mean_aleatoric: float | None = Field(
+        default=None, description="Mean over the tokens of the members' entropy, nats."
+    )
+    epistemic: list[float | None] | None = Field(
+        default=None,
+        description="Of each token, what the members disagree about, nats: it hangs on few parameter tokens.",
+    )
+    aleatoric: list[float | None] | None = Field(
+        default=None, description="Of each token, the rest of the members' mean distribution's entropy, nats."
+    )
+    spans: list[Span] | None = Field(
+        default=None,
+        description="The words to doubt, in order, if `uncertainty.spans` asked for them. They lie in the generated "
+        "text: the message's content, or the text before tool calls and reasoning were taken out of it; for "
+        "completions the choice's `text`. What `echo` puts in front is a part of it.",
+    )
+    internals: dict[str, float | None] | None = Field(
+        default=None,
+        description="Mean |z| of each of the internals over tokens, layers and projections, z being the distance from "
+        "the mean over the training texts in standard deviations; null unless asked for, and without a profile.",
+    )

@@ -1,0 +1,1 @@
+"""What tests share: servers, engines, tiny models, exact formulas. Nothing in here is a test."""

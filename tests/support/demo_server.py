@@ -1,0 +1,30 @@
+"""The demo checkpoint as the tests serve it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from demo.texts import texts
+from tests.support.paths import ROOT
+from tests.support.servers import Server, started
+
+DEMO = ROOT / "demo" / "checkpoint"
+
+
+def corpus() -> list[dict[str, Any]]:
+    """Every twentieth of the demo's training texts, for /v1/trace."""
+    return list(texts("world-b"))[::20]
+
+
+@contextmanager
+def demo_server(root: Path) -> Iterator[Server]:
+    """With all that a test may ask of it; `root` is a directory for its log and corpus."""
+    flags = ["--served-model-name", "demo", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    (root / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in corpus()))
+    flags += ["--trace", "--trace-corpus", str(root / "corpus.jsonl")]
+    with started(DEMO, root / "log", flags, "demo") as server:
+        yield server

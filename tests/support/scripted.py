@@ -1,0 +1,138 @@
+"""A server that serves the real playground and answers from a script: what a real model cannot be made to do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from argparse import Namespace
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import Enum, auto
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
+
+from server.clients.playground.routes import router
+from server.gate.auth import Authentication
+from server.gate.keys import ApiKeys
+from tests.support.ports import free_ports
+
+CALIBRATION = {"name": "iso-1", "abstain": {"error_rate": 0.1, "above": 0.6}}
+CARDS: list[dict[str, Any]] = [
+    {"id": "m", "growth_stage": "news", "parameter_tokens": {"query": 10, "ffn": 30}, "calibration": CALIBRATION}
+    | {"internals": True},
+    {"id": "m:base", "growth_stage": "base", "parameter_tokens": {"query": 8, "ffn": 24}, "calibration": None}
+    | {"internals": False},
+]
+
+Chunk = Mapping[str, Any]
+
+
+class Break(Enum):
+    """How a stream fails to end."""
+
+    LOST = auto()  # in the middle of the body
+    ENDED = auto()  # in good order, but without saying that it is all
+
+
+def token(text: str, entropy: float = 0.0, raw: bytes | None = None, **more: Any) -> dict[str, Any]:
+    """As a chunk's logprobs hold it; `raw` where the token is not the whole of its characters."""
+    data = text.encode() if raw is None else raw
+    return {"token": text, "bytes": list(data), "logprob": -0.5, "top_logprobs": [], "entropy": entropy} | {
+        "variance": 2 * entropy,
+        "rank": 1,
+        "margin": 0.5,
+        **more,
+    }
+
+
+def chunk(content: str, tokens: Sequence[Chunk] = (), **choice: Any) -> Chunk:
+    logprobs = {"content": list(tokens)} if tokens else None
+    return {"choices": [{"index": 0, "delta": {"content": content}, "logprobs": logprobs, **choice}]}
+
+
+def words(*tokens: Chunk) -> list[Chunk]:
+    """One chunk for each token."""
+    return [chunk(token["token"], [token]) for token in tokens]
+
+
+def summary(**changes: Any) -> dict[str, Any]:
+    numbers = ("mean_entropy", "max_entropy", "first_token_entropy", "worst_window_entropy", "mean_variance")
+    defaults = dict.fromkeys(numbers, 0.5) | {"min_logprob": -0.5, "standardised_surprisal": 0.0, "tokens": 3}
+    none = dict.fromkeys(("risk", "calibration", "abstain", "growth", "spans"))
+    return {**defaults, **none, "calibrated": False, "unit": "nat", **changes}
+
+
+def last(**changes: Any) -> Chunk:
+    return chunk("", finish_reason="stop", uncertainty=summary(**changes))
+
+
+Step = Chunk | float | Break
+"""A chunk, seconds of silence, or the end of the connection."""
+
+Script = Mapping[str, Sequence[Step]]
+"""Question -> what comes."""
+
+
+def app(script: Script, api_key: str | None = None, gate: bool = False) -> FastAPI:
+    made = FastAPI()
+    made.include_router(router)
+    if api_key and gate:
+        made.state.args = Namespace(api_keys=ApiKeys.of([api_key]), isolate_keys=False)
+        made.add_middleware(Authentication)
+    elif api_key:
+        made.add_middleware(AuthenticationMiddleware, tokens=[api_key])
+
+    @made.get("/v1/models")
+    async def models() -> Any:
+        return {"object": "list", "data": [card | {"object": "model", "created": 0, "owned_by": ""} for card in CARDS]}
+
+    @made.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        question = (await request.json())["messages"][-1]["content"]
+        if question not in script:
+            message = {"message": f"I cannot answer {question}", "type": "BadRequestError", "param": "messages"}
+            return JSONResponse({"error": message | {"code": 400}}, status_code=400)
+        return StreamingResponse(events(script[question]), media_type="text/event-stream")
+
+    return made
+
+
+async def events(script: Sequence[Step]) -> AsyncIterator[str]:
+    for step in script:
+        if step is Break.LOST:
+            raise ConnectionError("as the script says")
+        if step is Break.ENDED:
+            return
+        if isinstance(step, float):
+            await asyncio.sleep(step)
+        else:
+            frame = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "m"}
+            yield f"data: {json.dumps(frame | dict(step))}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+@contextmanager
+def scripted(script: Script, api_key: str | None = None, gate: bool = False) -> Iterator[str]:
+    """The address of a server that runs in this process for as long as the block.
+
+    With `gate` the page needs the key, too, as under `tokenformer serve`; without, as under vLLM's own, the API only.
+    """
+    (port,) = free_ports(1)
+    config = uvicorn.Config(app(script, api_key, gate), port=port, log_level="critical")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)  # between two looks at a thread that starts
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        thread.join()

@@ -1,0 +1,74 @@
+"""What the worker sums for an ensemble, whatever order and chunks its members come in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import entropy
+
+from model_impl.engine.mixtures import Membership, Mixtures
+
+SIZE, START, STOP, WORDS = 3, 4, 13, 7
+LOGITS = torch.randn(SIZE, STOP, WORDS, generator=torch.Generator().manual_seed(0)) * 3
+
+
+def expected() -> np.ndarray:
+    p = LOGITS[:, START:].double().softmax(-1).numpy()
+    aleatoric = entropy(p, axis=-1).mean(axis=0)
+    return np.stack([entropy(p.mean(axis=0), axis=-1) - aleatoric, aleatoric], axis=-1)
+
+
+def run_member(mixtures: Mixtures, member: int, cuts: list[int]) -> None:
+    """One member's prompt in chunks, as the worker adds them."""
+    own = Membership("e", member, SIZE, START)
+    for first, stop in zip([0, *cuts], [*cuts, STOP], strict=True):
+        wanted = mixtures.wanted(own, first, stop)
+        if wanted:
+            mixtures.add(own, STOP - START, wanted.start, LOGITS[member, wanted.start : wanted.stop])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_chunks_preemptions_and_order_do_not_matter(data: st.DataObject) -> None:
+    mixtures = Mixtures()
+    cuts = st.lists(st.integers(1, STOP - 1), unique=True).map(sorted)
+    for member in data.draw(st.permutations(range(SIZE))):
+        if data.draw(st.booleans()):  # preempted after a part, and run from the beginning again
+            own, seen = Membership("e", member, SIZE, START), data.draw(st.integers(START + 1, STOP))
+            wanted = mixtures.wanted(own, 0, seen)
+            mixtures.add(own, STOP - START, wanted.start, LOGITS[member, wanted.start : wanted.stop])
+        run_member(mixtures, member, data.draw(cuts))
+    mixture = mixtures.take("e")
+    assert mixture is not None
+    np.testing.assert_allclose(mixture.result(), expected(), atol=1e-5)
+    assert mixtures.take("e") is None
+
+
+def test_nothing_comes_of_an_ensemble_with_a_member_missing() -> None:
+    mixtures = Mixtures()
+    run_member(mixtures, 0, [])
+    run_member(mixtures, 2, [6])
+    mixture = mixtures.take("e")
+    assert mixture is not None
+    with pytest.raises(RuntimeError, match="has not scored"):
+        mixture.result()
+
+
+def test_impossible_words_count_nothing() -> None:
+    mixtures = Mixtures()
+    for member in range(2):
+        own = Membership("e", member, 2, 0)
+        mixtures.add(own, 1, 0, torch.tensor([[0.0, 0.0, -torch.inf]]))
+    mixture = mixtures.take("e")
+    assert mixture is not None
+    assert mixture.result() == [[pytest.approx(0, abs=1e-6), pytest.approx(np.log(2))]]
+
+
+def test_an_ordinary_request_is_no_member() -> None:
+    assert Membership.of(None, "key") is None
+    assert Membership.of({"other": 1}, "key") is None
+    own = Membership("e", 1, 2, 3)
+    assert Membership.of({"key": own.to_dict()}, "key") == own

@@ -1,0 +1,76 @@
+"""The internals of a Pattention are what numpy and scipy say of its scores and weights."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from model_impl.config import ACTIVATIONS, PROJECTIONS
+from model_impl.reference.internals import internals, internals_from_sums, row_internals, row_sums
+from model_impl.reference.model import Pattention, ReferenceTokenformer, provenance
+from tests.support.tiny import tiny_config, tiny_weights
+from tests.unit.model_impl.reference.test_row_operation import STAGES
+
+ROWS, WIDTH, TOKENS = 6, 8, 50
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def test_formulas() -> None:
+    x, scores, weights = random(ROWS, WIDTH), random(ROWS, TOKENS), random(ROWS, TOKENS) + 0.3
+    found = row_internals(x, scores, weights).numpy()
+    w = weights.double().numpy()
+    norms = np.linalg.norm(scores.double(), axis=1) / np.linalg.norm(x.double(), axis=1)
+    np.testing.assert_allclose(found[:, 0], np.log(norms), rtol=1e-12)
+    np.testing.assert_allclose(found[:, 1], scipy.stats.kurtosis(w, axis=1, fisher=False), rtol=1e-12)
+    shares = w**2 / (w**2).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found[:, 2], np.exp(-np.log(TOKENS * (shares**2).sum(axis=1))), rtol=1e-12)
+    np.testing.assert_allclose(found[:, 3], np.count_nonzero(w > 0, axis=1) / TOKENS, rtol=1e-12)
+
+
+def test_participation_counts_the_tokens_that_work() -> None:
+    weights = torch.zeros(3, TOKENS)
+    weights[0, 7], weights[1, :10], weights[2] = -2.0, 0.5, 3.0
+    found = row_internals(random(3, WIDTH), random(3, TOKENS), weights)[:, 2]
+    torch.testing.assert_close(found, torch.tensor([1 / TOKENS, 10 / TOKENS, 1.0], dtype=torch.float64))
+
+
+def test_sums_over_parts_give_the_same() -> None:
+    x, scores, weights = random(ROWS, WIDTH), random(ROWS, TOKENS), random(ROWS, TOKENS) + 0.3
+    squares = random(TOKENS).square()
+    parts = [slice(0, 11), slice(11, 11), slice(11, TOKENS)]
+    sums = sum(row_sums(scores[:, part], weights[:, part], squares[part]) for part in parts)
+    assert isinstance(sums, torch.Tensor)
+    found = internals_from_sums(x.square().sum(-1), torch.tensor(TOKENS), sums)
+    torch.testing.assert_close(found, row_internals(x, scores, weights), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(sums[:, -1], weights.double().square() @ squares.double())
+
+
+def test_what_is_not_defined_is_not_finite() -> None:
+    zero, some = torch.zeros(1, TOKENS), random(1, TOKENS)
+    assert not row_internals(random(1, WIDTH), zero, zero)[0, :3].isfinite().any()
+    assert not row_internals(torch.zeros(1, WIDTH), some, some)[0, 0].isfinite()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_of_every_layer_with_the_tokens_of_the_stage(activation: str, stage: int) -> None:
+    config = tiny_config(norm_activation_type=activation, growth_stages=STAGES["joint, then grouped"])
+    model = ReferenceTokenformer(config)
+    model.load_state_dict(tiny_weights(config))
+    ids = torch.randint(config.vocab_size, (2, 5), generator=torch.Generator().manual_seed(0))
+    found = internals(model, ids, stage)
+    assert found.shape == (2, 5, config.num_hidden_layers, len(PROJECTIONS), 4 + stage + 1)
+    torch.testing.assert_close(found[..., 4:].sum(dim=(2, 3)).float(), provenance(model, ids, stage))
+    # The first layer's feed-forward by hand: what went in, and which tokens took part.
+    seen: list[torch.Tensor] = []
+    layer = model.get_submodule("sequential.2.mlp")
+    assert isinstance(layer, Pattention)
+    hook = layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    model(ids, stage)
+    hook.remove()
+    scores = seen[0] @ layer.key_param_tokens[: config.token_count("ffn", stage)].T
+    norms = np.linalg.norm(scores.detach(), axis=-1) / np.linalg.norm(seen[0].detach(), axis=-1)
+    np.testing.assert_allclose(found[:, :, 0, PROJECTIONS.index("ffn"), 0], np.log(norms), rtol=1e-5)

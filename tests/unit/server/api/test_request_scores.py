@@ -1,0 +1,207 @@
+"""What becomes of the engine's outputs: metrics, and which ensembles answers are scored under."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import SamplingParams
+
+from model_impl.kernels.statistics import INTERNALS_ARG, UNSHOWN_ARG
+from server.api.request_scores import RequestScores, RunningChoice
+from server.api.serving import refusal
+from server.engine.statistics import ScoredLogprob
+from server.requests.schemas import (
+    ScoredChatCompletionRequest,
+    ScoredCompletionRequest,
+    UncertaintyOptions,
+    with_statistics,
+)
+from server.uncertainty.calibration import Calibration
+from server.uncertainty.internals import InternalsReader
+from server.uncertainty.score import ChoiceScore, EnsembleScore
+from server.uncertainty.tokens import TokenScore
+from tests.unit.server.engine.test_token_reader import DEMO
+
+
+class Ensemble:
+    """Says that the members are as unsure as they are many."""
+
+    def __init__(self, unavailable: str | None = None) -> None:
+        self.asked: list[int] = []
+        self.unavailable = unavailable
+
+    async def score(self, answer: Any, members: int) -> EnsembleScore:
+        self.asked.append(members)
+        return EnsembleScore(members, [members / 10], [0.0], 1)
+
+
+READS_ENSEMBLE = Calibration(
+    "probe",
+    "f" * 64,
+    "base",
+    ["max_epistemic"],
+    [1.0],
+    0.0,
+    lowest=[0.0],
+    highest=[9.0],
+    ensemble={"members": 8, "rate": 0.03, "projections": ["output", "ffn"]},
+)
+READS_LOGITS = Calibration("probe", "f" * 64, "base", ["max_entropy"], [1.0], 0.0, lowest=[0.0], highest=[9.0])
+
+
+READS_INTERNALS = Calibration("probe", "f" * 64, "base", ["ffn_kurtosis"], [1.0], 0.0, lowest=[0.0], highest=[9.0])
+
+
+def test_internals_are_read_where_the_calibration_wants_them_and_shown_where_the_request_does() -> None:
+    columns = np.arange(2 * 5 * 6, dtype=float)  # 2 layers, 5 projections, 4 statistics and 2 places
+    kurtosis = columns.reshape(2, 5, 6)[:, 4, 1].mean()
+    models = SimpleNamespace(
+        ensemble=Ensemble(),
+        segments=lambda _: {},
+        calibration=lambda _: READS_INTERNALS,
+        internals_reader=lambda _: InternalsReader(2, 2, {}, None),
+    )
+    for wanted in (False, True):
+        entry = ScoredLogprob(-0.1, 1, "w", entropy=0.4, variance=0.7, margin=0.8)
+        entry.internal_columns = columns.tolist()
+        output = CompletionOutput(0, "w", [2], None, [{2: entry}], finish_reason="length")
+        result = RequestOutput("r", None, [1], None, [output], finished=True)
+        scores = RequestScores(asked(UncertaintyOptions(internals=wanted)), "m", models, None, generated=False)
+        scores.add(result)
+        assert scores.summary(0).risk == pytest.approx(READS_INTERNALS.risk({"ffn_kurtosis": kurtosis}))
+        assert (entry.internals is not None) == wanted
+
+
+@pytest.mark.parametrize("request_type", [ScoredChatCompletionRequest, ScoredCompletionRequest])
+@pytest.mark.parametrize("unavailable", [None, "compiled"])
+def test_the_engine_is_asked_for_the_internals_that_a_calibration_reads(
+    request_type: Any, unavailable: str | None
+) -> None:
+    prompt: Any = (
+        {"messages": [{"role": "user", "content": "a"}]}
+        if request_type is ScoredChatCompletionRequest
+        else {"prompt": "a"}
+    )
+    models = SimpleNamespace(
+        ensemble=Ensemble(),
+        internals_unavailable=unavailable,
+        lora_requests={},
+        calibration=lambda _: READS_INTERNALS,
+    )
+    request = request_type(model="m", **prompt)
+    serving: Any = SimpleNamespace(models=models, model_config=SimpleNamespace(max_logprobs=20))
+    assert refusal(request, serving) is None
+    arguments = with_statistics(SamplingParams(), request).extra_args or {}
+    assert arguments[INTERNALS_ARG] == (unavailable is None)
+
+
+def asked(options: UncertaintyOptions) -> Any:
+    return SimpleNamespace(
+        uncertainty=options,
+        max_tokens=5,
+        skip_special_tokens=True,
+        spaces_between_special_tokens=True,
+        include_stop_str_in_output=False,
+        cache_salt=None,
+        priority=0,
+    )
+
+
+def counted(name: str) -> float:
+    value = REGISTRY.get_sample_value(f"tokenformer_token_{name}", {"model_name": "counted"})
+    return value or 0.0
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_the_metrics_have_every_token_once_when_an_answer_ends(cut_off: bool) -> None:
+    models = SimpleNamespace(segments=lambda _: {}, calibration=lambda _: None)
+    scores = RequestScores(asked(UncertaintyOptions()), "counted", models, None)
+    before = counted("entropy_nats_count"), counted("entropy_nats_sum"), counted("variance_nats2_sum")
+    for step in range(3):
+        entry = ScoredLogprob(-0.1, 1, "w", entropy=0.5, variance=0.25, margin=0.8)
+        ended = "length" if step == 2 and not cut_off else None
+        output = CompletionOutput(0, "w", [2], None, [{2: entry}], finish_reason=ended)
+        scores.add(RequestOutput("r", None, [1], None, [output], finished=ended is not None))
+    for _ in range(2):
+        scores.close()
+    after = counted("entropy_nats_count"), counted("entropy_nats_sum"), counted("variance_nats2_sum")
+    assert [new - old for new, old in zip(after, before, strict=True)] == [3, 1.5, 0.75]
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (0, 0, 3), (0, 2, 1)])
+def test_statistics_may_come_after_their_tokens(sizes: tuple[int, ...]) -> None:
+    """Which token is which is seen in where the first word begins, and in the stop token, which makes no text."""
+    ids = [*DEMO(" Hello")["input_ids"], DEMO.eos_token_id]
+    assert len(ids) == 3
+    models = SimpleNamespace(segments=lambda _: {}, calibration=lambda _: None)
+    scores = RequestScores(asked(UncertaintyOptions(spans=True)), "m", models, DEMO, generated=False)
+    entries = iter([ScoredLogprob(-0.1, 1, None, entropy=number, variance=0.25, margin=0.8) for number in (3, 1, 2)])
+    for i, (token_id, size) in enumerate(zip(ids, sizes, strict=True)):
+        new, ended = list(islice(entries, size)), "stop" if i == 2 else None
+        output = CompletionOutput(0, "", [token_id], None, new, finish_reason=ended)
+        scores.add(RequestOutput("r", None, [1], None, [output], finished=ended is not None))
+    found = scores.choices[0].score.scores
+    assert [token.entropy for token in found] == [3, 1, 2]
+    assert "".join(token.text for token in found) == " Hello" and found[-1].text == ""
+    assert found[-1].special
+    assert scores.summary(0).tokens == 3
+
+
+def test_logprobs_that_only_the_statistics_need_are_not_shown() -> None:
+    def unshown(**fields: Any) -> Any:
+        request = ScoredCompletionRequest(model="m", prompt="a", **fields)
+        params = SamplingParams(logprobs=request.logprobs)
+        return (with_statistics(params, request).extra_args or {}).get(UNSHOWN_ARG)
+
+    assert unshown() is True
+    assert unshown(logprobs=0) is False
+    assert unshown(uncertainty={"tokens": True}) is False
+    assert unshown(uncertainty=False) is None
+
+
+def summary(ensemble: Ensemble, calibration: Calibration | None, wanted: int | None) -> Any:
+    request = asked(UncertaintyOptions(ensemble=wanted))
+    scores = RequestScores(request, "m", SimpleNamespace(ensemble=ensemble), None, generated=False)
+    scores.calibration = calibration
+    reader: Any = None
+    score = ChoiceScore.of([TokenScore(-0.1, 0.4, 0.7, 0.8, "w")])
+    scores.choices[0] = RunningChoice(reader, [1], None, score, token_ids=[2])
+    asyncio.run(scores.rescore_all())
+    return scores.summary(0)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "wanted", "asked", "shown"),
+    [
+        (None, None, [], None),
+        (None, 4, [4], 4),
+        (READS_LOGITS, None, [], None),
+        (READS_ENSEMBLE, None, [8], 8),
+        (READS_ENSEMBLE, 8, [8], 8),
+        (READS_ENSEMBLE, 4, [4, 8], 4),
+    ],
+)
+def test_an_ensemble_is_asked_where_the_request_or_the_calibration_wants_it(
+    calibration: Calibration | None, wanted: int | None, asked: list[int], shown: int | None
+) -> None:
+    """The risk is that of the number of members that the calibration was fitted for, whatever the request asks."""
+    ensemble = Ensemble()
+    found = summary(ensemble, calibration, wanted)
+    assert ensemble.asked == asked
+    assert found.ensemble == shown
+    assert found.max_epistemic == (shown and shown / 10)
+    if calibration is READS_ENSEMBLE:
+        assert found.risk == pytest.approx(calibration.risk({"max_epistemic": 0.8}))
+
+
+def test_an_engine_without_an_ensemble_gives_no_risk_where_it_needs_one() -> None:
+    found = summary(Ensemble("compiled"), READS_ENSEMBLE, None)
+    assert (found.risk, found.calibrated, found.ensemble) == (None, False, None)
+    assert summary(Ensemble("compiled"), READS_LOGITS, None).calibrated

@@ -1,0 +1,102 @@
+"""Counting the engine's outputs while they pass to whoever asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+
+import pytest
+from prometheus_client import REGISTRY
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.v1.metrics.stats import RequestStateStats
+
+from server.api.serving import ScoredChat, ScoredCompletion
+from server.engine.recorded_client import counted
+from server.gate.context import RECORD, RequestRecord
+
+
+@pytest.fixture
+def record() -> Iterator[RequestRecord]:
+    found = RequestRecord("id", model="counted")
+    token = RECORD.set(found)
+    yield found
+    RECORD.reset(token)
+
+
+def result(*lengths: int, reason: str | None = None, stats: RequestStateStats | None = None) -> RequestOutput:
+    outputs = [
+        CompletionOutput(i, "", list(range(length)), None, None, finish_reason=reason)
+        for i, length in enumerate(lengths)
+    ]
+    return RequestOutput("id", None, [1, 2, 3], None, outputs, finished=reason is not None, metrics=stats)
+
+
+async def engine(*results: RequestOutput | Exception, closed: list[bool]) -> AsyncGenerator[RequestOutput, None]:
+    try:
+        for found in results:
+            if isinstance(found, Exception):
+                raise found
+            yield found
+    finally:
+        closed.append(True)
+
+
+def value(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"tokenformer_{name}", {"model_name": "counted"} | labels) or 0.0
+
+
+def test_a_stream(record: RequestRecord) -> None:
+    stats = RequestStateStats(
+        num_generation_tokens=4, queued_ts=1.0, scheduled_ts=1.5, first_token_ts=2.0, last_token_ts=5.0
+    )
+    before = [value(f"{name}_count") for name in ("time_to_first_token_seconds", "time_per_output_token_seconds")]
+    seconds, tokens = value("time_per_output_token_seconds_sum"), value("tokens_total", growth_stage="s")
+
+    async def run() -> None:
+        outputs = engine(
+            result(1, stats=stats), result(2, 0, stats=stats), result(1, reason="stop", stats=stats), closed=[]
+        )
+        async for _ in counted(outputs, record, "s", stream=True):
+            pass
+
+    asyncio.run(run())
+    assert (record.prompt_tokens, record.completion_tokens, record.finish_reasons) == (3, 4, {"stop": 1})
+    assert record.queued_seconds == 0.5
+    assert record.first_token_seconds is not None and not record.failed
+    assert value("tokens_total", growth_stage="s") == tokens + 4
+    assert [value(f"{name}_count") for name in ("time_to_first_token_seconds", "time_per_output_token_seconds")] == [
+        count + 1 for count in before
+    ]
+    assert value("time_per_output_token_seconds_sum") == seconds + 1.0
+
+
+def test_who_leaves_lets_go_of_the_engine_at_once(record: RequestRecord) -> None:
+    closed: list[bool] = []
+
+    async def run() -> None:
+        outputs = counted(engine(result(1), result(1), closed=closed), record, "s", stream=True)
+        async for _ in outputs:
+            break
+        await outputs.aclose()
+        assert closed == [True]
+
+    asyncio.run(run())
+    assert (record.completion_tokens, record.finish_reasons, record.failed) == (1, {}, False)
+
+
+def test_an_engine_that_fails(record: RequestRecord) -> None:
+    async def run() -> None:
+        async for _ in counted(engine(result(1), RuntimeError(), closed=[]), record, "s", stream=False):
+            pass
+
+    with pytest.raises(RuntimeError):
+        asyncio.run(run())
+    assert record.failed and record.first_token_seconds is None
+
+
+@pytest.mark.parametrize("serving", [ScoredChat, ScoredCompletion])
+def test_an_error_event_is_noted(record: RequestRecord, serving: type[ScoredChat | ScoredCompletion]) -> None:
+    found = object.__new__(serving)
+    found.log_error_stack = False
+    assert "went wrong" in found.create_streaming_error_response("went wrong")
+    assert record.failed

@@ -1,0 +1,106 @@
+"""When a server says that it is ready, on an engine that does what a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+from prometheus_client import REGISTRY
+
+from server import metrics
+from server.process.health import FRESH_SECONDS, Health
+
+
+class Engine:
+    """Makes a token when `answers` is set."""
+
+    errored = False
+
+    def __init__(self) -> None:
+        self.answers, self.fails = asyncio.Event(), False
+        self.asked = self.given_up = 0
+
+    async def generate(self, *args: Any) -> AsyncIterator[str]:
+        self.asked += 1
+        try:
+            await self.answers.wait()
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+        if self.fails:
+            raise RuntimeError("no token")
+        yield "a token"
+
+
+def health(engine: Engine, last_output: float = 0.0, timeout: float = 0.05) -> Health:
+    admission: Any = SimpleNamespace(draining=False)
+    return Health(engine, admission, lambda: last_output, timeout)  # type: ignore[arg-type]
+
+
+def test_a_token_shows_that_it_is_ready() -> None:
+    async def run() -> None:
+        engine = Engine()
+        engine.answers.set()
+        assert await health(engine).why_not_ready() is None
+        assert engine.asked == 1
+
+    asyncio.run(run())
+
+
+def test_no_token_is_asked_for_while_others_get_theirs() -> None:
+    async def run() -> None:
+        engine = Engine()
+        assert await health(engine, time.monotonic()).why_not_ready() is None
+        assert engine.asked == 0
+        assert await health(engine, time.monotonic() - FRESH_SECONDS).why_not_ready() is not None
+        assert engine.asked == 1
+
+    asyncio.run(run())
+
+
+def test_an_engine_that_hangs_is_not_ready_until_it_goes_on() -> None:
+    async def run() -> None:
+        engine = Engine()
+        found = health(engine)
+        assert "no token within 0.05 s" in str(await found.why_not_ready())
+        assert engine.given_up == 1  # the probe does not stay in the engine
+        engine.answers.set()
+        assert await found.why_not_ready() is None
+
+    asyncio.run(run())
+
+
+def test_probes_at_once_are_one() -> None:
+    async def run() -> None:
+        engine = Engine()
+        found = health(engine, timeout=5)
+        waiting = [asyncio.create_task(found.why_not_ready()) for _ in range(10)]
+        await asyncio.sleep(0.01)
+        waiting[0].cancel()  # a probe that gives up takes nothing from the others
+        engine.answers.set()
+        assert await asyncio.gather(*waiting[1:]) == [None] * 9
+        assert engine.asked == 1
+
+    asyncio.run(run())
+
+
+def test_errors_draining_and_death_are_told_apart() -> None:
+    async def run() -> None:
+        engine = Engine()
+        engine.fails = True
+        engine.answers.set()
+        found = health(engine)
+        assert await found.why_not_ready() == "the engine failed to make a token"
+        found.admission.draining = True
+        metrics.ENGINE_UP.set(1)
+        assert await found.why_not_ready() == "the server is shutting down"
+        assert REGISTRY.get_sample_value("tokenformer_engine_up") == 1
+        engine.errored = True
+        assert await found.why_not_ready() == "the engine has died"
+        assert REGISTRY.get_sample_value("tokenformer_engine_up") == 0
+        assert engine.asked == 1
+
+    asyncio.run(run())

@@ -1,0 +1,151 @@
+"""What cannot be served is refused in one line before an engine starts, and for files before vLLM is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from model_impl.checkpoint.writing import write_checkpoint
+from server.process import serve
+from tests.support.bytes_model import text_files
+from tests.support.tiny import tiny_config, tiny_weights
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    config = tiny_config()
+    write_checkpoint(tmp_path / "checkpoint", config, tiny_weights(config).items(), text_files())
+    return tmp_path / "checkpoint"
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Without the engine's process, and the environment is as before afterwards."""
+    monkeypatch.setattr(serve, "is_worthwhile", lambda: False)
+    with patch.dict(os.environ):
+        yield
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one error line of a `tokenformer serve` that must fail."""
+    assert serve.main([*map(str, arguments)]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tokenformer: error:")]
+    assert len(errors) == 1
+    return errors[0]
+
+
+def refusal_at_once(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The same for what must be told before vLLM is imported, which takes ten seconds and more."""
+    assert serve.main([*map(str, arguments)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("tokenformer: error:")
+    assert said.count("\n") == 1
+    return said
+
+
+def edit_config(checkpoint: Path, **changes: object) -> None:
+    file = checkpoint / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_directory_that_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "config.json" in refusal_at_once(capsys, tmp_path)
+
+
+def test_unknown_activation(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_config(checkpoint, norm_activation_type="relu")
+    line = refusal_at_once(capsys, checkpoint)
+    assert "norm_activation_type" in line
+    assert "'relu'" in line
+
+
+def test_another_kind_of_model(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_config(checkpoint, model_type="llama")
+    assert "model_type is 'llama'" in refusal_at_once(capsys, checkpoint)
+
+
+def test_cut_off_weights(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = checkpoint / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 100)
+    line = refusal_at_once(capsys, checkpoint)
+    assert "model.safetensors" in line
+    assert "damaged" in line
+
+
+def test_garbled_header(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (checkpoint / "model.safetensors").open("r+b") as file:
+        file.write(struct.pack("<Q", 2**62))
+    assert "damaged" in refusal_at_once(capsys, checkpoint)
+
+
+def test_missing_weights(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    assert "model.safetensors" in refusal_at_once(capsys, checkpoint)
+
+
+def test_a_tensor_too_few_and_one_too_many(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = checkpoint / "model.safetensors"
+    weights = load_file(file)
+    name = "sequential.2.mlp.value_param_tokens"
+    save_file({other: tensor for other, tensor in weights.items() if other != name}, file)
+    assert f"{name} is missing" in refusal_at_once(capsys, checkpoint)
+    save_file(weights | {"extra": weights[name].clone()}, file)
+    assert "extra is surplus" in refusal_at_once(capsys, checkpoint)
+
+
+def test_a_shard_that_nobody_copied(tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint, copy)
+    (copy / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model-00001-of-00002.safetensors" in refusal_at_once(capsys, copy)
+
+
+def test_all_zero_keys(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "sequential.3.attention.key.key_param_tokens"
+    weights = load_file(checkpoint / "model.safetensors")
+    weights[name] = weights[name] * 0
+    save_file(weights, checkpoint / "model.safetensors")
+    line = refusal(capsys, checkpoint)
+    assert name in line
+    assert "all zero" in line
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite(checkpoint: Path, value: float, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "sequential.2.mlp.value_param_tokens"
+    weights = load_file(checkpoint / "model.safetensors")
+    weights[name][0, 0] = value
+    save_file(weights, checkpoint / "model.safetensors")
+    assert f"tensor {name} holds NaN or infinities" in refusal(capsys, checkpoint)
+
+
+def test_no_tokenizer(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (checkpoint / "tokenizer.json").unlink()
+    assert "tokenizer.json" in refusal(capsys, checkpoint)
+
+
+def test_wrong_flag(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        serve.main([str(checkpoint), "--no-such-flag"])
+    assert ended.value.code == 2
+    assert "--no-such-flag" in capsys.readouterr().err
+
+
+def test_a_trace_corpus_with_messages_that_the_chat_template_refuses(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (checkpoint / "chat_template.jinja").write_text("{{ raise_exception('no ' ~ messages[0].role) }}")
+    corpus = checkpoint.parent / "corpus.jsonl"
+    corpus.write_text('{"text": "a"}\n{"messages": [{"role": "tool", "content": "a"}]}\n')
+    line = refusal(capsys, checkpoint, "--trace", "--trace-corpus", corpus)
+    assert line.endswith(f"{corpus}, line 2: messages: the chat template refuses them: no tool")
