@@ -38,6 +38,8 @@ lint: setup
 	@$(BIN)/ruff check . || { echo 'make: stopped at ruff check'; exit 1; }
 	@echo '== ruff format'
 	@$(BIN)/ruff format --check . || { echo 'make: stopped at ruff format (make it so: $(BIN)/ruff format .)'; exit 1; }
+	@echo '== imports'
+	@$(BIN)/lint-imports --no-logo || { echo 'make: stopped at lint-imports'; exit 1; }
 	@echo '== mypy'
 	@$(BIN)/mypy || { echo 'make: stopped at mypy'; exit 1; }
 
@@ -100,5 +102,5 @@ gpu-check:
 	@python3 scripts/gpu/check.py $(ARGS)
 
 clean:
-	rm -rf .venv .venv-parity .venv-triton build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-parity .venv-triton build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
