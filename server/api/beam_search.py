@@ -13,7 +13,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 
-from server.engine.recorded_client import RecordedEngine
+from server.engine.client import TokenformerClient
 from server.requests.formats import PlainFormat
 from server.requests.schemas import UncertaintyOptions
 
@@ -90,7 +90,7 @@ class BeamSearch(GenerateBaseServing):
             raise VLLMValidationError("`max_tokens` must be at least 1 with beam search.", parameter="max_tokens")
         beams = super().beam_search(prompt, request_id, params, lora_request, *rest, **more)
         complete = completed_beams(beams, lora_request)
-        return cast(RecordedEngine, self.engine_client).recorded(complete, lora_request, stream=False)
+        return cast(TokenformerClient, self.engine_client).recorded(complete, lora_request, stream=False)
 
 
 async def completed_beams(

@@ -31,7 +31,7 @@ from server.api.aside import LONG_ANSWER, built, is_long
 from server.api.beam_search import BeamSearch, check_beams, unsupported
 from server.api.request_scores import RequestScores
 from server.api.unfinished import UnbuiltCompletionResponse, UnscoredCompletionResponse
-from server.engine.checked_client import CheckedEngine
+from server.engine.client import TokenformerClient
 from server.engine.statistics import scored
 from server.engine.variants import VariantModels
 from server.gate.context import RECORD
@@ -111,7 +111,7 @@ class ScoredChat(Recorded, BeamSearch, OpenAIServingChat):
         with naming("messages"):
             rendered = refusal(request, self) or await super().render_chat_request(request)
         if not isinstance(rendered, ErrorResponse):
-            await cast(CheckedEngine, self.engine_client).check_grammar(request, constraint)
+            await cast(TokenformerClient, self.engine_client).check_grammar(request, constraint)
         elif rendered.error.param is None:  # vLLM's refusal of tools where the server has no parser for them
             rendered.error.param = "tool_choice"
         return rendered
@@ -207,7 +207,7 @@ class ScoredCompletion(Recorded, BeamSearch, OpenAIServingCompletion):
         with naming("prompt"):
             rendered = refusal(request, self) or await super().render_completion_request(request)
         if not isinstance(rendered, ErrorResponse):
-            await cast(CheckedEngine, self.engine_client).check_grammar(request, constraint_of(request))
+            await cast(TokenformerClient, self.engine_client).check_grammar(request, constraint_of(request))
         return rendered
 
     async def create_completion(

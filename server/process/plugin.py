@@ -36,8 +36,7 @@ from server.api.served_routes import keep_served
 from server.api.serving import ScoredChat, ScoredCompletion
 from server.clients.playground.routes import router as playground
 from server.engine import statistics as engine
-from server.engine.checked_client import open_checks
-from server.engine.recorded_client import RecordedEngine
+from server.engine.client import open_client
 from server.engine.variants import VariantModels
 from server.gate.admission import AdmissionControl
 from server.gate.errors import NO_SUCH_MODEL, install_error_handlers, openai_error
@@ -172,9 +171,7 @@ class TokenformerEndpoints:
         # Stock `vllm serve` with this plugin has not our flags: it serves the stages, no deltas, no risk.
         calibrations, profiles = getattr(args, "calibrations", {}), getattr(args, "profiles", {})
         models.open_variants(config, getattr(args, "growth_root", None), calibrations, profiles)
-        specialise(models.engine_client, RecordedEngine)
-        cast(RecordedEngine, models.engine_client).models = models
-        open_checks(state.openai_serving_chat)
+        open_client(state.openai_serving_chat, models)
         specialise(models.renderer, BoundedRenderer)
         for calibration in models.calibrations.values():
             no_ensemble = models.ensemble.unavailable if calibration.members else None

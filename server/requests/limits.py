@@ -1,6 +1,6 @@
 """How much a request may ask for, and what it may not bring along: whatever can be said without the engine.
 
-Limits that depend on the model, its vocabulary and its length, are `server.engine.checked_client`'s.
+Limits that depend on the model, its vocabulary and its length, are `server.engine.client`'s.
 """
 
 from __future__ import annotations

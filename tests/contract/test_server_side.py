@@ -52,7 +52,7 @@ def test_what_the_detokenizer_reads_of_a_request() -> None:
 
 
 def test_what_outputs_say_of_times_and_kinds() -> None:
-    """Which `server.engine.recorded_client` reads; it tells clients' requests from the server's own by the kind of
+    """Which `server.engine.recording` reads; it tells clients' requests from the server's own by the kind of
     output."""
     stats = {field.name for field in dataclasses.fields(find("vllm.v1.metrics.stats:RequestStateStats"))}
     assert {"queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts", "num_generation_tokens"} <= stats
@@ -94,7 +94,7 @@ def test_what_streams_of_completions_echo() -> None:
 
 
 def test_where_grammars_are_checked() -> None:
-    """`server.engine.checked_client` takes vLLM's own check away, and the structural tags of tools, by these names."""
+    """`server.engine.client` takes vLLM's own check away, and the structural tags of tools, by these names."""
     processor = find("vllm.v1.engine.input_processor:InputProcessor")
     assert "self.structured_outputs_config," in inspect.getsource(processor._validate_params)
     check = inspect.getsource(find("vllm:SamplingParams._validate_structured_outputs"))

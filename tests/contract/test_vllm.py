@@ -1,11 +1,7 @@
 """What our code assumes about vLLM's private interfaces, symbol by symbol.
 
 An upgrade of vLLM that moves or changes one of them fails in this folder, with the symbol's name, and not as a wrong
-number somewhere else. The files that rely on them: model_impl/{worker,sampler,model,model_state,parallel_pattention,
-packed_layers,packed_block,packed_stack,direct_attention,row_operation,prefix_reuse,grammar_cache,holding_scheduler,
-string_endings}.py and
-server/{anthropic_messages,app,aside,checked_engine,conversations,cores,engine,ensemble,errors,fail_fast,formats,
-grammars,messages,models,offline,prompt_length,recorded_engine,responses,routes,serve,serving,tool_calls}.py.
+number somewhere else. docs/vllm.md lists the files that rely on them.
 """
 
 from __future__ import annotations
@@ -223,7 +219,7 @@ SIGNATURES = {
         "decoder_input",
     ),
     "vllm.inputs:split_enc_dec_input": ("inputs",),
-    # server/engine/checked_client.py and server/engine/grammars.py
+    # server/engine/client.py and server/engine/grammars.py
     "vllm.v1.engine.async_llm:AsyncLLM.add_request": ("self", "request_id", "prompt", "params"),
     "vllm.v1.structured_output.backend_guidance:serialize_guidance_grammar": (
         "request_type",

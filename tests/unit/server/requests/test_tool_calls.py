@@ -33,7 +33,7 @@ def reader() -> type[ToolCallReader]:
     Holder.parser_cls = ParserManager.get_parser(tool_parser_name="hermes", enable_auto_tools=True)
     tool_parser = Holder.parser_cls.tool_parser_cls
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tool_parser, "structural_tag_model", None)  # as `server.engine.checked_client` does
+        patch.setattr(tool_parser, "structural_tag_model", None)  # as `server.engine.client` does
         patch.setattr(tool_parser, "supports_required_and_named", True)
         open_tool_calls((Holder, "parser_cls"), (Holder, "unused"))
         assert Holder.unused is None

@@ -1,54 +1,14 @@
-"""The engine client, as a place where every generated token of every route passes by and can be counted."""
+"""Counts and times every generated token, of every route, as it passes the engine client."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
-from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
-from vllm.sampling_params import RequestOutputKind, SamplingParams
-from vllm.v1.engine.async_llm import AsyncLLM
 
 from server import metrics
-from server.engine.variants import VariantModels
-from server.gate.context import RECORD, RequestRecord
-
-
-class RecordedEngine(AsyncLLM):
-    """Counts what the engine generates for clients, by the served model and growth stage, and times it.
-
-    Every route of vLLM asks for deltas or for the final answer. Cumulative outputs, vLLM's default, are what the
-    server asks for itself: given texts, members of an ensemble, every beam of a search, probes.
-    """
-
-    models: VariantModels
-
-    def generate(
-        self,
-        prompt: Any,
-        sampling_params: SamplingParams,
-        request_id: str,
-        *,
-        lora_request: LoRARequest | None = None,
-        **options: Any,
-    ) -> AsyncGenerator[RequestOutput, None]:
-        outputs = super().generate(prompt, sampling_params, request_id, lora_request=lora_request, **options)
-        if sampling_params.output_kind == RequestOutputKind.CUMULATIVE:
-            return outputs
-        return self.recorded(outputs, lora_request, stream=sampling_params.output_kind == RequestOutputKind.DELTA)
-
-    def recorded(
-        self, outputs: AsyncGenerator[RequestOutput, None], adapter: LoRARequest | None, *, stream: bool
-    ) -> AsyncGenerator[RequestOutput, None]:
-        """The outputs of one prompt of the request that runs, each counted when it is taken."""
-        record = RECORD.get()
-        if record is None:
-            return outputs
-        record.model = self.models.model_name(adapter)
-        stage = self.models.variants[adapter.lora_int_id if adapter else 0][-1].name
-        return counted(outputs, record, stage, stream=stream)
+from server.gate.context import RequestRecord
 
 
 async def counted(

@@ -11,7 +11,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.metrics.stats import RequestStateStats
 
 from server.api.serving import ScoredChat, ScoredCompletion
-from server.engine.recorded_client import counted
+from server.engine.recording import counted
 from server.gate.context import RECORD, RequestRecord
 
 

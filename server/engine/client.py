@@ -1,0 +1,95 @@
+"""vLLM's engine client with our overrides: every request of every route passes here, and every token that comes back.
+
+vLLM says what the model cannot serve only when the engine is asked, which for a stream is after its response has begun
+with status 200. So requests are checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.lora.request import LoRARequest
+from vllm.outputs import RequestOutput
+from vllm.pooling_params import PoolingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.output_processor import RequestOutputCollector
+
+from model_impl.override import specialise
+from server.engine.grammars import BACKEND, Grammars
+from server.engine.recording import counted
+from server.engine.variants import VariantInput, VariantModels
+from server.gate.context import RECORD
+
+
+class TokenformerClient(AsyncLLM):
+    """Refuses before there is a stream, and counts what the engine generates for clients.
+
+    With grammars, which take a while, the serving classes begin (see `server.api.serving`); those of vLLM's other
+    routes are caught here. Every route of vLLM asks for deltas or for the final answer. Cumulative outputs, vLLM's
+    default, are what the server asks for itself: given texts, members of an ensemble, every beam of a search, probes.
+    """
+
+    models: VariantModels
+    grammars: Grammars | None
+    """None where the user has chosen another backend than ours, which vLLM then checks itself."""
+
+    def generate(
+        self,
+        prompt: Any,
+        sampling_params: SamplingParams,
+        request_id: str,
+        *,
+        lora_request: LoRARequest | None = None,
+        **options: Any,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        cast(VariantInput, self.input_processor).check(prompt, sampling_params)
+        outputs = super().generate(prompt, sampling_params, request_id, lora_request=lora_request, **options)
+        if sampling_params.output_kind == RequestOutputKind.CUMULATIVE:
+            return outputs
+        return self.recorded(outputs, lora_request, stream=sampling_params.output_kind == RequestOutputKind.DELTA)
+
+    def recorded(
+        self, outputs: AsyncGenerator[RequestOutput, None], adapter: LoRARequest | None, *, stream: bool
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """The outputs of one prompt of the request that runs, each counted when it is taken."""
+        record = RECORD.get()
+        if record is None:
+            return outputs
+        record.model = self.models.model_name(adapter)
+        stage = self.models.variants[adapter.lora_int_id if adapter else 0][-1].name
+        return counted(outputs, record, stage, stream=stream)
+
+    async def check_grammar(self, request: ChatCompletionRequest | CompletionRequest, parameter: str | None) -> None:
+        """Raises VLLMValidationError, naming `parameter`, where the form that the answer is to have is not possible."""
+        if self.grammars is not None:
+            await self.grammars.check(request.extract_structured_outputs(), parameter)
+
+    async def add_request(
+        self, request_id: str, prompt: Any, params: SamplingParams | PoolingParams, *args: Any, **kwargs: Any
+    ) -> RequestOutputCollector:
+        if self.grammars is not None and isinstance(params, SamplingParams):
+            await self.grammars.check(params.structured_outputs, "structured_outputs")
+        return await super().add_request(request_id, prompt, params, *args, **kwargs)
+
+
+def open_client(chat: OpenAIServingChat, models: VariantModels) -> None:
+    """Make the engine client of all routes check what it is asked, and count what it is answered.
+
+    Where grammars are ours to try, vLLM must not do so as well: it would, in the event loop, for as long as they take.
+    Nor may it write grammars for tools that only xgrammar reads; the JSON schemas that it makes otherwise will do.
+    """
+    specialise(chat.engine_client, TokenformerClient)
+    client = cast(TokenformerClient, chat.engine_client)
+    config = client.vllm_config.structured_outputs_config
+    client.models, client.grammars = models, Grammars(config) if config.backend == BACKEND else None
+    if client.grammars is None:
+        return
+    client.input_processor.structured_outputs_config = None  # type: ignore[assignment]
+    tool_parser = chat.parser_cls.tool_parser_cls if chat.parser_cls is not None else None
+    if tool_parser is not None:
+        tool_parser.structural_tag_model, tool_parser.supports_required_and_named = None, True
