@@ -76,7 +76,7 @@ class PromptRequest(OpenAIBaseModel):
             return validated(ScoredCompletionRequest, fields | {"prompt": self.prompt})
         except ValidationError as error:
             errors = [{**found, "loc": ("body", *found["loc"])} for found in error.errors()]
-            raise RequestValidationError(errors, body=self.model_dump()) from error
+            raise RequestValidationError(errors, body=dict(self)) from error
 
 
 class GivenTextRequest(PromptRequest):
