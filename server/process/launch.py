@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from argparse import Namespace
 from types import FrameType
 
@@ -13,6 +15,7 @@ from vllm.entrypoints.launchers.api_server.entry import run_server_worker
 from vllm.entrypoints.launchers.launcher import setup_server
 
 from server.process.waiting_room import WaitingRoom
+from server.system.log_writer import flush_output
 
 
 def launch(args: Namespace) -> None:
@@ -29,13 +32,19 @@ def is_alone(args: Namespace) -> bool:
     return not (several or args.headless or getattr(args, "grpc", False) or envs.VLLM_USE_RUST_FRONTEND)
 
 
+def leave(number: int, frame: FrameType | None) -> None:
+    """End a start at once; the kernel ends the child processes. An exception would pass through vLLM's start, which
+    may swallow it, or end with an error that hides it."""
+    os.write(sys.stderr.fileno(), b"tokenformer: told to stop before it was ready\n")  # the stream may be in use
+    flush_output()
+    os._exit(128 + number)
+
+
 async def serve_alone(args: Namespace) -> None:
     """As vLLM's `run_server`, but visitors are told how far the start is until uvicorn answers."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)  # until the server has handlers of its own
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)  # until the server has handlers of its own
     address, listener = setup_server(args, reuse_port=False)
     if args.ssl_keyfile is not None:  # the waiting room speaks plain HTTP only
         await run_server_worker(address, listener, args)

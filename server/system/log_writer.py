@@ -30,6 +30,16 @@ def protect_output() -> None:
     else:
         for number in numbers:
             LogWriter(number)
+    atexit.register(flush_output)
+
+
+_writers: list[LogWriter] = []
+
+
+def flush_output() -> None:
+    """As at the end of the process, for one that ends without running its exit handlers."""
+    for writer in _writers:
+        writer.close()
 
 
 class LogWriter:
@@ -51,7 +61,7 @@ class LogWriter:
         """Bytes that were dropped since the last that were written."""
         for run in (self._collect, self._write):
             threading.Thread(target=run, name=f"log writer {numbers[0]}", daemon=True).start()
-        atexit.register(self.close)
+        _writers.append(self)
 
     def close(self) -> None:
         """Wait until all is written, but not for ever; what comes later goes there directly, or nowhere."""
