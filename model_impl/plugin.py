@@ -19,10 +19,10 @@ def register() -> None:
     from vllm import ModelRegistry
 
     from model_impl.config import TokenformerConfig
-    from model_impl.engine import grammar_cache, prefix_reuse
+    from model_impl.engine import grammar_cache, log_filter, prefix_reuse
 
     AutoConfig.register(TokenformerConfig.model_type, TokenformerConfig, exist_ok=True)
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
         ModelRegistry.register_model(ARCHITECTURE, f"model_impl.model.tokenformer:{ARCHITECTURE}")
-    for overrides in (grammar_cache, prefix_reuse):
+    for overrides in (grammar_cache, log_filter, prefix_reuse):
         overrides.install()  # here, as the engine core loads plugins and nothing else of ours

@@ -56,7 +56,7 @@ from server.requests.schemas import (
     ScoredCompletionResponse,
 )
 from server.requests.tool_calls import ToolMessages, open_tool_calls
-from server.system.log_filter import keep_quotes_out
+from server.system.log_filter import keep_quotes_out, shorten_streams
 from server.texts import read_texts
 from server.trace.route import Tracer
 from server.trace.route import router as trace
@@ -163,6 +163,7 @@ class TokenformerEndpoints:
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
         envs.enable_envs_cache()  # as in vLLM's engine; its metrics look one up for every token
         engine.install()
+        shorten_streams()
         if not args.enable_log_requests:
             keep_quotes_out()
         config = cast(TokenformerConfig, state.vllm_config.model_config.hf_config)

@@ -1,8 +1,13 @@
-"""Keeps what clients wrote out of vLLM's log."""
+"""Keeps what clients wrote, and tracebacks of streams that were cut off, out of vLLM's log."""
 
 from __future__ import annotations
 
 import logging
+import re
+
+from vllm.exceptions import GracefulHTTPError
+
+from model_impl.engine.log_filter import shorten
 
 QUOTING = (
     "vllm.renderers.chat_utils",
@@ -16,13 +21,24 @@ QUOTING = (
 )
 """Loggers that warn of requests by quoting them: roles, names, contents, arguments of tool calls."""
 
+STREAMING = ("vllm.entrypoints.openai.chat_completion.serving", "vllm.entrypoints.openai.completion.serving")
+"""Loggers that log whatever ends a stream."""
+
+_QUOTE = re.compile(r"%[-.0-9]*[a-z]")
+
 
 class WithoutQuotes(logging.Filter):
-    """Lets a record pass as its bare message, with %s where a request would be quoted."""
+    """Lets a record pass as its bare message, with dots where a request would be quoted."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.args = None
+        if record.args:
+            record.msg, record.args = _QUOTE.sub("...", record.msg), None
         return True
+
+
+def shorten_streams() -> None:
+    """One line for each stream that the server itself cuts off."""
+    shorten(STREAMING, GracefulHTTPError)
 
 
 def keep_quotes_out() -> None:

@@ -19,10 +19,11 @@ from vllm.entrypoints.launchers.api_server.routers import register_api_routers
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers import TokenizeParams
 
+from model_impl.engine.log_filter import ENGINE
 from server.api.served_routes import SERVED, keep_served
 from server.gate.errors import FULL, NONE_LEFT
 from server.system.cores import IN_ENGINE
-from server.system.log_filter import QUOTING
+from server.system.log_filter import QUOTING, STREAMING
 from tests.contract.symbols import find
 
 
@@ -161,6 +162,12 @@ def test_loggers_that_quote_requests() -> None:
     """By name, as `server.system.log_filter` knows them."""
     for name in QUOTING:
         assert find(f"{name}:logger").name == name
+
+
+def test_loggers_of_errors_that_were_foreseen() -> None:
+    for name in (*STREAMING, *ENGINE):
+        assert find(f"{name}:logger").name == name
+        assert "logger.exception(" in inspect.getsource(importlib.import_module(name))
 
 
 def test_where_the_tokenizer_is() -> None:

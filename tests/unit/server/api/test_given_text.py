@@ -11,14 +11,12 @@ from fastapi.exceptions import RequestValidationError
 from server.api.given_text import GivenTextRequest
 
 
-@pytest.mark.parametrize(
-    "fields", [{"messages": ["hunter2"]}, {"messages": [{}] * 2048}, {"prompt": "x", "stop": ["hunter2", 5]}], ids=["text", "many", "parameter"]
-)
-def test_a_malformed_prompt_is_refused_without_a_warning(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize("messages", [["hunter2"], [{}] * 2048], ids=["text", "many"])
+def test_a_malformed_prompt_is_refused_without_a_warning(messages: list[Any]) -> None:
     """A warning would write the client's text to standard error."""
-    request = GivenTextRequest.model_validate({"completion": "x", **fields})
+    request = GivenTextRequest.model_validate({"completion": "x", "messages": messages})
     with warnings.catch_warnings(record=True) as said, pytest.raises(RequestValidationError) as refused:
         warnings.simplefilter("always")
         request.rendered()
     assert [str(warning.message) for warning in said] == []
-    assert refused.value.body.items() >= fields.items()
+    assert refused.value.body["messages"] == messages
