@@ -1,4 +1,4 @@
-"""A block of few rows on packed weights, as `model_impl.kernels.cpu.stack` has its kernel read it (block_kernel.c)."""
+"""A block of few rows on packed weights, as `model_impl.kernels.cpu.stack` has its kernel read it (csrc/stack.c)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 
 
 class Norm(ctypes.Structure):
-    """As in block_kernel.c."""
+    """As in csrc/stack.c."""
 
     _fields_: ClassVar = (("weight", _ADDRESS), ("bias", _ADDRESS), ("eps", ctypes.c_double))
 
@@ -27,7 +27,7 @@ class Norm(ctypes.Structure):
 
 
 class Block(ctypes.Structure):
-    """As in block_kernel.c."""
+    """As in csrc/stack.c."""
 
     _fields_: ClassVar = (
         *((name, _INTEGER) for name in ("layer", "width", "head_dim", "rotary_dim", "bfloat16")),

@@ -1,4 +1,4 @@
-"""What internals report as compiled for CPUs: the statistics of all Pattentions in one pass (internals_kernel.c)."""
+"""What internals report as compiled for CPUs: the statistics of all Pattentions in one pass (csrc/internals.c)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 
 
 class Reported(ctypes.Structure):
-    """As in internals_kernel.c."""
+    """As in csrc/internals.c."""
 
     _fields_: ClassVar = (
         *((name, _INTEGER) for name in ("pattentions", "projections", "segments", "places", "stages")),

@@ -1,4 +1,4 @@
-"""A Pattention of a few rows on packed weights as one call: scores, row operation and outputs (packed_kernel.c)."""
+"""A Pattention of a few rows on packed weights as one call: scores, row operation and outputs (csrc/packed.c)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ARGUMENTS: list[Any] = [_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, *TABLES]
 
 
 class PackedModule(ctypes.Structure):
-    """As in packed_kernel.c."""
+    """As in csrc/packed.c."""
 
     _fields_: ClassVar = (
         ("module", ctypes.POINTER(Layout)),

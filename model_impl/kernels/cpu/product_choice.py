@@ -1,6 +1,6 @@
 """Which product a packed weight is multiplied by, decided by a measurement on the processor at hand.
 
-Our product of few rows (packed_kernel.c) beats oneDNN's on the processors that it was measured on, which says nothing
+Our product of few rows (csrc/packed.c) beats oneDNN's on the processors that it was measured on, which says nothing
 about the next one (docs/performance.md). So when weights are loaded, both multiply a few rows of every shape.
 """
 

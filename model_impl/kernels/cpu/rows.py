@@ -1,5 +1,5 @@
 """The row operation as compiled for CPUs: `model_impl.reference.row_operation.token_weights` in one pass
-(row_kernel.c).
+(csrc/rows.c).
 
 It has the activations with an L2 norm, and knows of no other ranks; everything else is PyTorch's.
 """
@@ -25,7 +25,7 @@ _ARGUMENTS: list[Any] = [_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, *TABLES]
 
 
 class Segment(ctypes.Structure):
-    """As in row_kernel.c."""
+    """As in csrc/rows.c."""
 
     _fields_: ClassVar = (
         *((name, _INTEGER) for name in ("scores", "first_score", "scores_stride")),
@@ -35,7 +35,7 @@ class Segment(ctypes.Structure):
 
 
 class Layout(ctypes.Structure):
-    """As in row_kernel.c."""
+    """As in csrc/rows.c."""
 
     _fields_: ClassVar = (
         *((name, _INTEGER) for name in ("projections", "segments", "bfloat16", "gelu_first")),

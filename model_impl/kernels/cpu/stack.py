@@ -1,4 +1,4 @@
-"""All blocks of a step of few rows on packed weights: one call from each attention to the next (block_kernel.c)."""
+"""All blocks of a step of few rows on packed weights: one call from each attention to the next (csrc/stack.c)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 
 
 class StackStep(ctypes.Structure):
-    """As in block_kernel.c."""
+    """As in csrc/stack.c."""
 
     _fields_: ClassVar = (
         ("rows", _INTEGER),

@@ -2,7 +2,7 @@
 
 oneDNN (here PyTorch's) is near the machine's GEMM rate, but its product of one row reads memory at two thirds of the
 rate that a plain read reaches, and each of its calls takes longer than a small product (docs/performance.md).
-packed_kernel.c reads the same panels as fast as memory gives them, and multiplies where a measurement says that it is
+csrc/packed.c reads the same panels as fast as memory gives them, and multiplies where a measurement says that it is
 the faster one (product_choice.py).
 """
 
@@ -32,7 +32,7 @@ _copies: dict[tuple[int, torch.dtype], torch.Tensor] = {}
 
 
 class Packed(ctypes.Structure):
-    """As in packed_kernel.c."""
+    """As in csrc/packed.c."""
 
     _fields_: ClassVar = (
         ("weights", ctypes.c_void_p),
@@ -141,7 +141,7 @@ def _small_batch(outputs: int, width: int, dtype: torch.dtype) -> int:
 
 
 def _as_expected(packed: PackedWeight, weight: torch.Tensor) -> bool:
-    """Whether the first and the last panel lie where packed_kernel.c looks for them."""
+    """Whether the first and the last panel lie where csrc/packed.c looks for them."""
     depth = weight.shape[1]
     address, length = packed.place()
     if torch.ops.mkldnn._nbytes(packed.packed) < length:

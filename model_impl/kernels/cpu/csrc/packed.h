@@ -1,4 +1,4 @@
-// Weights as oneDNN packs them, and a Pattention that has such (packed_kernel.c).
+// Weights as oneDNN packs them, and a Pattention that has such (packed.c).
 
 #ifndef PACKED_KERNEL_H
 #define PACKED_KERNEL_H

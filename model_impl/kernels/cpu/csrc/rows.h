@@ -1,4 +1,4 @@
-// What is to be known of a module and of a step for the row operation of its rows (row_kernel.c).
+// What is to be known of a module and of a step for the row operation of its rows (rows.c).
 
 #ifndef ROW_KERNEL_H
 #define ROW_KERNEL_H
