@@ -117,7 +117,7 @@ class AdmissionControl:
         self.shape = Shape.of(config.model_config)
         slots = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         processes = args.api_server_count or 1
-        queued, tokens = getattr(args, "queue_limits", (None, None))
+        queued, tokens = args.queue_limits
         self.max_sequences = -(-(QUEUE_PER_SLOT * slots if queued is None else queued) // processes)
         self.max_tokens = -(-(QUEUED_TOKENS if tokens is None else tokens) // processes)
         self.tickets = self.sequences = self.tokens = 0

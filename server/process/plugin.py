@@ -40,7 +40,6 @@ from server.engine.client import open_client
 from server.engine.variants import VariantModels
 from server.gate.admission import AdmissionControl
 from server.gate.errors import NO_SUCH_MODEL, install_error_handlers, openai_error
-from server.process.flags import READINESS_SECONDS
 from server.process.garbage import Garbage
 from server.process.health import Health
 from server.process.health import router as health
@@ -139,6 +138,9 @@ async def invoke(
     return cast(Response, await create_completion(request, raw_request))
 
 
+STOCK = "Tokenformer's routes have their keys, limits and gate from `tokenformer serve`; `vllm serve` has none of them."
+
+
 class TokenformerEndpoints:
     """What the entry point `vllm.endpoint_plugins` names; see `vllm.plugins.endpoint_plugins.interface`."""
 
@@ -146,6 +148,8 @@ class TokenformerEndpoints:
     required_tasks = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:
+        if not hasattr(app.state.args, "outcome"):
+            raise RuntimeError(STOCK)
         # A redirect's address would be made from the Host that the client sent, and its path, which may be anything,
         # become a label of vLLM's metrics.
         app.router.redirect_slashes = False
@@ -154,7 +158,7 @@ class TokenformerEndpoints:
         app.include_router(conversations)
         app.include_router(health)
         app.include_router(playground)
-        if getattr(app.state.args, "trace", False):
+        if app.state.args.trace:
             app.include_router(trace)
         fail_fast(app)
         amend_openapi(app)
@@ -169,9 +173,7 @@ class TokenformerEndpoints:
         config = cast(TokenformerConfig, state.vllm_config.model_config.hf_config)
         models: VariantModels = state.openai_serving_models
         specialise(models, VariantModels)
-        # Stock `vllm serve` with this plugin has not our flags: it serves the stages, no deltas, no risk.
-        calibrations, profiles = getattr(args, "calibrations", {}), getattr(args, "profiles", {})
-        models.open_variants(config, getattr(args, "growth_root", None), calibrations, profiles)
+        models.open_variants(config, args.growth_root, args.calibrations, args.profiles)
         open_client(state.openai_serving_chat, models)
         specialise(models.renderer, BoundedRenderer)
         for calibration in models.calibrations.values():
@@ -179,7 +181,7 @@ class TokenformerEndpoints:
             missing = no_ensemble or (models.internals_unavailable if calibration.reads_internals else None)
             if missing:
                 print(f"tokenformer: warning: no risk by {calibration.name}: {missing}", file=sys.stderr)
-        for name, path in getattr(args, "growth", ()):
+        for name, path in args.growth:
             loaded = await models.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
             if isinstance(loaded, ErrorResponse):
                 raise ValueError(loaded.error.message)
@@ -196,17 +198,15 @@ class TokenformerEndpoints:
             (state.anthropic_serving_messages, "parser_cls"),
         )
         state.given_text = GivenText(state.openai_serving_chat, state.openai_serving_completion)
-        if getattr(args, "trace", False):
+        if args.trace:
             corpus = read_texts(args.trace_corpus)[0] if args.trace_corpus else []
             state.tracer = Tracer(state.given_text, Path(args.model), corpus)
         self._operate(models.engine_client, state, args)
 
     def _operate(self, client: EngineClient, state: State, args: Namespace) -> None:
-        """What the probes and the gate ask. Under stock `vllm serve` there is no gate, and its signal handlers stay."""
+        """What the probes and the gate ask, and what attends to signals."""
         outputs = engine.watched(client)
         state.admission = AdmissionControl(client, state.vllm_config, args)
-        timeout = getattr(args, "readiness_timeout", READINESS_SECONDS)
-        state.health = Health(client, state.admission, lambda: outputs.last_output, timeout)
+        state.health = Health(client, state.admission, lambda: outputs.last_output, args.readiness_timeout)
         state.garbage = asyncio.create_task(Garbage(state.admission).run())
-        if hasattr(args, "outcome"):
-            state.lifecycle = asyncio.create_task(Lifecycle(client, state, args, state.admission).run())
+        state.lifecycle = asyncio.create_task(Lifecycle(client, state, args, state.admission).run())
