@@ -9,16 +9,44 @@ from typing import Any, TypeVar
 from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
 from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.exceptions import VLLMValidationError
+
+from server.requests.limits import TRANSFERS
+
+NEEDED = {"image": "source", "text": "text", "thinking": "thinking", "tool_result": "tool_use_id", "tool_use": "name"}
+"""Type of a block -> the field without which vLLM drops the block, or makes a name up."""
 
 Answer = TypeVar("Answer")
 
 
 class QuietMessages(AnthropicServingMessages):
     async def create_messages(self, request: Any, raw_request: Any = None) -> Any:
+        if (wrong := problem(request)) is not None:
+            return create_error_response(wrong)
         return await refused(super().create_messages(request, raw_request))
 
     async def count_tokens(self, request: Any, raw_request: Any = None) -> Any:
+        if (wrong := problem(request)) is not None:
+            return create_error_response(wrong)
         return await refused(super().count_tokens(request, raw_request))
+
+
+def problem(request: Any) -> VLLMValidationError | None:
+    """What vLLM would drop of a request, or hand to engines that there are not."""
+    for name in TRANSFERS:
+        if getattr(request, name, None) is not None:
+            return VLLMValidationError(f"This server takes no `{name}` from clients.", parameter=name)
+    contents = [("system", request.system)]
+    contents += [(f"messages[{i}].content", message.content) for i, message in enumerate(request.messages)]
+    for parameter, content in contents:
+        for i, block in enumerate(content if isinstance(content, list) else ()):
+            field = NEEDED.get(block.type)
+            if field is not None and getattr(block, field) is None:
+                message = f"A block of type `{block.type}` needs `{field}`."
+                return VLLMValidationError(message, parameter=f"{parameter}[{i}]")
+            if parameter == "system" and block.type != "text":
+                return VLLMValidationError("`system` takes text only.", parameter=f"{parameter}[{i}]")
+    return None
 
 
 async def refused(answer: Awaitable[Answer]) -> Answer | ErrorResponse:

@@ -17,6 +17,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.tokenize.api_router import tokenize
 from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, TokenizeCompletionRequest, TokenizeResponse
 from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_json_request, with_cancellation
+from vllm.exceptions import VLLMValidationError
 
 from server.api.answers import answer
 from server.api.aside import built
@@ -40,6 +41,13 @@ class TokenizedChat(TokenizeChatRequest):
 
 class Batch(RequestLimits, BatchChatCompletionRequest):  # type: ignore[misc]  # narrower fields
     messages: Annotated[list[Messages], Field(min_length=1)]  # type: ignore[assignment]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_stream(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("stream"):
+            raise VLLMValidationError("`stream` is not supported for batches of chats.", parameter="stream")
+        return data
 
     def to_chat_completion_request(self, messages: Any) -> ChatCompletionRequest:
         """One of the chats, with our checks of what the model can serve, and without scores, which this route does not

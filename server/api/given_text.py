@@ -31,7 +31,7 @@ from server.engine.tasks import together
 from server.gate.context import RECORD
 from server.gate.errors import COMPLETION_TOKENS, INPUT_TOKENS
 from server.requests.fail_fast import validated
-from server.requests.limits import naming
+from server.requests.limits import MAX_ALTERNATIVES, naming
 from server.requests.messages import Messages
 from server.requests.schemas import (
     ScoredChatCompletionRequest,
@@ -84,7 +84,9 @@ class GivenTextRequest(PromptRequest):
         description=f"The text to score, or up to {MAX_COMPLETIONS} texts. In a chat each is a whole answer, ended by "
         "the end-of-text token."
     )
-    top_logprobs: int | None = Field(default=None, ge=0, le=20, description="Likeliest alternatives of every token.")
+    top_logprobs: int | None = Field(
+        default=None, ge=0, le=MAX_ALTERNATIVES, description="Likeliest alternatives of every token."
+    )
     uncertainty: UncertaintyField = True
 
     @model_validator(mode="after")

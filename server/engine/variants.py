@@ -251,6 +251,7 @@ class VariantModels(OpenAIServingModels):
     async def _not_loaded(self, request: LoadLoRAAdapterRequest, result: ErrorResponse) -> ErrorResponse:
         """Why vLLM has loaded nothing; where it was a worker that refused, the others may hold the delta."""
         if result.error.code != HTTPStatus.INTERNAL_SERVER_ERROR:
+            result.error.param = result.error.param or "lora_name"  # vLLM checks nothing else
             return result
         await self.engine_client.remove_lora(self.lora_id_counter.value)  # type: ignore[attr-defined]
         if CHANGED not in result.error.message:

@@ -167,8 +167,11 @@ class AdmissionControl:
     def _excess(self, weight: Weight) -> Refusal | None:
         """Why a request of this weight is never taken on."""
         if weight.sequences > self.max_sequences:
-            message = f"`n` times the prompts is {weight.sequences}; this server takes on {self.max_sequences} at once."
-            return Refusal(HTTPStatus.BAD_REQUEST, "too_many_sequences", message, param="n")
+            message = (
+                f"`{weight.multiplied_by}` makes {weight.sequences} sequences of the request; this server takes on "
+                f"{self.max_sequences} at once."
+            )
+            return Refusal(HTTPStatus.BAD_REQUEST, "too_many_sequences", message, param=weight.multiplied_by)
         if weight.sequences == 1:  # which may always have all that there is
             return None
         if weight.cells > MAX_CELLS:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
-from server.requests.parameters import PROMPTS, prompt_of, to_blame, written
+from server.requests.parameters import LIMITS, PROMPTS, prompt_of, to_blame, written
 
 INPUT_TOKENS = "input_tokens"
 """What vLLM's errors name as their parameter where a prompt does not fit into the context."""
@@ -36,6 +36,9 @@ NONE_LEFT = "max_tokens must be at least 1, got 0"
 
 _APPENDED = re.compile(r" \((?:parameter=([^,)]*)|value=).*", re.DOTALL)
 """What vLLM's errors write behind their message."""
+
+_LIMIT = re.compile(r"\w+(?==\d)")
+"""How vLLM's errors of too high a limit begin: with its own name for it."""
 
 _QUOTED = re.compile(r"(?<![^\s(\[{])(['`\"])[^'`\"]{32,}\1")
 """More than a name, in quotes."""
@@ -90,6 +93,8 @@ def reshaped(status: HTTPStatus, content: Any, body: Mapping[str, Any]) -> JSONR
     elif status == HTTPStatus.NOT_FOUND and (param == "model" or anthropic):
         told, param = NO_SUCH_MODEL, "model"
     param, code = _blame(status, param, told, body)
+    if param in LIMITS and (named := _LIMIT.match(told)) is not None:
+        told = f"{param}{told[named.end() :]}"
     message = f"Invalid value for '{param}'." if _DUMPED.match(told) else _one_line(told)
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     if status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -6,13 +6,14 @@ Fields of a wrong type weigh nothing, nor does what no route takes: the route wi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vllm.config import ModelConfig
 
 from model_impl.config import PROJECTIONS
 from server.requests.limits import MAX_CHOICES, MAX_SEQUENCES
+from server.requests.parameters import LIMITS, prompt_of
 
 CHARACTERS_PER_TOKEN = 4
 """OpenAI's rule of thumb for English; token ids are counted exactly, and no prompt as longer than the model allows."""
@@ -23,7 +24,6 @@ COMPLETION_TOKENS = 16
 INTERNALS_CELLS = 3
 """What the internals of a token in one projection take in an answer, in alternatives of `logprobs`."""
 
-LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 ALTERNATIVES = ("logprobs", "top_logprobs")
 
 
@@ -57,6 +57,8 @@ class Weight:
     """The parameter that most of the cells are for."""
     rescored: int = 0
     """Tokens that the members of an ensemble run through the model."""
+    multiplied_by: str | None = field(default=None, compare=False)
+    """The parameter that most of the sequences are for."""
 
 
 def weigh(body: object, shape: Shape) -> Weight:
@@ -75,7 +77,13 @@ def weigh(body: object, shape: Shape) -> Weight:
     shown_by = max(columns, key=lambda name: columns[name], default=None)
     at_once = 0 if body.get("stream") is True else answers  # a stream never holds all that it shows
     cells = sum(columns.values()) * (at_once + (tokens if _shows_prompt(body) else 0))
-    return Weight(sequences, tokens, cells, shown_by, _members(body) * (tokens + answers))
+    return Weight(sequences, tokens, cells, shown_by, _members(body) * (tokens + answers), _multiplied_by(body, copies))
+
+
+def _multiplied_by(body: Mapping[str, Any], copies: int) -> str | None:
+    if copies > 1:
+        return next(name for name in ("n", "best_of") if _number(body, name) == copies)
+    return "completion" if "completion" in body else prompt_of(body)
 
 
 def _prompts(body: Mapping[str, Any]) -> Iterator[object]:

@@ -32,14 +32,20 @@ MAX_STOPS = 64
 MAX_BAD_WORDS = 64
 """Each is two sequences of tokens to vLLM, which takes 128: with and without a space before it."""
 
+MAX_ALTERNATIVES = 20
+"""Of a token, in `top_logprobs`: OpenAI's limit."""
+
 MAX_BIASES = 1024
 INT32, INT64 = 2**31 - 1, 2**63 - 1
 
 OWN_ARGUMENTS = "tokenformer_"
 """Begins the names of what this server tells its engine beside a request's sampling parameters."""
 
-NOT_FOR_CLIENTS = ("chat_template", "documents", "media_io_kwargs", "mm_processor_kwargs", "prompt_embeds")
-"""Programs, and what a server of text has no use for."""
+TRANSFERS = ("kv_transfer_params", "ec_transfer_params")
+"""What other engines would be told, of which there are none."""
+
+NOT_FOR_CLIENTS = ("chat_template", "documents", "media_io_kwargs", "mm_processor_kwargs", "prompt_embeds", *TRANSFERS)
+"""Programs, and what a server of text alone has no use for."""
 
 TEMPLATE_ARGUMENTS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) | {"messages"}
 """What the template is called with: not for `chat_template_kwargs`, which are variables of the template."""
@@ -98,7 +104,7 @@ class RequestLimits(OpenAIBaseModel):
             raise VLLMValidationError("`vllm_xargs` takes integers of 64 bits.", parameter="vllm_xargs")
         arguments = data.get("vllm_xargs")
         for name in arguments if isinstance(arguments, dict) else ():
-            if name.startswith(OWN_ARGUMENTS) or name == "kv_transfer_params":
+            if name.startswith(OWN_ARGUMENTS) or name in TRANSFERS:
                 raise not_in_arguments(name)
         # Pydantic would read false as 0, which asks for the logprobs of the chosen tokens.
         return dict(data) | {name: None for name in ("logprobs", "prompt_logprobs") if data.get(name) is False}
@@ -146,6 +152,26 @@ def _check_parts(data: Mapping[str, Any]) -> None:
             known = ", ".join(field.name for field in dataclasses.fields(kind) if field.init)
             message = f"`{name}` must be an object with fields of these names and their types: {known}."
             raise VLLMValidationError(message, parameter=name) from error
+
+
+def check_prompt(prompt: Any) -> None:
+    """Raises VLLMValidationError for a prompt of a completion that vLLM's union would blame in another place, or take:
+    true is an integer to it."""
+    if prompt is None or prompt == "":
+        raise VLLMValidationError("`prompt` must be given, and not be empty.", parameter="prompt")
+    if not isinstance(prompt, list) or not prompt:
+        return
+    kind = type(prompt[0])
+    if kind is not int and len(prompt) > MAX_SEQUENCES:
+        message = f"`prompt` may be a list of at most {MAX_SEQUENCES} prompts, not {len(prompt)}."
+        raise VLLMValidationError(message, parameter="prompt")
+    message = "`prompt` must be a text, a list of token ids, or a list of either."
+    for i, part in enumerate(prompt):
+        if type(part) is not kind or kind not in (int, str, list):
+            raise VLLMValidationError(message, parameter=f"prompt[{i}]")
+        for j, token in enumerate(part if kind is list else ()):
+            if type(token) is not int:
+                raise VLLMValidationError(message, parameter=f"prompt[{i}][{j}]")
 
 
 def refuse_templates(data: Mapping[str, Any]) -> None:

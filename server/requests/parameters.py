@@ -10,8 +10,12 @@ from typing import Any
 PROMPTS = ("messages", "prompt", "input", "query", "tokens")
 """Names, in the APIs that vLLM serves, of what it calls the input."""
 
+LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+"""Their names of the limit on an answer."""
+
 OTHER_NAMES = {
     "extra_args": "vllm_xargs",
+    "max_completion_tokens": "max_tokens",
     "max_tokens": "max_output_tokens",
     "response_id": "previous_response_id",
     "structured_outputs": "text",
@@ -55,8 +59,7 @@ def to_blame(parameter: str | None, message: str, body: Mapping[str, Any]) -> st
 
 
 def _candidates(parameter: str | None, message: str) -> Iterator[str]:
-    if parameter:
-        yield parameter
-        if parameter in OTHER_NAMES:
-            yield OTHER_NAMES[parameter]
-    yield from _NAMED.findall(message)
+    for name in (*([parameter] if parameter else ()), *_NAMED.findall(message)):
+        yield name
+        if name in OTHER_NAMES:
+            yield OTHER_NAMES[name]

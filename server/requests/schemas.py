@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -38,7 +39,7 @@ from vllm.sampling_params import SamplingParams
 
 from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG, UNSHOWN_ARG
 from model_impl.reference.ensemble import MAX_MEMBERS
-from server.requests.limits import RequestLimits, naming
+from server.requests.limits import RequestLimits, check_prompt, naming, refuse_templates
 from server.requests.messages import Messages
 from server.requests.request_ids import PATTERN, valid_request_id
 from server.requests.unsupported import refuse_unsupported
@@ -171,6 +172,14 @@ class ScoredCompletionRequest(RequestLimits, CompletionRequest):  # type: ignore
     _judged_by_internals: bool = PrivateAttr(default=False)
 
     _checked_request_id = field_validator("request_id")(_checked_request_id)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_prompt(cls, body: Any) -> Any:
+        if isinstance(body, Mapping):
+            refuse_templates(body)  # of which one would be a prompt to vLLM
+            check_prompt(body.get("prompt"))
+        return body
 
     @model_validator(mode="after")
     def _tokens_imply_logprobs(self) -> ScoredCompletionRequest:
