@@ -219,9 +219,10 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
-    from server.calibrate.labels import read_labels
+    from server.calibrate.labels import check_number, read_labels
 
     data = read_labels(arguments.data)  # its faults show before anything that takes seconds to load
+    check_number(data.labels)
     from server.calibrate.command import calibrate
 
     calibration, file = calibrate(

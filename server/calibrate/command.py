@@ -17,7 +17,7 @@ from model_impl.checkpoint.writing import as_json, replace_file
 from model_impl.config import TokenformerConfig
 from model_impl.reference.ensemble import MAX_MEMBERS
 from server.calibrate.figures import ORDERING, Indexes, Values, compared, conformal_threshold, ece, ranked, summary
-from server.calibrate.fitting import FEWEST, Answers, check_both_kinds, fit, probe_of, risks_of, split
+from server.calibrate.fitting import Answers, check_both_kinds, fit, probe_of, risks_of, split
 from server.calibrate.labels import Label, LabelFile
 from server.calibrate.plots import reliability_plot, risk_coverage_plot
 from server.calibrate.report import COVERAGE_PLOT, RELIABILITY_PLOT, report
@@ -92,11 +92,14 @@ def check_options(method: Method, abstain: float | None, members: int | None, in
 
 def check_labels(labels: Sequence[Label], abstain: float | None) -> None:
     """Raises CalibrationError for labels that can judge nothing, whatever the model answers to those that ask it."""
-    if len(labels) < 4 * FEWEST:
-        raise CalibrationError(f"--data: {len(labels)} labels are too few; {4 * FEWEST} is the least")
     known = [None if label.answer is None else label.is_correct(label.answer) for label in labels]
     right, wrong = (np.array([correct is not other for correct in known]) for other in (False, True))
     clusters = numbered([label.cluster for label in labels])
+    if clusters.max() == 0:
+        raise CalibrationError(
+            "--data: all labels are of one group, or of one prompt; they are divided by these into those that are "
+            "fitted on and those that are held out, so there must be several"
+        )
     fit_rows, held_rows = split(clusters)
     for part, rows in (("fitted on", fit_rows), ("held out", held_rows)):
         check_both_kinds(part, right[rows], wrong[rows], clusters[rows])

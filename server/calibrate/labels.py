@@ -21,6 +21,9 @@ from server.json_lines import STRICT, LinesError, Message, NonEmpty, encodable, 
 
 GENERATE = "generate"
 
+FEWEST_LABELS = 40
+"""With fewer, one half of them would not have 10 right answers and 10 wrong ones."""
+
 
 @dataclass(frozen=True)
 class Label:
@@ -108,3 +111,9 @@ def read_labels(path: Path) -> LabelFile:
     except LinesError as error:
         raise LinesError(f"--data: {error}") from error
     return LabelFile(path, labels, sha256)
+
+
+def check_number(labels: Sequence[Label]) -> None:
+    """Raises LinesError if there are too few, whatever they say."""
+    if len(labels) < FEWEST_LABELS:
+        raise LinesError(f"--data: {len(labels)} labels are too few; {FEWEST_LABELS} is the least")

@@ -116,6 +116,8 @@ def test_a_wrong_line_is_named(line: str, message: str, tmp_path: Path) -> None:
         (b"\xef\xbb\xbf" + GOOD.encode() + b"\n\xe9\n", ", line 2: not UTF-8"),
         (GOOD.encode("utf-16"), ", line 1: not UTF-8"),
         (None, ": Is a directory"),
+        (b"", "0 labels are too few; 40 is the least"),
+        (GOOD.encode(), "1 labels are too few; 40 is the least"),
     ],
 )
 def test_a_fault_of_a_file_is_told_before_anything_heavy_is_loaded(
@@ -130,7 +132,8 @@ def test_a_fault_of_a_file_is_told_before_anything_heavy_is_loaded(
     )
     command = [sys.executable, "-c", script, "calibrate", "nowhere", "--data", str(data)]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert run.stderr == f"tokenformer: error: --data: {data}{message}\n"
+    said = message if message.endswith("is the least") else f"{data}{message}"
+    assert run.stderr == f"tokenformer: error: --data: {said}\n"
     assert run.stdout == "1 []\n"
 
 
@@ -153,15 +156,16 @@ def checkpoint(tmp_path: Path) -> Path:
         (["--abstain", "1.5"], "--abstain: 1.5 is no error rate between 0 and 1"),
         (["--abstain", "nan"], "--abstain: nan is no error rate between 0 and 1"),
         (["--stage", "grown-1"], "--stage: no stage 'grown-1' to serve; there are base"),
-        ([], "--data: 1 labels are too few; 40 is the least"),
+        ([], "--data: all labels are of one group, or of one prompt; they are divided by these"),
     ],
 )
 def test_bad_input_is_one_line(
     checkpoint: Path, tmp_path: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = write_lines(tmp_path / "labels.jsonl", {"prompt": "a", "answer": "b", "correct": True})
+    data = write_lines(tmp_path / "labels.jsonl", *[json.loads(GOOD)] * 40)
     assert main(["calibrate", str(checkpoint), "--data", str(data), *flags]) == 1
-    assert capsys.readouterr().err == f"tokenformer: error: {message}\n"
+    said = capsys.readouterr().err
+    assert said.startswith(f"tokenformer: error: {message}") and said.count("\n") == 1
     assert not list(checkpoint.glob("calibration*"))
 
 
@@ -169,7 +173,7 @@ def test_missing_files_are_one_line(checkpoint: Path, tmp_path: Path, capsys: py
     nowhere = tmp_path / "nowhere"
     assert main(["calibrate", str(checkpoint), "--data", str(nowhere)]) == 1
     assert capsys.readouterr().err == f"tokenformer: error: --data: {nowhere}: No such file or directory\n"
-    data = write_lines(tmp_path / "labels.jsonl", json.loads(GOOD))
+    data = write_lines(tmp_path / "labels.jsonl", *[json.loads(GOOD)] * 40)
     assert main(["calibrate", str(nowhere), "--data", str(data)]) == 1
     assert capsys.readouterr().err == f"tokenformer: error: {nowhere}: no such checkpoint directory\n"
     (checkpoint / "tokenizer.json").unlink()

@@ -148,7 +148,7 @@ def test_labels_that_ask_the_model_are_refused_only_where_no_answers_would_do(fo
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ([Question(10, 10)], "20 labels are too few; 40 is the least"),
+        ([Question(30, 30)], "all labels are of one group, or of one prompt"),
         (
             [Question(3, 0)] * 40,
             "of the 60 answers fitted on, 60 are right and 0 wrong; at least 10 of each are needed",
