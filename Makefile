@@ -9,7 +9,7 @@ BIN = .venv/bin
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
-	@echo 'make check   ruff, mypy and the tests that start no engine, about two minutes; before every commit'
+	@echo 'make check   ruff, mypy and the tests that start no engine, three to five minutes on two cores; before every commit'
 	@echo 'make test    ruff, mypy and all tests; ARGS="tests/api -k echo" some of them'
 	@echo 'make test-isa   of these, those of kernels and dtypes under emulated lesser processors; ARGS="avx2" under one of them'
 	@echo 'make demo    train the demo checkpoint from nothing and grow it, about 40 CPU minutes'
