@@ -33,8 +33,7 @@ SAMPLES = 10
 MEMBERS = 16
 
 SERVED = "served/"
-"""What the names of the features begin with that the server computes
-(`server.uncertainty.score.ChoiceScore.features`)."""
+"""Prefix of the features that the server computes (`server.uncertainty.score.ChoiceScore.features`)."""
 
 TOP = 10
 """Log-probabilities of the first value token that a probe on logits reads, highest first."""

@@ -12,24 +12,19 @@ from dataclasses import dataclass, field
 import httpx
 
 from tests.faults.costly import EMPTY, TOO_LARGE
+from tests.faults.held import CHUNKED, DRIPS, HEADERS
 
 HELD = 100
 """Connections of one client that holds them."""
 HELD_SECONDS = 3.0
 
-HEADERS = b"host: 127.0.0.1\r\ncontent-type: application/json\r\n"
-CHUNKED = b"POST /v1/completions HTTP/1.1\r\ntransfer-encoding: chunked\r\n" + HEADERS + b"\r\n"
 BODY = 4 << 20
 
 HOLDS = [
-    (b"", b""),
-    (b"GET /livez HTTP/1.1\r\n" + HEADERS + b"\r\n", b"\r\n"),
-    (CHUNKED + b"0\r\n", b"a: b\r\n"),
-    (CHUNKED + b"1", b";a=b"),
-    (b"POST /livez HTTP/1.1\r\nconnection: Upgrade\r\nupgrade: websocket\r\n" + HEADERS + b"\r\n", b"x"),
+    *DRIPS.values(),
     (f"POST /v1/completions HTTP/1.1\r\ncontent-length: {BODY}\r\n".encode() + HEADERS + b"\r\n", b"x" * (BODY // 10)),
 ]
-"""What a client begins with, and what it sends again and again."""
+"""The beginning of a connection, and the bytes that follow again and again."""
 
 
 @dataclass

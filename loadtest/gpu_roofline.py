@@ -34,7 +34,7 @@ BANDWIDTH = 4.8e12
 
 BATCHES = (1, 16, 64, 256)
 KERNELS = 12
-"""Of a profile."""
+"""Kernels that a profile lists, those that take longest."""
 
 ORDER = ("450M", "150M", "1.5B")
 """The most telling first."""

@@ -32,7 +32,7 @@ METRICS = {
 CPU = {"api": "API CPU ms/token", "engine": "engine CPU ms/token"}
 
 SETTLE_SECONDS = 2.0
-"""vLLM's idle worker process polls for a second after its last step, and its neighbour's first step takes as long."""
+"""Pause before a run: vLLM's worker polls for a second after its last step, on a core that the next server needs."""
 
 Loads = Mapping[str, bench.Load]
 Row = Mapping[str, float]

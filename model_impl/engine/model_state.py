@@ -40,11 +40,11 @@ class TokenformerState(DefaultModelState):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.slots: dict[str, int] = {}
-        """By request id."""
+        """Request id -> slot."""
         self.requests: dict[int, NewRequestData] = {}
-        """By slot."""
+        """Slot -> request."""
         self.memberships: dict[int, Membership] = {}
-        """By slot, of those that are ensemble members."""
+        """Slot -> membership, of ensemble members."""
 
     def add_request(self, req_index: int, new_req_data: NewRequestData) -> None:
         super().add_request(req_index, new_req_data)
@@ -115,7 +115,7 @@ class ScoredPrompts(PromptLogprobsWorker):
     state: TokenformerState
     mixtures: Mixtures
     columns: dict[str, list[torch.Tensor]]
-    """Of the chunks of prompts that are not complete, by request id."""
+    """Request id -> the columns of the chunks so far, of prompts that are not complete."""
 
     def remove_request(self, req_id: str) -> None:
         super().remove_request(req_id)

@@ -1,4 +1,4 @@
-"""What a session with a GPU runs, on a machine that has PyTorch for CUDA and the kit: `make gpu-check`.
+"""The check of a GPU, on a machine that has PyTorch for CUDA and the kit: `make gpu-check`.
 
     OUT=results python3 scripts/gpu/check.py [--kit build/gpu-kit] [STEP ...]
     python -m scripts.gpu.check --rehearse      without GPU and kit: what can run on a CPU, on small models
@@ -35,7 +35,7 @@ TESTS = (
     "tests/engine/test_stages.py",
     "tests/engine/test_sampler.py",
 )
-"""Of the engine: chunked prefill, prefix cache, stages in one batch, an ensemble, 16 bit, compiled."""
+"""The engine's tests: chunked prefill, prefix cache, stages in one batch, an ensemble, 16 bit, compiled."""
 
 KERNELS = ("tests/kernels",)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from scripts.gpu.packages import ROOT, taken
 
 VERSION = "3.12"
-"""Of the machine's Python."""
+"""The version of the machine's Python."""
 
 TORCH = ("torch==2.11.0", "triton==3.6.0")
 
@@ -61,7 +61,7 @@ class Environment:
         subprocess.run([*install, "--no-deps", *taken()], check=True)
 
     def rehearse(self, kit: Path, compiled: bool) -> str:
-        """What rehearsal.py reports with the archives of `kit`, unpacked as on the machine."""
+        """The report of rehearsal.py with the archives of `kit`, unpacked as on the machine."""
         place = self.folder / ("compiled" if compiled else "stand-ins")
         for name in ("site", "operators") if compiled else ("site",):
             with tarfile.open(kit / f"{name}.tar.xz") as archive:

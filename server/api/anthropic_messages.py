@@ -32,7 +32,7 @@ class QuietMessages(AnthropicServingMessages):
 
 
 def problem(request: Any) -> VLLMValidationError | None:
-    """What vLLM would drop of a request, or hand to engines that there are not."""
+    """Why a request is refused: vLLM would drop parts of it in silence, or hand it to engines that do not exist."""
     for name in TRANSFERS:
         if getattr(request, name, None) is not None:
             return VLLMValidationError(f"This server takes no `{name}` from clients.", parameter=name)

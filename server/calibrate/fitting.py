@@ -16,14 +16,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from server.calibrate.figures import Flags, Indexes, Values
+from server.calibrate.labels import FEWEST
 from server.uncertainty.calibration import Calibration, CalibrationError, Method
 from server.uncertainty.features import AGGREGATES, GROUPS, term, terms
 
 FIT_SHARE = 0.5
 """Of the questions; the answers to the others are held out. Half each: figures need as many answers as the fit does."""
-
-FEWEST = 10
-"""Right answers, and wrong ones, that each part must have at least."""
 
 ISOTONIC_FEATURE = "max_entropy"
 """What isotonic calibration maps: the strongest single baseline that does not depend on the sampling."""

@@ -21,8 +21,8 @@ from server.json_lines import STRICT, LinesError, Message, NonEmpty, encodable, 
 
 GENERATE = "generate"
 
-FEWEST_LABELS = 40
-"""With fewer, one half of them would not have 10 right answers and 10 wrong ones."""
+FEWEST = 10
+"""Right answers, and wrong ones, that either half of the labels needs: the fitted half and the held-out half."""
 
 
 @dataclass(frozen=True)
@@ -115,5 +115,5 @@ def read_labels(path: Path) -> LabelFile:
 
 def check_number(labels: Sequence[Label]) -> None:
     """Raises LinesError if there are too few, whatever they say."""
-    if len(labels) < FEWEST_LABELS:
-        raise LinesError(f"--data: {len(labels)} labels are too few; {FEWEST_LABELS} is the least")
+    if len(labels) < 4 * FEWEST:
+        raise LinesError(f"--data: {len(labels)} labels are too few; {4 * FEWEST} is the least")

@@ -36,9 +36,9 @@ from model_impl.override import specialise
 from model_impl.reference.ensemble import MEMBER_ARG
 from model_impl.variants import VERSION_MARK
 from server import metrics
+from server.engine.bad_words import banned_sequences
 from server.engine.ensemble import Ensemble, is_own
 from server.gate.keys import CACHE_SALT
-from server.requests.bad_words import banned_sequences
 from server.requests.limits import OWN_ARGUMENTS, naming, not_in_arguments
 from server.uncertainty.calibration import Calibration
 from server.uncertainty.internals import InternalsReader, why_not

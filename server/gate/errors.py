@@ -38,7 +38,7 @@ _APPENDED = re.compile(r" \((?:parameter=([^,)]*)|value=).*", re.DOTALL)
 """What vLLM's errors write behind their message."""
 
 _LIMIT = re.compile(r"\w+(?==\d)")
-"""How vLLM's errors of too high a limit begin: with its own name for it."""
+"""The beginning of vLLM's errors of too high a limit: its own name for the limit."""
 
 _QUOTED = re.compile(r"(?<![^\s(\[{])(['`\"])[^'`\"]{32,}\1")
 """More than a name, in quotes."""

@@ -37,6 +37,7 @@ from server.api.serving import ScoredChat, ScoredCompletion
 from server.clients.playground.routes import router as playground
 from server.engine import statistics as engine
 from server.engine.client import open_client
+from server.engine.prompt_length import BoundedRenderer
 from server.engine.variants import VariantModels
 from server.gate.admission import AdmissionControl
 from server.gate.errors import NO_SUCH_MODEL, install_error_handlers, openai_error
@@ -45,7 +46,6 @@ from server.process.health import Health
 from server.process.health import router as health
 from server.process.lifecycle import Lifecycle
 from server.requests.fail_fast import fail_fast
-from server.requests.prompt_length import BoundedRenderer
 from server.requests.schemas import (
     ScoredChatCompletionChunk,
     ScoredChatCompletionRequest,

@@ -1,1 +1,1 @@
-"""What clients may ask for: the types of requests and responses, and their limits."""
+"""Requests and responses: their types, their limits, and the names of their parameters."""

@@ -82,14 +82,14 @@ def checked_item(item: Any) -> Any:
 
 
 def checked_tool(tool: Any) -> Any:
-    """Likewise a tool."""
+    """The tool as it came; raises ValidationError."""
     if isinstance(tool, dict) and tool.get("type") == "function":
         _TOOL.validate_python(tool)
     return tool
 
 
 def checked_text(text: Any) -> Any:
-    """Likewise `text`, with the answer's format."""
+    """`text` as it came, with the answer's format; raises ValidationError."""
     kind = text.get("format") if isinstance(text, dict) else None
     if isinstance(kind, dict) and kind.get("type") == "json_schema":
         _TEXT.validate_python(text)

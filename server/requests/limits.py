@@ -33,7 +33,7 @@ MAX_BAD_WORDS = 64
 """Each is two sequences of tokens to vLLM, which takes 128: with and without a space before it."""
 
 MAX_ALTERNATIVES = 20
-"""Of a token, in `top_logprobs`: OpenAI's limit."""
+"""OpenAI's limit on `top_logprobs`, alternatives of a token."""
 
 MAX_BIASES = 1024
 INT32, INT64 = 2**31 - 1, 2**63 - 1
@@ -42,7 +42,7 @@ OWN_ARGUMENTS = "tokenformer_"
 """Begins the names of what this server tells its engine beside a request's sampling parameters."""
 
 TRANSFERS = ("kv_transfer_params", "ec_transfer_params")
-"""What other engines would be told, of which there are none."""
+"""Parameters for transfers between engines, of which this server has one."""
 
 NOT_FOR_CLIENTS = ("chat_template", "documents", "media_io_kwargs", "mm_processor_kwargs", "prompt_embeds", *TRANSFERS)
 """Programs, and what a server of text alone has no use for."""

@@ -11,7 +11,7 @@ PROMPTS = ("messages", "prompt", "input", "query", "tokens")
 """Names, in the APIs that vLLM serves, of what it calls the input."""
 
 LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-"""Their names of the limit on an answer."""
+"""Names of the limit on an answer, in all routes."""
 
 OTHER_NAMES = {
     "extra_args": "vllm_xargs",

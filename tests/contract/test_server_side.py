@@ -288,7 +288,7 @@ def test_the_body_of_a_route_is_validated_by_an_adapter_whose_validator_can_be_r
 
 
 def test_texts_are_checked_and_cut_by_their_characters() -> None:
-    """`server.requests.prompt_length` leaves both to vLLM where it does them."""
+    """`server.engine.prompt_length` leaves both to vLLM where it does them."""
     tokenizer = SimpleNamespace(max_chars_per_token=2, truncation_side="right")
     with pytest.raises(VLLMValidationError) as refused:
         TokenizeParams(max_total_tokens=3)._text_len_check(tokenizer, "x" * 7)

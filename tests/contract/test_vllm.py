@@ -117,7 +117,7 @@ SIGNATURES = {
     "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.update": ("self", "new_token_ids", "stop_terminated"),
     "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.get_next_output_text": ("self", "finished", "delta"),
     "vllm.v1.engine.logprobs:convert_ids_list_to_tokens": ("tokenizer", "token_ids"),
-    # server/requests/prompt_length.py
+    # server/engine/prompt_length.py
     "vllm.renderers.base:BaseRenderer._tokenize_singleton_prompt": ("self", "prompt", "params"),
     "vllm.renderers.base:BaseRenderer._tokenize_singleton_prompt_async": ("self", "prompt", "params"),
     # server/api/anthropic_messages.py

@@ -11,6 +11,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.faults.held import CHUNKED, DRIPS, HEADERS
 from tests.faults.lasting import FLAGS, NAME, body, checkpoint, wait_for
 from tests.support.ports import free_ports
 from tests.support.servers import Server, command_line, running
@@ -20,8 +21,6 @@ pytestmark = pytest.mark.server
 KEY = "sk-few-descriptors"
 DESCRIPTORS = 256
 MEMORY = 100 << 20
-HEADERS = b"host: 127.0.0.1\r\ncontent-type: application/json\r\n"
-CHUNKED = b"POST /v1/completions HTTP/1.1\r\ntransfer-encoding: chunked\r\n" + HEADERS + b"\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +59,7 @@ def all_is_well(server: Server, expected: str) -> None:
     assert answer(server) == expected
 
 
-@pytest.mark.parametrize(
-    ("begun", "drip"),
-    [
-        (b"", b""),
-        (b"GET /livez HTTP/1.1\r\n" + HEADERS + b"\r\n", b"\r\n"),
-        (CHUNKED + b"0\r\n", b"a: b\r\n"),
-        (CHUNKED + b"1", b";a=b"),
-        (b"POST /livez HTTP/1.1\r\nconnection: Upgrade\r\nupgrade: websocket\r\n" + HEADERS + b"\r\n", b"x"),
-    ],
-    ids=["nothing", "blank lines", "trailers", "an extension", "a handshake"],
-)
+@pytest.mark.parametrize(("begun", "drip"), DRIPS.values(), ids=DRIPS)
 def test_who_holds_connections_keeps_nobody_out(server: Server, begun: bytes, drip: bytes) -> None:
     """Neither while there are as many as there can be, nor for long."""
     expected, own = answer(server), psutil.Process(server.process.pid)

@@ -1,1 +1,1 @@
-"""What tests share: servers, engines, tiny models, exact formulas. Nothing in here is a test."""
+"""Shared by tests: servers, engines, tiny models, exact formulas. Nothing in here is a test."""

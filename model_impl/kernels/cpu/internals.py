@@ -1,4 +1,4 @@
-"""What internals report as compiled for CPUs: the statistics of all Pattentions in one pass (csrc/internals.c)."""
+"""The statistics that internals report of all Pattentions, compiled for CPUs, in one pass (csrc/internals.c)."""
 
 from __future__ import annotations
 

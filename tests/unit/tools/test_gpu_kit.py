@@ -1,4 +1,4 @@
-"""What travels to a machine with a GPU, and how its check runs there."""
+"""The kit for a machine with a GPU, and how its check runs there."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import re
 import socket
 import threading
 import time
-from argparse import Namespace
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +15,6 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from starlette.routing import Mount, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
@@ -24,7 +22,6 @@ from starlette.websockets import WebSocketDisconnect
 from server.gate.auth import OPEN
 from server.gate.keys import CACHE_SALT, KEYS_VARIABLE
 from server.metrics import REJECTED_REQUESTS
-from server.process.plugin import TokenformerEndpoints
 from server.process.serve import parse
 from tests.support.paths import ROOT
 from tests.support.ports import free_ports
@@ -371,12 +368,3 @@ def test_what_separates_the_cache_is_that_of_the_key(isolate: bool) -> None:
 def test_the_clients_of_others_send_what_is_asked_for(port: int) -> None:
     for auth in (httpx.BasicAuth("", "right"), httpx.BasicAuth("anyone", "second")):
         assert httpx.get(f"http://127.0.0.1:{port}/version", auth=auth).status_code == 200
-
-
-def test_there_are_no_routes_without_their_gate() -> None:
-    """As under `vllm serve`, which has neither our flags nor our middleware."""
-    app = FastAPI()
-    app.state.args = Namespace(trace=False)
-    with pytest.raises(RuntimeError, match="tokenformer serve"):
-        TokenformerEndpoints().attach_router(app)
-    assert not [route for route in app.routes if isinstance(route, APIRoute)]

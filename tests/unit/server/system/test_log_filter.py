@@ -14,7 +14,7 @@ from server.system.log_filter import QUOTING, STREAMING, keep_quotes_out, shorte
 
 
 def logged(name: str, error: Exception, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a logger says of an error that it catches."""
+    """The log's lines of an error that a logger catches."""
     logger, handler = logging.getLogger(name), logging.StreamHandler()
     logger.addHandler(handler)
     try:
