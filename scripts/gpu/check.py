@@ -126,7 +126,14 @@ def run(
         command += ["-n", "6"]
     began = time.monotonic()
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=log,
+        stderr=log,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=heed_interrupt,
     )
     exit_code: int | None = None
     try:
@@ -139,6 +146,11 @@ def run(
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     return {"step": step.name, "exit": exit_code, "seconds": round(time.monotonic() - began, 1), "limit": step.seconds}
+
+
+def heed_interrupt() -> None:
+    """Makes the step obey SIGINT. A shell starts its background jobs with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

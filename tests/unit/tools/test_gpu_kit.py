@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,15 @@ def test_a_step_is_told_where_its_figures_go(tmp_path: Path) -> None:
     assert result["exit"] == 0 and output.strip() == str(tmp_path)
 
 
+@pytest.fixture
+def interrupt_ignored() -> Iterator[None]:
+    """SIGINT is ignored, as in a background job of a shell."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupt_ignored")
 def test_a_step_that_is_late_is_asked_to_end_and_cleans_up(tmp_path: Path) -> None:
     program = "import time\ntry: time.sleep(60)\nfinally: print('cleaned up')"
     result, output = ran(tmp_path, program, 8)  # long enough for a busy machine to start Python
