@@ -27,7 +27,7 @@ def start(checkpoint: Path, **options: Any) -> Any:
     """vLLM's offline engine with our worker; float32, and no prefix is found again unless `options` say otherwise."""
     from vllm import LLM
 
-    from model_impl.override import specialise
+    from model_impl.override import override_class
     from model_impl.plugin import WORKER_CLASS
     from server.engine.statistics import install
     from server.engine.variants import VariantInput
@@ -44,7 +44,7 @@ def start(checkpoint: Path, **options: Any) -> Any:
         "worker_cls": WORKER_CLASS,
     }
     llm = LLM(str(checkpoint), **(settings | options))
-    specialise(llm.llm_engine.input_processor, VariantInput)
+    override_class(llm.llm_engine.input_processor, VariantInput)
     llm.llm_engine.input_processor.dropped = set()
     return llm
 

@@ -11,7 +11,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from model_impl.kernels.collector import Wish
+from model_impl.kernels.collector import ReportLevel
 from model_impl.kernels.statistics import (
     INTERNALS_ARG,
     INTERNALS_ID,
@@ -70,23 +70,25 @@ class NoModel(CPUWorker):
         if most is None:
             return None
         alternatives = [[(word + step) % WORDS + FIRST for step in range(1, most + 1)] for word in words]
-        columns = self._columns(max(map(_wish, params)), any(map(_scored, params)))
+        columns = self._columns(max(map(_report_level, params)), any(map(_scored, params)))
         token_ids = [[word, *others, *columns] for word, others in zip(words, alternatives, strict=True)]
         shape = (len(ids), 1 + most + len(columns))
         return LogprobsLists(
             np.array(token_ids, np.int32), np.full(shape, 0.5, np.float32), np.ones(len(ids), np.int32)
         )
 
-    def _columns(self, wish: Wish, scored: bool) -> list[int]:
-        provenance = Wish.PROVENANCE.width(self.places, self.layers) if wish else 0
-        internals = wish.width(self.places, self.layers) - provenance
+    def _columns(self, report_level: ReportLevel, scored: bool) -> list[int]:
+        provenance = ReportLevel.PROVENANCE.width(self.places, self.layers) if report_level else 0
+        internals = report_level.width(self.places, self.layers) - provenance
         plain = [STATISTICS_ID] * len(STATISTICS) if scored else []
         return [*plain, *[PROVENANCE_ID] * provenance, *[INTERNALS_ID] * internals]
 
 
-def _wish(params: SamplingParams) -> Wish:
+def _report_level(params: SamplingParams) -> ReportLevel:
     wanted = params.extra_args or {}
-    return Wish.INTERNALS if wanted.get(INTERNALS_ARG) else Wish.PROVENANCE if wanted.get(PROVENANCE_ARG) else Wish(0)
+    if wanted.get(INTERNALS_ARG):
+        return ReportLevel.INTERNALS
+    return ReportLevel.PROVENANCE if wanted.get(PROVENANCE_ARG) else ReportLevel.NOTHING
 
 
 def _scored(params: SamplingParams) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def specialise(instance: Any, overrides: type) -> None:
+def override_class(instance: Any, overrides: type) -> None:
     """Put `overrides` on top of the object's own class.
 
     vLLM builds its runners, samplers and serving objects deep inside functions that leave no place to name another

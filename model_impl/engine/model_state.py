@@ -27,10 +27,10 @@ from vllm.v1.worker.gpu.structured_outputs import StructuredOutputsWorker
 from model_impl.engine.mixtures import Membership, Mixtures
 from model_impl.engine.sampler import with_columns
 from model_impl.engine.string_endings import StringEndings, ends_of_json
-from model_impl.kernels.collector import Wish
+from model_impl.kernels.collector import ReportLevel
 from model_impl.kernels.statistics import STATISTICS, token_statistics
 from model_impl.model.tokenformer import TokenformerForCausalLM
-from model_impl.override import specialise
+from model_impl.override import override_class
 from model_impl.reference.ensemble import MEMBER_ARG
 
 
@@ -63,10 +63,10 @@ class TokenformerState(DefaultModelState):
     def tokenformer(self) -> TokenformerForCausalLM:
         return cast(TokenformerForCausalLM, self.model)
 
-    def wish(self, slot: int) -> Wish:
+    def report_level(self, slot: int) -> ReportLevel:
         request = self.requests.get(slot)
         params = request.sampling_params if request else None
-        return Wish.of(params.extra_args if params else None, self.tokenformer.model)
+        return ReportLevel.of(params.extra_args if params else None, self.tokenformer.model)
 
     def _adapter(self, slot: int) -> int:
         request = self.requests.get(slot)  # the slots of a dummy run have none
@@ -78,11 +78,11 @@ class TokenformerState(DefaultModelState):
         adapters = [self._adapter(slot) for slot in slots]
         model.variants.assign(adapters, input_batch.num_scheduled_tokens, members if self.memberships else ())
         if not model.traced:
-            model.wish = max(map(self.wish, slots), default=Wish.NOTHING)
+            model.report_level = max(map(self.report_level, slots), default=ReportLevel.NOTHING)
         return cast(dict[str, Any], super().prepare_inputs(input_batch, req_states))
 
     def custom_sampler(self, sampler: Any) -> tuple[Any, Any] | None:
-        specialise(sampler, SlotSampler)
+        override_class(sampler, SlotSampler)
         sampler.state = self
         return sampler, None
 
@@ -160,7 +160,7 @@ class ScoredPrompts(PromptLogprobsWorker):
                 continue
             start, stop = input_batch.query_start_loc_np[position : position + 2]
             ends = first + (stop - start) >= prompt  # the last row's distribution is that of the first new token
-            width = len(STATISTICS) + self.state.wish(slot).width(model.places, model.config.num_hidden_layers)
+            width = len(STATISTICS) + self.state.report_level(slot).width(model.places, model.config.num_hidden_layers)
             own = columns[start : stop - ends, :width]
             self.columns.setdefault(request_id, []).append(F.pad(own, (0, width - own.shape[1])))
 
@@ -206,10 +206,10 @@ class RawStatisticsFirst(StructuredOutputsWorker):
 def install(runner: Any, mixtures: Mixtures) -> None:
     """Give a V2 runner that has loaded its model what its hooks do not cover; ranks that see no logits have none."""
     if runner.prompt_logprobs_worker is not None:
-        specialise(runner.prompt_logprobs_worker, ScoredPrompts)
+        override_class(runner.prompt_logprobs_worker, ScoredPrompts)
         runner.prompt_logprobs_worker.state, runner.prompt_logprobs_worker.columns = runner.model_state, {}
         runner.prompt_logprobs_worker.mixtures = mixtures
     if runner.structured_outputs_worker is not None:
-        specialise(runner.structured_outputs_worker, RawStatisticsFirst)
+        override_class(runner.structured_outputs_worker, RawStatisticsFirst)
         runner.structured_outputs_worker.state = runner.model_state
         runner.structured_outputs_worker.sampler = runner.sampler

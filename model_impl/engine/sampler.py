@@ -46,7 +46,7 @@ class StatisticsSampler(Sampler):
         """As vLLM's; the statistics are taken before penalties, bans and temperature change the logits in place."""
         if self.raw_statistics is None:
             only_chosen = sampling_metadata.max_num_logprobs == 0 and not sampling_metadata.logprob_token_ids
-            if only_chosen and self.logprobs_mode == "raw_logprobs" and cpu_kernels.take(logits):
+            if only_chosen and self.logprobs_mode == "raw_logprobs" and cpu_kernels.supports(logits):
                 # In float32 the sampler changes the logits themselves, and else a copy of them.
                 self.raw_logits = logits.clone() if logits.dtype == torch.float32 else logits
             else:

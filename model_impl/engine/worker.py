@@ -29,10 +29,10 @@ from model_impl.config import TokenformerConfig
 from model_impl.engine.mixtures import Membership, Mixtures
 from model_impl.engine.sampler import StatisticsSampler, count_at_least
 from model_impl.engine.string_endings import StringEndings, ends_of_json
-from model_impl.kernels.collector import Wish
+from model_impl.kernels.collector import ReportLevel
 from model_impl.kernels.statistics import STATISTICS
 from model_impl.model.tokenformer import TokenformerForCausalLM
-from model_impl.override import specialise
+from model_impl.override import override_class
 from model_impl.reference.ensemble import MEMBER_ARG
 from model_impl.variants import VERSION_MARK
 
@@ -62,12 +62,12 @@ class StatisticsRunner(GPUModelRunner):
         members = [self.memberships[i].member if i in self.memberships else None for i in self.input_batch.req_ids]
         model.variants.assign(adapters, num_scheduled_tokens, members if self.memberships else ())
         if not model.traced:
-            model.wish = max(map(self._wish, self.input_batch.req_ids), default=Wish.NOTHING)
+            model.report_level = max(map(self._report_level, self.input_batch.req_ids), default=ReportLevel.NOTHING)
         return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
-    def _wish(self, request_id: str) -> Wish:
+    def _report_level(self, request_id: str) -> ReportLevel:
         params = self.requests[request_id].sampling_params
-        return Wish.of(params.extra_args if params else None, self.tokenformer.model)
+        return ReportLevel.of(params.extra_args if params else None, self.tokenformer.model)
 
     def _membership(self, request_id: str) -> Membership | None:
         params = self.requests[request_id].sampling_params
@@ -94,7 +94,7 @@ class StatisticsRunner(GPUModelRunner):
             request = self.requests[request_id]
             plain = num_logprobs + 1 + len(STATISTICS)
             if request.in_progress_prompt_logprobs_cpu is None and request.prompt_token_ids is not None:
-                reported = self._wish(request_id).width(sampler.places, model.config.num_hidden_layers)
+                reported = self._report_level(request_id).width(sampler.places, model.config.num_hidden_layers)
                 request.in_progress_prompt_logprobs_cpu = LogprobsTensors.empty_cpu(
                     len(request.prompt_token_ids) - 1, plain + reported
                 )
@@ -162,10 +162,10 @@ class TokenformerWorker(PlatformWorker):
             if self.speculative_config is not None:
                 raise RuntimeError("speculative decoding needs vLLM's V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0")
             return  # its parts are made with the model
-        # The runner of each platform is a class of its own, made deep inside init_device: specialise the object.
-        specialise(self.model_runner, StatisticsRunner)
+        # Each platform has its own runner class, made deep inside init_device: give the finished object ours.
+        override_class(self.model_runner, StatisticsRunner)
         self.model_runner.memberships, self.model_runner.mixtures = {}, self.mixtures
-        specialise(self.model_runner.sampler, StatisticsSampler)
+        override_class(self.model_runner.sampler, StatisticsSampler)
         stages = cast(TokenformerConfig, self.model_config.hf_config).stages
         cast(StatisticsSampler, self.model_runner.sampler).places = len(stages) + 1
         if current_platform.is_cpu():

@@ -29,7 +29,7 @@ class Reporter(Protocol):
     variants: VariantTable
 
 
-class Wish(IntEnum):
+class ReportLevel(IntEnum):
     """What a request wants to have reported; a step reports what the most demanding of its requests wants."""
 
     NOTHING = 0
@@ -37,7 +37,7 @@ class Wish(IntEnum):
     INTERNALS = 2
 
     @classmethod
-    def of(cls, extra_args: Mapping[str, Any] | None, model: Reporter) -> Wish:
+    def of(cls, extra_args: Mapping[str, Any] | None, model: Reporter) -> ReportLevel:
         """What a request with these `extra_args` is to have reported, of what it wants and what this engine can."""
         wanted = extra_args or {}
         if not model.reports:
@@ -55,9 +55,9 @@ class Wish(IntEnum):
 class Collector:
     """Fed by every `ParallelPattention` in turn, whose projections are those of `PROJECTIONS`, layer after layer."""
 
-    def __init__(self, wish: Wish, rows: int, layers: int, segments: int, device: torch.device) -> None:
-        self.wish = wish
-        shape = (segments,) if wish == Wish.PROVENANCE else (layers * len(PROJECTIONS), segments, SUMS)
+    def __init__(self, level: ReportLevel, rows: int, layers: int, segments: int, device: torch.device) -> None:
+        self.level = level
+        shape = (segments,) if level == ReportLevel.PROVENANCE else (layers * len(PROJECTIONS), segments, SUMS)
         self.sums = torch.zeros(rows, *shape, dtype=torch.float64, device=device)
         self.x_squares: list[torch.Tensor] = []
         """For every projection ||x||^2 of its input, float64 [T]."""
@@ -66,7 +66,7 @@ class Collector:
     def room(self, projections: int) -> torch.Tensor:
         """Where the next module's sums belong, in float64: [T, segments], to which w^2 ||v||^2 of every projection is
         added; or [T, projections, segments, 7], which are to be `row_sums`."""
-        if self.wish == Wish.PROVENANCE:
+        if self.level == ReportLevel.PROVENANCE:
             return self.sums
         self.position += projections
         return self.sums[:, self.position - projections : self.position]
@@ -79,7 +79,7 @@ class Collector:
         """The next module's sums from, per projection and segment, this rank's scores and weights [T, share] and
         ||v||^2 of its tokens [share]."""
         room, rows = self.room(len(weights)), zip(scores, weights, value_squares, strict=True)
-        if self.wish == Wish.PROVENANCE:
+        if self.level == ReportLevel.PROVENANCE:
             parts = [[w.float().square() @ v for _, w, v in zip(*row, strict=True)] for row in rows]
             room += torch.stack([torch.stack(part, dim=-1) for part in parts]).sum(dim=0)
         else:
@@ -90,10 +90,10 @@ class Collector:
         """Float32 [T, columns] of all ranks together: sum of w^2 ||v||^2 per place; for internals, then per layer and
         projection the statistics `INTERNALS` and that sum again, for this Pattention alone."""
         sums = sum_over_ranks(self.sums.float())
-        if self.wish == Wish.PROVENANCE:
+        if self.level == ReportLevel.PROVENANCE:
             return variants.places(sums)
         x_squares = torch.stack(self.x_squares, dim=1)
-        if cpu_kernels.take(sums):
+        if cpu_kernels.supports(sums):
             return internals_columns(sums, x_squares, variants, selection)
         layered = (-1, len(PROJECTIONS))
         sums, x_squares = sums.unflatten(1, layered), x_squares.unflatten(1, layered)  # [T, layers, 5, segments, sums]

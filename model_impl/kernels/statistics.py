@@ -30,7 +30,7 @@ def token_statistics(logits: torch.Tensor) -> torch.Tensor:
     """Statistics of softmax(logits): [..., V] of any dtype -> float32 [..., 3], columns as in `STATISTICS`."""
     if kernels.runs_on(logits.device):
         return kernels.token_statistics(logits)
-    if cpu_kernels.take(logits):
+    if cpu_kernels.supports(logits):
         return cpu_kernels.token_statistics(logits)
     return eager_token_statistics(logits)
 

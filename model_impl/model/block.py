@@ -131,10 +131,10 @@ class TokenformerBlock(nn.Module):
         for module in self.modules_in_order():
             module.packed()
 
-    def of_few_rows(self, layer: int) -> PackedBlock | None:
+    def small_batch(self, layer: int) -> PackedBlock | None:
         """Its parts put together as the `layer`th of this rank, where all of them are packed and no deltas lie beside
         them."""
-        query_key_value, output, ffn = (module.of_few_rows for module in self.modules_in_order())
+        query_key_value, output, ffn = (module.small_batch for module in self.modules_in_order())
         if query_key_value is None or output is None or ffn is None:
             return None
         norms = self.input_layernorm, self.post_attention_layernorm

@@ -15,7 +15,7 @@ from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.models.utils import extract_layer_index
 
 from model_impl.config import TokenformerConfig
-from model_impl.kernels.collector import Collector, Wish
+from model_impl.kernels.collector import Collector, ReportLevel
 from model_impl.kernels.cpu import library as cpu_kernels
 from model_impl.kernels.cpu.layers import pack_when_loaded
 from model_impl.kernels.cpu.pattention import PackedPattention
@@ -94,19 +94,19 @@ class ParallelPattention(nn.Module):
         self.masked = [name in (config.ensemble_projections or ()) for name in self.projections]
         self.left_out: list[list[torch.Tensor]] | None = None  # made when the first ensemble asks
         self.kernel: RowKernel | SegmentedRows | None = None
-        self.of_few_rows: PackedPattention | None = None
+        self.small_batch: PackedPattention | None = None
         self._lay_out()
 
     def forward(self, x: torch.Tensor, selection: Selection, collector: Collector | None) -> list[torch.Tensor]:
         """`selection` for all projections of the model; `collector` for provenance and internals where wanted."""
         masked = selection.members is not None and any(self.masked)
-        if self.of_few_rows is not None and x.shape[0] <= self.of_few_rows.small_batch and not masked:
-            return self.of_few_rows(x, selection, collector)
-        if collector is not None and collector.wish == Wish.INTERNALS:
+        if self.small_batch is not None and x.shape[0] <= self.small_batch.small_batch and not masked:
+            return self.small_batch(x, selection, collector)
+        if collector is not None and collector.level == ReportLevel.INTERNALS:
             collector.add_input(x, len(self.projections))
         scores = self.key_tokens(x)
         delta_scores = [[F.linear(x, delta.keys) for delta in tokens] for tokens in self.deltas.values()]
-        if self.kernel is not None and (scores.device.type != "cpu" or cpu_kernels.take(scores)):
+        if self.kernel is not None and (scores.device.type != "cpu" or cpu_kernels.supports(scores)):
             weights = self.kernel(scores, delta_scores, selection, None if masked else collector)
             counted = not masked
         else:
@@ -212,7 +212,7 @@ class ParallelPattention(nn.Module):
             squares = self.value_squares[i].split(shard.shares)
             self.squares.append([*squares, *(delta.values.float().square().sum(dim=-1) for delta in held)])
         self.kernel = self._make_kernel()
-        self.of_few_rows = self._join_packed()
+        self.small_batch = self._join_packed()
 
     def pack(self) -> None:
         """Have the weights packed for CPUs when they are loaded, and tell afterwards by `packed`."""
@@ -221,7 +221,7 @@ class ParallelPattention(nn.Module):
 
     def packed(self) -> None:
         """All weights are as they stay."""
-        self.of_few_rows = self._join_packed()
+        self.small_batch = self._join_packed()
 
     def _join_packed(self) -> PackedPattention | None:
         """The whole of it for few rows, where all weights are packed and no deltas lie beside them."""

@@ -35,7 +35,7 @@ from model_impl.checkpoint.delta import GrowthDelta, check_sizes
 from model_impl.checkpoint.grow import token_tensor
 from model_impl.checkpoint.reading import CheckpointError, check_values, expected_tensors
 from model_impl.config import TokenformerConfig
-from model_impl.kernels.collector import Collector, Wish
+from model_impl.kernels.collector import Collector, ReportLevel
 from model_impl.kernels.cpu.attention import DirectAttention, usual_context
 from model_impl.kernels.cpu.large_pages import use_large_pages
 from model_impl.kernels.cpu.layers import leave_unpacked, pack_when_loaded
@@ -87,7 +87,9 @@ class TokenformerModel(nn.Module):
         self.variants = VariantTable(config, vllm_config.scheduler_config.max_num_batched_tokens, traced=self.traced)
         # Pipeline ranks see only their own layers' contributions, so they report nothing.
         self.reports = pipeline.world_size == 1
-        self.wish = Wish.PROVENANCE if self.traced and len(config.stages) > 1 and self.reports else Wish.NOTHING
+        self.report_level = (
+            ReportLevel.PROVENANCE if self.traced and len(config.stages) > 1 and self.reports else ReportLevel.NOTHING
+        )
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, self.embed_tokens(input_ids))
@@ -106,9 +108,9 @@ class TokenformerModel(nn.Module):
             x = intermediate_tensors["hidden_states"]
         selection = self.variants.select(len(positions))
         collector = None
-        if self.wish:
+        if self.report_level:
             segments = selection.tau.shape[-1]
-            collector = Collector(self.wish, len(positions), len(self.layers), segments, positions.device)
+            collector = Collector(self.report_level, len(positions), len(self.layers), segments, positions.device)
         if self.stack is not None and len(positions) <= self.stack.small_batch and selection.members is None:
             x = self.stack(positions, x, selection, collector, usual_context())
         else:
@@ -183,7 +185,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
     def lay_out(self) -> None:
         """Put the blocks together for steps of few rows."""
         blocks = self.blocks()
-        packed = [found for layer, block in enumerate(blocks) if (found := block.of_few_rows(layer)) is not None]
+        packed = [found for layer, block in enumerate(blocks) if (found := block.small_batch(layer)) is not None]
         self.model.stack = None
         if packed and len(packed) == len(blocks):
             own = [block.attention for block in blocks]

@@ -31,7 +31,7 @@ from server.engine.tasks import together
 from server.gate.context import RECORD
 from server.gate.errors import COMPLETION_TOKENS, INPUT_TOKENS
 from server.requests.fail_fast import validated
-from server.requests.limits import MAX_ALTERNATIVES, naming
+from server.requests.limits import MAX_ALTERNATIVES, blame_parameter
 from server.requests.messages import Messages
 from server.requests.schemas import (
     ScoredChatCompletionRequest,
@@ -219,7 +219,7 @@ class GivenText:
             ids, with_statistics(params, inner), request_id, lora_request=adapter, priority=inner.priority
         )
         positions: list[Any] = []
-        with naming("prompt"):
+        with blame_parameter("prompt"):
             async for result in results:
                 positions = list(result.prompt_logprobs or ())[len(prompt) :]
         return positions

@@ -36,7 +36,7 @@ from server.engine.statistics import scored
 from server.engine.variants import VariantModels
 from server.gate.context import RECORD
 from server.gate.errors import reshaped
-from server.requests.limits import naming
+from server.requests.limits import blame_parameter
 from server.requests.schemas import (
     ScoredChatCompletionResponse,
     UncertaintyOptions,
@@ -108,7 +108,7 @@ class Recorded(GenerateBaseServing):
 class ScoredChat(Recorded, BeamSearch, OpenAIServingChat):
     async def render_chat_request(self, request: ChatCompletionRequest) -> Any:
         constraint = constraint_of(request) or "tools"  # of which the parser makes one, if it is to be called
-        with naming("messages"):
+        with blame_parameter("messages"):
             rendered = refusal(request, self) or await super().render_chat_request(request)
         if not isinstance(rendered, ErrorResponse):
             await cast(TokenformerClient, self.engine_client).check_grammar(request, constraint)
@@ -204,7 +204,7 @@ class ScoredCompletion(Recorded, BeamSearch, OpenAIServingCompletion):
     async def render_completion_request(self, request: CompletionRequest) -> Any:
         if (record := RECORD.get()) is not None:
             record.nothing_shown = request.max_tokens == 0
-        with naming("prompt"):
+        with blame_parameter("prompt"):
             rendered = refusal(request, self) or await super().render_completion_request(request)
         if not isinstance(rendered, ErrorResponse):
             await cast(TokenformerClient, self.engine_client).check_grammar(request, constraint_of(request))

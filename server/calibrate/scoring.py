@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from model_impl.config import TokenformerConfig
 from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG
-from model_impl.override import specialise
+from model_impl.override import override_class
 from server.calibrate.tokenised_label import TokenisedLabel
 from server.process.serve import cpu_kv_cache_bytes, defaults, prepare_environment
 from server.uncertainty.internals import InternalsReader, InternalsScore
@@ -184,7 +184,7 @@ def opened_engine(checkpoint: Path, config: TokenformerConfig, limit: int, *, ea
         flags = Namespace(**vars(EngineArgs(str(checkpoint), **options)))
         options["kv_cache_memory_bytes"] = cpu_kv_cache_bytes(flags, config)
     llm = LLM(str(checkpoint), **options)
-    specialise(llm.llm_engine.input_processor, VariantInput)
+    override_class(llm.llm_engine.input_processor, VariantInput)
     cast(VariantInput, llm.llm_engine.input_processor).dropped = set()
     try:
         yield llm

@@ -19,7 +19,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
-from model_impl.override import specialise
+from model_impl.override import override_class
 from server.engine.grammars import BACKEND, Grammars
 from server.engine.recording import counted
 from server.engine.variants import VariantInput, VariantModels
@@ -83,7 +83,7 @@ def open_client(chat: OpenAIServingChat, models: VariantModels) -> None:
     Where grammars are ours to try, vLLM must not do so as well: it would, in the event loop, for as long as they take.
     Nor may it write grammars for tools that only xgrammar reads; the JSON schemas that it makes otherwise will do.
     """
-    specialise(chat.engine_client, TokenformerClient)
+    override_class(chat.engine_client, TokenformerClient)
     client = cast(TokenformerClient, chat.engine_client)
     config = client.vllm_config.structured_outputs_config
     client.models, client.grammars = models, Grammars(config) if config.backend == BACKEND else None

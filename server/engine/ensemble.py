@@ -50,7 +50,7 @@ class ScoredAnswer:
     priority: int = 0
 
 
-def why_not(config: VllmConfig) -> str | None:
+def unavailable_reason(config: VllmConfig) -> str | None:
     """Why an engine of these settings has no ensemble; None where it has."""
     compilation = config.compilation_config
     if compilation.mode != CompilationMode.NONE or compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE):
@@ -87,7 +87,7 @@ class Ensemble:
         self.room = Room(config.scheduler_config.max_num_batched_tokens // SHARE)
         self.using: Counter[int] = Counter()
         """Adapter id -> answers that wait for their scores; a delta stays loaded until there are none."""
-        self.unavailable = why_not(config)
+        self.unavailable = unavailable_reason(config)
         """Why this engine has no ensemble; None where it has."""
 
     async def score(self, scored: ScoredAnswer, members: int) -> EnsembleScore:

@@ -25,7 +25,7 @@ from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from model_impl.kernels.statistics import INTERNALS_ID, STATISTICS_ID, UNSHOWN_ARG
-from model_impl.override import specialise
+from model_impl.override import override_class
 from server.gate.admission import TICKET
 from server.uncertainty.tokens import TokenScore
 
@@ -200,7 +200,7 @@ def watched(client: EngineClient) -> WatchedOutputs:
     """The engine client's list of running sequences, made to watch."""
     outputs: Any = client.output_processor  # type: ignore[attr-defined]
     if not isinstance(outputs, WatchedOutputs):
-        specialise(outputs, WatchedOutputs)
+        override_class(outputs, WatchedOutputs)
         outputs.last_output = 0.0
     watching: WatchedOutputs = outputs
     return watching

@@ -32,16 +32,16 @@ from model_impl.checkpoint.delta import CHANGED, check_delta, load_delta
 from model_impl.checkpoint.fingerprint import fingerprint
 from model_impl.checkpoint.reading import CheckpointError
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
-from model_impl.override import specialise
+from model_impl.override import override_class
 from model_impl.reference.ensemble import MEMBER_ARG
 from model_impl.variants import VERSION_MARK
 from server import metrics
 from server.engine.bad_words import banned_sequences
 from server.engine.ensemble import Ensemble, is_own
 from server.gate.keys import CACHE_SALT
-from server.requests.limits import OWN_ARGUMENTS, naming, not_in_arguments
+from server.requests.limits import OWN_ARGUMENTS, blame_parameter, not_in_arguments
 from server.uncertainty.calibration import Calibration
-from server.uncertainty.internals import InternalsReader, why_not
+from server.uncertainty.internals import InternalsReader, unavailable_reason
 from server.uncertainty.profile import Profile
 
 DRAIN_POLL_SECONDS = 0.05
@@ -78,7 +78,7 @@ class VariantInput(InputProcessor):
 
     def check(self, prompt: Any, params: SamplingParams) -> None:
         """Raises what `process_inputs` would raise later, with the name of the parameter that is to blame."""
-        with naming("prompt", known=CompletionRequest.model_fields):
+        with blame_parameter("prompt", known=CompletionRequest.model_fields):
             self._validate_params(params, ("generate",))
             if isinstance(prompt, dict) and "type" in prompt:  # rendered
                 self._validate_model_inputs(*split_enc_dec_input(cast(EngineInput, prompt)))
@@ -141,9 +141,9 @@ class VariantModels(OpenAIServingModels):
         """
         self.config, self.growth_root, self.base_fingerprint, self.draining = config, growth_root, None, set()
         self.resident = {}
-        specialise(self.input_processor, VariantInput)
+        override_class(self.input_processor, VariantInput)
         self.ensemble = Ensemble(self.engine_client, self.engine_client.vllm_config)
-        self.internals_unavailable = why_not(self.engine_client.vllm_config)
+        self.internals_unavailable = unavailable_reason(self.engine_client.vllm_config)
         self.dropped = cast(VariantInput, self.input_processor).dropped = set()
         self.lora_id_counter.inc(len(config.stages))  # ids up to here are stages, see model_impl.variants
         self.loading = asyncio.Lock()

@@ -128,7 +128,7 @@ async def refuse_invalid(request: Request, error: RequestValidationError) -> JSO
     return _invalid(error.errors(), getattr(request.state, "json", error.body))
 
 
-async def confess_failure(request: Request, error: Exception) -> JSONResponse:
+async def internal_error(request: Request, error: Exception) -> JSONResponse:
     """What nobody foresaw. The traceback goes to the log, and nothing of it to the client."""
     message = "The server had an error while processing the request; its log says more."
     return openai_error(HTTPStatus.INTERNAL_SERVER_ERROR, message, code="internal_error", type="server_error")
@@ -143,7 +143,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     def build_with_handlers() -> ASGIApp:
         app.exception_handler(RequestValidationError)(refuse_invalid)
-        app.exception_handler(Exception)(confess_failure)
+        app.exception_handler(Exception)(internal_error)
         return build()
 
     app.build_middleware_stack = build_with_handlers  # type: ignore[method-assign]

@@ -35,7 +35,7 @@ class Health:
         self.probe: asyncio.Task[None] | None = None
         self.numbers = count()
 
-    async def why_not_ready(self) -> str | None:
+    async def unready_reason(self) -> str | None:
         """None if the model answers and new requests are taken on."""
         reason = self._known() or await self._probed()
         metrics.READY.set(reason is None)
@@ -82,7 +82,7 @@ async def readyz(raw_request: Request) -> Response:
     """Whether the model answers and new requests are taken on: 200, or 503 with the reason. Send requests elsewhere
     meanwhile."""
     health: Health = raw_request.app.state.health
-    reason = await health.why_not_ready()
+    reason = await health.unready_reason()
     if reason is None:
         return JSONResponse({"status": "ready"})
     body = {"status": "not ready", "reason": reason}

@@ -63,15 +63,15 @@ class Lifecycle:
     async def _attend(self) -> None:
         self._handle_signals()
         metrics.ENGINE_UP.set(1)
-        await self.state.health.why_not_ready()  # what `tokenformer_ready` says first
+        await self.state.health.unready_reason()  # what `tokenformer_ready` says first
         announce(self.state, self.args)
         while not (self.told.is_set() or self.engine.errored):
             await self._wait(lambda: self.told.is_set() or self.engine.errored, READY_SECONDS)
-            await self.state.health.why_not_ready()
+            await self.state.health.unready_reason()
         if self.told.is_set():
             await self._drain()
         if self.engine.errored:
-            await self._bury()
+            await self._linger()
 
     def _handle_signals(self) -> None:
         """In place of vLLM's own handlers, which let go of the engine first."""
@@ -111,7 +111,7 @@ class Lifecycle:
             await self._wait(lambda: not self.admission.tickets, DELIVERY_SECONDS)
             self.outcome.failure = f"{left} requests were cut off by the shutdown"
 
-    async def _bury(self) -> None:
+    async def _linger(self) -> None:
         """The streams have got their error events from vLLM; stay a moment for those who ask what happened."""
         metrics.ENGINE_UP.set(0)
         metrics.READY.set(0)

@@ -24,7 +24,7 @@ from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
 from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_json_request, with_cancellation
 
 from model_impl.config import TokenformerConfig
-from model_impl.override import specialise
+from model_impl.override import override_class
 from server.api.answers import answer
 from server.api.anthropic_messages import QuietMessages
 from server.api.conversations import ChatBatch, chat_or_text
@@ -172,10 +172,10 @@ class TokenformerEndpoints:
             keep_quotes_out()
         config = cast(TokenformerConfig, state.vllm_config.model_config.hf_config)
         models: VariantModels = state.openai_serving_models
-        specialise(models, VariantModels)
+        override_class(models, VariantModels)
         models.open_variants(config, args.growth_root, args.calibrations, args.profiles)
         open_client(state.openai_serving_chat, models)
-        specialise(models.renderer, BoundedRenderer)
+        override_class(models.renderer, BoundedRenderer)
         for calibration in models.calibrations.values():
             no_ensemble = models.ensemble.unavailable if calibration.members else None
             missing = no_ensemble or (models.internals_unavailable if calibration.reads_internals else None)
@@ -185,12 +185,12 @@ class TokenformerEndpoints:
             loaded = await models.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
             if isinstance(loaded, ErrorResponse):
                 raise ValueError(loaded.error.message)
-        specialise(state.openai_serving_chat, ScoredChat)
-        specialise(state.anthropic_serving_messages, QuietMessages)
-        specialise(state.openai_serving_chat_batch, ChatBatch)
-        specialise(state.openai_serving_completion, ScoredCompletion)
-        specialise(state.openai_serving_responses, CheckedResponses)
-        specialise(state.anthropic_serving_messages, ToolMessages)
+        override_class(state.openai_serving_chat, ScoredChat)
+        override_class(state.anthropic_serving_messages, QuietMessages)
+        override_class(state.openai_serving_chat_batch, ChatBatch)
+        override_class(state.openai_serving_completion, ScoredCompletion)
+        override_class(state.openai_serving_responses, CheckedResponses)
+        override_class(state.anthropic_serving_messages, ToolMessages)
         open_tool_calls(
             (state.openai_serving_chat, "parser_cls"),
             (state.openai_serving_chat.online_renderer, "parser"),  # of all routes

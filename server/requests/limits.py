@@ -124,7 +124,7 @@ class RequestLimits(OpenAIBaseModel):
 
 
 @contextmanager
-def naming(parameter: str | None = None, known: Container[str] = ()) -> Iterator[None]:
+def blame_parameter(parameter: str | None = None, known: Container[str] = ()) -> Iterator[None]:
     """vLLM's errors that name no parameter name the one of `known` that their message begins with, as vLLM's messages
     do, or else `parameter`."""
     try:

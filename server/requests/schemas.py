@@ -39,7 +39,7 @@ from vllm.sampling_params import SamplingParams
 
 from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG, UNSHOWN_ARG
 from model_impl.reference.ensemble import MAX_MEMBERS
-from server.requests.limits import RequestLimits, check_prompt, naming, refuse_templates
+from server.requests.limits import RequestLimits, blame_parameter, check_prompt, refuse_templates
 from server.requests.messages import Messages
 from server.requests.request_ids import PATTERN, valid_request_id
 from server.requests.unsupported import refuse_unsupported
@@ -163,7 +163,7 @@ class ScoredChatCompletionRequest(RequestLimits, ChatCompletionRequest):  # type
         return self
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
-        with naming(known=type(self).model_fields):
+        with blame_parameter(known=type(self).model_fields):
             return with_statistics(super().to_sampling_params(*args, **kwargs), self)
 
 
@@ -188,7 +188,7 @@ class ScoredCompletionRequest(RequestLimits, CompletionRequest):  # type: ignore
         return self
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
-        with naming(known=type(self).model_fields):
+        with blame_parameter(known=type(self).model_fields):
             return with_statistics(super().to_sampling_params(*args, **kwargs), self)
 
 

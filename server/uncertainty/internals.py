@@ -144,7 +144,7 @@ class InternalsReader:
         return found
 
 
-def why_not(config: VllmConfig) -> str | None:
+def unavailable_reason(config: VllmConfig) -> str | None:
     """Why an engine of these settings reports no internals; None where it does."""
     needs = "`uncertainty.internals` needs a server started "
     if not config.model_config.enforce_eager:

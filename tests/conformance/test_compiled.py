@@ -30,7 +30,7 @@ def test_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert built[0].model.traced
     modules = [module for module in built[0].modules() if isinstance(module, ParallelPattention)]
     assert modules
-    assert all(module.of_few_rows is None for module in modules)  # a compiler cannot look into it
+    assert all(module.small_batch is None for module in modules)  # a compiler cannot look into it
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = list(answer.outputs[0].token_ids)
         with torch.no_grad():

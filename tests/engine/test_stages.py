@@ -50,7 +50,7 @@ def adapter(name: str, number: int, path: Path) -> Any:
 @contextmanager
 def open_family(directory: Path, activation: str, **options: Any) -> Iterator[Family]:
     """Two stages of one checkpoint and two sibling deltas on top, prompts cut into chunks of at most 32 tokens."""
-    from model_impl.override import specialise
+    from model_impl.override import override_class
     from server.engine.variants import VariantInput
 
     masked = {"ensemble_rate": 0.2, "ensemble_projections": list(PROJECTIONS)}  # for tests/engine/test_ensemble.py
@@ -58,7 +58,7 @@ def open_family(directory: Path, activation: str, **options: Any) -> Iterator[Fa
     members = {"last": Served(None, base, 1), "base": Served(adapter("m:base", 1, directory / "two"), base, 0)}
     settings = {"max_num_batched_tokens": 32, "max_num_seqs": 16, "enable_prefix_caching": True}
     with engine(directory / "two", **settings, **options) as llm:
-        specialise(llm.llm_engine.input_processor, VariantInput)
+        override_class(llm.llm_engine.input_processor, VariantInput)
         llm.llm_engine.input_processor.dropped = set()
         for number, name in enumerate(("left", "right"), start=3):
             grown = sibling(directory, name, base)

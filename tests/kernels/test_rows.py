@@ -122,7 +122,7 @@ def test_the_operators_are_fit_for_compilers(device: torch.device) -> None:
     torch.library.opcheck(torch.ops.tokenformer.token_statistics, (scores,))
 
 
-class Wish(IntEnum):
+class ReportLevel(IntEnum):
     """As in `model_impl.kernels.collector`, which imports vLLM, and vLLM must not see the Triton of these tests."""
 
     NOTHING = 0
@@ -133,23 +133,23 @@ class Wish(IntEnum):
 class Sums:
     """As much of a `Collector` as a module's row operation uses."""
 
-    def __init__(self, wish: Wish, room: torch.Tensor) -> None:
-        self.wish, self.sums = wish, room
+    def __init__(self, level: ReportLevel, room: torch.Tensor) -> None:
+        self.level, self.sums = level, room
 
     def room(self, projections: int) -> torch.Tensor:
         return self.sums
 
 
-@pytest.mark.parametrize("wish", Wish)
-def test_a_module_with_a_delta_fills_its_collector(wish: Wish, device: torch.device) -> None:
+@pytest.mark.parametrize("level", ReportLevel)
+def test_a_module_with_a_delta_fills_its_collector(level: ReportLevel, device: torch.device) -> None:
     groups, counts = groups_of(4, 3), [[13, 5, 20], [48, 16, 8]]
     coupling, tau = (table.to(device) for table in selection_of(groups, counts))
     selection = Selection(coupling, torch.cat([tau.new_ones(4, 3, 3), tau], dim=1))  # query, key and value before them
     scores, delta = normal(4, 82).to(device), [normal(4, 20, seed=1).to(device), normal(4, 8, seed=2).to(device)]
     squares = [[normal(count, seed=count).square().to(device) for count in own] for own in counts]
     rows = SegmentedRows(("output", "ffn"), [own[:2] for own in counts], squares, "l2_norm_gelu")
-    room = torch.zeros((4, 3) if wish == Wish.PROVENANCE else (4, 2, 3, 7), dtype=torch.float64, device=device)
-    found = rows(scores, [delta], selection, Sums(wish, room) if wish else None)
+    room = torch.zeros((4, 3) if level == ReportLevel.PROVENANCE else (4, 2, 3, 7), dtype=torch.float64, device=device)
+    found = rows(scores, [delta], selection, Sums(level, room) if level else None)
 
     whole = torch.cat([scores[:, :18], delta[0], scores[:, 18:], delta[1]], dim=1)
     assert [[part.shape[1] for part in own] for own in found] == [[18, 20], [64, 8]]
@@ -159,7 +159,7 @@ def test_a_module_with_a_delta_fills_its_collector(wish: Wish, device: torch.dev
     values = [part for own in squares for part in own]
     parts = zip(whole.split(widths, -1), weights.split(widths, -1), values, strict=True)
     sums = torch.stack([row_sums(*part) for part in parts], dim=1).unflatten(1, (2, 3))
-    expected = (torch.zeros_like(room), sums[..., -1].sum(dim=1), sums)[wish]
+    expected = (torch.zeros_like(room), sums[..., -1].sum(dim=1), sums)[level]
     torch.testing.assert_close(room, expected, rtol=1e-5, atol=1e-5)
 
 

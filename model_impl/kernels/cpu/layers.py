@@ -11,7 +11,7 @@ from vllm.model_executor.layers.linear import UnquantizedLinearMethod
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 
 from model_impl.kernels.cpu.weights import pack
-from model_impl.override import specialise
+from model_impl.override import override_class
 
 
 class PackedLinear(UnquantizedLinearMethod):
@@ -55,4 +55,4 @@ def leave_unpacked(embedding: torch.nn.Module) -> None:
 
 def replace_method(layer: Any, methods: Mapping[type, type]) -> None:
     if (method := methods.get(type(layer.quant_method))) is not None:
-        specialise(layer.quant_method, method)
+        override_class(layer.quant_method, method)

@@ -66,7 +66,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     return found
 
 
-def take(tensor: torch.Tensor) -> bool:
+def supports(tensor: torch.Tensor) -> bool:
     """Whether they take this one. A compiler cannot look into them and is better left to PyTorch's operators."""
     return (
         tensor.device.type == "cpu"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from model_impl.kernels.collector import Collector, Wish
+from model_impl.kernels.collector import Collector, ReportLevel
 from model_impl.kernels.cpu.library import library
 from model_impl.kernels.cpu.rows import TABLES, Layout, RowKernel
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH, Packed, PackedWeight
@@ -68,6 +68,6 @@ class PackedPattention:
 
     def tables(self, rows: int, selection: Selection, collector: Collector | None) -> tuple[int | None, ...]:
         """What a step of so many rows has for this module, as the kernels take it."""
-        if collector is not None and collector.wish == Wish.INTERNALS:
+        if collector is not None and collector.level == ReportLevel.INTERNALS:
             collector.x_squares += [self.x_squares[:rows]] * len(self.values)  # which the call is going to fill
         return self.rows.tables(selection, collector)

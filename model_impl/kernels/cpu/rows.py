@@ -125,7 +125,7 @@ class RowKernel:
             tau.stride(0) if by_row else 0,
             coupling.data_ptr(),
             coupling.stride(0) if by_row else 0,
-            0 if collector is None else int(collector.wish),
+            0 if collector is None else int(collector.level),
             None if sums is None else sums.data_ptr(),
             0 if sums is None else sums.stride(0),
         )

@@ -11,7 +11,7 @@ import torch
 from vllm.model_executor.layers.layernorm import LayerNorm
 
 from model_impl.config import PROJECTIONS
-from model_impl.kernels.collector import Collector, Wish
+from model_impl.kernels.collector import Collector, ReportLevel
 from model_impl.kernels.cpu.block import Norm, PackedBlock
 from model_impl.kernels.cpu.library import library
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH
@@ -98,7 +98,7 @@ class PackedStack:
         for attend, own, following in self.turns:
             attend(heads, context)
             self.go_on(own, following, self.address)
-        if collector is not None and collector.wish == Wish.INTERNALS:
+        if collector is not None and collector.level == ReportLevel.INTERNALS:
             for module in self.modules:
                 collector.x_squares += [module.x_squares[:rows]] * len(module.values)
         return x
@@ -123,7 +123,7 @@ class PackedStack:
         step.query_key_value, step.mixed = heads.query_key_value.data_ptr(), heads.mixed.data_ptr()
         step.tau, step.coupling = tau.data_ptr(), coupling.data_ptr()
         step.tau_stride, step.coupling_stride = (tau.stride(0), coupling.stride(0)) if by_row else (0, 0)
-        step.report, step.sums, step.sums_stride = Wish.NOTHING, None, 0
+        step.report, step.sums, step.sums_stride = ReportLevel.NOTHING, None, 0
         if collector is not None:
             sums = collector.room(len(self.blocks) * len(PROJECTIONS))
-            step.report, step.sums, step.sums_stride = collector.wish, sums.data_ptr(), sums.stride(0)
+            step.report, step.sums, step.sums_stride = collector.level, sums.data_ptr(), sums.stride(0)

@@ -115,7 +115,7 @@ def with_more_rows(x: torch.Tensor, rows: int) -> torch.Tensor:
 def pack(weight: torch.Tensor) -> PackedWeight | None:
     """None where oneDNN has no products of this dtype on this processor or packs weights in another way, and where its
     products are faster than ours from the first row on."""
-    if not cpu_kernels.take(weight) or not weight.numel() or not torch.backends.mkldnn.is_available():
+    if not cpu_kernels.supports(weight) or not weight.numel() or not torch.backends.mkldnn.is_available():
         return None
     if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None

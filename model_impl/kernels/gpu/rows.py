@@ -59,7 +59,7 @@ class SegmentedRows:
         squares = None
         if self.sum_over_ranks is not None:
             squares = self.sum_over_ranks(segment_squares(scores, self.layout, self.activation))
-        columns = 0 if collector is None else (0, 1, SUMS)[collector.wish]
+        columns = 0 if collector is None else (0, 1, SUMS)[collector.level]
         weights, sums = row_operation(
             scores, self.layout, selection.coupling, tau, self.activation, squares, self.value_squares, columns
         )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model_impl.config import PROJECTIONS, GrowthStage
-from model_impl.kernels.collector import Collector, Wish
+from model_impl.kernels.collector import Collector, ReportLevel
 from model_impl.kernels.cpu import library as cpu_kernels
 from model_impl.variants import Selection, VariantTable
 from tests.support.tiny import tiny_config
@@ -25,12 +25,12 @@ def test_columns(stages: str, shared: bool, deltas: int, monkeypatch: pytest.Mon
     variants, collector, selection = collected(stages, deltas)
     if shared:
         selection = Selection(selection.coupling[:1], selection.tau[:1])
-    assert cpu_kernels.take(collector.sums.float())
+    assert cpu_kernels.supports(collector.sums.float())
     found = collector.columns(variants, selection)
-    monkeypatch.setattr(cpu_kernels, "take", lambda tensor: False)
+    monkeypatch.setattr(cpu_kernels, "supports", lambda tensor: False)
     expected = collector.columns(variants, selection)
     assert found.dtype == torch.float32
-    assert found.shape[1] == Wish.INTERNALS.width(variants.stage_count + 1, LAYERS)
+    assert found.shape[1] == ReportLevel.INTERNALS.width(variants.stage_count + 1, LAYERS)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
@@ -38,7 +38,7 @@ def test_what_is_not_defined_is_not_finite_in_both(monkeypatch: pytest.MonkeyPat
     variants, collector, selection = collected("one stage", 0)
     collector.sums[0], collector.x_squares[0] = 0.0, torch.zeros(ROWS, dtype=torch.float64)
     found = collector.columns(variants, selection)
-    monkeypatch.setattr(cpu_kernels, "take", lambda tensor: False)
+    monkeypatch.setattr(cpu_kernels, "supports", lambda tensor: False)
     assert not found[0].isfinite().all()
     torch.testing.assert_close(found, collector.columns(variants, selection), rtol=1e-5, atol=1e-6, equal_nan=True)
 
@@ -52,7 +52,7 @@ def collected(stages: str, deltas: int) -> tuple[VariantTable, Collector, Select
             100 + number, GrowthStage(f"delta {number}", dict(config.stages[0].tokens), norm_group=7 + number)
         )
     segments = len(config.stages) + deltas
-    collector = Collector(Wish.INTERNALS, ROWS, LAYERS, segments, torch.device("cpu"))
+    collector = Collector(ReportLevel.INTERNALS, ROWS, LAYERS, segments, torch.device("cpu"))
     variants.counts = TOKENS * (variants.counts > 0)  # of one or two weights the kurtosis is all rounding
     weights = torch.randn(*collector.sums.shape[:-1], TOKENS, generator=generator, dtype=torch.float64)
     weights *= (variants.counts > 0).unsqueeze(-1).repeat(LAYERS, 1, 1)

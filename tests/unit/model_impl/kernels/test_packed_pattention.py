@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from model_impl.config import TokenformerConfig
-from model_impl.kernels.collector import Wish
+from model_impl.kernels.collector import ReportLevel
 from model_impl.kernels.cpu.pattention import PackedPattention
 from model_impl.kernels.cpu.rows import RowKernel
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH
@@ -29,12 +29,12 @@ def even(stages: str, activation: str) -> TokenformerConfig:
     return tiny_config(norm_activation_type=activation, growth_stages=doubled)
 
 
-@pytest.mark.parametrize("wish", Wish)
+@pytest.mark.parametrize("level", ReportLevel)
 @pytest.mark.parametrize("rows", [1, 2, 6, 7, MAX_SMALL_BATCH])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("activation", ["l2_norm_gelu", "gelu_l2_norm"])
 @pytest.mark.parametrize("stages", STAGES)
-def test_outputs_and_sums(stages: str, activation: str, dtype: torch.dtype, rows: int, wish: Wish) -> None:
+def test_outputs_and_sums(stages: str, activation: str, dtype: torch.dtype, rows: int, level: ReportLevel) -> None:
     config = even(stages, activation)
     selection = select(config, [row % len(config.stages) for row in range(rows)])
     generator = seeded()
@@ -45,7 +45,7 @@ def test_outputs_and_sums(stages: str, activation: str, dtype: torch.dtype, rows
     once = PackedPattention(kernel, packed(keys), [packed(own) for own in values])
 
     scores = F.linear(x, keys)
-    collector, expected_collector = collect(wish, scores, selection), collect(wish, scores, selection)
+    collector, expected_collector = collect(level, scores, selection), collect(level, scores, selection)
     weights = kernel(scores, [], selection, expected_collector)
     error = {"rtol": 2**-6, "atol": 3e-2} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-5}
     outputs = once(x, selection, collector)
@@ -54,6 +54,6 @@ def test_outputs_and_sums(stages: str, activation: str, dtype: torch.dtype, rows
     if collector and expected_collector:
         error = {"rtol": 2**-4, "atol": 1.0} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-4}
         torch.testing.assert_close(collector.sums, expected_collector.sums, **error)
-    if collector and wish == Wish.INTERNALS:
+    if collector and level == ReportLevel.INTERNALS:
         expected = [x.double().square().sum(dim=-1)] * len(values)
         torch.testing.assert_close(collector.x_squares, expected, rtol=1e-5, atol=0)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from model_impl.config import TokenformerConfig
-from model_impl.kernels.collector import Collector, Wish
+from model_impl.kernels.collector import Collector, ReportLevel
 from model_impl.kernels.cpu.block import PackedBlock
 from model_impl.kernels.cpu.pattention import PackedPattention
 from model_impl.kernels.cpu.rows import RowKernel
@@ -93,17 +93,17 @@ class Parts:
         return middle + ffn(last, selection, collector)[0], [first, mixed, last]
 
 
-def collecting(wish: Wish, rows: int, selection: Selection) -> Collector | None:
+def collecting(level: ReportLevel, rows: int, selection: Selection) -> Collector | None:
     segments = selection.tau.shape[-1]
-    return Collector(wish, rows, LAYERS, segments, torch.device("cpu")) if wish else None
+    return Collector(level, rows, LAYERS, segments, torch.device("cpu")) if level else None
 
 
-@pytest.mark.parametrize("wish", Wish)
+@pytest.mark.parametrize("level", ReportLevel)
 @pytest.mark.parametrize("rows", [1, 5, MAX_SMALL_BATCH])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("stages", STAGES)
-def test_blocks_one_by_one(stages: str, affine: bool, dtype: torch.dtype, rows: int, wish: Wish) -> None:
+def test_blocks_one_by_one(stages: str, affine: bool, dtype: torch.dtype, rows: int, level: ReportLevel) -> None:
     config, generator = even(stages, "l2_norm_gelu"), seeded()
     selection = select(config, [row % len(config.stages) for row in range(rows)])
     blocks = [Parts(config, affine, dtype, generator, layer) for layer in range(LAYERS)]
@@ -113,7 +113,7 @@ def test_blocks_one_by_one(stages: str, affine: bool, dtype: torch.dtype, rows: 
     positions = torch.randint(POSITIONS, (rows,), generator=generator)
     given = x.clone()
     for _ in range(2):  # the second finds what the first has left
-        collector, reference = (collecting(wish, rows, selection) for _ in range(2))
+        collector, reference = (collecting(level, rows, selection) for _ in range(2))
         found = stack(positions, x, selection, collector)
     assert torch.equal(x, given)
 
@@ -129,7 +129,7 @@ def test_blocks_one_by_one(stages: str, affine: bool, dtype: torch.dtype, rows: 
         assert collector.position == reference.position
         error = {"rtol": 2**-4, "atol": 1.0} if dtype == torch.bfloat16 else {"rtol": 1e-3, "atol": 1e-3}
         torch.testing.assert_close(collector.sums, reference.sums, **error)
-    if collector and wish == Wish.INTERNALS:
+    if collector and level == ReportLevel.INTERNALS:
         read = [
             x.double().square().sum(dim=-1) for x, names in zip(inputs, MODULES * LAYERS, strict=True) for _ in names
         ]

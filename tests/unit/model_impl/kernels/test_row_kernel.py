@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model_impl.config import PROJECTIONS, TokenformerConfig
-from model_impl.kernels.collector import Collector, Wish
+from model_impl.kernels.collector import Collector, ReportLevel
 from model_impl.kernels.cpu import library as cpu_kernels
 from model_impl.kernels.cpu.rows import RowKernel
 from model_impl.reference import row_operation
@@ -57,7 +57,7 @@ def test_what_is_no_number_stays_so() -> None:
     config = configuration("one stage", "l2_norm_gelu")
     scores = torch.randn(2, width(config), generator=seeded())
     scores[0, 0] = torch.nan
-    weights, _ = by_kernel(config, select(config, [0, 0]), scores, [], Wish.NOTHING)
+    weights, _ = by_kernel(config, select(config, [0, 0]), scores, [], ReportLevel.NOTHING)
     assert weights[0][0][0].isnan().all()
     assert not weights[0][0][1].isnan().any()
 
@@ -84,9 +84,9 @@ def agree(
 ) -> None:
     scores, deltas = scores.to(dtype), [[part.to(dtype) for part in own] for own in deltas or []]
     error = {"rtol": 2**-7 if dtype == torch.bfloat16 else 1e-4, "atol": 1e-6}
-    for wish in Wish:
-        weights, collector = by_kernel(config, selection, scores, deltas, wish)
-        expected, reference = by_pytorch(config, selection, scores, deltas, wish)
+    for level in ReportLevel:
+        weights, collector = by_kernel(config, selection, scores, deltas, level)
+        expected, reference = by_pytorch(config, selection, scores, deltas, level)
         for own, others in zip(weights, expected, strict=True):
             torch.testing.assert_close(torch.cat(own, dim=-1), torch.cat(others, dim=-1), **error)
         if collector and reference:
@@ -99,11 +99,11 @@ def by_kernel(
     selection: Selection,
     scores: torch.Tensor,
     deltas: list[list[torch.Tensor]],
-    wish: Wish,
+    level: ReportLevel,
 ) -> tuple[list[list[torch.Tensor]], Collector | None]:
-    assert cpu_kernels.take(scores)
+    assert cpu_kernels.supports(scores)
     kernel = RowKernel(QKV, shares(config), squares(config, deltas), config.norm_activation_type, scores.dtype)
-    collector = collect(wish, scores, selection)
+    collector = collect(level, scores, selection)
     return kernel(scores, deltas, selection, collector), collector
 
 
@@ -112,7 +112,7 @@ def by_pytorch(
     selection: Selection,
     scores: torch.Tensor,
     deltas: list[list[torch.Tensor]],
-    wish: Wish,
+    level: ReportLevel,
 ) -> tuple[list[list[torch.Tensor]], Collector | None]:
     own = scores.split([sum(counts) for counts in shares(config)], dim=-1)
     columns = [
@@ -121,14 +121,14 @@ def by_pytorch(
     ]
     padding = [[torch.zeros(column.shape[1], dtype=torch.bool) for column in row] for row in columns]
     weights = token_weights(columns, selection.for_projections(QKV), config.norm_activation_type, padding)
-    collector = collect(wish, scores, selection)
+    collector = collect(level, scores, selection)
     if collector:
         collector.add(columns, weights, squares(config, deltas))
     return weights, collector
 
 
-def collect(wish: Wish, scores: torch.Tensor, selection: Selection) -> Collector | None:
-    return Collector(wish, len(scores), 1, selection.tau.shape[-1], scores.device) if wish else None
+def collect(level: ReportLevel, scores: torch.Tensor, selection: Selection) -> Collector | None:
+    return Collector(level, len(scores), 1, selection.tau.shape[-1], scores.device) if level else None
 
 
 def shares(config: TokenformerConfig) -> list[list[int]]:

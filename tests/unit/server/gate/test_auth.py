@@ -43,7 +43,7 @@ def app_of(monkeypatch: pytest.MonkeyPatch, *flags: str, keys: str | None = "rig
         return None
 
     app.state.engine_client = SimpleNamespace(check_health=well, errored=False)
-    app.state.health = SimpleNamespace(why_not_ready=well)
+    app.state.health = SimpleNamespace(unready_reason=well)
     app.state.admission = SimpleNamespace(longest=1, refusal=lambda weight: None)
     return app
 

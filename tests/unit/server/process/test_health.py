@@ -44,7 +44,7 @@ def test_a_token_shows_that_it_is_ready() -> None:
     async def run() -> None:
         engine = Engine()
         engine.answers.set()
-        assert await health(engine).why_not_ready() is None
+        assert await health(engine).unready_reason() is None
         assert engine.asked == 1
 
     asyncio.run(run())
@@ -53,9 +53,9 @@ def test_a_token_shows_that_it_is_ready() -> None:
 def test_no_token_is_asked_for_while_others_get_theirs() -> None:
     async def run() -> None:
         engine = Engine()
-        assert await health(engine, time.monotonic()).why_not_ready() is None
+        assert await health(engine, time.monotonic()).unready_reason() is None
         assert engine.asked == 0
-        assert await health(engine, time.monotonic() - FRESH_SECONDS).why_not_ready() is not None
+        assert await health(engine, time.monotonic() - FRESH_SECONDS).unready_reason() is not None
         assert engine.asked == 1
 
     asyncio.run(run())
@@ -65,10 +65,10 @@ def test_an_engine_that_hangs_is_not_ready_until_it_goes_on() -> None:
     async def run() -> None:
         engine = Engine()
         found = health(engine)
-        assert "no token within 0.05 s" in str(await found.why_not_ready())
+        assert "no token within 0.05 s" in str(await found.unready_reason())
         assert engine.given_up == 1  # the probe does not stay in the engine
         engine.answers.set()
-        assert await found.why_not_ready() is None
+        assert await found.unready_reason() is None
 
     asyncio.run(run())
 
@@ -77,7 +77,7 @@ def test_probes_at_once_are_one() -> None:
     async def run() -> None:
         engine = Engine()
         found = health(engine, timeout=5)
-        waiting = [asyncio.create_task(found.why_not_ready()) for _ in range(10)]
+        waiting = [asyncio.create_task(found.unready_reason()) for _ in range(10)]
         await asyncio.sleep(0.01)
         waiting[0].cancel()  # a probe that gives up takes nothing from the others
         engine.answers.set()
@@ -93,13 +93,13 @@ def test_errors_draining_and_death_are_told_apart() -> None:
         engine.fails = True
         engine.answers.set()
         found = health(engine)
-        assert await found.why_not_ready() == "the engine failed to make a token"
+        assert await found.unready_reason() == "the engine failed to make a token"
         found.admission.draining = True
         metrics.ENGINE_UP.set(1)
-        assert await found.why_not_ready() == "the server is shutting down"
+        assert await found.unready_reason() == "the server is shutting down"
         assert REGISTRY.get_sample_value("tokenformer_engine_up") == 1
         engine.errored = True
-        assert await found.why_not_ready() == "the engine has died"
+        assert await found.unready_reason() == "the engine has died"
         assert REGISTRY.get_sample_value("tokenformer_engine_up") == 0
         assert engine.asked == 1
 

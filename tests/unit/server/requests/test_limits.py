@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from vllm.exceptions import VLLMValidationError
 
-from server.requests.limits import MAX_SEQUENCES, naming
+from server.requests.limits import MAX_SEQUENCES, blame_parameter
 from server.requests.schemas import ScoredChatCompletionRequest, ScoredCompletionRequest
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -78,7 +78,7 @@ def test_the_document_tells_the_limits() -> None:
     ],
 )
 def test_errors_get_the_name_that_they_lack(message: str, named: str | None, expected: str) -> None:
-    with pytest.raises(VLLMValidationError) as refused, naming("prompt", known={"top_k"}):
+    with pytest.raises(VLLMValidationError) as refused, blame_parameter("prompt", known={"top_k"}):
         raise VLLMValidationError(message, parameter=named)
     assert refused.value.parameter == expected
     assert refused.value.args[0] == message
