@@ -9,7 +9,7 @@ BIN = .venv/bin
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
-	@echo 'make check   ruff, mypy and the tests that start no engine, three to five minutes on two cores; before every commit'
+	@echo 'make check   ruff, mypy and the tests that start no engine, about two minutes on two cores; before every commit'
 	@echo 'make test    ruff, mypy and all tests; ARGS="tests/api -k echo" some of them'
 	@echo 'make test-isa   of these, those of kernels and dtypes under emulated lesser processors; ARGS="avx2" under one of them'
 	@echo 'make demo    train the demo checkpoint from nothing and grow it, about 40 CPU minutes'
@@ -45,7 +45,7 @@ lint: setup
 
 check: lint
 	@echo '== pytest, of what starts no engine'
-	@$(BIN)/python -m pytest -m 'not engine and not server and not interpreter' $(ARGS) || { echo 'make check: stopped at pytest'; exit 1; }
+	@$(BIN)/python -m pytest -n auto -m 'not engine and not server and not interpreter' $(ARGS) || { echo 'make check: stopped at pytest'; exit 1; }
 
 test: lint
 	@sh scripts/triton.sh || { echo 'make test: stopped at scripts/triton.sh'; exit 1; }

@@ -11,7 +11,6 @@ have a file of its own. Nothing but the standard library is imported here: the k
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import signal
@@ -122,7 +121,7 @@ def run(
     command = [sys.executable, *(part.format(out=out) for part in step.command)]
     if rehearse:
         command += step.rehearsal
-    if "pytest" in command and importlib.util.find_spec("xdist"):
+    elif "pytest" in command:
         command += ["-n", "6"]
     began = time.monotonic()
     process = subprocess.Popen(
