@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from demo.corpus import epoch_chats, epoch_documents
 from demo.packing import LONG_ROW, SHORT_ROW
-from demo.report import Report, table
+from demo.report import Report
 from demo.training import Run
 from demo.world import ASKED_SHARE
+from server.calibrate.markdown import table
 
 
 def model_card(run: Run, report: Report, machine: str) -> str:

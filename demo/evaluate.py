@@ -13,6 +13,7 @@ from statistics import mean, median, quantiles
 
 import torch
 from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
 from transformers import PreTrainedTokenizerFast
 
 from demo.corpus import Chat
@@ -50,7 +51,7 @@ def evaluate(model: ReferenceTokenformer, tokenizer: PreTrainedTokenizerFast, wo
         accuracy,
         [certainty(kind, by_kind[kind]) for kind in KINDS],
         [ambiguity(by_kind["ambiguous"], asked) for asked in (True, False)],
-        separation(by_kind["known"], by_kind["unknown"]),
+        separation(*([score.entropy for score in by_kind[kind]] for kind in ("known", "unknown"))),
         small_talk_accuracy(model, tokenizer),
         {length: long_chat_accuracy(model, tokenizer, world, length) for length in LONG_CHAT_LENGTHS},
     )
@@ -84,12 +85,9 @@ def ambiguity(scores: Sequence[Score], asked: bool) -> Ambiguity:
     return Ambiguity(asked, len(distances), mean(distances), median(distances), quantiles(distances, n=20)[-1])
 
 
-def separation(low: Sequence[Score], high: Sequence[Score]) -> float:
-    """Probability that a random score of `high` has more entropy than one of `low`; ties count half."""
-    a = torch.tensor([score.entropy for score in low]).sort().values
-    b = torch.tensor([score.entropy for score in high])
-    below = torch.searchsorted(a, b) + torch.searchsorted(a, b, right=True)
-    return float(below.double().mean() / (2 * len(a)))
+def separation(low: Sequence[float], high: Sequence[float]) -> float:
+    """AUROC: the probability that a random element of `high` is above one of `low`; ties count half."""
+    return float(roc_auc_score([False] * len(low) + [True] * len(high), [*low, *high]))
 
 
 def small_talk_accuracy(model: ReferenceTokenformer, tokenizer: PreTrainedTokenizerFast) -> float:

@@ -20,7 +20,6 @@ from transformers import PreTrainedTokenizerFast
 
 from demo.evaluate import draw_question, separation
 from demo.growing import GrowthRecipe, GrowthRun
-from demo.report import table
 from demo.scoring import Logits, Question, encode, score_questions
 from demo.tokenizer import load_tokenizer
 from demo.train import machine
@@ -29,6 +28,7 @@ from demo.world import Fact, World
 from model_impl.checkpoint.grow import side_files
 from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.reference.model import ReferenceTokenformer, provenance
+from server.calibrate.markdown import table
 
 WORLD_A = World()
 WORLD_B = World(known=256, unknown=64, offset=WORLD_A.known + WORLD_A.unknown)
@@ -68,12 +68,6 @@ def shares_of_growth(
     return shares
 
 
-def auroc(low: Sequence[float], high: Sequence[float]) -> float:
-    """Probability that a random element of `high` is above one of `low`; ties count half."""
-    wins = [(b > a) + 0.5 * (a == b) for a in low for b in high]
-    return mean(wins)
-
-
 def card_section(run: GrowthRun, model: ReferenceTokenformer) -> str:
     stages = [stage.name for stage in run.config.stages]
     servable = run.config.servable_stages
@@ -92,10 +86,10 @@ def card_section(run: GrowthRun, model: ReferenceTokenformer) -> str:
         world.facts_of("known")[:: len(world.facts_of("known")) // 200] for world in (run.old, run.new)
     )
     share_a, share_b = (shares_of_growth(model, run.tokenizer, facts) for facts in (sample_a, sample_b))
-    unknown = [
-        score_questions(partial(model.forward, stage=i), run.tokenizer, [draw_question(f) for f in facts])
-        for i, facts in ((-1, run.new.facts_of("known")), (-1, run.new.facts_of("unknown")))
-    ]
+    known, unknown = (
+        [s.entropy for s in score_questions(model, run.tokenizer, [draw_question(f) for f in run.new.facts_of(kind)])]
+        for kind in ("known", "unknown")
+    )
     return f"""
 ## Grown
 
@@ -117,8 +111,8 @@ first token of the value, in nats:
 {table(("stage", "world", "questions", "accuracy", "median entropy"), rows)}
 
 The share of the new stage in the grown model's answers: median {median(share_a):.3f} for facts of world A,
-{median(share_b):.3f} for facts of world B; B's is the higher one with probability {auroc(share_a, share_b):.3f}.
-An unknown person of world B has more entropy than a known one with probability {separation(*unknown):.4f}.
+{median(share_b):.3f} for facts of world B; B's is the higher one with probability {separation(share_a, share_b):.3f}.
+An unknown person of world B has more entropy than a known one with probability {separation(known, unknown):.4f}.
 
 ## Calibrated
 

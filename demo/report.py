@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demo.world import Kind
+from server.calibrate.markdown import table
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,3 @@ class Report:
                 f"Small talk answered with one of its replies: {self.small_talk:.0%}.",
             )
         )
-
-
-def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = (header, ("---",) * len(header), *rows)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

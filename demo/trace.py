@@ -16,11 +16,11 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from demo.grow import WORLD_A, WORLD_B
-from demo.report import table
 from demo.texts import texts
 from demo.world import Fact
 from model_impl.reference.contributions import at_position
 from model_impl.reference.model import ReferenceTokenformer, load_reference
+from server.calibrate.markdown import table
 from server.texts import TextTokenizer
 from server.trace.index import CorpusIndex
 

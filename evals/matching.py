@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 
-Values = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
+from server.calibrate import figures
+from server.calibrate.figures import Flags, Values
 
 BIN = 0.1
 """nats: questions of equal entropy lie in the same bin of this width."""
 
 RESAMPLES = 500
-INTERVAL = 0.95
 
 
 def weighted_auroc(positive: Flags, score: Values, weights: Values) -> Values:
@@ -22,15 +21,9 @@ def weighted_auroc(positive: Flags, score: Values, weights: Values) -> Values:
 
     A weight of k counts an example k times, so a bootstrap resample is a row of counts. NaN where a side has none.
     """
-    order = np.argsort(score, kind="stable")
-    _, place = np.unique(score[order], return_inverse=True)
-    starts = np.flatnonzero(np.diff(place, prepend=-1))
-    up = np.add.reduceat((weights * positive)[:, order], starts, axis=1)  # [R, distinct scores]
-    down = np.add.reduceat((weights * ~positive)[:, order], starts, axis=1)
-    below = np.cumsum(down, axis=1) - down / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: Values = (up * below).sum(axis=1) / (up.sum(axis=1) * down.sum(axis=1))
-    return found
+    ranking = figures.Ranking(positive, score)
+    with np.errstate(invalid="ignore"):
+        return np.array([figures.auroc(ranking.counted(row)) for row in weights])
 
 
 def matching_weights(positive: Flags, entropy: Values, weights: Values) -> Values:
@@ -50,23 +43,19 @@ def matching_weights(positive: Flags, entropy: Values, weights: Values) -> Value
     return matched
 
 
-def resample_counts(groups: Sequence[str], seed: int = 0) -> Values:
+def resample_counts(groups: Sequence[str]) -> Values:
     """Float64 [1 + RESAMPLES, n]: a row of ones, then how often each example is in a bootstrap resample of the groups.
 
     Groups, here people, are drawn with all that belongs to them: answers about one person are not independent. The same
-    groups and seed give the same resamples, so that figures of several signals can be compared pair by pair.
+    groups give the same resamples, so that figures of several signals can be compared pair by pair.
     """
-    names, place = np.unique(np.array(groups), return_inverse=True)
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    return np.vstack([np.ones(len(place)), drawn[:, place].astype(np.float64)])
+    _, place = np.unique(np.array(groups), return_inverse=True)
+    return np.vstack([np.ones(len(place)), *islice(figures.draws(place), RESAMPLES)])
 
 
 def interval(values: Values) -> dict[str, float]:
     """`value`, the first, and `low` and `high` of the 95 % percentile interval of the others."""
-    tail = (1 - INTERVAL) / 2
-    low, high = np.nanquantile(values[1:], (tail, 1 - tail))
-    return {"value": float(values[0]), "low": float(low), "high": float(high)}
+    return figures.interval(float(values[0]), values[1:])
 
 
 def matched_auroc(positive: Flags, score: Values, entropy: Values, weights: Values) -> Values:

@@ -8,7 +8,7 @@ from statistics import mean
 from evals.aggregate import Results, spread
 from evals.study import FEW, MANY, PART_RATES, PARTS, RATES
 from evals.train import DEMO
-from server.calibrate.report import table
+from server.calibrate.markdown import table
 from server.uncertainty.calibration import find_calibrations, load_calibration
 
 SCOPES = ("all", "one answer", "known people")

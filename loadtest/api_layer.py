@@ -26,9 +26,10 @@ import aiohttp
 
 from loadtest import machine, plots
 from loadtest.processes import ServerProcesses
-from loadtest.report import provenance, table
+from loadtest.report import provenance
 from loadtest.setups import Setup
 from loadtest.sides import Side, turned
+from server.calibrate.markdown import table
 from tests.support.demo_server import DEMO
 
 FLAGS = ("--dtype", "float32", "--enforce-eager", "--worker-cls", "loadtest.no_model.NoModel")
@@ -167,7 +168,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
         for side, found in sides.items()
     )
     columns = ("side", "answer", "us per request", "us per token", "ratio to")
-    lines = [__doc__.splitlines()[0], "", *table(columns, rows), ""]
+    lines = [__doc__.splitlines()[0], "", table(columns, rows), ""]
     lines += [f"Medians of {figures['rounds']} rounds of the API process's processor time (median ratios).", ""]
     lines += [
         f"- {name}: `{side['server']}` with `{json.dumps(side['body'])}`" for name, side in figures["sides"].items()

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from loadtest import machine, plots
-from loadtest.report import provenance, table
+from loadtest.report import provenance
 from loadtest.setups import Setup
 from loadtest.sides import Side, turned
+from server.calibrate.markdown import table
 from tests.support.demo_server import DEMO
 
 SIDES = (
@@ -88,7 +89,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
         for name, found in figures["seconds"].items()
     )
     columns = ("side", "median s", "rounds", "without caches")
-    lines = [__doc__.splitlines()[0], "", *table(columns, rows), ""]
+    lines = [__doc__.splitlines()[0], "", table(columns, rows), ""]
     lines += [f"Medians of {figures['rounds']} rounds, after one that found no cache of vLLM's.", ""]
     lines += [f"- {name}: `{side['server']}`, until `{side['path']}`" for name, side in figures["sides"].items()]
     return "\n".join([*lines, *provenance(figures)]) + "\n"

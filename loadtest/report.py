@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from server.calibrate.markdown import table
 
 SHOWN = ("ttft", "tpot", "itl", "e2el")
 POINTS = 101
@@ -22,7 +24,7 @@ COLUMNS = (
 
 def markdown(figures: Mapping[str, Any]) -> str:
     """Latencies are the 50th, 90th and 99th percentile."""
-    lines = [*table(COLUMNS, map(_row, figures["scenarios"])), ""]
+    lines = [table(COLUMNS, map(_row, figures["scenarios"])), ""]
     lines += [f"- {found['name']}: {found['what']}" for found in figures["scenarios"]]
     objectives = " and ".join(f"{name.upper()} at most {most} ms" for name, most in figures["objectives_ms"].items())
     lines += ["", f"Latencies are percentiles 50 / 90 / 99; the objectives are {objectives}.", *provenance(figures)]
@@ -33,11 +35,6 @@ def provenance(figures: Mapping[str, Any]) -> list[str]:
     """Which command made the figures, and on what."""
     machine = ", ".join(f"{name} {value}" for name, value in figures["machine"].items())
     return ["", f"`{figures['command']}`, on: {machine}."]
-
-
-def table(columns: Sequence[str], rows: Iterator[Sequence[object]]) -> list[str]:
-    """Its lines in markdown."""
-    return [f"| {' | '.join(map(str, row))} |" for row in (columns, ["---"] * len(columns), *rows)]
 
 
 def _row(found: Mapping[str, Any]) -> list[object]:

@@ -16,8 +16,9 @@ from typing import Any
 
 from loadtest import bench, machine, plots
 from loadtest.processes import ServerProcesses
-from loadtest.report import provenance, table
+from loadtest.report import provenance
 from loadtest.setups import Setup
+from server.calibrate.markdown import table
 
 METRICS = {
     "output_throughput": "output tok/s",
@@ -148,7 +149,7 @@ def markdown(title: str, figures: Mapping[str, Any]) -> str:
             for load, measured in found["loads"].items()
             for side, row in measured["medians"].items()
         )
-        lines += table(["load", "side", *columns.values()], rows)
+        lines.append(table(["load", "side", *columns.values()], rows))
         lines += ["", f"Medians of {found['rounds']} rounds (median ratios to the first side).", ""]
         lines += [f"- {name}: `{side['server']}`{sent(side['body'])}" for name, side in found["sides"].items()]
         lines += [f"- {name}: `{load['bench']}`" for name, load in found["loads"].items()]

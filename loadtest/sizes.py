@@ -20,8 +20,9 @@ import numpy as np
 
 from loadtest import machine, plots
 from loadtest.in_process import generate, start, take_openmp
-from loadtest.report import provenance, table
+from loadtest.report import provenance
 from loadtest.shapes import Shape
+from server.calibrate.markdown import table
 
 TOKENS = (768, 1536, 3072, 6144)
 """Parameter tokens of every projection."""
@@ -92,7 +93,7 @@ def line(points: Mapping[int, float]) -> dict[str, float]:
 def markdown(report: Mapping[str, Any]) -> str:
     lines = ["Milliseconds of a decode step, entropy and variance on, by what the model and the batch hold."]
     for name, points in report["ms_per_step"].items():
-        lines += ["", f"## {name}", "", *table([name, "ms per step"], [[str(x), f"{y:g}"] for x, y in points.items()])]
+        lines += ["", f"## {name}", "", table([name, "ms per step"], [[str(x), f"{y:g}"] for x, y in points.items()])]
         if fit := report["lines"].get(name):
             per, explained = fit["ms_per_1000"], fit["explained"]
             lines += ["", f"{fit['ms_at_0']:g} ms and {per:g} ms per 1,000: explains {explained:.2%} of the variance."]

@@ -14,13 +14,13 @@ import numpy as np
 from model_impl.checkpoint.fingerprint import fingerprint
 from model_impl.checkpoint.reading import load_config
 from model_impl.checkpoint.writing import as_json, replace_file
-from model_impl.config import TokenformerConfig
 from model_impl.reference.ensemble import MAX_MEMBERS
 from server.calibrate.figures import ORDERING, Indexes, Values, compared, conformal_threshold, ece, ranked, summary
 from server.calibrate.fitting import Answers, check_both_kinds, fit, probe_of, risks_of, split
 from server.calibrate.labels import Label, LabelFile
 from server.calibrate.plots import reliability_plot, risk_coverage_plot
 from server.calibrate.report import COVERAGE_PLOT, RELIABILITY_PLOT, report
+from server.calibrate.stage import stage_index
 from server.calibrate.tokenised_label import tokenised_labels
 from server.texts import TextTokenizer
 from server.uncertainty.calibration import METHODS, Calibration, CalibrationError, Method, calibration_file
@@ -49,8 +49,9 @@ def calibrate(
     """Score the labelled answers, fit, and write the calibration and its report; returns it and its file.
 
     `stage` None is the last. `out` None is the checkpoint directory, where `serve` finds it. With `members`, an
-    ensemble of so many scores the answers, too; with `internals`, the engine reports theirs. Raises CalibrationError or
-    LinesError for labels that do not do, before the engine starts unless that depends on what the model answers.
+    ensemble of that size also scores the answers; with `internals`, the engine reports theirs. Raises CalibrationError
+    or LinesError for unsuitable labels, before the engine starts unless that depends on the model's answers. Raises
+    StageError for a stage that cannot be served.
     """
     check_options(method, abstain, members, internals)
     config = load_config(checkpoint)
@@ -145,14 +146,6 @@ def judged(answers: Answers, method: Method, checkpoint: str, stage: str, abstai
         data={**counts, "wrong": int(answers.wrong.sum())},
         figures=measured,
     )
-
-
-def stage_index(config: TokenformerConfig, stage: str | None) -> int:
-    """Index of the growth stage of this name (None: the last); raises CalibrationError if it cannot be served."""
-    names = [config.stages[i].name for i in config.servable_stages]
-    if stage is not None and stage not in names:
-        raise CalibrationError(f"--stage: no stage {stage!r} to serve; there are {', '.join(names)}")
-    return config.servable_stages[-1 if stage is None else names.index(stage)]
 
 
 def threshold(calibration: Calibration, held: Answers, error_rate: float | None) -> dict[str, float] | None:

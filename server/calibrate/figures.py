@@ -4,14 +4,16 @@ Everywhere `wrong` is bool [n] and `risk` float64 [n] in [0, 1], higher for answ
 alone may be any numbers. Intervals and bands hold 95 % of a percentile bootstrap over clusters of answers: int64 [n],
 numbered from 0.
 
-scikit-learn has AUROC, AUPRC and the Brier score, too, and the tests hold ours to them. It sorts the risks at every
-call; for a thousand resamples of a risk that is sorted once, that takes 20 to 50 times as long.
+scikit-learn has AUROC, AUPRC and the Brier score, too, and the tests hold ours to them. Its functions check and sort
+the risks at every call: 1.2 ms for the AUROC of a resample of 2,000 answers, where counts per level take 0.02 ms. A
+calibration needs some 50,000 such figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -163,20 +165,21 @@ ORDERING: dict[str, Figure] = {"auroc": auroc, "auprc": auprc, "prr": prr}
 PROBABILITY: dict[str, Figure] = {"ece": ece, "brier": brier}
 
 
-def resamples(wrong: Flags, clusters: Indexes) -> Iterator[Values]:
-    """How often each answer is drawn, float64 [n], when as many clusters as there are are drawn with replacement.
+def draws(clusters: Indexes) -> Iterator[Values]:
+    """Endless bootstrap resamples, always the same: how often each answer is drawn, float64 [n].
 
-    RESAMPLES times, and always the same. Draws in which all or no answers are wrong are left out, as most figures have
-    no value there.
+    As many clusters as there are are drawn with replacement, each with all its answers.
     """
     generator = np.random.default_rng(0)
-    number, drawn = int(clusters.max()) + 1, 0
-    while drawn < RESAMPLES:
+    number = int(clusters.max()) + 1
+    while True:
         times = np.bincount(generator.integers(number, size=number), minlength=number)
-        weights = times[clusters].astype(np.float64)
-        if 0 < weights @ wrong < weights.sum():
-            drawn += 1
-            yield weights
+        yield times[clusters].astype(np.float64)
+
+
+def resamples(wrong: Flags, clusters: Indexes) -> Iterator[Values]:
+    """The first RESAMPLES draws that have right and wrong answers; without both, most figures have no value."""
+    return islice((weights for weights in draws(clusters) if 0 < weights @ wrong < weights.sum()), RESAMPLES)
 
 
 class Bootstrap:
@@ -207,9 +210,9 @@ def interval(value: float, draws: Values) -> dict[str, float]:
 
 
 def ends(draws: Values) -> Values:
-    """Float64 [2, ...]: between which 95 % of the draws, float64 [draws, ...], lie."""
+    """Float64 [2, ...]: between which 95 % of the draws, float64 [draws, ...], lie; NaN draws are left out."""
     tail = (1 - INTERVAL) / 2
-    found: Values = np.quantile(draws, (tail, 1 - tail), axis=0)
+    found: Values = np.nanquantile(draws, (tail, 1 - tail), axis=0)
     return found
 
 

@@ -13,6 +13,7 @@ from model_impl.checkpoint.reading import load_config
 from model_impl.checkpoint.writing import replace_file
 from model_impl.reference.internals import INTERNALS, internals
 from model_impl.reference.model import ReferenceTokenformer, load_reference
+from server.calibrate.stage import stage_index
 from server.texts import TextTokenizer, read_texts, tokenised
 from server.trace.batches import batches
 from server.uncertainty.profile import Profile, ProfileError, Table, profile_file
@@ -25,13 +26,10 @@ def profile(checkpoint: Path, data: Path, stage: str | None, out: Path | None) -
     """Run the reference model over the texts in `data` and write the profile of `stage` (None: the last); returns it
     and its file. `out` None is the checkpoint directory, where `serve` finds it.
 
-    Texts beyond the model's length are cut. Raises ProfileError, TextError or CheckpointError.
+    Texts beyond the model's length are cut. Raises ProfileError, StageError, TextError or CheckpointError.
     """
     config = load_config(checkpoint)
-    names = [config.stages[i].name for i in config.servable_stages]
-    if stage is not None and stage not in names:
-        raise ProfileError(f"--stage: no stage {stage!r} to serve; there are {', '.join(names)}")
-    index = config.servable_stages[-1 if stage is None else names.index(stage)]
+    index = stage_index(config, stage)
     if not (checkpoint / "tokenizer.json").is_file():
         raise ProfileError(f"{checkpoint}: has no tokenizer, which texts need")
     texts, data_hash = read_texts(data)

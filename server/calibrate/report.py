@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from server.calibrate.markdown import table
 from server.uncertainty.calibration import Calibration
 
 NAMES = {
@@ -101,8 +102,3 @@ def difference(figure: Mapping[str, Any]) -> str:
 
 def ends(figure: Mapping[str, Any]) -> str:
     return f"[{figure['low']:.3f}, {figure['high']:.3f}]"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

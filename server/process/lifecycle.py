@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from server import metrics
 from server.engine.statistics import end_all
 from server.gate.admission import AdmissionControl
 from server.system.child_process import END, IGNORED, is_protected
+from server.system.stderr import say
 
 WATCH_SECONDS = 0.1
 READY_SECONDS = 15.0
@@ -34,10 +34,6 @@ class Outcome:
     """How a server ended: `failure` is one line for whoever supervises it, None after a shutdown that went well."""
 
     failure: str | None = None
-
-
-def say(text: str) -> None:
-    print(f"tokenformer: {text}", file=sys.stderr, flush=True)
 
 
 class Lifecycle:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import os
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from server.process.safety import UnsafeError, check_settings, is_loopback
 from server.system.child_process import protect_children
 from server.system.cores import prepare_openmp, use_cores
 from server.system.memory import available_bytes
+from server.system.stderr import say
 from server.texts import TextError, TextTokenizer, read_texts, tokenised
 from server.uncertainty.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
 from server.uncertainty.profile import Profile, ProfileError, find_profiles, load_profile
@@ -69,10 +69,6 @@ def main(argv: Sequence[str]) -> int:
         return 1
     say(f"starting the engine for {args.model}: {args.dtype}, {describe_memory(args)}")
     return run(args)
-
-
-def say(text: str) -> None:
-    print(f"tokenformer: {text}", file=sys.stderr, flush=True)
 
 
 def prepare_environment() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from demo.evaluate import answer, draw_question, load_checkpoint, separation
-from demo.scoring import Question, Score, first_value_token, score_questions
+from demo.scoring import Question, first_value_token, score_questions
 from demo.world import KINDS, Fact, World
 from tests.support.paths import ROOT
 
@@ -51,5 +51,4 @@ def test_the_first_value_token_begins_the_value(fact: Fact) -> None:
 def test_separation_is_the_share_of_pairs_in_the_right_order() -> None:
     low, high = [0.1, 0.5, 0.5, 2.0], [0.5, 1.0, 0.05]
     expected = sum((b > a) + (a == b) / 2 for a, b in product(low, high)) / (len(low) * len(high))
-    scores = [[Score(WORLD.facts[0], False, False, entropy, 0.0) for entropy in side] for side in (low, high)]
-    assert separation(*scores) == pytest.approx(expected)
+    assert separation(low, high) == pytest.approx(expected)

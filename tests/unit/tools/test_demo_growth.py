@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from demo.evaluate import draw_question, load_checkpoint
-from demo.grow import WORLD_A, WORLD_B, auroc, shares_of_growth
+from demo.evaluate import draw_question, load_checkpoint, separation
+from demo.grow import WORLD_A, WORLD_B, shares_of_growth
 from demo.growing import GrowthRecipe, GrowthRun
 from demo.scoring import Score, score_questions
 from demo.tokenizer import load_tokenizer
@@ -62,7 +62,7 @@ def test_provenance_tells_the_worlds_apart(loaded: Loaded) -> None:
         shares_of_growth(model, tokenizer, Random(1).sample(world.facts_of("known"), 40))
         for world in (WORLD_A, WORLD_B)
     )
-    assert auroc(share_a, share_b) > 0.65
+    assert separation(share_a, share_b) > 0.65
 
 
 @pytest.fixture(scope="module")
