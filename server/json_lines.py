@@ -13,12 +13,9 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, with_co
 from typing_extensions import TypedDict  # pydantic takes that of `typing` from Python 3.12 only
 
 from model_impl.one_line_error import OneLineError
-from server.requests.parameters import written
+from server.faults import first_fault, shown
 
 Entry = TypeVar("Entry")
-
-LONGEST_NAME = 40
-"""Characters of an unknown field's name that a message repeats."""
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 """Of the models of lines: no unknown field, and no value of another type."""
@@ -98,19 +95,3 @@ def without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"{shown(name)}: is there more than once")
     return found
-
-
-def first_fault(error: ValidationError) -> str:
-    """The first that pydantic complains of, with the field's name."""
-    fault = error.errors(include_url=False, include_input=False)[0]
-    steps, message = fault["loc"], fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    match fault["type"]:
-        case "extra_forbidden":  # the name is the file's own: it may be long, and of several lines
-            steps, message = (*steps[:-1], shown(str(steps[-1]))), "unknown field"
-        case "missing":
-            message = "is missing"
-    return f"{written(steps)}: {message}" if steps else message
-
-
-def shown(name: str) -> str:
-    return repr(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}...")

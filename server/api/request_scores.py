@@ -200,7 +200,7 @@ class RequestScores:
         further = choice.further_features()
         summary = choice.score.summary(self.calibration, abstain_above, text, choice.ensemble, further)
         if self.generated and self.calibration is not None and summary.risk is not None:
-            own = (self.calibration.abstain or {}).get("above")
+            own = self.calibration.abstain["above"] if self.calibration.abstain else None
             metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)
         if choice.internals:
             summary.internals = choice.internals.summary()

@@ -23,7 +23,15 @@ from server.calibrate.report import COVERAGE_PLOT, RELIABILITY_PLOT, report
 from server.calibrate.stage import stage_index
 from server.calibrate.tokenised_label import tokenised_labels
 from server.texts import TextTokenizer
-from server.uncertainty.calibration import METHODS, Calibration, CalibrationError, Method, calibration_file
+from server.uncertainty.calibration import (
+    METHODS,
+    Abstention,
+    Calibration,
+    CalibrationError,
+    Ensemble,
+    Method,
+    calibration_file,
+)
 from server.uncertainty.features import GROUPS
 
 if TYPE_CHECKING:  # needs vLLM
@@ -70,8 +78,10 @@ def calibrate(
 
     answers = answers_of(data, score_labels(checkpoint, config, index, labels, limit, members, internals))
     calibration = judged(answers, method, fingerprint(checkpoint, index), config.stages[index].name, abstain)
-    masks = {"rate": config.ensemble_rate, "projections": config.ensemble_projections}
-    ensemble = {"members": members, **masks} if members and calibration.needs & set(GROUPS["ensemble"]) else None
+    ensemble: Ensemble | None = None
+    if members and calibration.needs & set(GROUPS["ensemble"]):
+        projections = config.ensemble_projections or []
+        ensemble = Ensemble(members=members, rate=config.ensemble_rate, projections=projections)
     calibration = replace(calibration, ensemble=ensemble, data={"sha256": data.sha256, **calibration.data})
     replace_file(file, as_json(calibration.to_dict()))
     replace_file(file.with_suffix(".md"), report(calibration, file.stem).encode())
@@ -148,7 +158,7 @@ def judged(answers: Answers, method: Method, checkpoint: str, stage: str, abstai
     )
 
 
-def threshold(calibration: Calibration, held: Answers, error_rate: float | None) -> dict[str, float] | None:
+def threshold(calibration: Calibration, held: Answers, error_rate: float | None) -> Abstention | None:
     if error_rate is None:
         return None
     above = conformal_threshold(held.wrong, risks_of(calibration, held), error_rate)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.calibrate.markdown import table
-from server.uncertainty.calibration import Calibration
+from server.uncertainty.calibration import Abstention, Calibration
 
 NAMES = {
     "auroc": "AUROC (a wrong answer has the higher risk)",
@@ -82,7 +82,7 @@ def groups(figures: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def abstaining(abstain: Mapping[str, float] | None) -> str:
+def abstaining(abstain: Abstention | None) -> str:
     if abstain is None:
         return "No error rate was asked for (`--abstain`)."
     return (

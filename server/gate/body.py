@@ -14,9 +14,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import metrics
+from server.faults import LONGEST_KEY
 from server.gate.connection.body_budget import BodyBudget, Share
 from server.gate.errors import openai_error
-from server.requests.parameters import LONGEST_KEY
 
 BODY_SECONDS = 30.0
 """For a whole body to arrive, so that nobody holds a connection by sending a byte now and then."""

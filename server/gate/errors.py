@@ -14,7 +14,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
-from server.requests.parameters import LIMITS, PROMPTS, prompt_of, to_blame, written
+from server.faults import written
+from server.requests.parameters import LIMITS, PROMPTS, prompt_of, to_blame
 
 INPUT_TOKENS = "input_tokens"
 """What vLLM's errors name as their parameter where a prompt does not fit into the context."""
@@ -183,6 +184,8 @@ def _wish(error: Mapping[str, Any]) -> str:
         return f"{error['ctx']['discriminator']} should be one of {error['ctx']['expected_tags']}"
     if error["type"] in ("dict_type", "model_type", "model_attributes_type", "dataclass_type"):
         return "should be an object"
+    if error["type"] == "extra_forbidden":
+        return "has a field that is not known"
     return str(error["msg"]).removeprefix("Input ").removeprefix("Value error, ").removesuffix(".")
 
 
@@ -194,6 +197,8 @@ def _path(error: Mapping[str, Any], body: Any) -> tuple[str | int, ...]:
     kind, *location = error["loc"]
     if kind != "body":
         return tuple(location)
+    if error["type"] == "extra_forbidden":  # the last step is a text of the client's, and no parameter
+        location.pop()
     path: list[str | int] = []
     for i, step in enumerate(location):
         try:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 PROMPTS = ("messages", "prompt", "input", "query", "tokens")
@@ -25,16 +24,6 @@ OTHER_NAMES = {
 
 _STEP = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
 _NAMED = re.compile(r"^\w+|(?<=[`'\"])\w+(?=[`'\"])")
-
-
-LONGEST_KEY = 64
-"""A longer one is no name of a parameter, but a text that the client sent."""
-
-
-def written(path: Sequence[str | int]) -> str | None:
-    """A path into the body, as far as its keys may be names; None for the body itself."""
-    path = list(takewhile(lambda step: isinstance(step, int) or len(step) <= LONGEST_KEY, path))
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".") or None
 
 
 def holds(body: Any, parameter: str) -> bool:

@@ -9,10 +9,12 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PrivateAttr,
     SerializeAsAny,
     StrictBool,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -68,6 +70,7 @@ class UncertaintyOptions(BaseModel):
     )
     ensemble: int | None = Field(
         default=None,
+        strict=True,
         ge=2,
         le=MAX_MEMBERS,
         description="Score the finished answer again under so many members of the parameter-token ensemble, and return "
@@ -76,35 +79,18 @@ class UncertaintyOptions(BaseModel):
     )
     abstain_above: float | None = Field(
         default=None,
+        strict=True,
         ge=0,
         le=1,
         description="Mark choices whose risk is higher by `uncertainty.abstain`; their text is returned all the same.",
     )
 
 
-def _parse_uncertainty(value: Any) -> Any:
-    """Wrong values become one error that names the field, instead of one per member of the union."""
-    if value is None:
-        return True
-    if isinstance(value, bool | UncertaintyOptions):
-        return value
-    if not isinstance(value, dict):
-        raise VLLMValidationError("`uncertainty` must be true, false or an object", parameter="uncertainty")
-    for name, option in value.items():
-        if name not in UncertaintyOptions.model_fields:
-            known = ", ".join(UncertaintyOptions.model_fields)
-            raise VLLMValidationError(f"`uncertainty` has no such option; known: {known}", parameter="uncertainty")
-        if name == "abstain_above":
-            if not _is_probability(option):
-                message = "`uncertainty.abstain_above` must be a number from 0 to 1"
-                raise VLLMValidationError(message, parameter="uncertainty")
-        elif name == "ensemble":
-            if isinstance(option, bool) or not isinstance(option, int) or not 2 <= option <= MAX_MEMBERS:
-                message = f"`uncertainty.ensemble` must be an integer from 2 to {MAX_MEMBERS}"
-                raise VLLMValidationError(message, parameter="uncertainty")
-        elif not isinstance(option, bool):
-            raise VLLMValidationError(f"`uncertainty.{name}` must be true or false", parameter="uncertainty")
-    return value
+def _kind_of_uncertainty(value: Any) -> str | None:
+    """The tag of the union's member, with a space, so that no option has its name."""
+    if isinstance(value, dict | UncertaintyOptions):
+        return "options object"
+    return "plain flag" if isinstance(value, bool | None) else None
 
 
 def _checked_request_id(value: str) -> str:
@@ -113,13 +99,14 @@ def _checked_request_id(value: str) -> str:
     return value
 
 
-def _is_probability(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-
-
 UncertaintyField = Annotated[
-    StrictBool | UncertaintyOptions,
-    BeforeValidator(_parse_uncertainty),
+    Annotated[StrictBool, BeforeValidator(lambda value: value is None or value), Tag("plain flag")]
+    | Annotated[UncertaintyOptions, Tag("options object")],
+    Discriminator(
+        _kind_of_uncertainty,
+        custom_error_type="uncertainty_type",
+        custom_error_message="Input should be true, false or an object",
+    ),
     Field(description="Whether to return how sure the model was: true adds a summary to every choice, false none."),
 ]
 

@@ -13,14 +13,17 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from model_impl.checkpoint.reading import CheckpointError, read_json
+from pydantic import AfterValidator, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict  # pydantic takes that of `typing` from Python 3.12 only
+
 from model_impl.one_line_error import OneLineError
 from model_impl.reference.ensemble import MAX_MEMBERS
 from server.uncertainty.features import FEATURES, GROUPS, LOG, is_term, term
+from server.uncertainty.saved import EXACT, Number, load_saved
 
 Method = Literal["logistic", "isotonic", "probe"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -34,6 +37,39 @@ class CalibrationError(OneLineError):
     """A calibration that cannot be made or used; the message is one line for the user."""
 
 
+def _known(name: str) -> str:
+    if not is_term(name):
+        raise ValueError(f"{name!r} is unknown; known are {', '.join(FEATURES)}")
+    return name
+
+
+def _increasing(knots: Sequence[float]) -> Sequence[float]:
+    if any(a >= b for a, b in pairwise(knots)):
+        raise ValueError("must increase")
+    return knots
+
+
+Probability = Annotated[Number, Field(ge=0, le=1)]
+
+
+@with_config(EXACT)
+class Ensemble(TypedDict):
+    """The parameter-token ensemble that a calibration reads: its size, and the rate and projections of its masks."""
+
+    members: Annotated[int, Field(strict=True, ge=2, le=MAX_MEMBERS)]
+    rate: Number
+    projections: list[str]
+
+
+@with_config(EXACT)
+class Abstention(TypedDict):
+    """The risk `above` which an answer should not be trusted so that `error_rate` holds."""
+
+    error_rate: Number
+    above: Probability
+
+
+@with_config(EXACT)
 @dataclass(frozen=True)
 class Calibration:
     """`logistic` and `probe`: risk = 1 / (1 + exp(-(intercept + coefficients . features))), of which the probe reads
@@ -48,17 +84,15 @@ class Calibration:
     checkpoint: str
     """Fingerprint of the checkpoint as it ends with `stage`."""
     stage: str
-    features: Sequence[str]
-    coefficients: Sequence[float] = ()
-    intercept: float = 0.0
-    lowest: Sequence[float] = ()
-    highest: Sequence[float] = ()
-    knots: Sequence[float] = ()
-    risks: Sequence[float] = ()
-    ensemble: Mapping[str, Any] | None = None
-    """`members` of the parameter-token ensemble whose uncertainty it reads, `rate` and `projections` of their masks."""
-    abstain: Mapping[str, float] | None = None
-    """`error_rate`, and the risk `above` which an answer should not be trusted so that it holds."""
+    features: Sequence[Annotated[str, AfterValidator(_known)]]
+    coefficients: Sequence[Number] = ()
+    intercept: Number = 0.0
+    lowest: Sequence[Number] = ()
+    highest: Sequence[Number] = ()
+    knots: Annotated[Sequence[Number], AfterValidator(_increasing)] = ()
+    risks: Sequence[Probability] = ()
+    ensemble: Ensemble | None = None
+    abstain: Abstention | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     """What it was fitted on: hash and size."""
     figures: Mapping[str, Any] = field(default_factory=dict)
@@ -77,7 +111,7 @@ class Calibration:
     @property
     def members(self) -> int | None:
         """Of the ensemble that has to score an answer before it can be judged; None where none does."""
-        return int(self.ensemble["members"]) if self.ensemble else None
+        return self.ensemble["members"] if self.ensemble else None
 
     @property
     def reads_internals(self) -> bool:
@@ -118,69 +152,25 @@ def interpolate(x: float, knots: Sequence[float], values: Sequence[float]) -> fl
     return values[after - 1] + share * (values[after] - values[after - 1])
 
 
-def load_calibration(path: Path) -> Calibration:
-    """Read a calibration; raises CalibrationError, naming the file, if it is none."""
-    try:
-        content = read_json(path)
-    except CheckpointError as error:
-        raise CalibrationError(str(error)) from error
-    found = content.pop("format", None)
-    if str(found).startswith(FORMAT.rstrip("0123456789")) and found != FORMAT:
-        raise CalibrationError(f"{path}: {found}, which another version made; make it anew by `tokenformer calibrate`")
-    if found != FORMAT:
-        raise CalibrationError(f"{path}: not a calibration ({FORMAT})")
-    try:
-        calibration = Calibration(**content)
-        _check(calibration)
-    except (AttributeError, OverflowError, TypeError, ValueError) as error:
-        raise CalibrationError(f"{path}: {error}") from error
-    return calibration
-
-
-def _check(calibration: Calibration) -> None:
-    """Raises ValueError or TypeError with what is wrong about the content."""
-    if calibration.method not in METHODS:
-        raise ValueError(f"method {calibration.method!r} is unknown; known are {', '.join(METHODS)}")
-    for name in ("checkpoint", "stage"):
-        if not isinstance(getattr(calibration, name), str):
-            raise ValueError(f"{name} is no text")
-    for name in ("features", "coefficients", "lowest", "highest", "knots", "risks"):
-        if not isinstance(getattr(calibration, name), list | tuple):
-            raise ValueError(f"{name} is no list")
-    for name in calibration.features:
-        if not is_term(name):
-            raise ValueError(f"feature {name!r} is unknown; known are {', '.join(FEATURES)}")
-    lines = [calibration.coefficients, calibration.lowest, calibration.highest]
-    parameters = [calibration.intercept, *chain(*lines, calibration.knots, calibration.risks)]
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in parameters):
-        raise ValueError("a parameter is no finite number")
+def _consistent(calibration: Calibration) -> Calibration:
+    """Raises ValueError for fields that do not go together."""
+    sizes = {len(calibration.coefficients), len(calibration.lowest), len(calibration.highest)}
     if calibration.method == "isotonic":
-        knots, risks = calibration.knots, calibration.risks
-        if len(calibration.features) != 1 or not knots or len(knots) != len(risks):
+        if len(calibration.features) != 1 or not calibration.knots or len(calibration.knots) != len(calibration.risks):
             raise ValueError("isotonic needs one feature and one risk per knot")
-        if any(a >= b for a, b in pairwise(knots)):
-            raise ValueError("knots do not increase")
-        if not all(0 <= risk <= 1 for risk in risks):
-            raise ValueError("a risk is outside of 0 to 1")
-    elif any(len(calibration.features) != len(line) for line in lines):
+    elif sizes != {len(calibration.features)}:
         raise ValueError(f"{calibration.method} needs one coefficient, one lowest and one highest value per feature")
     if (calibration.ensemble is not None) != bool(calibration.needs & set(GROUPS["ensemble"])):
         raise ValueError("ensemble must say what the features of that group come from, and only that")
-    if calibration.ensemble is not None:
-        _check_ensemble(calibration.ensemble)
-    if calibration.abstain is not None:
-        above = calibration.abstain["above"] if set(calibration.abstain) == {"error_rate", "above"} else None
-        if not (isinstance(above, int | float) and 0 <= above <= 1):
-            raise ValueError("abstain needs error_rate, and above from 0 to 1")
+    return calibration
 
 
-def _check_ensemble(ensemble: Any) -> None:
-    complete = isinstance(ensemble, dict) and set(ensemble) == {"members", "rate", "projections"}
-    members = ensemble["members"] if complete else None
-    if not (isinstance(members, int) and 2 <= members <= MAX_MEMBERS):
-        raise ValueError(
-            f"ensemble needs members, from 2 to {MAX_MEMBERS}, and the rate and projections of their masks"
-        )
+SCHEMA: TypeAdapter[Calibration] = TypeAdapter(Annotated[Calibration, AfterValidator(_consistent)])
+
+
+def load_calibration(path: Path) -> Calibration:
+    """Read a calibration; raises CalibrationError, naming the file, if it is none."""
+    return load_saved(path, SCHEMA, FORMAT, "calibrate", CalibrationError)
 
 
 def calibration_file(stage: str | None) -> str:

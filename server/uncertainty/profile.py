@@ -7,20 +7,22 @@ it.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from model_impl.checkpoint.reading import CheckpointError, read_json
+from pydantic import Field, TypeAdapter, with_config
+
 from model_impl.config import PROJECTIONS, TokenformerConfig
 from model_impl.one_line_error import OneLineError
 from model_impl.reference.internals import INTERNALS
+from server.uncertainty.saved import EXACT, Number, load_saved
 
 FORMAT = "tokenformer-profile-1"
 
-Table = list[list[list[float]]]
+Row = Annotated[list[Number], Field(min_length=len(INTERNALS), max_length=len(INTERNALS))]
+Table = list[Annotated[list[Row], Field(min_length=len(PROJECTIONS), max_length=len(PROJECTIONS))]]
 """By layer, projection (as in `PROJECTIONS`) and statistic (as in `INTERNALS`)."""
 
 
@@ -28,6 +30,7 @@ class ProfileError(OneLineError):
     """A profile that cannot be made or used; the message is one line for the user."""
 
 
+@with_config(EXACT)
 @dataclass(frozen=True)
 class Profile:
     checkpoint: str
@@ -53,38 +56,16 @@ def _as_lines(value: Any) -> str:
     return "[\n    [" + "],\n    [".join(layers) + "]\n  ]"
 
 
+SCHEMA = TypeAdapter(Profile)
+
+
 def load_profile(path: Path, config: TokenformerConfig) -> Profile:
     """Read a profile; raises ProfileError, naming the file, if it is none for a model of this size."""
-    try:
-        content = read_json(path)
-    except CheckpointError as error:
-        raise ProfileError(str(error)) from error
-    if content.pop("format", None) != FORMAT:
-        raise ProfileError(f"{path}: not a profile ({FORMAT})")
-    try:
-        profile = Profile(**content)
-    except TypeError as error:
-        raise ProfileError(f"{path}: {error}") from error
+    profile = load_saved(path, SCHEMA, FORMAT, "profile", ProfileError)
     for name in ("mean", "std"):
-        if not _is_table(getattr(profile, name), config.num_hidden_layers):
-            shape = f"{config.num_hidden_layers} x {len(PROJECTIONS)} x {len(INTERNALS)}"
-            raise ProfileError(f"{path}: {name} is no table of {shape} finite numbers")
+        if (layers := len(getattr(profile, name))) != config.num_hidden_layers:
+            raise ProfileError(f"{path}: {name}: has {layers} layers, and the model {config.num_hidden_layers}")
     return profile
-
-
-def _is_table(value: Any, layers: int) -> bool:
-    def is_list(part: Any, length: int) -> bool:
-        return isinstance(part, list) and len(part) == length
-
-    return is_list(value, layers) and all(
-        is_list(layer, len(PROJECTIONS))
-        and all(is_list(row, len(INTERNALS)) and all(map(_is_finite, row)) for row in layer)
-        for layer in value
-    )
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def profile_file(stage: str | None) -> str:

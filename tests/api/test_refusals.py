@@ -23,7 +23,7 @@ def refuse(client: OpenAI, endpoint: str, uncertainty: Any, stream: bool) -> Bad
 def test_wrong_value(client: OpenAI, endpoint: str, value: Any) -> None:
     error = refuse(client, endpoint, value, stream=False)
     assert error.status_code == 400
-    assert error.param == "uncertainty"
+    assert error.param == ("uncertainty.tokens" if isinstance(value, dict) and "tokens" in value else "uncertainty")
     assert error.type == "invalid_request_error"
     assert "uncertainty" in error.body["message"]  # type: ignore[index]
     assert "\n" not in error.body["message"]  # type: ignore[index]

@@ -118,8 +118,8 @@ def test_nothing_unless_asked_for(client: OpenAI) -> None:
 def test_a_wrong_value_is_refused(client: OpenAI, wrong: Any) -> None:
     with pytest.raises(BadRequestError) as caught:
         ask(client, uncertainty={"spans": wrong})
-    assert caught.value.param == "uncertainty"
-    assert "`uncertainty.spans` must be true or false" in str(caught.value)
+    assert caught.value.param == "uncertainty.spans"
+    assert "Invalid value for 'uncertainty.spans': should be a valid boolean." in str(caught.value)
 
 
 @pytest.mark.parametrize("echo", [False, True])

@@ -111,12 +111,12 @@ def test_abstain_marks_and_changes_nothing(grown: Grown) -> None:
         assert choice.text == plain.text
 
 
-@pytest.mark.parametrize("limit", [1.5, -0.1, True, "high", None, [0.5]])
+@pytest.mark.parametrize("limit", [1.5, -0.1, True, "high", [0.5]])
 def test_a_wrong_limit_is_refused(grown: Grown, limit: Any) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         ask(grown, "m:base", uncertainty={"abstain_above": limit})
-    assert caught.value.param == "uncertainty"
-    assert "`uncertainty.abstain_above` must be a number from 0 to 1" in str(caught.value)
+    assert caught.value.param == "uncertainty.abstain_above"
+    assert "Invalid value for 'uncertainty.abstain_above': should be " in str(caught.value)
 
 
 def test_a_calibration_of_other_weights_or_a_broken_one_is_refused_and_said_so(grown: Grown) -> None:

@@ -107,9 +107,9 @@ UNREADABLE: list[tuple[dict[str, Any], str | None, str, str]] = [
         "none are specified",
     ),
     ({"tool_choice": "mine", "tools": [{"function": {"name": "f"}}]}, "tool_choice", "invalid_value", '"required"'),
-    ({"uncertainty": {"mine": True}}, "uncertainty", "invalid_value", "no such option"),
+    ({"uncertainty": {"mine": True}}, "uncertainty", "invalid_value", "has a field that is not known"),
     ({"tools": [{"function": {}}]}, "tools[0].function.name", "missing_required_parameter", "Missing"),
-    ({"uncertainty": "yes"}, "uncertainty", "invalid_value", "must be true, false or an object"),
+    ({"uncertainty": "yes"}, "uncertainty", "invalid_value", "should be true, false or an object"),
     ({"tool_choice": "required"}, "tool_choice", "invalid_value", "`tools` must be set"),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,12 @@ def test_only_that_of_these_weights_is_used(tmp_path: Path, capsys: pytest.Captu
     ("changes", "message"),
     [
         ({"format": "something"}, "not a profile"),
-        ({"mean": [[1.0]]}, "mean is no table of 2 x 5 x 4 finite numbers"),
-        ({"std": None}, "std is no table"),
+        ({"mean": [[1.0]]}, r"mean\[0\]\[0\]: should be a valid list"),
+        ({"mean": []}, "mean: has 0 layers, and the model 2"),
+        ({"mean": [[[1.0] * 4] * 4] * 2}, r"mean\[0\]: List should have at least 5 items"),
+        ({"mean": [[[math.inf] * 4] * 5] * 2}, r"mean\[0\]\[0\]\[0\]: should be a finite number"),
+        ({"std": None}, "std: should be a valid list"),
+        ({"format": "tokenformer-profile-0"}, "which another version made; make it anew by `tokenformer profile`"),
         ({"more": 1}, "more"),
     ],
 )
