@@ -1,7 +1,7 @@
-"""What a request passes between the socket and a route: pure ASGI middleware, one file each.
+"""Pure ASGI middleware between the socket and the routes, one file each.
 
-vLLM's public `--middleware` flag puts them into the app that it builds, so they stand in front of every route, vLLM's
-own and those of plugins alike. A middleware finds vLLM's settings and ours in `scope["app"].state.args`.
+vLLM's public `--middleware` flag adds them to its app, in front of every route, vLLM's own and those of plugins. A
+middleware finds vLLM's settings and ours in `scope["app"].state.args`.
 """
 
 MIDDLEWARE: tuple[str, ...] = (
@@ -14,4 +14,4 @@ MIDDLEWARE: tuple[str, ...] = (
     "server.gate.access_log.AccessLog",
     "server.gate.connection.carrier.Connections",
 )
-"""Innermost first, as vLLM adds them: the last one sees a request first."""
+"""Innermost first, the order in which vLLM adds them: the last one sees a request first."""

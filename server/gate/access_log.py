@@ -1,4 +1,4 @@
-"""Every request's id, its latency, and one line of JSON about it when it has ended."""
+"""Request ids, latencies, and the access log: one line of JSON for every finished request."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from server.requests.request_ids import PATTERN, valid_request_id
 REQUEST_ID = "x-request-id"
 
 QUIET = ("/health", "/livez", "/load", "/metrics", "/ping", "/playground", "/readyz", "/version")
-"""What is asked every few seconds by machines, and the page's files: neither logged nor timed."""
+"""Paths that machines poll, and the files of the playground: neither logged nor timed."""
 
 Ending = Literal["complete", "rejected", "error", "client_gone", "cut_off"]
 
 SUMMARY = {"risk", "calibrated", "abstain", "mean_entropy", "max_entropy", "mean_variance", "min_logprob", "tokens"}
-"""What the log says of `choices[].uncertainty`; its spans hold text."""
+"""Fields of `choices[].uncertainty` that are logged; its spans hold text."""
 
 
 class AccessLog:
-    """Outermost: gives every response an `x-request-id`, refuses ids that could not be logged as they are, fills the
-    latency metrics, and writes the log unless `--access-log off`."""
+    """Gives every response an `x-request-id`, refuses ids that cannot be logged unchanged, fills the latency metrics
+    and writes the log unless `--access-log off`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -57,8 +57,7 @@ class AccessLog:
             else:
                 await refuse_id(scope, exchange)
         except Exception:
-            # Starlette's own answer to this comes from outside of all middleware and would bear no id. What it was
-            # goes to the log of the server.
+            # Starlette answers outside of all middleware, without an id. The traceback goes to the server's log.
             if exchange.status is None:
                 await fail(scope, exchange)
             raise
@@ -69,7 +68,7 @@ class AccessLog:
 
 
 class Exchange:
-    """A request's messages as they pass, and how it stands."""
+    """The ASGI messages of one request, and its state."""
 
     def __init__(
         self, record: RequestRecord, receive: Receive, send: Send, connection: BoundedConnection | None
@@ -87,12 +86,12 @@ class Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            headers[REQUEST_ID] = self.record.request_id  # replaces what vLLM's --enable-request-id-headers adds
+            headers[REQUEST_ID] = self.record.request_id  # replaces the one of --enable-request-id-headers
             self.status = message["status"]
             self.stream = headers.get("content-type", "").startswith("text/event-stream")
         last = message["type"] == "http.response.body" and not message.get("more_body")
         if last and len(message.get("body", b"")) > HIGH_WATER_LIMIT:
-            # uvicorn takes a part of any size at once, and waits for its reader before the next one.
+            # uvicorn accepts a part of any size, and waits for the reader before it accepts another.
             await self._send({**message, "more_body": True})
             message = {**message, "body": b""}
         await self._send(message)
@@ -134,7 +133,7 @@ async def fail(scope: Scope, exchange: Exchange) -> None:
 
 
 def account(scope: Scope, exchange: Exchange) -> None:
-    """Take the request's latency, and write it down."""
+    """Observe the request's latency and write its line."""
     record = exchange.record
     if record.model is not None and exchange.ending == "complete":
         metrics.REQUEST_SECONDS.labels(record.model).observe(record.seconds)
@@ -143,7 +142,7 @@ def account(scope: Scope, exchange: Exchange) -> None:
 
 
 def describe(scope: Scope, exchange: Exchange) -> dict[str, Any]:
-    """The line of the log: numbers, the server's own words, and an id that was checked; nothing else of a client's."""
+    """The line of the log: numbers, the server's own words and a checked id, and nothing else that a client sent."""
     record = exchange.record
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -167,7 +166,7 @@ def describe(scope: Scope, exchange: Exchange) -> dict[str, Any]:
 
 
 def route_template(scope: Scope) -> str | None:
-    """The path as the routes name it: of the route that answered, or would have; None where there is none."""
+    """The path of the route that answered or would have answered, with its placeholders; None without a route."""
     route = scope.get("route")
     if route is None:
         route = next((found for found in scope["app"].routes if found.matches(scope)[0] is not Match.NONE), None)
@@ -175,6 +174,6 @@ def route_template(scope: Scope) -> str | None:
 
 
 def write(entry: dict[str, Any]) -> None:
-    """One line in one write, so that those of several processes do not mix."""
+    """Write the line at once, so that lines of several processes do not mix."""
     sys.stderr.buffer.write(to_json(entry, inf_nan_mode="null") + b"\n")
     sys.stderr.buffer.flush()

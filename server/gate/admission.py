@@ -1,6 +1,6 @@
-"""How much work a server takes on: decided from a request's JSON, before anything is rendered or tokenised.
+"""Admission control from a request's JSON, before anything is rendered or tokenised.
 
-What is turned away costs next to nothing, so what was accepted keeps its latency however many ask.
+A refusal costs next to nothing, so accepted requests keep their latency under any load.
 """
 
 from __future__ import annotations
@@ -24,25 +24,24 @@ from server.gate.errors import openai_error
 from server.gate.weight import Shape, Weight, weigh
 
 QUEUE_PER_SLOT = 2
-"""Sequences taken on per sequence that the engine can run at once, where --max-num-queued-reqs says nothing: every
-running one may have one that waits for it."""
+"""Default of --max-num-queued-reqs, per sequence that the engine can run at once: one runs and one waits."""
 
 QUEUED_TOKENS = 1 << 17
-"""Prompt tokens that may wait for their prefill, where --max-num-queued-tokens says nothing."""
+"""Default of --max-num-queued-tokens: prompt tokens that may wait for their prefill."""
 
 MAX_CELLS, CELLS_AT_ONCE = 1 << 17, 1 << 20
-"""Numbers that one answer may show of its tokens, and all answers under way together. Each takes about 90 bytes of an
-answer, and 700 of memory while it is made."""
+"""Numbers about tokens that one answer may hold, and all running answers together. Each takes about 90 bytes of the
+answer, and 700 bytes of memory while it is made."""
 
 MAX_RESCORED = 1 << 18
-"""Tokens that the members of ensembles may run through the model, for one request and for all under way together."""
+"""Tokens that ensemble members may run through the model, for one request and for all running ones together."""
 
 OVERLOAD_RETRY_SECONDS = 1
 UNAVAILABLE_RETRY_SECONDS = 5
 
 
 class Ticket:
-    """An admitted request: what of it has not reached the engine yet."""
+    """An admitted request, with its share that has not reached the engine yet."""
 
     def __init__(self, control: AdmissionControl, weight: Weight) -> None:
         self.control, self.weight, self.sequences, self.tokens = control, weight, weight.sequences, weight.tokens
@@ -57,8 +56,7 @@ class Ticket:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Leaves its place to others while it is not sure that the request is a right one. Raises TurnedAway if the
-        place is gone by then."""
+        """Gives the place to others until the request is known to be valid. Raises TurnedAway if none is free then."""
         self._count(-1)
         weight, self.weight = self.weight, Weight()
         sequences, self.sequences = self.sequences, 0
@@ -74,7 +72,7 @@ class Ticket:
         self._take(min(1, self.sequences), min(tokens, self.tokens) if self.sequences > 1 else self.tokens)
 
     def close(self) -> None:
-        """The request has ended, and been answered."""
+        """The request has been answered."""
         self._count(-1)
         self.control.tickets -= 1
 
@@ -91,18 +89,18 @@ TICKET: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request is turned away: `code` for programs, which is also the metric's reason."""
+    """A refused request; `code` is for programs, and the metric's reason."""
 
     status: HTTPStatus
     code: str
     message: str
     retry_after: int | None = None
-    """Seconds; None where it is no use to come again."""
+    """Seconds; None where a retry cannot succeed."""
     param: str | None = None
 
 
 class TurnedAway(GracefulHTTPError):
-    """Refuses a request that was let in."""
+    """The refusal of a request that had been admitted."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message, refusal.status)
@@ -110,7 +108,7 @@ class TurnedAway(GracefulHTTPError):
 
 
 class AdmissionControl:
-    """What one API process has taken on, and whether it takes more."""
+    """The admitted work of one API process, and whether there is room for more."""
 
     def __init__(self, engine: EngineClient, config: VllmConfig, args: Namespace) -> None:
         self.engine = engine
@@ -121,26 +119,26 @@ class AdmissionControl:
         self.max_sequences = -(-(QUEUE_PER_SLOT * slots if queued is None else queued) // processes)
         self.max_tokens = -(-(QUEUED_TOKENS if tokens is None else tokens) // processes)
         self.tickets = self.sequences = self.tokens = 0
-        """Requests that are not answered yet; and of their sequences those that the engine does not count yet."""
+        """Unanswered requests, and their sequences and tokens that the engine does not count yet."""
         self.cells = self.rescored = 0
-        """Of requests that are not answered yet."""
+        """Sums over unanswered requests."""
         self.draining = False
 
     def unfinished(self) -> int:
-        """Sequences that have been taken on and not been finished."""
+        """Admitted sequences that are not finished."""
         return self.sequences + int(self.engine.get_num_unfinished_requests())  # type: ignore[attr-defined]
 
     def queued_sequences(self) -> int:
-        """Sequences that have no token yet: on their way to the engine, waiting there, or in prefill."""
+        """Sequences without a token: before the engine, waiting in it, or in prefill."""
         running = self.engine.output_processor.request_states.values()  # type: ignore[attr-defined]
         return self.sequences + sum(bool(state.is_prefilling) for state in running)
 
     def queued_tokens(self) -> int:
-        """Prompt tokens of sequences that have no token yet."""
+        """Prompt tokens of the queued sequences."""
         return self.tokens + int(self.engine.get_num_queued_tokens())  # type: ignore[attr-defined]
 
     def refusal(self, weight: Weight) -> Refusal | None:
-        """Why a request of this weight is not taken on now; None if it is."""
+        """Why a request of this weight is refused now; None if it is admitted."""
         if self.engine.errored:
             message = "The engine has died; the server is about to end."
             return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "engine_dead", message, UNAVAILABLE_RETRY_SECONDS)
@@ -165,14 +163,14 @@ class AdmissionControl:
         return None
 
     def _excess(self, weight: Weight) -> Refusal | None:
-        """Why a request of this weight is never taken on."""
+        """Why a request of this weight is never admitted."""
         if weight.sequences > self.max_sequences:
             message = (
                 f"`{weight.multiplied_by}` makes {weight.sequences} sequences of the request; this server takes on "
                 f"{self.max_sequences} at once."
             )
             return Refusal(HTTPStatus.BAD_REQUEST, "too_many_sequences", message, param=weight.multiplied_by)
-        if weight.sequences == 1:  # which may always have all that there is
+        if weight.sequences == 1:  # a single sequence is never too large
             return None
         if weight.cells > MAX_CELLS:
             message = (
@@ -190,7 +188,7 @@ class AdmissionControl:
 
 
 def answer(refusal: Refusal) -> JSONResponse:
-    """What the client is told. A server that takes nothing more does not keep the connection either."""
+    """The client's answer. A server that admits nothing more closes the connection, too."""
     kinds = {
         HTTPStatus.BAD_REQUEST: "invalid_request_error",
         HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
@@ -206,7 +204,7 @@ def answer(refusal: Refusal) -> JSONResponse:
 
 
 class Admission:
-    """Lets a request in, or answers 429 or 503 with `Retry-After`. Every POST is work until it has ended."""
+    """Admits a request, or answers 429 or 503 with `Retry-After`. Every POST counts as work until it has ended."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -226,7 +224,7 @@ class Admission:
         token = TICKET.set(ticket)
 
         async def send_with_time(message: Message) -> None:
-            """What was turned away later is to come again as well."""
+            """Later refusals have a `Retry-After` as well."""
             if message["type"] == "http.response.start" and message["status"] == HTTPStatus.TOO_MANY_REQUESTS:
                 MutableHeaders(scope=message).setdefault("Retry-After", str(OVERLOAD_RETRY_SECONDS))
             await send(message)

@@ -1,4 +1,4 @@
-"""Who may pass: with API keys, nobody without one, wherever the request goes."""
+"""API-key authentication for every route."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PAGE = "/playground"
 
 
 class Authentication:
-    """Lets in who presents a key, as `Authorization: Bearer KEY`, or as the password of `Authorization: Basic`, which
-    is how a browser can open a page. Without keys everyone passes."""
+    """Accepts a key as `Authorization: Bearer KEY`, or as the password of `Authorization: Basic`, with which a browser
+    can open a page. Without configured keys every request passes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -31,7 +31,7 @@ class Authentication:
             return
         args: Namespace = scope["app"].state.args
         keys: ApiKeys | None = args.api_keys
-        # As the router sees it: no spelling of a path can be open here and lead elsewhere there.
+        # The router's own reading of the path: no spelling is open here and leads elsewhere there.
         path = get_route_path(scope)
         headers = Headers(scope=scope)
         if keys is None or path in OPEN or _is_preflight(scope, headers):
@@ -59,11 +59,11 @@ class Authentication:
 
 
 def presented_key(headers: Headers) -> str | None:
-    """The key that a request comes with, if it comes with one."""
+    """The key that a request presents, if any."""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return credentials.strip()
-    # A browser sends a password along by itself, also when a page from elsewhere is the one that asks.
+    # A browser adds a stored password by itself, also to requests of pages from other sites.
     if scheme.lower() == "basic" and headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
         try:
             return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
@@ -73,6 +73,6 @@ def presented_key(headers: Headers) -> str | None:
 
 
 def _is_preflight(scope: Scope, headers: Headers) -> bool:
-    """Whether the CORS middleware answers: a browser asks, without credentials, if a page may send a request."""
+    """Whether this is a CORS preflight, which browsers send without credentials and the CORS middleware answers."""
     asked = "origin" in headers and "access-control-request-method" in headers
     return scope.get("method") == "OPTIONS" and asked

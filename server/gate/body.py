@@ -1,4 +1,4 @@
-"""What a request's body may be: so large, complete within a time, and JSON that every later reader takes alike."""
+"""Limits on request bodies: their size, their time to arrive, and JSON that all readers understand alike."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from server.gate.connection.body_budget import BodyBudget, Share
 from server.gate.errors import openai_error
 
 BODY_SECONDS = 30.0
-"""For a whole body to arrive, so that nobody holds a connection by sending a byte now and then."""
+"""A whole body must arrive in this time, so that nobody holds a connection by sending a byte now and then."""
 
 LINGER_SECONDS = 1.0
-"""For a client that still sends what nobody wants, to read why: closing at once would reset the connection."""
+"""Time for a client that is still sending to read its refusal: closing at once would reset the connection."""
 
 MAX_DEPTH = 128
-"""Of arrays and objects in each other. Real requests stay below 40; readers that recurse fail near 1,000."""
+"""Nesting of arrays and objects. Real requests stay below 40; recursive readers fail near 1,000."""
 
 MAX_CONTAINERS, MAX_KEYS = 1 << 14, 1 << 16
-"""Arrays and objects, and keys of all objects. Real requests hold a few hundred; to make a million holds others up for
-a second, as Python's garbage collector looks through them again and again."""
+"""Arrays and objects, and keys of all objects. Real requests hold a few hundred. Making a million delays others by a
+second, because Python's garbage collector traverses them again and again."""
 
 MAX_ITEMS = 1 << 11
-"""Of each of LISTS: more than a context holds, whose every item costs some tokens."""
+"""Items of each of LISTS. An item costs several tokens, so this is more than a context holds."""
 
 LISTS = ("messages", "input", "tools")
 
 LARGE_BODY = 1 << 16
-"""Bytes from which a body is looked through in a thread, for others to be served meanwhile."""
+"""Bytes from which a body is parsed in a thread, so that the event loop serves others meanwhile."""
 
 _ESCAPED = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _UNREADABLE = re.compile("[\x00\ud800-\udfff]")
 _HALF = re.compile("[\ud800-\udfff]")
 _AS_ZEROS, _LONG = bytes.maketrans(b"123456789", b"0" * 9), b"0" * 19
-"""What finds integers that may have more than 64 bits, ten times faster than an expression does."""
+"""For finding integers that may have more than 64 bits, ten times faster than with a regular expression."""
 
 _TOKENISED = re.compile(
     r"(?:prompt|completion|input|instructions|system|stop|bad_words|(?:messages|input)(?:\[\d+\])+\.content)"
     r"(?:\[\d+\])?(?:\.text)?"
 )
-"""Parameters that become tokens or are looked for among them: byte-level tokenizers have one for NUL, so that texts of
-random tokens hold it. In grammars, names and all that is not listed, NUL would end a string for who reads them in C."""
+"""Parameters that become tokens, and may hold NUL: byte-level tokenizers have a token for it, so texts of random tokens
+hold it. Elsewhere, as in grammars and names, NUL would end a string for readers in C."""
 
 
 UNREAD = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -58,7 +58,7 @@ UNREAD = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT, HTTPS
 
 
 class BodyRefused(Exception):
-    """Why a body is refused: an answer's status, its `code`, its message, and the parameter if one is to blame."""
+    """A refused body: the answer's status, `code`, message, and the parameter that is to blame, if one is."""
 
     def __init__(self, status: HTTPStatus, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -66,8 +66,8 @@ class BodyRefused(Exception):
 
 
 class BodyLimits:
-    """Reads and checks a body before anything else works on the request, and leaves the parsed JSON for others, as
-    `json` in the request's state. What lies behind reads the same bytes again."""
+    """Reads and checks a body before anything else works on the request. The parsed JSON is `json` in the request's
+    state; the app reads the same bytes again."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app, self.budget = app, BodyBudget()
@@ -130,8 +130,7 @@ async def read(headers: Headers, receive: Receive, share: Share) -> bytes | None
 
 
 def parsed(headers: Headers, body: bytes) -> dict[str, Any]:
-    """The JSON object in a body, read as strictly as JSON is defined. Of equal keys the last counts, as everywhere
-    behind. Raises BodyRefused."""
+    """The JSON object in a body, by the letter of the standard; the last of equal keys counts. Raises BodyRefused."""
     if not _has_type(headers, "application/json") or headers.get("content-encoding", "identity") != "identity":
         text = "The body must be JSON, uncompressed, and the header Content-Type say so: application/json."
         raise BodyRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text)
@@ -156,7 +155,7 @@ def parsed(headers: Headers, body: bytes) -> dict[str, Any]:
 
 
 def _count(text: str) -> None:
-    """Raises BodyRefused for more arrays, objects and keys than are worth making."""
+    """Raises BodyRefused for too many arrays, objects and keys, before they are made."""
     if text.count("[") + text.count("{") <= MAX_CONTAINERS and text.count(":") <= MAX_KEYS:
         return
     pieces = text.replace("\\\\", "").replace('\\"', "").split('"')
@@ -168,8 +167,7 @@ def _count(text: str) -> None:
 
 
 def _look_through(found: dict[str, Any]) -> None:
-    """Raises BodyRefused for values in values deeper than MAX_DEPTH, and for characters and integers that must not be
-    there."""
+    """Raises BodyRefused for nesting deeper than MAX_DEPTH, and for forbidden characters and integers."""
     level: list[tuple[str, Any]] = [("", found)]
     for _ in range(MAX_DEPTH):
         inner = []
@@ -191,15 +189,14 @@ def _look_through(found: dict[str, Any]) -> None:
 
 
 def _flaw(step: str, text: str, is_key: bool) -> str | None:
-    """What is wrong with an unreadable text, if anything is wrong with it at this place."""
+    """The forbidden character in a text, if it is forbidden at this place."""
     if _HALF.search(text):
         return "half of a surrogate pair"
     return "a NUL character" if is_key or not _TOKENISED.fullmatch(step) else None
 
 
 def _items(path: str, container: dict[str, Any] | list[Any]) -> Iterator[tuple[str, Any, bool]]:
-    """The values in a container, and the keys, each with the parameter's name as OpenAI writes it, and whether it is
-    a key."""
+    """Values and keys of a container, each with its parameter's name in OpenAI's form, and whether it is a key."""
     if isinstance(container, list):
         for i, value in enumerate(container):
             if isinstance(value, str | dict | list | int):
@@ -237,7 +234,7 @@ def _has_type(headers: Headers, media_type: str) -> bool:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """The body in one message; then what the server says, which is that the client has gone."""
+    """The body in one message, and then the server's own messages: the disconnect of the client."""
     waiting = [body]
 
     async def replayed() -> Message:
@@ -249,8 +246,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 async def _refuse(refused: BodyRefused, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer at once. Where the body has not been read to its end, the connection is closed, but not before the client
-    has had time to read the answer."""
+    """Answer at once. A connection with an unread body is closed, after the client has had time to read the answer."""
     unread = refused.status in UNREAD
     full = refused.status == HTTPStatus.SERVICE_UNAVAILABLE
     answer = openai_error(

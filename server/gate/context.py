@@ -1,4 +1,4 @@
-"""What is written down of one request while it is answered: the access log's line, and no text of anybody's."""
+"""The record of one request while it is answered, for the access log; it holds no text of clients or models."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from server.uncertainty.summary import Uncertainty
 
 @dataclass
 class RequestRecord:
-    """One request. The middleware begins it; the engine, the serving classes and the scores add what they know."""
+    """Begun by the middleware and completed by the engine, the serving classes and the scores."""
 
     request_id: str
     began: float = field(default_factory=time.perf_counter)
     model: str | None = None
-    """By the name it is served under, never as the client wrote it; None until a request reaches the engine."""
+    """The served name, never the client's spelling; None until the request reaches the engine."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     queued_seconds: float | None = None
     first_token_seconds: float | None = None
-    """Since `began`, of a stream; whoever waits for a whole answer sees no first token."""
+    """Seconds since `began`; only streams show a first token."""
     finish_reasons: Counter[str] = field(default_factory=Counter)
     uncertainty: dict[int, Uncertainty] = field(default_factory=dict)
-    """Of each finished choice."""
+    """Choice index -> summary, for each finished choice."""
     nothing_shown: bool = False
-    """A mere echo: vLLM generates one token all the same and keeps it to itself."""
+    """Whether this is a mere echo, for which vLLM generates one token and hides it."""
     failed: bool = False
-    """Whether something went wrong, which a stream says in an event: its status is 200 long since."""
+    """Whether the answer failed; a stream reports that in an event, because its 200 has already been sent."""
 
     @property
     def seconds(self) -> float:
-        """Since the request arrived."""
+        """Time since the request arrived."""
         return time.perf_counter() - self.began
 
 

@@ -1,4 +1,4 @@
-"""Gives errors the shape that OpenAI's clients read, wherever behind the gate they were made."""
+"""Gives errors from behind the gate the shape that OpenAI's clients read."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _is_json_error(start: Message) -> bool:
 
 
 async def _send_error(begun: Message, body: bytes, sent: Mapping[str, Any], send: Send) -> None:
-    """Headers of the original stay, such as `Allow` and `Retry-After`. `sent` is the request's body."""
+    """The original's headers stay, such as `Allow` and `Retry-After`. `sent` is the request's body."""
     response = reshaped(HTTPStatus(begun["status"]), json.loads(body), sent)
     headers = begun["headers"]
     if response is not None:

@@ -18,10 +18,10 @@ from server.faults import written
 from server.requests.parameters import LIMITS, PROMPTS, prompt_of, to_blame
 
 INPUT_TOKENS = "input_tokens"
-"""What vLLM's errors name as their parameter where a prompt does not fit into the context."""
+"""The parameter in vLLM's errors about a prompt that does not fit into the context."""
 
 COMPLETION_TOKENS = "completion_tokens"
-"""Ours, where a given completion does not."""
+"""The parameter in our errors about a given completion that does not fit."""
 
 TOO_LONG = ("input_text", INPUT_TOKENS, COMPLETION_TOKENS)
 
@@ -30,22 +30,22 @@ NO_SUCH_MODEL = "The model does not exist; /v1/models lists those that do."
 
 NO_ROOM = "The prompt fills the model's context and leaves no token for an answer."
 FULL = ("The engine prompt length ", "The decoder prompt (length ")
-"""How vLLM's errors begin where a prompt fills the context to the last token."""
+"""Beginnings of vLLM's errors about a prompt that fills the context to the last token."""
 
 NONE_LEFT = "max_tokens must be at least 1, got 0"
-"""Likewise, unless the client itself asked for 0."""
+"""Another such beginning, unless the client itself asked for 0."""
 
 _APPENDED = re.compile(r" \((?:parameter=([^,)]*)|value=).*", re.DOTALL)
-"""What vLLM's errors write behind their message."""
+"""The appendix that vLLM's errors write behind their message."""
 
 _LIMIT = re.compile(r"\w+(?==\d)")
-"""The beginning of vLLM's errors of too high a limit: its own name for the limit."""
+"""vLLM's own name for a limit, with which its errors about too high a limit begin."""
 
 _QUOTED = re.compile(r"(?<![^\s(\[{])(['`\"])[^'`\"]{32,}\1")
-"""More than a name, in quotes."""
+"""A quotation that is too long to be a name."""
 
 _DUMPED = re.compile(r"\d+ validation errors? for ")
-"""Begins the text of pydantic's errors, which has many lines and the client's values in them."""
+"""Beginning of pydantic's error texts, which have many lines and hold the client's values."""
 
 
 class OpenAIError(BaseModel):
@@ -70,14 +70,14 @@ def openai_error(
     param: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """A refusal as OpenAI's clients read it: `code` is what a program looks at, `message` what a person reads."""
+    """An error in OpenAI's shape: `code` for programs, `message` for people."""
     error = {"message": message, "type": type, "param": param, "code": code}
     return JSONResponse({"error": error}, status_code=status.value, headers=dict(headers or {}))
 
 
 def reshaped(status: HTTPStatus, content: Any, body: Mapping[str, Any]) -> JSONResponse | None:
-    """vLLM's or FastAPI's JSON error as OpenAI's; None where it has its shape already. Anthropic's errors keep their
-    own fields, beside which OpenAI's do no harm. `body` is the request's."""
+    """vLLM's or FastAPI's JSON error in OpenAI's shape; None if it has that shape already. Anthropic's errors keep
+    their own fields beside OpenAI's. `body` is the request's."""
     error = content.get("error") if isinstance(content, dict) else None
     anthropic = isinstance(content, dict) and content.get("type") == "error"
     if isinstance(error, dict) and (anthropic or isinstance(error.get("code"), int)):
@@ -124,21 +124,21 @@ def _one_line(message: str) -> str:
 
 
 async def refuse_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    """What FastAPI could not read of a request, in one line."""
-    # vLLM's validators change the body that FastAPI has; the gate keeps what the client sent.
+    """Answer a request that FastAPI could not read, in one line."""
+    # vLLM's validators change FastAPI's body; the gate keeps the one that the client sent.
     return _invalid(error.errors(), getattr(request.state, "json", error.body))
 
 
 async def internal_error(request: Request, error: Exception) -> JSONResponse:
-    """What nobody foresaw. The traceback goes to the log, and nothing of it to the client."""
+    """Answer an unforeseen error. Its traceback goes to the log only."""
     message = "The server had an error while processing the request; its log says more."
     return openai_error(HTTPStatus.INTERNAL_SERVER_ERROR, message, code="internal_error", type="server_error")
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """In place of vLLM's, which come later than any endpoint plugin, but before the app builds its middleware.
+    """Replace vLLM's handlers, which are set after all endpoint plugins and before the app builds its middleware.
 
-    It must not build it twice: the second instrumentator would find its metrics registered, and count nothing.
+    The app must build it only once: a second instrumentator would find its metrics registered and count nothing.
     """
     build = app.build_middleware_stack
 
@@ -151,8 +151,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def _invalid(errors: Sequence[Any], body: Any) -> JSONResponse:
-    """Pydantic complains of every member of a union, so many errors may be one. The path that most of them complain
-    of is taken for what is wrong; of several, the deepest one."""
+    """Pydantic reports an error for every member of a union. The path with the most errors is blamed; among several,
+    the deepest one."""
     plain = [error for error in errors if not isinstance(error, dict)]
     if plain:  # of vLLM's `validate_json_request`
         return openai_error(HTTPStatus.BAD_REQUEST, str(plain[0]), code="invalid_request")
@@ -179,7 +179,7 @@ def _invalid(errors: Sequence[Any], body: Any) -> JSONResponse:
 
 
 def _wish(error: Mapping[str, Any]) -> str:
-    """What pydantic would have; its message without what the client sent."""
+    """Pydantic's message, without the client's values."""
     if error["type"] == "union_tag_invalid":
         return f"{error['ctx']['discriminator']} should be one of {error['ctx']['expected_tags']}"
     if error["type"] in ("dict_type", "model_type", "model_attributes_type", "dataclass_type"):
@@ -190,14 +190,14 @@ def _wish(error: Mapping[str, Any]) -> str:
 
 
 def _path(error: Mapping[str, Any], body: Any) -> tuple[str | int, ...]:
-    """Where the body is wrong. Pydantic's location also names the members of unions: what the body has not, but for
-    a missing field at the end."""
+    """The path to the wrong value. Pydantic's location also names union members: steps that the body lacks, unless
+    the last one is a missing field."""
     if error["type"] == "json_invalid":
         return ()
     kind, *location = error["loc"]
     if kind != "body":
         return tuple(location)
-    if error["type"] == "extra_forbidden":  # the last step is a text of the client's, and no parameter
+    if error["type"] == "extra_forbidden":  # the last step is the client's own text
         location.pop()
     path: list[str | int] = []
     for i, step in enumerate(location):

@@ -1,4 +1,4 @@
-"""By which names a server may be called that only its own machine can reach."""
+"""Host names of a server that only its own machine can reach: protection against DNS rebinding."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from server.gate.errors import openai_error
 
 
 class LoopbackHost:
-    """Where the loopback address is the only guard, refuses requests that call it by another name.
+    """Refuses requests with a foreign `Host` where the loopback address is the only guard.
 
-    Such a name can be one that a web page has let point to 127.0.0.1 (DNS rebinding): to the browser of someone on this
-    machine the server then is part of that page, which may ask and read what it likes.
+    A web page can let a name of its own point to 127.0.0.1. To a browser on this machine the server then belongs to
+    that page, which can send requests and read the answers.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,4 +1,4 @@
-"""API keys: where they come from, and what is kept of them."""
+"""API keys: their sources, and the digests that are kept."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ KEYS_VARIABLE = "TOKENFORMER_API_KEYS"
 """Keys separated by commas or line ends."""
 
 VLLM_VARIABLE = "VLLM_API_KEY"
-"""One key; vLLM's own check with it guards a few prefixes of paths only, so ours takes its place."""
+"""One key. vLLM's own check guards only a few prefixes of paths, so ours replaces it."""
 
 VARIABLES = (KEYS_VARIABLE, VLLM_VARIABLE)
 
 VISIBLE_ASCII = re.compile(r"[!-~]+")
-"""What passes an HTTP header unchanged."""
+"""Characters that pass an HTTP header unchanged."""
 
 CACHE_SALT: ContextVar[str | None] = ContextVar("cache_salt", default=None)
 """What keeps the KV cache blocks of the running request's key apart from others'; None where keys share."""
@@ -33,21 +33,21 @@ class ApiKeyError(ValueError):
 
 @dataclass(frozen=True)
 class ApiKeys:
-    """The keys that are accepted, as SHA-256 digests; the keys themselves are kept nowhere."""
+    """SHA-256 digests of the accepted keys; the keys themselves are not kept."""
 
     salts: dict[bytes, str] = field(repr=False)
-    """Digest -> what the cache blocks of that key's requests are salted with: random, so that it tells nothing."""
+    """Digest -> random salt of the cache blocks of that key's requests."""
 
     @classmethod
     def of(cls, keys: Iterable[str]) -> ApiKeys:
         return cls({_digest(key): secrets.token_hex(16) for key in keys})
 
     def salt(self, key: str) -> str | None:
-        """The cache salt of `key`, or None if it is not accepted; takes as long for any key that is as long."""
+        """The cache salt of `key`, or None if it is not accepted. The time depends on the length of `key` only."""
         digest, found = _digest(key), None
         for known, salt in self.salts.items():
             if secrets.compare_digest(known, digest):
-                found = salt  # and on: the time must not tell which one it was
+                found = salt  # no early return: the time must not tell which one it was
         return found
 
 
@@ -56,10 +56,10 @@ def _digest(key: str) -> bytes:
 
 
 def take_keys(file: Path | None, environment: MutableMapping[str, str]) -> ApiKeys | None:
-    """The keys of `file` and of the environment, which are taken out of it, so that no other process inherits them.
+    """The keys of `file` and of the environment; the latter are removed, so that no child process inherits them.
 
-    None if there are none of either; raises ApiKeyError for a source that is there, but has no key: the server would be
-    open, against what was meant.
+    None without any source. Raises ApiKeyError for a source without keys, which would leave the server open against
+    its operator's intention.
     """
     sources: list[tuple[str, list[str]]] = []
     if file is not None:
@@ -73,7 +73,7 @@ def take_keys(file: Path | None, environment: MutableMapping[str, str]) -> ApiKe
 
 
 def _keys(source: str, entries: Iterable[str]) -> Iterator[str]:
-    """The entries that are keys; raises ApiKeyError where there is none, or one that no client could send."""
+    """The entries that are keys; raises ApiKeyError if there is none, or one that no client could send."""
     found = False
     for number, entry in enumerate(entries, 1):
         key = entry.strip()
@@ -97,5 +97,5 @@ def _lines(file: Path) -> list[str]:
 
 
 def readable_by_all(file: Path) -> bool:
-    """Whether any user of the machine can read the keys; secrets that containers mount often are so."""
+    """Whether any user of the machine can read the keys, as is common for secrets mounted into containers."""
     return bool(os.stat(file).st_mode & stat.S_IROTH)

@@ -1,4 +1,4 @@
-"""Which methods a request may have."""
+"""Allowed HTTP methods."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from server.gate.errors import openai_error
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 OPEN = frozenset({"/livez", "/readyz", "/health"})
-"""What whoever supervises the process asks, with a key or without; see `server.gate.auth`."""
+"""Probes, which need no key; see `server.gate.auth`."""
 
 
 class KnownMethods:
-    """Refuses what HTTP APIs have no use for, before anything counts requests by their method: whoever makes methods
-    up must not fill the metrics with them. Probes have no body: nobody without a key may send one."""
+    """Refuses unknown methods before the metrics count requests by method, so that clients cannot fill them with
+    made-up ones. Probes take no body, since nobody without a key may send one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,6 +1,6 @@
-"""What a request asks of the server, read from its JSON, of whatever route.
+"""The work that a request asks for, estimated from its JSON on any route.
 
-Fields of a wrong type weigh nothing, nor does what no route takes: the route will refuse them.
+Fields of a wrong type and values that no route accepts weigh nothing: the route will refuse them.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from server.requests.limits import MAX_CHOICES, MAX_SEQUENCES
 from server.requests.parameters import LIMITS, prompt_of
 
 CHARACTERS_PER_TOKEN = 4
-"""OpenAI's rule of thumb for English; token ids are counted exactly, and no prompt as longer than the model allows."""
+"""OpenAI's rule of thumb for English. Token ids are counted exactly, and prompts up to the model's length."""
 
 COMPLETION_TOKENS = 16
-"""Of a completion that sets no limit; a chat then goes on to the end of the context."""
+"""Default limit of a completion; a chat without a limit goes on to the end of the context."""
 
 INTERNALS_CELLS = 3
-"""What the internals of a token in one projection take in an answer, in alternatives of `logprobs`."""
+"""Size of the internals of a token in one projection, in alternatives of `logprobs`."""
 
 ALTERNATIVES = ("logprobs", "top_logprobs")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a model decides how much a request weighs."""
+    """The properties of a model that decide how much a request weighs."""
 
     longest: int
     """The limit on one prompt and its answer, in tokens."""
     internals: int = 0
     """Cells of one token's internals."""
     alternatives: int = 0
-    """What -1 stands for, all alternatives of a token."""
+    """All alternatives of a token, for which -1 stands."""
 
     @classmethod
     def of(cls, config: ModelConfig) -> Shape:
@@ -50,9 +50,9 @@ class Weight:
 
     sequences: int = 1
     tokens: int = 0
-    """Of the prompts."""
+    """Prompt tokens."""
     cells: int = 0
-    """Numbers of tokens that the answer shows at once, an alternative being one."""
+    """Numbers that the answer holds at once; an alternative of a token is one."""
     shown_by: str | None = None
     """The parameter that most of the cells are for."""
     rescored: int = 0
@@ -87,7 +87,7 @@ def _multiplied_by(body: Mapping[str, Any], copies: int) -> str | None:
 
 
 def _prompts(body: Mapping[str, Any]) -> Iterator[object]:
-    """What is prefilled: each prompt of a list, and each given text together with the prompt that it goes on from."""
+    """The sequences to prefill: each prompt of a list, and each given text with the prompt before it."""
     asked = next((body[name] for name in ("prompt", "messages", "input") if body.get(name) is not None), None)
     if isinstance(body.get("completion"), list):
         yield from ([asked, text] for text in body["completion"])
@@ -114,7 +114,7 @@ def _longest_answer(body: Mapping[str, Any], shape: Shape) -> int:
 
 
 def _columns(body: Mapping[str, Any], shape: Shape) -> dict[str, int]:
-    """Parameter -> what it shows of every token; the token's own logprob counts for the parameter that asks for it."""
+    """Parameter -> numbers that it adds to every token; the token's own logprob counts for each of them."""
     found: dict[str, int] = {}
     for name in (*ALTERNATIVES, "prompt_logprobs"):
         if (number := _number(body, name)) is not None:
@@ -133,7 +133,7 @@ def _columns(body: Mapping[str, Any], shape: Shape) -> dict[str, int]:
 
 
 def _shows_prompt(body: Mapping[str, Any]) -> bool:
-    """Of a given text the engine makes the logprobs of the prompt as well."""
+    """Whether the answer shows prompt tokens; for a given text the engine computes the prompt's logprobs, too."""
     return "completion" in body or body.get("echo") is True or body.get("prompt_logprobs") is not None
 
 

@@ -1,1 +1,1 @@
-"""Connections: what one may hold, how many there are, and what their bodies take together."""
+"""Limits on connections: on each one, on their number, and on the bytes of their bodies."""

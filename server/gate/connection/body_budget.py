@@ -1,4 +1,4 @@
-"""How many bytes of bodies a process holds at once, over all connections."""
+"""The bytes of request bodies that a process holds at once, over all connections."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from types import TracebackType
 
 BODIES = 32
-"""Of the largest size. A few hundred times as many prompts of ordinary length."""
+"""Budget in bodies of the largest size; several thousand prompts of ordinary length fit."""
 
 
 class BodyBudget:
-    """Shares of the memory for bodies: of those that arrive, and of those whose requests are being answered.
+    """The memory for bodies that arrive, and for bodies whose requests are being answered.
 
-    When it is used up, the body that has been arriving longest is given up: whoever sends parts of bodies and no end
+    When it is used up, the body that has been arriving longest is given up. So clients that never finish their bodies
     cannot keep others from sending theirs.
     """
 
@@ -22,7 +22,7 @@ class BodyBudget:
         self.arriving: OrderedDict[Share, None] = OrderedDict()
 
     def share(self, largest: int) -> Share:
-        """For one body of up to `largest` bytes."""
+        """A share for one body of up to `largest` bytes."""
         return Share(self, largest)
 
 
@@ -33,7 +33,7 @@ class Share:
         self.budget, self.largest, self.size = budget, largest, 0
         self.given_up = False
         self.wake: Callable[[], None] | None = None
-        """Makes whoever waits for more of the body see that it has been given up."""
+        """Tells the reader of the body that it has been given up."""
 
     def __enter__(self) -> Share:
         self.budget.arriving[self] = None
@@ -43,14 +43,14 @@ class Share:
         self.release()
 
     def grow(self, size: int) -> None:
-        """So much has arrived by now; may give up the oldest, which can be this one."""
+        """`size` bytes have arrived by now. May give up the oldest body, which can be this one."""
         self.budget.held += size - self.size
         self.size = size
         while self.budget.held > BODIES * self.largest and self.budget.arriving:
             next(iter(self.budget.arriving)).give_up()
 
     def arrived(self) -> None:
-        """The body is complete, and stays until its request has been answered."""
+        """The body is complete; it is held until its request has been answered."""
         self.budget.arriving.pop(self, None)
 
     def give_up(self) -> None:

@@ -1,4 +1,4 @@
-"""What carries requests: connections with limits, and nothing but HTTP on them."""
+"""Installs connections with limits, which carry HTTP only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from server.gate.connection.protocol import BoundedConnection
 
 
 class Connections:
-    """Has uvicorn make connections of ours, from the first one on, and refuses WebSockets."""
+    """Makes uvicorn use `BoundedConnection` from the first connection on, and refuses WebSockets."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""How many connections a process holds at once, and which one goes when another comes."""
+"""The number of connections of a process, and which one makes room for another."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import psutil
 
 MAX_CONNECTIONS = 4096
 SPARE_DESCRIPTORS = 64
-"""For what the process opens beside connections: files, sockets to the engine, pipes to processes that it starts."""
+"""Descriptors for everything else: files, sockets to the engine, pipes to child processes."""
 
 PROBE_CONNECTIONS = 16
-"""Kept free of other requests, so that probes are answered however many there are."""
+"""Reserved for probes, so that they are answered under any load."""
 
 
 class Holder(Protocol):
@@ -23,10 +23,10 @@ class Holder(Protocol):
 
 
 class ConnectionLimit:
-    """The connections of a process: those whose client has to do something wait, in the order in which they began to.
+    """The connections of a process. Those that wait for their client are kept in the order in which they began to wait.
 
-    When there is no place for one that comes, the one that has waited longest goes: it costs nothing but its client
-    another connection. So whoever holds connections cannot keep others out.
+    A new connection without a free place replaces the one that has waited longest, whose client can connect again. So
+    idle connections cannot keep others out.
     """
 
     def __init__(self, limit: int = MAX_CONNECTIONS) -> None:
@@ -34,14 +34,14 @@ class ConnectionLimit:
         self.waiting: OrderedDict[Holder, None] = OrderedDict()
 
     def fit_descriptors(self) -> None:
-        """Take on no more than this process can open now."""
+        """Lower the limit to the descriptors that this process can still open."""
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if soft != resource.RLIM_INFINITY:
             free = soft - psutil.Process().num_fds() - SPARE_DESCRIPTORS
             self.limit = min(MAX_CONNECTIONS, max(free, 2 * PROBE_CONNECTIONS))
 
     def take(self, holder: Holder, count: int) -> bool:
-        """Whether there is a place for `holder`, which is counted in `count` already. It waits for its request."""
+        """Whether there is a place for `holder`, which `count` includes; it then waits for its request."""
         if count > self.limit:
             if not self.waiting:
                 return False
@@ -51,7 +51,7 @@ class ConnectionLimit:
         return True
 
     def wait(self, holder: Holder) -> None:
-        """`holder` waits for its client, since now unless it has already waited."""
+        """`holder` waits for its client, from now on unless it waits already."""
         self.waiting.setdefault(holder)
 
     def keep(self, holder: Holder) -> None:
@@ -61,5 +61,5 @@ class ConnectionLimit:
     leave = keep
 
     def crowded(self, count: int) -> bool:
-        """Whether so many of `count` connections are being answered that the rest is for probes."""
+        """Whether only the places for probes are left, with `count` connections."""
         return count - len(self.waiting) >= self.limit - PROBE_CONNECTIONS

@@ -1,4 +1,4 @@
-"""An HTTP connection that can hold neither memory nor time for ever, whatever its other end does."""
+"""An HTTP connection with limits on memory and time, whatever the client does."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from server.gate.connection.limit import ConnectionLimit
 from server.gate.methods import OPEN
 
 MAX_HEADER_BYTES = 64 << 10
-"""The limit of one request's line and headers together, and of chunk extensions and trailers.
+"""Limit on the request line and headers together, and on chunk extensions and trailers.
 
-vLLM's flags for headers are for uvicorn's other, slower parser.
+vLLM's flags for headers apply to uvicorn's other, slower parser only.
 """
 
 HEADER_SECONDS = 15.0
-"""In which a request's line and headers must have come."""
+"""Time for a request's line and headers to arrive."""
 
 SEND_BUFFER_BYTES = 256 << 10
-"""Of the kernel, for one connection: what a reader may lag behind, together with uvicorn's own buffer of 64 KiB."""
+"""The kernel's buffer for one connection. A reader may lag behind by this and uvicorn's own 64 KiB."""
 
 STALL_SECONDS = 30.0
-"""After which a reader that has taken nothing is given up, and its request with it."""
+"""A reader that has taken nothing for this time is given up, and its request with it."""
 
 MAX_PIPELINED = 16
-"""Requests that may wait on one connection for the one that is being answered."""
+"""Requests that may wait on one connection behind the one that is being answered."""
 
 
 def _refusal(status: HTTPStatus, code: str, kind: str, message: str, *headers: str) -> bytes:
@@ -55,8 +55,8 @@ TOO_MANY_CONNECTIONS = _refusal(
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """uvicorn's connection with a deadline for every state but "the request is being answered", limits on what is no
-    body, and a place among a limited number of connections. An upgrade to another protocol is never accepted."""
+    """uvicorn's connection with a deadline for every state but "the request is being answered", a limit on everything
+    but bodies, and a place among a limited number of connections. It accepts no upgrade to another protocol."""
 
     places = ConnectionLimit()
 
@@ -65,7 +65,7 @@ class BoundedConnection(HttpToolsProtocol):
         self.in_headers = self.parsed = self.upgrade_asked = False
         self.unparsed_bytes = self.unsent = 0
         self.given_up = self.cut_off = False
-        """Whether the server ended the connection, and whether an answer was not sent to its end."""
+        """Whether the server ended the connection, and whether an answer was not sent completely."""
         self.deadline: asyncio.TimerHandle | None = None
         self._expect(HEADER_SECONDS)
         connection = transport.get_extra_info("socket")
@@ -97,7 +97,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._expect(HEADER_SECONDS)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.in_headers:  # a trailer otherwise, which nobody reads
+        if self.in_headers:  # otherwise a trailer, which nobody reads
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -134,7 +134,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._expect(STALL_SECONDS)
 
     def give_up(self) -> None:
-        """Not close(), which would wait for the buffer to be read. The request sees its client go."""
+        """End the connection at once; close() would wait for the client to read. The request sees a disconnect."""
         self.given_up = True
         self.transport.abort()
 
@@ -142,12 +142,12 @@ class BoundedConnection(HttpToolsProtocol):
         return False
 
     def _unsupported_upgrade_warning(self) -> None:
-        """The request is answered as if it had not asked; its parser takes what follows for another protocol."""
+        """Answer as if no upgrade had been asked for; the parser takes the following bytes for another protocol."""
         self.upgrade_asked = True
         self.cycle.keep_alive = False
 
     def _answering(self) -> bool:
-        """Whether it is the server's turn, or the gate's, which has a limit of its own for bodies."""
+        """Whether a request is being answered, or its body read by the gate, which has its own time limit."""
         return self.cycle is not None and not self.cycle.response_complete and not self.transport.is_closing()
 
     def _take_turn(self) -> None:
@@ -160,7 +160,7 @@ class BoundedConnection(HttpToolsProtocol):
         self.parsed, self.unparsed_bytes = True, 0
 
     def _expect(self, seconds: float) -> None:
-        """Give the client so long for what it has to do next; where it has an answer to read, STALL_SECONDS."""
+        """Set the deadline for the client's next step; STALL_SECONDS while it has an answer to read."""
         if self.deadline is not None:
             self.deadline.cancel()
         self.unsent = self.transport.get_write_buffer_size()
@@ -174,7 +174,7 @@ class BoundedConnection(HttpToolsProtocol):
             self.give_up()
 
     def _refuse(self, answer: bytes, reason: str) -> None:
-        """Answer where an answer would be taken for this request's, and close."""
+        """Close, with an answer where the client would take it for this request's."""
         metrics.REJECTED_REQUESTS.labels(reason).inc()
         if self._answering() or not self.in_headers:
             self.give_up()
