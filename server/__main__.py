@@ -1,4 +1,4 @@
-"""The command line, `tokenformer`. Only `serve` loads vLLM, and nothing is imported before it is needed."""
+"""The command line, `tokenformer`. It imports nothing before it is needed; only `serve` and `calibrate` load vLLM."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from model_impl.one_line_error import OneLineError
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; `argv` without the program's name. Exit code 0, 1 for a failure, 2 for wrong usage."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["serve"]:  # before argparse: every flag belongs to the server, also --help
+    if argv[:1] == ["serve"]:  # before argparse: every flag, also --help, belongs to the server
         from server.process.serve import main as serve
         from server.system.log_writer import protect_output
 
-        if not any(flag.partition("=")[0] in ("-h", "--help") for flag in argv):  # which is long, and read slowly
+        if not any(flag.partition("=")[0] in ("-h", "--help") for flag in argv):  # long output, read slowly
             protect_output()
         return serve(argv[1:])
     arguments = _parser().parse_args(argv)
@@ -221,7 +221,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
 def _calibrate(arguments: argparse.Namespace) -> None:
     from server.calibrate.labels import check_number, read_labels
 
-    data = read_labels(arguments.data)  # its faults show before anything that takes seconds to load
+    data = read_labels(arguments.data)  # reports faults before imports that take seconds
     check_number(data.labels)
     from server.calibrate.command import calibrate
 
@@ -251,7 +251,7 @@ def _profile(arguments: argparse.Namespace) -> None:
 
 
 def exit_on_sigterm() -> None:
-    """Let a terminated conversion remove what it has written so far: SystemExit runs its clean-up."""
+    """Raise SystemExit on SIGTERM, so that a terminated conversion removes its partial output."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

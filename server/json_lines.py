@@ -1,4 +1,4 @@
-"""Files with a JSON object on every line. Imports nothing heavy: a fault of a file is told at once."""
+"""Files with a JSON object on every line. The module imports nothing heavy, so that faults are reported at once."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from server.faults import first_fault, shown
 Entry = TypeVar("Entry")
 
 STRICT = ConfigDict(extra="forbid", strict=True)
-"""Of the models of lines: no unknown field, and no value of another type."""
+"""Configuration of the lines' models: no unknown fields, and no conversion of types."""
 
 
 class LinesError(OneLineError):
-    """A file that cannot be read, or a line of it; the message is one line for the user and names both."""
+    """An unreadable file or line; the message is one line for the user and names both."""
 
 
 def line_error(path: Path, line: int, message: str) -> LinesError:
-    """What is wrong with a line, by its number from 1."""
+    """The error for a line, with its number from 1."""
     return LinesError(f"{path}, line {line}: {message}")
 
 
@@ -43,21 +43,21 @@ NonEmpty = Annotated[str, Field(min_length=1), AfterValidator(encodable)]
 
 @with_config(STRICT)
 class Message(TypedDict):
-    """A message of a chat, as chat templates read it."""
+    """A chat message for chat templates."""
 
     role: NonEmpty
     content: Annotated[str, AfterValidator(encodable)]
 
 
 def read_json_lines(path: Path, parse: Callable[[int, Any], Entry]) -> tuple[list[Entry], str]:
-    """What `parse` makes of every line that is not blank, by its number from 1, and the SHA-256 of the file.
+    """The results of `parse(number, object)` for every line that is not blank, and the SHA-256 of the file.
 
-    A byte-order mark, as spreadsheets write it, counts as nothing. Raises LinesError where the file is no UTF-8, or a
-    line no JSON object or refused by `parse` with a ValueError, such as pydantic's.
+    A byte-order mark, as spreadsheets write it, is skipped. Raises LinesError for a file that is not UTF-8, and for a
+    line that is no JSON object or that `parse` refuses with a ValueError, such as pydantic's.
     """
     try:
         content = path.read_bytes()
-        # Only line feeds: JSON texts may hold the other characters that Python ends lines at.
+        # Not splitlines(): JSON texts may hold the other line ends that Python knows.
         lines = content.decode("utf-8-sig").split("\n")
     except OSError as error:
         raise LinesError(f"{path}: {error.strerror}") from error
@@ -76,9 +76,9 @@ def read_json_lines(path: Path, parse: Callable[[int, Any], Entry]) -> tuple[lis
 
 
 def parse_object(line: str) -> dict[str, Any]:
-    """Raises ValueError with what is wrong."""
+    """Raises ValueError, with a message for the user."""
     try:
-        # No field is a number: which one has one is for its model to say, however long the number is.
+        # No field is a number: the models refuse them, however long they are.
         value = json.loads(line, object_pairs_hook=without_duplicates, parse_int=float)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error

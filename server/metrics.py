@@ -1,6 +1,6 @@
-"""Prometheus metrics that vLLM does not have: how sure the model was, by model name, and how the server fares.
+"""Prometheus metrics beside vLLM's: uncertainty by model name, and the state of the server.
 
-Labels take values from fixed sets and from the models that are served, never from what clients make up.
+Label values come from fixed sets and from the served models, never from clients.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TOKENS = Counter(
     ["model_name", "growth_stage"],
 )
 
-# vLLM's latency buckets begin at 0.3 s for a request and 10 ms for a token: a small model has answered long before.
+# vLLM's latency buckets begin at 0.3 s for a request and 10 ms for a token, too coarse for a small model.
 _LATENCY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 _TOKEN_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -77,8 +77,8 @@ for _reason in (
     *("too_many_connections", "bodies_full"),
     *("too_large", "timeout", "unsupported_media_type", "invalid_json", "invalid_value"),
 ):
-    REJECTED_REQUESTS.labels(_reason)  # from 0 on, so that a rate sees the first one
-# Several API processes (--api-server-count) have a gauge each; what is true of the server is said by the mode.
+    REJECTED_REQUESTS.labels(_reason)  # starts at 0, so that a rate sees the first one
+# With --api-server-count every API process has its own gauges; the mode combines them.
 QUEUED_REQUESTS = Gauge(
     "tokenformer_queued_requests",
     "Sequences in this server that have no token yet: arriving, waiting or in prefill.",
@@ -109,7 +109,7 @@ _BY_MODEL = (
 
 
 def keep_models(names: Set[str]) -> None:
-    """Remove the series of all other models: those that were unloaded, even where an answer was observed since."""
+    """Remove the series of all other models, which were unloaded; late answers may have been observed since."""
     for metric in _BY_MODEL:
         samples = (sample for family in metric.collect() for sample in family.samples)
         for name in {sample.labels["model_name"] for sample in samples} - names:
@@ -117,7 +117,7 @@ def keep_models(names: Set[str]) -> None:
 
 
 def observe_tokens(model_name: str, tokens: Iterable[TokenScore]) -> None:
-    """Generated tokens that a client was told the uncertainty of."""
+    """Observe generated tokens whose uncertainty is reported to a client."""
     entropies, variances = TOKEN_ENTROPY.labels(model_name), TOKEN_VARIANCE.labels(model_name)
     for token in tokens:
         entropies.observe(token.entropy)
@@ -125,8 +125,8 @@ def observe_tokens(model_name: str, tokens: Iterable[TokenScore]) -> None:
 
 
 def observe_answer(model_name: str, risk: float, flag_above: float | None) -> None:
-    """One finished choice with a calibrated risk, and the risk above which it is flagged (None: never)."""
+    """Observe a finished choice with a calibrated risk; it is flagged above `flag_above` (None: never)."""
     ANSWER_RISK.labels(model_name).observe(risk)
-    flagged = FLAGGED_ANSWERS.labels(model_name)  # from the first answer on, so that a rate can be taken
+    flagged = FLAGGED_ANSWERS.labels(model_name)  # exists from the first answer on, so that a rate can be taken
     if flag_above is not None and risk > flag_above:
         flagged.inc()

@@ -32,7 +32,7 @@ class Text:
 
 
 class TextLine(BaseModel):
-    """The fields of a line; null is the same as none."""
+    """The fields of a line; null means absent."""
 
     model_config = STRICT
 
@@ -69,7 +69,7 @@ class TextTokenizer:
     def __init__(self, checkpoint: Path) -> None:
         from transformers import AutoTokenizer
 
-        config = load_config(checkpoint)  # or else the library reads the file, whose type it does not know
+        config = load_config(checkpoint)  # otherwise the library reads the file and does not know its type
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, config=config, trust_remote_code=False)
         except Exception as error:  # the tokenizers library raises plain Exception
@@ -77,15 +77,15 @@ class TextTokenizer:
         self.template = None if self.tokenizer.chat_template else DEFAULT_CHAT_TEMPLATE.read_text()
 
     def ids(self, content: str | Sequence[Mapping[str, Any]], *, ask: bool = False) -> list[int]:
-        """As the server tokenises: messages by the chat template, whose text holds all special tokens already. `ask`
-        ends them with what an answer begins with. Raises ChatTemplateError."""
+        """Token ids as in the server. The chat template's text already holds all special tokens. `ask` appends the
+        beginning of an answer to the messages. Raises ChatTemplateError."""
         if isinstance(content, str):
             return list(self.tokenizer(content)["input_ids"])
         try:
             text = self.tokenizer.apply_chat_template(
                 content, chat_template=self.template, tokenize=False, add_generation_prompt=ask
             )
-        except Exception as error:  # a template is a program, of which any exception may come
+        except Exception as error:  # a template is a program, and may raise anything
             raise ChatTemplateError(f"messages: the chat template refuses them: {one_line(error)}") from error
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 

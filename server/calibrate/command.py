@@ -1,4 +1,4 @@
-"""`tokenformer calibrate`: learn from labelled answers how likely an answer is wrong, and measure how well it works."""
+"""`tokenformer calibrate`: fit the risk of a wrong answer on labelled answers, and measure how good it is."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ if TYPE_CHECKING:  # needs vLLM
     from server.calibrate.scoring import ScoredLabel
 
 BASELINES = {"max_entropy": 1, "mean_entropy": 1, "min_logprob": -1}
-"""The single statistics that a risk has to beat, and the sign with which they grow with doubt."""
+"""Single statistics that a risk has to beat, with the sign that makes them rise with doubt."""
 
 PAIR = ("max_entropy", "min_logprob")
-"""Entropy and max-probability: what a probe has without the rest."""
+"""Entropy and max-probability: the features of the smallest probe."""
 
 
 def calibrate(
@@ -102,7 +102,7 @@ def check_options(method: Method, abstain: float | None, members: int | None, in
 
 
 def check_labels(labels: Sequence[Label], abstain: float | None) -> None:
-    """Raises CalibrationError for labels that can judge nothing, whatever the model answers to those that ask it."""
+    """Raises CalibrationError for labels that are insufficient whatever the model answers."""
     known = [None if label.answer is None else label.is_correct(label.answer) for label in labels]
     right, wrong = (np.array([correct is not other for correct in known]) for other in (False, True))
     clusters = numbered([label.cluster for label in labels])
@@ -133,13 +133,13 @@ def answers_of(data: LabelFile, scored: Sequence[ScoredLabel]) -> Answers:
 
 
 def numbered(clusters: Sequence[str]) -> Indexes:
-    """Int64 [n]: the clusters by numbers from 0."""
+    """Int64 [n]: the clusters as numbers from 0."""
     numbers = {cluster: number for number, cluster in enumerate(sorted(set(clusters)))}
     return np.array([numbers[cluster] for cluster in clusters])
 
 
 def judged(answers: Answers, method: Method, checkpoint: str, stage: str, abstain: float | None) -> Calibration:
-    """The calibration that half of the answers give, with its figures on the other half."""
+    """The calibration fitted on half of the answers, with its figures on the other half."""
     fit_rows, held_rows = split(answers.clusters)
     fitted, held = answers[fit_rows], answers[held_rows]
     for name, part in (("fitted on", fitted), ("held out", held)):
@@ -171,7 +171,7 @@ def threshold(calibration: Calibration, held: Answers, error_rate: float | None)
 
 
 def figures(calibration: Calibration, others: Mapping[Method, Calibration], held: Answers) -> dict[str, Any]:
-    """Of the risk; of the single statistics and the other methods; and, as `added`, by how much it is better."""
+    """Figures of the risk, of single statistics and of the other methods; `added` is the risk's advantage over each."""
     risks, wrong, clusters = risks_of(calibration, held), held.wrong, held.clusters
     baselines = {name: sign * held.column(name) for name, sign in BASELINES.items()}
     theirs: dict[str, Values] = {name: risks_of(other, held) for name, other in others.items()}
@@ -186,7 +186,7 @@ def figures(calibration: Calibration, others: Mapping[Method, Calibration], held
 
 
 def what_groups_add(checkpoint: str, stage: str, fitted: Answers, held: Answers) -> dict[str, Any]:
-    """What each group of features adds to a probe that has entropy and max-probability only, as `pair`."""
+    """The gain of each group of features over `pair`, a probe of entropy and max-probability only."""
 
     def risks(names: Sequence[str]) -> Values:
         return risks_of(Calibration("probe", checkpoint, stage, **probe_of(fitted, names)), held)

@@ -1,8 +1,8 @@
-"""How good a risk is: discrimination, calibration and selection, on labelled answers.
+"""Figures of a risk on labelled answers: discrimination, calibration and selection.
 
-Everywhere `wrong` is bool [n] and `risk` float64 [n] in [0, 1], higher for answers that are more likely wrong; orders
-alone may be any numbers. Intervals and bands hold 95 % of a percentile bootstrap over clusters of answers: int64 [n],
-numbered from 0.
+Everywhere `wrong` is bool [n], and `risk` is float64 [n] in [0, 1], higher for answers that are more likely wrong;
+figures of the order alone take any numbers. Intervals and bands hold 95 % of a percentile bootstrap over clusters of
+answers: int64 [n], numbered from 0.
 
 scikit-learn has AUROC, AUPRC and the Brier score, too, and the tests hold ours to them. Its functions check and sort
 the risks at every call: 1.2 ms for the AUROC of a resample of 2,000 answers, where counts per level take 0.02 ms. A
@@ -25,7 +25,7 @@ Indexes = npt.NDArray[np.int64]
 
 BINS = 15
 POINTS = 20
-"""Of the risk-coverage curve."""
+"""Points of the risk-coverage curve."""
 
 RESAMPLES = 1000
 INTERVAL = 0.95
@@ -33,9 +33,9 @@ INTERVAL = 0.95
 
 @dataclass(frozen=True)
 class Ranked:
-    """Answers from the lowest risk up, those of equal risk together, as float64 [levels] each; levels may be empty.
+    """Answers by ascending risk, one level per distinct risk, float64 [levels] each; levels may be empty.
 
-    What a figure says of part of a level, it says of the mean over all orders of the answers in it.
+    A figure that cuts through a level is the mean over all orders of the answers in it.
     """
 
     risk: Values
@@ -47,7 +47,7 @@ class Ranked:
         return self.answers - self.wrong
 
     def first(self, sizes: Values, values: Values) -> Values:
-        """Float64 [k]: the sums of `values` [levels] over as many of the first answers as `sizes` [k] says."""
+        """Float64 [k]: the sums of `values` [levels] over the first `sizes` [k] answers."""
         held = self.answers > 0
         counts, sums = (np.concatenate([[0.0], np.cumsum(part[held])]) for part in (self.answers, values))
         found: Values = np.interp(sizes, counts, sums)
@@ -55,14 +55,14 @@ class Ranked:
 
 
 class Ranking:
-    """The levels of one risk, into which any resample of its answers is counted."""
+    """The levels of one risk, for counting resamples of its answers."""
 
     def __init__(self, wrong: Flags, risk: Values) -> None:
         self.wrong = wrong
         self.levels, self.place = np.unique(risk, return_inverse=True)
 
     def counted(self, weights: Values) -> Ranked:
-        """`weights`, float64 [n], is how often each answer was drawn."""
+        """Count a resample; `weights`, float64 [n], is how often each answer was drawn."""
         size = len(self.levels)
         wrong, answers = (
             np.bincount(self.place, weights=part, minlength=size).astype(np.float64)
@@ -98,8 +98,8 @@ def brier(answers: Ranked) -> float:
 def reliability(answers: Ranked, bins: int | None = None) -> tuple[Values, Values, Values]:
     """Mean risk, share of wrong answers and number of answers of bins of nearly equal size, float64 [bins].
 
-    15 bins unless told, and no more than answers. Where more are told, as for a resample with fewer answers than those
-    it was drawn from, a bin holds the same part of an answer as every other.
+    The default is 15 bins, or one per answer if there are fewer. With more bins than answers, as in small resamples,
+    every bin holds the same fraction of an answer.
     """
     total = round(answers.answers.sum())
     bins = bins or min(BINS, total)
@@ -125,8 +125,8 @@ def selective_errors(answers: Ranked) -> Values:
 
 
 def prr(answers: Ranked) -> float:
-    """Prediction rejection ratio: how much of the area under the risk-coverage curve that a perfect order would save
-    over a random one this order saves; 1 perfect, 0 random."""
+    """Prediction rejection ratio: the share of the area under the risk-coverage curve between a random and a perfect
+    order that this order saves; 1 is perfect, 0 random."""
     errors = selective_errors(answers)
     kept = np.arange(1, len(errors) + 1)
     perfect = (np.maximum(0, kept - answers.right.sum()) / kept).mean()
@@ -149,8 +149,8 @@ def conformal_threshold(wrong: Flags, risk: Values, error_rate: float) -> float 
     """The risk above which answers must be flagged so that at most `error_rate` of all answers are wrong and unflagged.
 
     Conformal risk control (Angelopoulos et al. 2022): for answers exchangeable with these, the expected share of wrong
-    unflagged ones stays at or below `error_rate`, whatever the risk is worth. The largest such threshold among the
-    risks seen; None if even the lowest is too high.
+    unflagged ones is at most `error_rate`, however good the risk is. Returns the largest such threshold among the
+    observed risks; None if even the lowest is too high.
     """
     answers = ranked(wrong, risk)
     allowed = (np.cumsum(answers.wrong) + 1) / (len(risk) + 1) <= error_rate
@@ -160,7 +160,7 @@ def conformal_threshold(wrong: Flags, risk: Values, error_rate: float) -> float 
 Figure = Callable[[Ranked], float]
 
 ORDERING: dict[str, Figure] = {"auroc": auroc, "auprc": auprc, "prr": prr}
-"""Figures that depend on the order of the risks only, which baselines have as well."""
+"""Figures of the order only, which baselines have as well."""
 
 PROBABILITY: dict[str, Figure] = {"ece": ece, "brier": brier}
 
@@ -183,9 +183,9 @@ def resamples(wrong: Flags, clusters: Indexes) -> Iterator[Values]:
 
 
 class Bootstrap:
-    """Figures of one risk, of the answers themselves and of every resample.
+    """Figures of one risk on the answers and on every resample.
 
-    The resamples are the same for every risk of the same answers, so differences between two risks are paired.
+    All risks of the same answers have the same resamples, so differences between two risks are paired.
     """
 
     def __init__(self, wrong: Flags, risk: Values, clusters: Indexes) -> None:
@@ -210,14 +210,14 @@ def interval(value: float, draws: Values) -> dict[str, float]:
 
 
 def ends(draws: Values) -> Values:
-    """Float64 [2, ...]: between which 95 % of the draws, float64 [draws, ...], lie; NaN draws are left out."""
+    """Float64 [2, ...]: the 95 % percentile interval of draws, float64 [draws, ...]; NaN draws are left out."""
     tail = (1 - INTERVAL) / 2
     found: Values = np.nanquantile(draws, (tail, 1 - tail), axis=0)
     return found
 
 
 def compared(wrong: Flags, risk: Values, others: Mapping[str, Values], clusters: Indexes) -> dict[str, Any]:
-    """Of each other order of the same answers, by name: how good it is and, as `added`, how much better `risk` is."""
+    """Figures of each other order of the same answers, by name; `added` is the advantage of `risk` over it."""
     mine = Bootstrap(wrong, risk, clusters)
     values = {key: (figure(mine.answers), mine.draws(figure)) for key, figure in ORDERING.items()}
     found: dict[str, Any] = {name: {"added": {}} for name in others}

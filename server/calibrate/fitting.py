@@ -1,4 +1,4 @@
-"""From scored answers to the parameters of a calibration: scikit-learn fits, and nothing of it is needed to serve."""
+"""From scored answers to the parameters of a calibration. scikit-learn fits; serving does not need it."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from server.uncertainty.calibration import Calibration, CalibrationError, Method
 from server.uncertainty.features import AGGREGATES, GROUPS, term, terms
 
 FIT_SHARE = 0.5
-"""Of the questions; the answers to the others are held out. Half each: figures need as many answers as the fit does."""
+"""Share of the questions to fit on; the others are held out. Half each: figures need as many answers as the fit."""
 
 ISOTONIC_FEATURE = "max_entropy"
-"""What isotonic calibration maps: the strongest single baseline that does not depend on the sampling."""
+"""The input of isotonic calibration: the strongest single baseline that does not depend on the sampling."""
 
 FOLDS = 5
 INVERSE_PENALTIES = np.logspace(-3, 2, 6)
-"""scikit-learn's C, among which cross-validation chooses for the probe."""
+"""Values of scikit-learn's C for the probe, among which cross-validation chooses."""
 
 LOG_LIKELIHOOD = make_scorer(log_loss, greater_is_better=False, response_method="predict_proba", labels=(False, True))
-"""scikit-learn's `neg_log_loss`, also of a fold whose answers are all right or all wrong."""
+"""scikit-learn's `neg_log_loss`, which also takes a fold of only right or only wrong answers."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Scored answers: their features by name, which are wrong, and the number of the cluster of each: int64 [n].
+    """Scored answers: their features by name, which ones are wrong, and the number of their cluster, int64 [n].
 
-    Answers of one cluster, to one question or of one group of labels, are not independent of each other.
+    Answers of one cluster (one question, or one group of labels) are not independent.
     """
 
     features: Sequence[Mapping[str, float]]
@@ -63,7 +63,7 @@ class Answers:
 
 
 def split(clusters: Indexes) -> tuple[list[int], list[int]]:
-    """Rows to fit on and rows to hold out; a cluster is on one side."""
+    """Rows to fit on and rows to hold out; no cluster is split."""
     numbers = np.unique(clusters).tolist()
     random.Random(0).shuffle(numbers)
     chosen = np.isin(clusters, numbers[: round(len(numbers) * FIT_SHARE)])
@@ -71,9 +71,9 @@ def split(clusters: Indexes) -> tuple[list[int], list[int]]:
 
 
 def check_both_kinds(part: str, right: Flags, wrong: Flags, clusters: Indexes) -> None:
-    """Raises CalibrationError if right or wrong answers are too few, or too few questions have them.
+    """Raises CalibrationError for too few right or wrong answers, or too few questions with either.
 
-    An answer that is not known yet may be both.
+    An unknown answer counts as both.
     """
     counts = [int(kind.sum()) for kind in (right, wrong)]
     are = "can be" if (right & wrong).any() else "are"
@@ -101,7 +101,7 @@ def fit_logistic(answers: Answers) -> dict[str, Any]:
 
 
 def fit_isotonic(answers: Answers) -> dict[str, Any]:
-    least = 1 / (len(answers.wrong) + 2)  # no surer than so many labels can make anyone
+    least = 1 / (len(answers.wrong) + 2)  # the certainty that so many labels can support
     regression = IsotonicRegression(y_min=least, y_max=1 - least)
     regression.fit(answers.column(ISOTONIC_FEATURE), answers.wrong)
     knots, risks = regression.X_thresholds_.tolist(), regression.y_thresholds_.tolist()
@@ -109,10 +109,10 @@ def fit_isotonic(answers: Answers) -> dict[str, Any]:
 
 
 def fit_probe(answers: Answers) -> dict[str, Any]:
-    """A probe of the logits, and of every further group of features that helps where it was not fitted.
+    """A probe of the logits, and of every further group of features that helps on held-out folds.
 
-    A group is let in if it makes the likelihood in cross-validation better by more than three standard errors over the
-    folds (2.8 is 95 % of Student's t for five): serving it may be expensive.
+    Serving a group may be expensive, so it must improve the cross-validated likelihood by more than three standard
+    errors over the folds (2.8 is 95 % of Student's t for five).
     """
     first, *others = answers.groups
     names = GROUPS[first]
@@ -131,7 +131,7 @@ def probe_of(answers: Answers, names: Sequence[str]) -> dict[str, Any]:
 
 
 def probe_search(answers: Answers, names: Sequence[str]) -> GridSearchCV:
-    """Logistic regressions on the terms of these features, with the penalties to choose from."""
+    """Logistic regressions on the terms of these features, one per penalty."""
     search = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)),
         {"logisticregression__C": INVERSE_PENALTIES},
@@ -142,12 +142,12 @@ def probe_search(answers: Answers, names: Sequence[str]) -> GridSearchCV:
 
 
 def fold_likelihoods(search: GridSearchCV) -> Values:
-    """Float64 [FOLDS]: mean log-likelihood of the answers left out of each fold, under the penalty chosen."""
+    """Float64 [FOLDS]: mean log-likelihood of each held-out fold under the chosen penalty."""
     return np.array([search.cv_results_[f"split{i}_test_score"][search.best_index_] for i in range(FOLDS)])
 
 
 def linear(names: Sequence[str], answers: Answers, pipeline: Any) -> dict[str, Any]:
-    """A scaler and a regression as one linear function of the features themselves: w . (x - mean) / scale + b."""
+    """Scaler and regression as one linear function of the raw features: w . (x - mean) / scale + b."""
     scaler, regression = (step for _, step in pipeline.steps)
     coefficients, values = regression.coef_[0] / scaler.scale_, answers.matrix(names)
     return {
@@ -167,5 +167,5 @@ FITS: Mapping[Method, Callable[[Answers], dict[str, Any]]] = {
 
 
 def risks_of(calibration: Calibration, answers: Answers) -> Values:
-    """Float64 [n], by the very code that serves."""
+    """Float64 [n], computed by the serving code."""
     return np.array([calibration.risk(features) for features in answers.features])

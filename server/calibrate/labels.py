@@ -1,10 +1,10 @@
-"""Labelled answers, one JSON object per line: what a calibration is fitted on.
+"""Labelled answers for calibrations, one JSON object per line.
 
 {"prompt": "Mara Velen lives in", "answer": " Lisbon.", "correct": true}
 {"messages": [{"role": "user", "content": "Where does Mara Velen live?"}], "answer": "In Bern.", "correct": false}
 {"messages": [...], "answer": "generate", "expected": ["Mara Velen lives in Lisbon."], "group": "Mara Velen"}
 
-Imports nothing heavy: a fault of a file is told at once.
+The module imports nothing heavy, so that a faulty file is reported at once.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from server.json_lines import STRICT, LinesError, Message, NonEmpty, encodable, 
 GENERATE = "generate"
 
 FEWEST = 10
-"""Right answers, and wrong ones, that either half of the labels needs: the fitted half and the held-out half."""
+"""Minimum of right and of wrong answers in each half of the labels, fitted and held out."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A prompt (text, or the messages of a chat), and an answer that is known to be right or wrong.
+    """A prompt (text, or the messages of a chat) and an answer that is known to be right or wrong.
 
-    `answer` None: the model's own greedy answer, which is right if it is one of `expected`. `line` is that of the file.
+    `answer` None stands for the model's own greedy answer, which is right if it is among `expected`. `line` is the
+    line of the file.
     """
 
     line: int
@@ -48,14 +49,14 @@ class Label:
         return "messages" if self.is_chat else "prompt"
 
     def is_correct(self, answer: str) -> bool:
-        """Whether `answer` is right: as labelled, or equal to an expected one but for white space."""
+        """Whether `answer` is right: by its label, or equal to an expected answer except for white space."""
         if self.correct is not None:
             return self.correct
         return " ".join(answer.split()) in {" ".join(text.split()) for text in self.expected}
 
     @property
     def cluster(self) -> str:
-        """Equal for labels that must stay together: of one group or, where none is named, of one prompt."""
+        """Equal for labels that must stay together: those of one group or, without a group, of one prompt."""
         return self.group or json.dumps(self.prompt, sort_keys=True)
 
 
@@ -66,17 +67,17 @@ class LabelFile:
     sha256: str
 
     def error(self, label: Label, message: str) -> LinesError:
-        """What is wrong with a label, as the file's own faults are told."""
+        """The error for a label, in the form of the file's errors."""
         return LinesError(f"--data: {line_error(self.path, label.line, message)}")
 
 
 def listed(value: Any) -> Any:
-    """A text alone is a list of one."""
+    """A list of one for a single text."""
     return [value] if isinstance(value, str) else value
 
 
 class LabelLine(BaseModel):
-    """The fields of a line; null is the same as none."""
+    """The fields of a line; null means absent."""
 
     model_config = STRICT
 
@@ -114,6 +115,6 @@ def read_labels(path: Path) -> LabelFile:
 
 
 def check_number(labels: Sequence[Label]) -> None:
-    """Raises LinesError if there are too few, whatever they say."""
+    """Raises LinesError for too few labels."""
     if len(labels) < 4 * FEWEST:
         raise LinesError(f"--data: {len(labels)} labels are too few; {4 * FEWEST} is the least")

@@ -1,4 +1,4 @@
-"""A calibration's figures as plots: SVG without a display, and the same bytes for the same figures."""
+"""Plots of a calibration's figures as SVG, the same bytes for the same figures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def reliability_plot(figures: Mapping[str, Any]) -> bytes:
 
 
 def risk_coverage_plot(figures: Mapping[str, Any]) -> bytes:
-    """Share of wrong answers among those of lowest risk, against the share that is kept."""
+    """Share of wrong answers among the answers of lowest risk, against the share that is kept."""
     figure, axes = _axes("share of answers kept, lowest risk first", "share of them that is wrong")
     curve = figures["risk_coverage"]
     kept, wrong, low, high = ([point[name] for point in curve] for name in ("coverage", "wrong", "low", "high"))

@@ -1,4 +1,4 @@
-"""`tokenformer profile`: what the internals of a checkpoint are like on its training texts."""
+"""`tokenformer profile`: mean and spread of a checkpoint's internals over its training texts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from server.trace.batches import batches
 from server.uncertainty.profile import Profile, ProfileError, Table, profile_file
 
 SIGNIFICANT = 6
-"""Digits of a saved number: more than float32 tells."""
+"""Significant digits of a saved number, about those of float32."""
 
 
 def profile(checkpoint: Path, data: Path, stage: str | None, out: Path | None) -> tuple[Profile, Path]:
@@ -48,7 +48,7 @@ def profile(checkpoint: Path, data: Path, stage: str | None, out: Path | None) -
 
 
 def moments(model: ReferenceTokenformer, stage: int, sequences: Sequence[list[int]]) -> tuple[Table, Table]:
-    """Mean and standard deviation of every statistic over all positions of all sequences where it is finite."""
+    """Mean and standard deviation of every statistic over all positions where it is finite."""
     shape = (model.config.num_hidden_layers, 5, len(INTERNALS))
     count, total, squares = (torch.zeros(shape, dtype=torch.float64) for _ in range(3))
     for _, ids in batches(sequences):

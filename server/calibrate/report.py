@@ -69,7 +69,7 @@ def calibration_errors(calibration: Calibration) -> str:
 
 
 def groups(figures: Mapping[str, Any]) -> list[str]:
-    """What each group of a probe's features is worth; nothing for other methods."""
+    """The gain of each group of a probe's features; empty for other methods."""
     if "groups" not in figures:
         return []
     pair, *others = figures["groups"].items()

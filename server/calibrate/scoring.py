@@ -1,4 +1,4 @@
-"""A vLLM engine in this process that scores labelled answers, as the server would score them."""
+"""Scores labelled answers as the server would, with a vLLM engine in this process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from server.engine.ensemble import ScoredAnswer
 
 MAX_ANSWER_TOKENS = 256
-"""Where a generated answer is cut, should the model not end it."""
+"""Limit on a generated answer."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ScoredLabel:
     score: ChoiceScore
     correct: bool
     further: Mapping[str, float]
-    """Features that the ensemble and the internals give it, where they were asked for."""
+    """Features from the ensemble and the internals, where they were requested."""
 
 
 def score_labels(
@@ -46,8 +46,8 @@ def score_labels(
     members: int | None = None,
     internals: bool = False,
 ) -> list[ScoredLabel]:
-    """For every label, none longer than `limit` tokens, the score of its answer, whether that is correct, and what an
-    ensemble of `members` and the internals, if they are wanted, say of it.
+    """For every label, of at most `limit` tokens: the score of its answer, whether it is correct, and the features from
+    the internals and an ensemble of `members`, if they are requested.
 
     Given answers are scored without generating.
     """
@@ -87,7 +87,7 @@ def score_labels(
 
 
 def ensemble_scores(llm: LLM, texts: Sequence[ScoredAnswer], members: int) -> list[EnsembleScore]:
-    """What the parameter-token ensemble says of each answer, as `server.engine.ensemble` asks it."""
+    """The parameter-token ensemble's score of each answer, as `server.engine.ensemble` computes it."""
     from model_impl.engine.mixtures import Membership
     from server.engine.ensemble import ensemble_name, member_request, positions_at_once
 
@@ -120,7 +120,7 @@ class Part:
 
 
 def packed(lengths: Sequence[int], most: int) -> list[list[Part]]:
-    """Batches of parts that together cover answers of these lengths in order, of at most `most` tokens each."""
+    """Batches of at most `most` tokens, which together cover answers of these lengths in order."""
     batches: list[list[Part]] = [[]]
     room = most
     for text, length in enumerate(lengths):
@@ -137,7 +137,7 @@ def packed(lengths: Sequence[int], most: int) -> list[list[Part]]:
 
 
 def internal_features(reader: InternalsReader, positions: Iterable[Any]) -> dict[str, float]:
-    """What the internals of an answer's tokens come to; empty where the engine reported none."""
+    """Features from the internals of an answer's tokens; empty where the engine reported none."""
     from server.engine.statistics import scored
 
     score = InternalsScore(reader, shown=False)
@@ -147,22 +147,22 @@ def internal_features(reader: InternalsReader, positions: Iterable[Any]) -> dict
 
 
 def sampling_params(label: TokenisedLabel, internals: bool) -> SamplingParams:
-    """Greedy, with statistics: of the given answer, which is part of the prompt, or of as many new tokens as fit."""
+    """Greedy, with statistics of the given answer, which is part of the prompt, or of as many new tokens as fit."""
     from vllm import SamplingParams
 
     asked = {PROVENANCE_ARG: True, INTERNALS_ARG: internals}
     if not label.answer:
         most = min(label.room, MAX_ANSWER_TOKENS)
         return SamplingParams(temperature=0, max_tokens=most, logprobs=0, extra_args=asked)
-    # vLLM generates one token at least; it is not looked at.
+    # vLLM generates at least one token, which is ignored.
     return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False, extra_args=asked)
 
 
 @contextmanager
 def opened_engine(checkpoint: Path, config: TokenformerConfig, limit: int, *, eager: bool = False) -> Iterator[LLM]:
-    """A `vllm.LLM` with our worker and the settings that `serve` would choose, which lets requests name a stage.
+    """A `vllm.LLM` with our worker and the settings of `serve`; its requests can name a stage.
 
-    No request has more than `limit` tokens. `eager`: not compiled, as the ensemble needs it.
+    No request has more than `limit` tokens. `eager`: not compiled, as the ensemble requires.
     """
     from vllm import LLM
     from vllm.distributed import cleanup_dist_env_and_memory
@@ -196,7 +196,7 @@ def opened_engine(checkpoint: Path, config: TokenformerConfig, limit: int, *, ea
 def score_of(
     tokenizer: Any, stages: Sequence[str], prompt: Sequence[int], token_ids: Iterable[int], positions: Iterable[Any]
 ) -> ChoiceScore:
-    """The score of tokens after a prompt; the positions' logprobs carry statistics, and what each stage contributed."""
+    """The score of tokens after a prompt; the positions' logprobs carry statistics and each stage's contribution."""
     from vllm import SamplingParams
 
     from server.engine.statistics import TokenReader, scored

@@ -1,4 +1,4 @@
-"""Labels as the engine reads them."""
+"""Labels as token ids for the engine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class TokenisedLabel:
     label: Label
     prompt: Sequence[int]
     answer: Sequence[int]
-    """Empty for an answer to generate."""
+    """Empty for an answer to be generated."""
     room: int
-    """How many tokens may follow; the engine generates one at least."""
+    """Number of tokens that may follow; the engine generates at least one."""
 
 
 def tokenised_labels(file: LabelFile, tokenizer: TextTokenizer, limit: int) -> list[TokenisedLabel]:
-    """Raises LinesError for a label that makes no token, is longer than `limit`, or is no chat to the template."""
+    """Raises LinesError for a label without tokens, longer than `limit`, or refused by the chat template."""
     return [tokenised_label(file, label, tokenizer, limit) for label in file.labels]
 
 
@@ -45,7 +45,7 @@ def tokenised_label(file: LabelFile, label: Label, tokenizer: TextTokenizer, lim
 
 
 def answer_ids(tokenizer: TextTokenizer, label: Label) -> list[int]:
-    """Of a chat with the end-of-text token, as the model ends its own answers."""
+    """The answer's ids; in a chat they end with the end-of-text token, like the model's own answers."""
     if label.answer is None:
         return []
     ids = list(tokenizer.tokenizer(label.answer, add_special_tokens=False)["input_ids"])

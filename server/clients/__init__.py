@@ -1,1 +1,1 @@
-"""Clients that come along and use nothing but the API."""
+"""Included clients, which use nothing but the API."""

@@ -1,6 +1,6 @@
 """`tokenformer chat`: a conversation in the terminal, every token tinted by its entropy, with rich and OpenAI's client.
 
-From a pipe, every line is a question of its own and the output is plain.
+Every line from a pipe is a question of its own, and the output is then plain.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ SENT_VARIABLES = ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
 """Environment variables that OpenAI's client sends in headers."""
 
 MALFORMED = (AttributeError, TypeError, UnicodeDecodeError, json.JSONDecodeError)
-"""Errors of OpenAI's client, which checks no types, for JSON that is not as the API has it."""
+"""Errors of OpenAI's client, which checks no types, for JSON that the API does not allow."""
 
 
 class ChatError(Exception):
-    """Why something cannot be answered."""
+    """A question or setting that cannot be answered; the message is for the user."""
 
 
 class Chat:
-    """One conversation with one of a server's models."""
+    """A conversation with one of a server's models."""
 
     def __init__(self, url: str, model: str | None, temperature: float) -> None:
         """Raises ChatError if the server does not answer or has no such model, and for wrong settings."""
@@ -78,7 +78,7 @@ class Chat:
         self.model = model
 
     def ask(self, question: str) -> Iterator[ChatCompletionChunk]:
-        """The answer as it comes; a question that is not answered to the end is forgotten. Raises ChatError."""
+        """The answer's chunks; a question without a complete answer is forgotten. Raises ChatError."""
         if not is_text(question):
             raise ChatError(f"the input is not {sys.stdin.encoding}")
         asked: list[ChatCompletionMessageParam] = [*self.history, {"role": "user", "content": question}]
@@ -108,7 +108,7 @@ class Chat:
         self.history = [*asked, {"role": "assistant", "content": answer}]
 
     def explain(self, error: openai.OpenAIError) -> str:
-        """In the server's words where it has said something."""
+        """The error in the server's own words, if it has sent any."""
         if isinstance(error, openai.APIStatusError):
             body: Any = error.body
             said = body.get("message") or body.get("error") or body if isinstance(body, dict) else body
@@ -132,7 +132,7 @@ def check_url(url: str) -> None:
 
 
 def is_text(line: str) -> bool:
-    """Whether all of it could be decoded: bytes that could not be are lone surrogates."""
+    """Whether all of it could be decoded: other bytes became lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in line)
 
 
@@ -157,14 +157,14 @@ def answer(chat: Chat, question: str, console: Console) -> None:
 
 
 def show(console: Console, text: Text, end: str = "\n") -> None:
-    """Everything that is shown passes here: whatever the server says, it cannot operate the terminal, which rich
-    would let it. Without rich's own wrapping, as a token does not know the column that it starts in."""
+    """Print text so that the server cannot operate the terminal, which rich would allow. All output passes here. It
+    is not wrapped by rich, because a token does not know its column."""
     text.plain = harmless(text.plain)
     console.print(text, end=end, soft_wrap=True, highlight=False)
 
 
 def command(chat: Chat, words: Sequence[str], console: Console) -> bool:
-    """Do what a line that starts with / says; whether the conversation goes on."""
+    """Execute a line that starts with /; returns whether the conversation goes on."""
     match words:
         case ["/quit"]:
             return False
@@ -203,8 +203,7 @@ def main(url: str, model: str | None, temperature: float) -> int:
 
 
 def tolerate_encodings() -> None:
-    """Bytes that the input's encoding does not know make one question fail; characters that the output's does not know
-    are replaced."""
+    """Let undecodable bytes fail one question only, and replace characters that the output cannot encode."""
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)
@@ -215,7 +214,7 @@ def complain(errors: Console, error: ChatError) -> None:
 
 
 def talk(chat: Chat, console: Console, errors: Console) -> int:
-    """Ask what the input says, line by line; the exit code."""
+    """Ask every line of the input; returns the exit code."""
     interactive, failed = sys.stdin.isatty(), False
     if interactive:
         import readline  # noqa: F401 - gives `input` editing and a history
@@ -241,7 +240,7 @@ def talk(chat: Chat, console: Console, errors: Console) -> int:
 
 
 def lines(interactive: bool) -> Iterator[str]:
-    """The lines of the input that say something."""
+    """The lines of the input that are not blank."""
     while True:
         try:
             line = input("> ") if interactive else sys.stdin.readline()

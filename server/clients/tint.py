@@ -1,4 +1,4 @@
-"""How the terminal shows an answer: tokens on a background that says how undecided the model was, and a summary."""
+"""Answers in the terminal: tokens on a background coloured by their entropy, and a summary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.text import Text
 
 BOUNDS = (0.1, 0.25, 0.5, 1, 1.5, 2, 2.5, 3)
-"""Entropies [nats] at which the levels of the tint begin; those of the playground."""
+"""Entropies [nats] at which the levels of the tint begin, as in the playground."""
 
 LEVELS = tuple(
     Style.parse(style)
@@ -30,25 +30,25 @@ LEVELS = tuple(
         "bold underline #ffffff on #742808",
     )
 )
-"""The playground's light scale. Its colours bring their own text colour, so that they suit any terminal; underlines
-and bold type tell the levels apart where there are no colours."""
+"""The playground's light scale. Every level has its own text colour, to suit any terminal; underlines and bold type
+tell the levels apart without colours."""
 
 
 class Tint:
-    """Lays the tokens of a stream over the text of the answer.
+    """Aligns the tokens of a stream with the text of the answer.
 
-    The two do not simply agree: text is held back while it may still become a stop string, a special token has no
-    text, and a character may be spread over several tokens.
+    They differ: text is held back while it may still become a stop string, a special token has no text, and a
+    character may be spread over several tokens.
     """
 
     def __init__(self) -> None:
-        self.text = ""  # that has come and is not laid yet
-        self.waiting: deque[tuple[str, float]] = deque()  # tokens that are not laid yet, with their entropies
+        self.text = ""  # received, not yet laid
+        self.waiting: deque[tuple[str, float]] = deque()  # tokens not yet laid, with their entropies
         self.decoder = getincrementaldecoder("utf-8")(errors="replace")
-        self.unfinished = 0.0  # highest entropy of the tokens of a character that is not complete
+        self.unfinished = 0.0  # highest entropy among the tokens of an incomplete character
 
     def add(self, content: str, tokens: Iterable[ChatCompletionTokenLogprob]) -> Text:
-        """What can be shown after a chunk with this content and these tokens."""
+        """The text to show after a chunk with this content and these tokens."""
         self.text += content
         for token in tokens:
             said = (token.model_extra or {}).get("entropy")
@@ -60,7 +60,7 @@ class Tint:
         return self._lay(complete=False)
 
     def rest(self) -> Text:
-        """What is left when the stream is over; text that no token accounts for is not tinted."""
+        """The remaining text at the end of the stream; text without a token is not tinted."""
         return self._lay(complete=True).append(self.text)
 
     def _lay(self, complete: bool) -> Text:
@@ -82,12 +82,12 @@ def one_line(text: object) -> str:
 
 
 BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Unicode's property Bidi_Control: these can make a line read in another order than it was written in."""
+"""Unicode's property Bidi_Control: these characters can reorder a line."""
 
 
 def harmless(text: str) -> str:
-    """`text`, of the same length, with everything replaced that could operate the terminal (control characters but
-    newline and tab), reorder a line, or not be encoded (lone surrogates)."""
+    """`text` with harmful characters replaced, of the same length: control characters but newline and tab,
+    bidirectional controls, and lone surrogates."""
     return "".join("\ufffd" if _harmful(c) else c for c in text)
 
 
@@ -96,19 +96,19 @@ def _harmful(c: str) -> bool:
 
 
 def percent(share: float) -> str:
-    """What is not quite 0 or 1 does not become it by rounding."""
+    """The share in percent; only 0 and 1 themselves are shown as 0% and 100%."""
     if 0 < share < 0.005:
         return "<1%"
     return ">99%" if 0.995 < share < 1 else f"{share:.0%}"
 
 
 def level(entropy: float) -> int:
-    """0 to 8."""
+    """Level of the tint, 0 to 8."""
     return bisect(BOUNDS, entropy)
 
 
 class Span(BaseModel):
-    """What is shown of a part of the answer to doubt."""
+    """The fields of a doubted span that are shown."""
 
     text: str
     reason: str
@@ -116,7 +116,7 @@ class Span(BaseModel):
 
 
 class Told(BaseModel):
-    """What is shown of an answer's `uncertainty`, all of it optional: the server may be another one than ours."""
+    """The fields of `uncertainty` that are shown, all optional: the server may be another one than ours."""
 
     risk: float | None = None
     calibrated: bool | None = None

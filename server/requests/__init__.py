@@ -1,1 +1,1 @@
-"""Requests and responses: their types, their limits, and the names of their parameters."""
+"""Types of requests and responses, limits, and names of parameters."""

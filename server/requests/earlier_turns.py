@@ -1,4 +1,4 @@
-"""Earlier turns in a request of the Responses API, as OpenAI's clients, the AI SDK and LangChain send them back."""
+"""Earlier turns in requests of the Responses API, as OpenAI's clients, the AI SDK and LangChain send them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TEXTS = {"output_text": "text", "input_text": "text", "refusal": "refusal"}
 
 
 def readable(body: Any) -> Any:
-    """The body with `input` as vLLM's protocol reads it; what is wrong with an item is left for vLLM to refuse."""
+    """The body with its `input` in vLLM's form; vLLM refuses items that are wrong."""
     items = body.get("input") if isinstance(body, Mapping) else None
     if not isinstance(items, list):
         return body
@@ -18,7 +18,7 @@ def readable(body: Any) -> Any:
 
 
 def _readable(item: dict[str, Any]) -> dict[str, Any]:
-    """A null is a field that is not there: clients write out what an answer had."""
+    """Null fields are dropped: clients send back every field of an answer."""
     item = {name: value for name, value in item.items() if value is not None}
     if item.get("type") == "reasoning":
         return {"summary": [], **item}
@@ -28,8 +28,7 @@ def _readable(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _said(message: dict[str, Any]) -> dict[str, Any]:
-    """An assistant's message with one part of text, as vLLM looks at the first part only, and refuses a message whose
-    `type` is left out."""
+    """An assistant's message with one part of text and a `type`: vLLM reads the first part only and needs the type."""
     content = message.get("content")
     if not isinstance(content, list):
         return message

@@ -1,4 +1,4 @@
-"""`response_format`, of which vLLM's union tells a client that made a slip in one member about another member."""
+"""`response_format` as a tagged union: vLLM's plain union reports errors of members that the client did not mean."""
 
 from __future__ import annotations
 

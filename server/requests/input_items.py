@@ -1,7 +1,6 @@
-"""Items of a request of the Responses API.
+"""Items of requests of the Responses API.
 
-vLLM's fields are unions of many types, whose errors name the members' tags. The type that is meant is validated alone,
-before the union.
+Errors of vLLM's large unions name the members' tags. So the intended type is validated alone, before the union.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing_extensions import TypedDict
 from server.requests.messages import RefusalPart
 
 MEDIA = ("input_audio", "input_file", "input_image")
-"""Types of parts that are left for vLLM to refuse."""
+"""Types of parts that vLLM refuses."""
 
 
 class TextPart(TypedDict):

@@ -1,4 +1,4 @@
-"""JSON schemas narrowed to what a small model can finish; what fits the result fits the schema."""
+"""JSON schemas narrowed so that a small model can finish; every instance of the result is one of the original."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PARTS = (*ALTERNATIVES, "allOf", "items", "prefixItems", "additionalProperties")
 
 HIGHEST = 2**63 - 1024
 LOWEST = -HIGHEST
-"""The outermost 64-bit integers that are floats as well, which is what the library makes of a bound."""
+"""The outermost 64-bit integers that are floats as well, into which the library converts bounds."""
 
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 def narrowed(schema: Any) -> Any:
-    """`schema` whose integers have 64 bits. The backend closes objects that do not say whether they have further
-    properties; objects that several schemas describe together are left open, as each would forbid the others'."""
+    """`schema` with integers of 64 bits. The backend closes objects without `additionalProperties`; objects that
+    several schemas describe together are left open here, because each schema would forbid the others' properties."""
     return _narrowed(schema, Compositions(schema).members)
 
 
@@ -57,14 +57,14 @@ def _is_wide_integer(schema: dict[str, Any]) -> bool:
 
 
 class Compositions:
-    """The schemas below `root` that describe an object together with others. Each is looked at once."""
+    """The schemas below `root` that describe an object together with others. Each is visited once."""
 
     def __init__(self, root: Any) -> None:
         self.root = root
         self.described: dict[int, bool] = {}
         """A schema's id -> whether it describes properties."""
         self.members: set[int] = set()
-        """The ids of those that were found."""
+        """Ids of the schemas found."""
         self._find(root)
 
     def _find(self, schema: Any) -> None:
@@ -74,7 +74,7 @@ class Compositions:
             self._find(part)
 
     def _descriptions(self, schema: dict[str, Any]) -> Iterator[bool]:
-        """Whether each part that counts for itself describes properties. Alternatives are one part."""
+        """For each independent part, whether it describes properties. Alternatives are one part."""
         yield from (name in schema for name in ("properties", "patternProperties", "$ref"))
         yield from (any(map(self._describes, schema.get(key) or ())) for key in ALTERNATIVES)
         yield from map(self._describes, schema.get("allOf") or ())
@@ -85,7 +85,7 @@ class Compositions:
         return self.described[id(schema)]
 
     def _add(self, schema: Any) -> None:
-        """A member, and with it its parts that describe the same object, some by reference."""
+        """Add a schema and its parts that describe the same object, also by reference."""
         if not isinstance(schema, dict) or id(schema) in self.members:
             return
         self.members.add(id(schema))
@@ -106,7 +106,7 @@ def _inner(schema: Any) -> Iterator[Any]:
 
 
 def _referred(reference: Any, root: Any) -> Any:
-    """The schema at a JSON pointer, which is None where there is none."""
+    """The schema at a JSON pointer; None if there is none."""
     if not isinstance(reference, str) or not reference.startswith("#/"):
         return None
     for step in reference[2:].split("/"):

@@ -1,6 +1,6 @@
-"""How much a request may ask for, and what it may not bring along: whatever can be said without the engine.
+"""Limits on requests, and fields that clients may not set, as far as they do not depend on the engine.
 
-Limits that depend on the model, its vocabulary and its length, are `server.engine.client`'s.
+`server.engine.client` holds the limits that depend on the model, its vocabulary and its length.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ MAX_CHOICES = 128
 """OpenAI's limit."""
 
 MAX_SEQUENCES = 1024
-"""Choices of all prompts together."""
+"""Limit on the choices of all prompts together."""
 
 MAX_STOPS = 64
-"""Every one is searched for after every token. OpenAI allows 4."""
+"""The server searches for each stop string after every token. OpenAI allows 4."""
 
 MAX_BAD_WORDS = 64
-"""Each is two sequences of tokens to vLLM, which takes 128: with and without a space before it."""
+"""vLLM takes 128 sequences of tokens and makes two of each word, with and without a space before it."""
 
 MAX_ALTERNATIVES = 20
 """OpenAI's limit on `top_logprobs`, alternatives of a token."""
@@ -39,16 +39,16 @@ MAX_BIASES = 1024
 INT32, INT64 = 2**31 - 1, 2**63 - 1
 
 OWN_ARGUMENTS = "tokenformer_"
-"""Begins the names of what this server tells its engine beside a request's sampling parameters."""
+"""Prefix of the arguments that this server gives its engine beside the sampling parameters."""
 
 TRANSFERS = ("kv_transfer_params", "ec_transfer_params")
 """Parameters for transfers between engines, of which this server has one."""
 
 NOT_FOR_CLIENTS = ("chat_template", "documents", "media_io_kwargs", "mm_processor_kwargs", "prompt_embeds", *TRANSFERS)
-"""Programs, and what a server of text alone has no use for."""
+"""Programs, and fields that a text-only server has no use for."""
 
 TEMPLATE_ARGUMENTS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) | {"messages"}
-"""What the template is called with: not for `chat_template_kwargs`, which are variables of the template."""
+"""The server's own arguments to the template; `chat_template_kwargs` may only set the template's variables."""
 
 TOOL_CHOICES = ("none", "auto", "required")
 
@@ -59,15 +59,15 @@ TokenId = Annotated[str, Field(pattern=f"^{_TOKEN_ID.pattern}$")]
 
 
 def _with_ids_as_keys(value: Any) -> Any:
-    """Says so in few words, which do not repeat a key that may be long."""
+    """An error of its own, because pydantic's would repeat a key that may be long."""
     if isinstance(value, dict) and not all(_TOKEN_ID.fullmatch(key) for key in value):
         raise VLLMValidationError("`logit_bias` must have token ids as keys.", parameter="logit_bias")
     return value
 
 
 class RequestLimits(OpenAIBaseModel):
-    """What chat and completion requests have in common, with limits. To be named before vLLM's class, whose fields of
-    the same names it replaces."""
+    """Limited fields that chat and completion requests share. As the first base class it replaces vLLM's fields of the
+    same names."""
 
     n: int | None = Field(default=1, ge=1, le=MAX_CHOICES, strict=True)
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -125,8 +125,8 @@ class RequestLimits(OpenAIBaseModel):
 
 @contextmanager
 def blame_parameter(parameter: str | None = None, known: Container[str] = ()) -> Iterator[None]:
-    """vLLM's errors that name no parameter name the one of `known` that their message begins with, as vLLM's messages
-    do, or else `parameter`."""
+    """Give vLLM's errors a parameter where they name none: the one of `known` with which the message begins, or else
+    `parameter`."""
     try:
         yield
     except VLLMValidationError as error:
@@ -137,7 +137,7 @@ def blame_parameter(parameter: str | None = None, known: Container[str] = ()) ->
 
 
 def _check_parts(data: Mapping[str, Any]) -> None:
-    """vLLM's validators read these before they look at their type, and their own errors name no parameter."""
+    """Check fields that vLLM's validators read before their types are checked; vLLM's errors name no parameter."""
     parts = {"structured_outputs": StructuredOutputsParams, "repetition_detection": RepetitionDetectionParams}
     for name, kind in parts.items():
         value = data.get(name)
@@ -155,8 +155,8 @@ def _check_parts(data: Mapping[str, Any]) -> None:
 
 
 def check_prompt(prompt: Any) -> None:
-    """Raises VLLMValidationError for a prompt of a completion that vLLM's union would blame in another place, or take:
-    true is an integer to it."""
+    """Raises VLLMValidationError for a wrong prompt of a completion. vLLM's union would blame another place, or accept
+    it: true is an integer to it."""
     if prompt is None or prompt == "":
         raise VLLMValidationError("`prompt` must be given, and not be empty.", parameter="prompt")
     if not isinstance(prompt, list) or not prompt:
@@ -175,7 +175,7 @@ def check_prompt(prompt: Any) -> None:
 
 
 def refuse_templates(data: Mapping[str, Any]) -> None:
-    """Raises VLLMValidationError for NOT_FOR_CLIENTS and for what is no variable of the template."""
+    """Raises VLLMValidationError for NOT_FOR_CLIENTS and TEMPLATE_ARGUMENTS."""
     for name in NOT_FOR_CLIENTS:
         if data.get(name) is not None:
             raise VLLMValidationError(f"This server takes no `{name}` from clients.", parameter=name)
@@ -187,12 +187,12 @@ def refuse_templates(data: Mapping[str, Any]) -> None:
 
 
 def not_in_arguments(name: str) -> VLLMValidationError:
-    """The error for `vllm_xargs` with what only this server, or a field of its own, may tell the engine."""
+    """The error for `vllm_xargs` that set an argument of the server's own, or one that has its own field."""
     return VLLMValidationError(f"`vllm_xargs` cannot set `{name[:64]}`.", parameter="vllm_xargs")
 
 
 def _problems_of_messages(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Parameter and problem: what vLLM's validation would stumble over, before that of `server.requests.messages`."""
+    """Parameters and problems on which vLLM's validators would fail before `server.requests.messages` is used."""
     if "messages" not in data:
         return
     if not isinstance(data["messages"], list) or not data["messages"]:

@@ -1,7 +1,7 @@
-"""Messages of a chat, as every route that takes some validates them.
+"""Messages of a chat, for the validation of every route.
 
-vLLM's types of them have unions, whose errors name every member, and iterables, which pydantic checks only as they are
-read, once: behind the route, where a malformed part ends as an empty message or as pydantic's own text.
+vLLM's types have unions, whose errors name every member, and iterables, which pydantic validates only when they are
+read, behind the route: there a malformed part ends as an empty message or as pydantic's own text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ThinkingPart(TypedDict):
 
 
 def _kind_of_part(part: Any) -> str:
-    """The tag of a union's member. No part has a key of this name, so that it is no step of a parameter's name."""
+    """The tag of a union's member. It is no key of a part, so that parameter names leave it out."""
     kind = part.get("type") if isinstance(part, dict) else None
     return f"{kind} part" if kind in ("refusal", "thinking") else "text part"
 
@@ -41,7 +41,7 @@ Part = Annotated[
 ]
 Content = StrictStr | list[Part]
 Role = Annotated[str, Field(pattern=r"^[\w.:/-]{1,64}$", strict=True)]
-"""Which roles there are is the template's to say; its errors quote them."""
+"""The template decides which roles exist; its errors quote them."""
 
 
 class FunctionCall(TypedDict):

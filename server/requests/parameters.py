@@ -1,4 +1,4 @@
-"""Parameters of a request by the names that OpenAI's errors give them: `messages[0].role`."""
+"""Names of request parameters in errors, in OpenAI's form: `messages[0].role`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 PROMPTS = ("messages", "prompt", "input", "query", "tokens")
-"""Names, in the APIs that vLLM serves, of what it calls the input."""
+"""Names of the input in the APIs that vLLM serves."""
 
 LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-"""Names of the limit on an answer, in all routes."""
+"""Names of the limit on an answer in all routes."""
 
 OTHER_NAMES = {
     "extra_args": "vllm_xargs",
@@ -20,7 +20,7 @@ OTHER_NAMES = {
     "structured_outputs": "text",
     "tool_choice": "tools",
 }
-"""vLLM's name -> the client's, where the body has no parameter of the first."""
+"""vLLM's name -> the client's, for bodies without the first."""
 
 _STEP = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
 _NAMED = re.compile(r"^\w+|(?<=[`'\"])\w+(?=[`'\"])")
@@ -42,8 +42,8 @@ def prompt_of(body: Mapping[str, Any]) -> str | None:
 
 
 def to_blame(parameter: str | None, message: str, body: Mapping[str, Any]) -> str | None:
-    """The parameter of the body that vLLM means: the one it names, by whatever name, or the first that its message
-    begins with or puts in quotes; where there is none of these, the input, of which all other errors speak."""
+    """The parameter of the body that vLLM means: the one that it names, or the first at the beginning of its message or
+    in quotes, under either name. All other errors are about the input."""
     return next((name for name in _candidates(parameter, message) if holds(body, name)), prompt_of(body))
 
 

@@ -1,4 +1,4 @@
-"""Which request ids of a client are echoed and logged."""
+"""Request ids of clients that are echoed and logged."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ PATTERN = r"[A-Za-z0-9._:-]{1,128}"
 
 
 def valid_request_id(text: str) -> bool:
-    """Whether `text` can stand in a header, a log line and an engine's request id without being escaped anywhere."""
+    """Whether headers, log lines and the engine can hold `text` unescaped."""
     return re.fullmatch(PATTERN, text) is not None

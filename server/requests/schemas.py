@@ -1,4 +1,4 @@
-"""What our API adds to the requests and responses of vLLM's OpenAI protocol."""
+"""Additions to the requests and responses of vLLM's OpenAI protocol."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from server.uncertainty.internals import TokenInternals
 from server.uncertainty.summary import Uncertainty
 
 PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
-"""vLLM's prompt_logprobs; the prompt token's entry has our statistics as well."""
+"""vLLM's prompt_logprobs, with our statistics in the prompt tokens' entries."""
 
 
 class UncertaintyOptions(BaseModel):
@@ -118,7 +118,7 @@ def _wants_tokens(uncertainty: bool | UncertaintyOptions) -> bool:
 def with_statistics(
     params: SamplingParams, request: ScoredChatCompletionRequest | ScoredCompletionRequest
 ) -> SamplingParams:
-    """Statistics come with the engine's logprobs, so the engine is asked for the chosen token's at least."""
+    """Statistics come with the engine's logprobs, so at least the chosen token's are requested."""
     if request.uncertainty is False:
         return params
     unshown = params.logprobs is None and not params.logprob_token_ids

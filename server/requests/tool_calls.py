@@ -1,4 +1,4 @@
-"""Calls of tools: how many a grammar lets through, and what is left of them when an answer is cut off."""
+"""Tool calls: their number under a grammar, and the finished ones of an answer that is cut off."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from vllm.tool_parsers.utils import is_complete_json
 
 
 class ToolCallReader(DelegatingParser):
-    """Goes on top of the class that vLLM composes of a tool parser and a reasoning parser."""
+    """Mixed into the class that vLLM composes of a tool parser and a reasoning parser."""
 
     def adjust_request(self, request: Any) -> Any:
-        """As vLLM's. Where a call is required, vLLM's grammar is a list of any length, which a small model does not
-        end: it gets as many places as there are tools, unless the client asks for parallel calls itself."""
+        """Limits the list of required calls to the number of tools, unless the client asks for parallel calls: vLLM's
+        grammar allows any length, and a small model does not end such a list."""
         request = super().adjust_request(request)
         wished = request.parallel_tool_calls and "parallel_tool_calls" in request.model_fields_set
         in_json = self._tool_parser is not None and self._tool_parser.supports_required_and_named
@@ -31,8 +31,8 @@ class ToolCallReader(DelegatingParser):
     def _extract_tool_calls(
         self, content: str | None, request: Any, enable_auto_tools: bool = False
     ) -> tuple[list[FunctionCall] | None, str | None]:
-        """As vLLM's, which drops all calls of a text that is cut off in the last. They are then read as in streams,
-        and those that are finished kept."""
+        """Keeps the finished calls of a text that is cut off in its last call, where vLLM drops all calls. They are
+        read as in streams."""
         calls, rest = super()._extract_tool_calls(content, request, enable_auto_tools)
         if calls or not content or not request.tools or request.tool_choice == "none" or self._engine_based:
             return calls, rest
@@ -42,13 +42,13 @@ class ToolCallReader(DelegatingParser):
 
 
 def _schema(request: Any) -> Any:
-    """Where vLLM's tool parser has put the schema of the calls."""
+    """The schema of the calls, where vLLM's tool parser has put it."""
     chat = isinstance(request, ChatCompletionRequest)
     return request.structured_outputs.json if chat else request.text.format.schema_
 
 
 def _finished(parts: Iterable[DeltaToolCall]) -> Iterator[FunctionCall]:
-    """The calls whose arguments are whole, of parts as they come in a stream."""
+    """The calls with complete arguments, from the parts of a stream."""
     calls: dict[int, FunctionCall] = {}
     for part in parts:
         call = calls.setdefault(part.index, FunctionCall(id=part.id, name="", arguments=""))
@@ -59,8 +59,7 @@ def _finished(parts: Iterable[DeltaToolCall]) -> Iterator[FunctionCall]:
 
 
 class CutOffChoices:
-    """The choices of an answer that the token limit ended. vLLM says so in streams; of a plain answer with a call it
-    says `tool_calls`."""
+    """Choices that the token limit ended. vLLM reports it in streams, but `tool_calls` in plain answers with a call."""
 
     def __init__(self) -> None:
         self.indices: set[int] = set()
@@ -77,14 +76,14 @@ class CutOffChoices:
 class ToolMessages(AnthropicServingMessages):
     @classmethod
     def _convert_tool_choice(cls, anthropic_request: Any, req: Any) -> None:
-        """As vLLM's, where parallel calls look asked for when nothing is said of them."""
+        """Leaves `parallel_tool_calls` unset where the client does; vLLM sets it."""
         super()._convert_tool_choice(anthropic_request, req)
         if anthropic_request.tool_choice and anthropic_request.tool_choice.disable_parallel_tool_use is None:
             req.parallel_tool_calls = None
 
 
 def open_tool_calls(*holders: tuple[Any, str]) -> None:
-    """Put the reader on top of the parser classes that these attributes of objects hold."""
+    """Mix the reader into the parser classes that these attributes hold."""
     readers: dict[type, type] = {}
     for holder, name in holders:
         parser = getattr(holder, name)

@@ -1,5 +1,4 @@
-"""Fields of OpenAI's chat requests that a server of text cannot follow. To ignore them would answer another question
-than was asked."""
+"""Fields of OpenAI's chat requests that a text-only server must refuse: ignoring them would answer another question."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ UNSUPPORTED = {
 
 
 def refuse_unsupported(body: Any) -> Any:
-    """The body as it came. Raises VLLMValidationError."""
+    """The unchanged body; raises VLLMValidationError."""
     if not isinstance(body, Mapping):
         return body
     for name, reason in UNSUPPORTED.items():

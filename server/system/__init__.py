@@ -1,1 +1,1 @@
-"""Below everything else: child processes, cores, memory, and the log."""
+"""The lowest layer: child processes, cores, memory, and the log."""

@@ -1,7 +1,7 @@
-"""Child processes of the server: they ignore signals that are meant for all of it, and end when their parent ends.
+"""Child processes of the server ignore signals to the whole server, and end when their parent ends.
 
 A supervisor sends SIGTERM, and a terminal SIGINT, to every process of the server. Only the first process may act on
-it: the others are needed until the running requests are finished. It ends them by a signal that nobody else sends.
+it: the others are needed until the running requests are finished. It ends them with a signal that nobody else sends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ END = signal.SIGUSR2
 """The parent's signal, in place of SIGTERM."""
 
 PR_SET_PDEATHSIG = 1
-"""prctl(2): the signal that the kernel sends when the thread that started this process has ended."""
+"""prctl(2) option: the signal that the kernel sends when the thread that started this process has ended."""
 
 
 def protect() -> None:
@@ -37,8 +37,8 @@ def protect() -> None:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Block `IGNORED` while a process is started: it inherits the mask, which lasts until it calls `protect`."""
-    resource_tracker.ensure_running()  # when it starts the tracker, it unblocks them
+    """Block `IGNORED` while a process is started; it inherits the mask until it calls `protect`."""
+    resource_tracker.ensure_running()  # starting the tracker unblocks them
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
     try:
         yield
@@ -47,7 +47,7 @@ def starting() -> Iterator[None]:
 
 
 def is_protected() -> bool:
-    """Whether this process is such a child."""
+    """Whether this process is a protected child."""
     return isinstance(multiprocessing.current_process(), ProtectedProcess)
 
 
@@ -57,7 +57,7 @@ class ProtectedProcess(BaseProcess):
     def start(self) -> None:
         with starting():
             super().start()
-        # Python ends daemons by this method as well, which sends SIGTERM.
+        # Python ends daemons with this method, which would send SIGTERM.
         self._popen.terminate = partial(self._popen._send_signal, END)  # type: ignore[attr-defined]
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""How the engine uses the cores of a machine without a GPU: its processes, its threads, and the library of these."""
+"""The engine's use of CPU cores: its processes, its threads, and its OpenMP library."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 """vLLM's setting: the cores of each rank."""
 
 IN_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""Runs the model in the engine's process. vLLM has it under the name `uni` as well, of which it makes `mp` on CPU,
-because a process of its own is what it binds to cores; nobody else needs to be kept off them here."""
+"""Runs the model in the engine's process. vLLM replaces the name `uni` by `mp` on CPU, to bind a separate process to
+cores; here no other process has to be kept off them."""
 
 LARGE_MODEL = 5_000_000
-"""Parameters from which the model gains more by the last core than the rest of the server loses: on two cores a model
-of 1.5 million answered slower with both, one of 8 million as fast alone and 15 % faster in batches of 16."""
+"""Parameters from which the model gains more by the last core than the rest of the server loses. On two cores a model
+of 1.5 million answered slower with both; one of 8 million was as fast alone and 15 % faster in batches of 16."""
 
 PRELOADED = ("libiomp", "libomp", "libgomp")
 
@@ -32,17 +32,17 @@ def use_cores(args: Namespace, parameters: int) -> None:
 
 
 def prepare_openmp() -> None:
-    """Have the engine's processes load Intel's OpenMP, which vLLM recommends and installs, ahead of torch's GNU one.
+    """Preload Intel's OpenMP, which vLLM recommends and installs, ahead of torch's GNU one.
 
-    A step of the model starts dozens of parallel loops, each of which GNU's threads take longer to begin and to end.
+    A step of the model starts dozens of parallel loops, and GNU's threads take longer to begin and end each of them.
     """
-    os.environ.setdefault("KMP_BLOCKTIME", "5")  # ms that a thread waits awake for more to do, as vLLM has it
+    os.environ.setdefault("KMP_BLOCKTIME", "5")  # ms that an idle thread spins, vLLM's value
     os.environ.setdefault("KMP_TPAUSE", "0")
-    os.environ.setdefault("KMP_AFFINITY", "none")  # by default it binds a process that was forked to the first core
+    os.environ.setdefault("KMP_AFFINITY", "none")  # the default binds a forked process to the first core
     try:
         files = importlib.metadata.files("intel-openmp") or []
     except importlib.metadata.PackageNotFoundError:
-        return  # it is for x86 only
+        return  # exists on x86 only
     preloaded = os.environ.get("LD_PRELOAD", "")
     library = next((str(Path(file.locate()).resolve()) for file in files if file.name == "libiomp5.so"), None)
     if library is not None and not any(name in preloaded for name in PRELOADED):
@@ -50,7 +50,7 @@ def prepare_openmp() -> None:
 
 
 def bind_ranks(ranks: int) -> None:
-    """Divide the cores among several ranks; by itself vLLM wants a memory node for each."""
+    """Divide the cores among several ranks; vLLM's default needs a memory node for each."""
     if ranks > 1:
         cores = sorted(os.sched_getaffinity(0))
         shares = [cores[len(cores) * rank // ranks : len(cores) * (rank + 1) // ranks] for rank in range(ranks)]
@@ -59,14 +59,14 @@ def bind_ranks(ranks: int) -> None:
 
 
 def is_one_memory_node() -> bool:
-    """Whether all cores are equally near to all memory; otherwise vLLM keeps the model to one node."""
+    """Whether there is one memory node; with several, vLLM keeps the model on one of them."""
     from vllm.utils.cpu_resource_utils import get_visible_memory_node
 
     return len(get_visible_memory_node()) == 1
 
 
 def threads(parameters: int) -> int:
-    """For the model: a physical core each; a small one leaves a core to the rest of the server."""
+    """Threads of the model: one per physical core; a small model leaves a core to the rest of the server."""
     from vllm.utils.cpu_resource_utils import get_allowed_cpu_list
     from vllm.utils.torch_utils import available_cpu_count
 

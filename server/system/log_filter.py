@@ -1,4 +1,4 @@
-"""Keeps what clients wrote, and tracebacks of streams that were cut off, out of vLLM's log."""
+"""Keeps clients' texts, and tracebacks of streams that were cut off, out of vLLM's log."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ QUOTING = (
     "vllm.entrypoints.openai.responses.serving",
     "vllm.entrypoints.openai.responses.utils",
 )
-"""Loggers that warn of requests by quoting them: roles, names, contents, arguments of tool calls."""
+"""Loggers whose warnings quote requests: roles, names, contents, arguments of tool calls."""
 
 STREAMING = ("vllm.entrypoints.openai.chat_completion.serving", "vllm.entrypoints.openai.completion.serving")
-"""Loggers that log whatever ends a stream."""
+"""Loggers of exceptions that end streams."""
 
 _QUOTE = re.compile(r"%[-.0-9]*[a-z]")
 
 
 class WithoutQuotes(logging.Filter):
-    """Lets a record pass as its bare message, with dots where a request would be quoted."""
+    """Replaces the arguments of a record by dots."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.args:
@@ -37,12 +37,12 @@ class WithoutQuotes(logging.Filter):
 
 
 def shorten_streams() -> None:
-    """One line for each stream that the server itself cuts off."""
+    """Log one line for each stream that the server itself cuts off."""
     shorten(STREAMING, GracefulHTTPError)
 
 
 def keep_quotes_out() -> None:
-    """To be called in each process that reads requests; calling it again changes nothing."""
+    """Install the filters in this process; idempotent."""
     for name in QUOTING:
         logger = logging.getLogger(name)
         if not any(isinstance(known, WithoutQuotes) for known in logger.filters):

@@ -1,4 +1,4 @@
-"""Standard output and error that never block and never fail, whatever becomes of who reads them."""
+"""Standard output and error that never block and never fail, whatever their reader does."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from contextlib import suppress
 
 PIPE_BYTES = 1 << 20
 PIECE_BYTES, PIECES = 1 << 16, 256
-"""What waits for a reader that stalls: up to 16 MiB."""
+"""Buffer for a reader that stalls: up to 16 MiB."""
 
 FLUSH_SECONDS = 2.0
-"""For what was said last, at the process's end."""
+"""Time to write the last messages at the process's end."""
 
 
 def protect_output() -> None:
-    """From here on, what this process and those that it starts write is dropped where it cannot be written."""
+    """From now on, drop output of this process and its children that cannot be written."""
     if sys.stdout is not None and sys.stdout.isatty():
-        os.environ.setdefault("VLLM_LOGGING_COLOR", "1")  # vLLM will find no terminal
+        os.environ.setdefault("VLLM_LOGGING_COLOR", "1")  # vLLM will see a pipe, not the terminal
     numbers = [number for number, stream in ((1, sys.stdout), (2, sys.stderr)) if stream is not None]
     if len(numbers) == 2 and os.path.sameopenfile(*numbers):
-        LogWriter(*numbers)  # keeps the order of what is said on both
+        LogWriter(*numbers)  # keeps the order between both
     else:
         for number in numbers:
             LogWriter(number)
@@ -37,35 +37,35 @@ _writers: list[LogWriter] = []
 
 
 def flush_output() -> None:
-    """As at the end of the process, for one that ends without running its exit handlers."""
+    """Flush as at exit, for a process that ends without its exit handlers."""
     for writer in _writers:
         writer.close()
 
 
 class LogWriter:
-    """Puts a pipe in the place of file descriptors that lead to the same file. One thread empties it always, another
-    writes to where it led as fast as that takes it."""
+    """Replaces file descriptors of the same file by a pipe. One thread always empties the pipe, and another writes to
+    the file as fast as the file accepts it."""
 
     def __init__(self, *numbers: int) -> None:
         self.numbers, self.process = numbers, os.getpid()
         self.sink = os.dup(numbers[0])
         self.source, inlet = os.pipe()
-        with suppress(OSError):  # a user may have only so much memory in pipes
+        with suppress(OSError):  # the user's limit on memory in pipes
             fcntl.fcntl(inlet, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._lead_to(inlet)
         os.close(inlet)
         self.pieces: queue.Queue[bytes] = queue.Queue(PIECES)
         self.moving = threading.Lock()
-        """Held while a piece is on its way from the pipe into the queue."""
+        """Held while a piece moves from the pipe into the queue."""
         self.lost = 0
-        """Bytes that were dropped since the last that were written."""
+        """Bytes dropped since the last write."""
         for run in (self._collect, self._write):
             threading.Thread(target=run, name=f"log writer {numbers[0]}", daemon=True).start()
         _writers.append(self)
 
     def close(self) -> None:
-        """Wait until all is written, but not for ever; what comes later goes there directly, or nowhere."""
-        if os.getpid() != self.process:  # a fork, which has no threads of ours
+        """Wait up to FLUSH_SECONDS until all is written. Later output goes to the file directly, or nowhere."""
+        if os.getpid() != self.process:  # in a fork, our threads do not run
             return
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
@@ -79,7 +79,7 @@ class LogWriter:
 
     def _lead_to(self, target: int) -> None:
         for number in self.numbers:
-            os.dup2(target, number)  # for processes that are started later, too
+            os.dup2(target, number)  # inherited by later processes
 
     def _is_behind(self) -> bool:
         with self.moving:

@@ -1,4 +1,4 @@
-"""How much memory this process may still take: the machine's, or its container's where that is less."""
+"""Memory that this process may still use: the machine's, or the container's where that is less."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 import psutil
 
 CGROUPS = Path("/sys/fs/cgroup")
-"""Inside a container this is its own group (cgroups v2)."""
+"""Inside a container this is the container's own group (cgroups v2)."""
 
 
 def available_bytes(group: Path = CGROUPS) -> int:
-    """Bytes; the page cache counts as available, which both give back when it is needed."""
+    """Available bytes, including the page cache, which is given back on demand."""
     free = int(psutil.virtual_memory().available)
     try:
         limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))

@@ -1,1 +1,1 @@
-"""`POST /v1/trace`: which parameter tokens made an output, by the reference model."""
+"""`POST /v1/trace`: the parameter tokens that made an output, by the reference model."""

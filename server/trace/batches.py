@@ -11,7 +11,7 @@ BATCH_TOKENS = 2048
 
 
 def batches(sequences: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Of all sequences that are not empty, shortest first: some of equal length T, by their numbers [B], and their ids,
+    """Batches of sequences of equal length T, shortest first and without empty ones: their numbers [B] and ids,
     int64 [B, T]."""
     lengths = [len(ids) for ids in sequences]
     order = sorted((i for i, length in enumerate(lengths) if length), key=lengths.__getitem__)

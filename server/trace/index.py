@@ -1,4 +1,4 @@
-"""Which texts of a corpus fire the same parameter tokens as a position: an index of every corpus position."""
+"""An index of all corpus positions by their parameter tokens, to find texts that fire the same ones."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from model_impl.reference.model import ReferenceTokenformer, with_weights
 from server.trace.batches import batches
 
 KEPT = 64
-"""Tokens that the index keeps of a position, those that contribute most."""
+"""Parameter tokens that the index keeps per position, those that contribute most."""
 
 MAX_POSITIONS = 500_000
-"""Of a corpus; the texts beyond are left out. A position takes KEPT times 6 bytes: 192 MB in all."""
+"""Limit on the corpus; further texts are left out. A position takes KEPT times 6 bytes: 192 MB in all."""
 
 CHUNK = 1 << 15
-"""Positions that are compared at once: 16 MB."""
+"""Positions compared at once: 16 MB."""
 
 
 class Match(NamedTuple):
-    """The position of a text (by number) that is most like the one asked for, and the cosine between them."""
+    """The position of a text (by number) most similar to the query, and the cosine between them."""
 
     text: int
     position: int
@@ -35,7 +35,7 @@ class Match(NamedTuple):
 
 
 class CorpusIndex:
-    """The strongest contributions w^2 ||v||^2 at every position of `sequences`, as far as they fit."""
+    """The strongest contributions w^2 ||v||^2 at every position of the `sequences` that fit."""
 
     def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
         ends = list(accumulate(map(len, sequences)))
@@ -59,7 +59,7 @@ class CorpusIndex:
             self.done += ids.numel()
 
     def start(self, model: ReferenceTokenformer, stage: int) -> None:
-        """Build in the background, with modules of its own around the same weights; ends with the process."""
+        """Build in a daemon thread, with its own modules around the same weights."""
         own = with_weights(model.config, model.state_dict())
         threading.Thread(target=self.build, args=(own, stage), name="trace-corpus", daemon=True).start()
 
@@ -68,8 +68,8 @@ class CorpusIndex:
         return self.done == self.positions
 
     def nearest(self, contributions: NDArray[np.float32], count: int) -> list[Match]:
-        """The `count` texts that are most like contributions [N], best first, each at its best position, by the cosine
-        of the KEPT strongest contributions on either side, the others counting as 0."""
+        """The `count` texts most similar to contributions [N], best first, each at its best position. The similarity is
+        the cosine of the KEPT strongest contributions on either side; the others count as 0."""
         if not self.positions:
             return []
         query = np.where(contributions >= np.sort(contributions)[-KEPT:][0], contributions, np.float32(0))

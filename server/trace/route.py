@@ -1,7 +1,7 @@
-"""`POST /v1/trace`: which parameter tokens made a position's output, and which training texts fire the same ones.
+"""`POST /v1/trace`: the parameter tokens that made a position's output, and training texts that fire the same ones.
 
-Computed by the reference model in float32 on the CPU, in the API process and beside the engine: for looking into a
-model, not for load. docs/trace.md says what to make of it.
+The reference model computes it in float32 on the CPU, in the API process beside the engine: for inspection, not for
+load. docs/trace.md explains the numbers.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class TraceResponse(BaseModel):
 )
 @with_cancellation  # type: ignore[untyped-decorator]
 async def trace(request: TraceRequest, raw_request: Request) -> Response:
-    """Where the model has this from: parameter tokens, and training texts that fire the same ones."""
+    """The parameter tokens behind a position's output, and training texts that fire the same ones."""
     tracer: Tracer = raw_request.app.state.tracer
     found = await tracer.trace(request)
     status = found.error.code if isinstance(found, ErrorResponse) else HTTPStatus.OK.value
@@ -139,7 +139,7 @@ class Tracer:
             return await asyncio.to_thread(self.compute, name, ids, position % len(ids), stage, request)
 
     def stage(self, adapter: LoRARequest | None) -> int:
-        """Index of the growth stage that the adapter stands for, see `model_impl.variants`."""
+        """Index of the adapter's growth stage, see `model_impl.variants`."""
         stages = len(cast(VariantModels, self.given.chat.models).config.stages)
         stage = adapter.lora_int_id - 1 if adapter else stages - 1
         if adapter and stage >= stages:
@@ -148,7 +148,7 @@ class Tracer:
         return stage
 
     def compute(self, name: str, ids: list[int], position: int, stage: int, request: TraceRequest) -> TraceResponse:
-        """Blocks for as long as the reference model takes, and starts the index of a new stage."""
+        """Run the reference model, blocking, and start the index of a new stage."""
         torch.set_num_threads(1)  # of this thread: the engine has the other cores
         found = at_position(self.model, ids, position, stage)
         all_places, total = places(self.model.config, stage), float(found.contributions.sum())
@@ -176,7 +176,7 @@ class Tracer:
         )
 
     def index(self, stage: int) -> CorpusIndex | None:
-        """The corpus as this stage sees it; its index is begun at the first call."""
+        """The stage's index of the corpus, which the first call starts to build."""
         if not self.corpus:
             return None
         if stage not in self.indexes:

@@ -1,7 +1,6 @@
-"""The saved calibration: from a choice's features to the probability that the answer is wrong. Pure, and plain JSON.
+"""The saved calibration: from a choice's features to the probability that the answer is wrong. Plain JSON.
 
-A file belongs to one growth stage of one checkpoint, which it names by fingerprint; `server.calibrate.command` writes
-it.
+`server.calibrate.command` writes the file. It names its checkpoint and growth stage by fingerprint.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ Method = Literal["logistic", "isotonic", "probe"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 FORMAT = "tokenformer-calibration-2"
-"""Raised whenever a feature changes its meaning. 2: the first token's entropy is that of the first with a letter or
-digit."""
+"""The number rises whenever a feature changes its meaning. 2: the first token's entropy is that of the first token
+with a letter or digit."""
 
 
 class CalibrationError(OneLineError):
@@ -72,9 +71,9 @@ class Abstention(TypedDict):
 @with_config(EXACT)
 @dataclass(frozen=True)
 class Calibration:
-    """`logistic` and `probe`: risk = 1 / (1 + exp(-(intercept + coefficients . features))), of which the probe reads
-    more, some by their logarithm: see `server.uncertainty.features.term`. A feature outside of `lowest` to `highest`,
-    what the answers had that it was fitted on, counts as the nearest of them: beyond, a line says nothing.
+    """`logistic` and `probe`: risk = 1 / (1 + exp(-(intercept + coefficients . features))). The probe reads
+    more features, some by their logarithm: see `server.uncertainty.features.term`. Features are clipped to the range of
+    the fitted answers, `lowest` to `highest`: a line says nothing beyond it.
 
     `isotonic`: the one feature's risk, linear between the knots (`knots` increasing, `risks` one per knot) and constant
     outside of them.
@@ -94,13 +93,13 @@ class Calibration:
     ensemble: Ensemble | None = None
     abstain: Abstention | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What it was fitted on: hash and size."""
+    """Hash and size of the labelled answers."""
     figures: Mapping[str, Any] = field(default_factory=dict)
-    """How well it did on the part of the data that it was not fitted on."""
+    """Measured on the held-out answers."""
 
     @cached_property
     def name(self) -> str:
-        """Says stage and method, and tells any two calibrations apart."""
+        """Stage, method and a hash of the content."""
         content = json.dumps(self.to_dict(), sort_keys=True).encode()
         return f"{self.stage}-{self.method}-{hashlib.sha256(content).hexdigest()[:8]}"
 
@@ -110,20 +109,20 @@ class Calibration:
 
     @property
     def members(self) -> int | None:
-        """Of the ensemble that has to score an answer before it can be judged; None where none does."""
+        """Members of the ensemble that it reads; None without one."""
         return self.ensemble["members"] if self.ensemble else None
 
     @property
     def reads_internals(self) -> bool:
-        """Whether the engine has to report the internals of an answer before it can be judged."""
+        """Whether it reads the internals of an answer, which the engine then has to report."""
         return not self.needs.isdisjoint(GROUPS["internals"])
 
     def judges(self, features: Mapping[str, float]) -> bool:
-        """Whether these are all the features that it reads."""
+        """Whether `features` has all that it reads."""
         return self.needs <= features.keys()
 
     def risk(self, features: Mapping[str, float]) -> float:
-        """Probability, in [0, 1], that an answer with these features, all finite, is wrong; needs all of `needs`."""
+        """Probability, in [0, 1], that an answer with these finite features is wrong; they include `needs`."""
         values = [term(features, name) for name in self.features]
         if self.method == "isotonic":
             return interpolate(values[0], self.knots, self.risks)
@@ -131,7 +130,7 @@ class Calibration:
         return sigmoid(self.intercept + math.fsum(map(math.prod, zip(self.coefficients, known, strict=True))))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it, without what the other method needs."""
+        """The saved JSON, without the fields of the other methods."""
         linear, isotonic = ("coefficients", "intercept", "lowest", "highest"), ("knots", "risks")
         unused = linear if self.method == "isotonic" else isotonic
         return {"format": FORMAT} | {name: value for name, value in asdict(self).items() if name not in unused}

@@ -1,4 +1,4 @@
-"""What a calibration may read of an answer, by name, and the terms that the probe makes of it. Pure."""
+"""Named features of an answer, which calibrations read, and the terms that the probe makes of them. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AGGREGATES = (
     "standardised_surprisal",
     "tokens",
 )
-"""What `logistic` reads: most of them are in the response as well."""
+"""The features of `logistic`; most of them are in the response as well."""
 
 DETAILS = (
     "mean_logprob",
@@ -30,7 +30,7 @@ DETAILS = (
     "peak_logprob",
     "peak_position",
 )
-"""The peak is the first token of the highest entropy; its position is from 0 to 1 among the tokens."""
+"""The peak is the first token with the highest entropy; its position among the tokens is from 0 to 1."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "logits": AGGREGATES + DETAILS,
@@ -38,9 +38,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "ensemble": ("mean_epistemic", "max_epistemic", "mean_aleatoric"),
     "internals": INTERNALS,
 }
-"""What the probe reads, by where it comes from. All answers have the first; `growth` only those of a stage that was
-grown, served without pipeline parallelism; `ensemble` those that were scored again under it; `internals` those of which
-the engine was asked to report them."""
+"""The features of the probe, by source. All answers have `logits`. `growth` needs a grown stage without pipeline
+parallelism; `ensemble` an answer that was scored again under it; `internals` an engine that was asked for them."""
 
 FEATURES = tuple(name for names in GROUPS.values() for name in names)
 
@@ -62,15 +61,14 @@ CERTAIN = {
     "max_epistemic": 0.0,
     "mean_aleatoric": 0.0,
 }
-"""What a feature is where the model has no doubt at all; every doubt lies to one side of it."""
+"""The values of a model without any doubt; every doubt lies to one side of them."""
 
 LOG = "log "
 LEAST_DOUBT = 1e-4
-"""Below which doubts are all the same: of this order are the rounding errors of half precision."""
-
+"""Smaller doubts are not told apart: rounding errors of half precision are of this order."""
 
 LOWEST_LOGPROB = -9999.0
-"""What OpenAI's API reports for a probability of zero; JSON has no infinity."""
+"""OpenAI's logprob of a probability of zero; JSON has no infinity."""
 
 
 def details(tokens: Sequence[TokenScore]) -> dict[str, float]:
@@ -90,9 +88,9 @@ def details(tokens: Sequence[TokenScore]) -> dict[str, float]:
 
 
 def terms(names: Sequence[str]) -> list[str]:
-    """The features themselves and, of each that has a value for certainty, the logarithm of the distance from it.
+    """The features, and for each with a value in CERTAIN the logarithm of the distance from it.
 
-    Among sure answers doubts differ by orders of magnitude, and the logit of being wrong goes rather with these.
+    Doubts of sure answers differ by orders of magnitude, and the logit of being wrong rather follows these.
     """
     return [*names, *(LOG + name for name in names if name in CERTAIN)]
 
@@ -102,7 +100,7 @@ def is_term(name: str) -> bool:
 
 
 def term(features: Mapping[str, float], name: str) -> float:
-    """The value of a feature or, of a name that begins with `log `, ln(distance from certainty + 0.0001)."""
+    """A feature's value; for a name that begins with `log `, ln(distance from certainty + 0.0001)."""
     if not name.startswith(LOG):
         return features[name]
     feature = name.removeprefix(LOG)

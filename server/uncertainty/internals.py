@@ -1,4 +1,4 @@
-"""The internals of a token as answers show them, and what they come to over an answer. No vLLM.
+"""The Pattention internals of tokens as answers show them, and their averages over an answer. No vLLM.
 
 The engine delivers them as flat columns, see `model_impl.kernels.collector`; docs/internals.md says what they mean.
 """
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 DIGITS = 6
-"""After the decimal point: the engine computes in float32, and a token has hundreds of these numbers."""
+"""Decimal places: the engine computes in float32, and a token has hundreds of these numbers."""
 
 STANDARDISED_INTERNALS = (*INTERNALS, *(f"{name}_z" for name in INTERNALS))
-"""What a Pattention shows of a token where there is a profile."""
+"""Statistics of one Pattention and token, with a profile."""
 
 FEATURES = tuple(f"{projection}_{name}" for projection in PROJECTIONS for name in INTERNALS)
-"""What a calibration may read of an answer's internals, see `InternalsScore.features`."""
+"""Names of the features that calibrations read, see `InternalsScore.features`."""
 
 STANDARDISED = "Standardised: (value - mean) / standard deviation over the training texts; null without a profile."
 
@@ -73,17 +73,17 @@ class ReadInternals:
     """The columns of one token, float64 [layers, 5, ...], projections as in `PROJECTIONS`."""
 
     numbers: Array
-    """Those of `INTERNALS`, then with a profile (value - mean) / std of each; not finite where a number is not defined,
-    also where the training texts show no variation."""
+    """Values of `INTERNALS`, followed with a profile by (value - mean) / std of each. Undefined numbers are not
+    finite, also where the training texts show no variation."""
     contributions: Array
     """Sum of w^2 ||v||^2 by place."""
 
 
 @dataclass(frozen=True)
 class InternalsReader:
-    """Makes sense of the columns that the engine reports for one variant.
+    """Reads the columns that the engine reports for one variant.
 
-    `stages` are the names of its growth stages by their place among the `places`; empty where nothing ever grew.
+    `stages` maps a place among the `places` to its growth stage's name; empty for a model that never grew.
     """
 
     layers: int
@@ -97,7 +97,7 @@ class InternalsReader:
         return None if self.profile is None else (np.array(self.profile.mean), np.array(self.profile.std))
 
     def read(self, columns: list[float]) -> ReadInternals:
-        """What the flat columns of one token say."""
+        """The flat columns of one token, in their shape."""
         parts = np.array(columns).reshape(self.layers, len(PROJECTIONS), len(INTERNALS) + self.places)
         statistics, contributions = parts[..., : len(INTERNALS)], parts[..., len(INTERNALS) :]
         if self.norms is None:
@@ -121,7 +121,7 @@ class InternalsReader:
         return {"layers": [dict(zip(PROJECTIONS, layer, strict=True)) for layer in layers]}
 
     def growth(self, contributions: Array) -> list[dict[str, float] | None]:
-        """Each stage's part of the whole, from every row of sums of w^2 ||v||^2 by place [rows, places]."""
+        """Each stage's share, per row of sums of w^2 ||v||^2 by place [rows, places]."""
         if not self.stages:
             return [None] * len(contributions)
         totals = contributions.sum(axis=-1, keepdims=True)
@@ -131,11 +131,11 @@ class InternalsReader:
         return [dict(zip(names, own, strict=True)) if k else None for own, k in zip(shares, known, strict=True)]
 
     def of(self, entry: ScoredLogprob) -> ReadInternals | None:
-        """What the engine reported of the entry's token, if it did."""
+        """The internals of the entry's token, if the engine reported them."""
         return self.read(entry.internal_columns) if entry.internal_columns else None
 
     def describe(self, entry: ScoredLogprob) -> ReadInternals | None:
-        """Let the entry show what the engine reported of its token; returns that, as `of`."""
+        """As `of`; the entry also shows growth and internals from now on."""
         if entry.provenance:
             (entry.growth,) = self.growth(np.array([entry.provenance]))
         found = self.of(entry)
@@ -145,7 +145,7 @@ class InternalsReader:
 
 
 def unavailable_reason(config: VllmConfig) -> str | None:
-    """Why an engine of these settings reports no internals; None where it does."""
+    """Why an engine with these settings reports no internals; None if it does."""
     needs = "`uncertainty.internals` needs a server started "
     if not config.model_config.enforce_eager:
         return f"{needs}with --enforce-eager: a compiled model returns what it was traced with"
@@ -157,14 +157,14 @@ def unavailable_reason(config: VllmConfig) -> str | None:
 
 
 class InternalsScore:
-    """Running averages of an answer's internals, token by token; what is not finite does not count."""
+    """Running averages of an answer's internals over its tokens; numbers that are not finite do not count."""
 
     def __init__(self, reader: InternalsReader, *, shown: bool = True) -> None:
-        """`shown`: whether tokens and summary show them; a calibration may read what nobody asked to see."""
+        """`shown`: whether tokens and summary show them; a calibration reads them in any case."""
         self.reader, self.shown = reader, shown
         shape = (reader.layers, len(PROJECTIONS), len(INTERNALS if reader.norms is None else STANDARDISED_INTERNALS))
         self.sums, self.counts = np.zeros(shape), np.zeros(shape)
-        """Of `ReadInternals.numbers`, from which the standardised ones are taken without their signs."""
+        """Sums and counts of `ReadInternals.numbers`; of standardised ones, absolute values are summed."""
 
     def add(self, entry: ScoredLogprob) -> None:
         """One more token."""
@@ -179,8 +179,7 @@ class InternalsScore:
         self.counts += finite
 
     def features(self) -> dict[str, float]:
-        """Mean of every statistic over tokens and layers by the names in `FEATURES`, but for what is never defined;
-        empty before the first token."""
+        """Mean of every statistic that is ever defined over tokens and layers, by the names in `FEATURES`."""
         means = self._means(axis=0)[:, : len(INTERNALS)].flatten().tolist()
         return {name: value for name, value in zip(FEATURES, means, strict=True) if np.isfinite(value)}
 
@@ -192,7 +191,7 @@ class InternalsScore:
         return {name: value if np.isfinite(value) else None for name, value in zip(INTERNALS, means, strict=True)}
 
     def _means(self, axis: int | tuple[int, ...]) -> Array:
-        """Over all tokens and along these axes; NaN where there is nothing."""
+        """Means over all tokens and along these axes; NaN without values."""
         with np.errstate(invalid="ignore"):
             means: Array = self.sums.sum(axis=axis) / self.counts.sum(axis=axis)
         return means

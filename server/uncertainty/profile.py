@@ -1,7 +1,6 @@
 """The saved profile: mean and spread of a checkpoint's internals over its training texts. Plain JSON.
 
-A file belongs to one growth stage of one checkpoint, which it names by fingerprint; `server.calibrate.profiling` writes
-it.
+`server.calibrate.profiling` writes the file. It names its checkpoint and growth stage by fingerprint.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ FORMAT = "tokenformer-profile-1"
 
 Row = Annotated[list[Number], Field(min_length=len(INTERNALS), max_length=len(INTERNALS))]
 Table = list[Annotated[list[Row], Field(min_length=len(PROJECTIONS), max_length=len(PROJECTIONS))]]
-"""By layer, projection (as in `PROJECTIONS`) and statistic (as in `INTERNALS`)."""
+"""Indexed by layer, projection (as in `PROJECTIONS`) and statistic (as in `INTERNALS`)."""
 
 
 class ProfileError(OneLineError):
@@ -38,12 +37,12 @@ class Profile:
     stage: str
     mean: Table
     std: Table
-    """0 where the texts show no variation."""
+    """0 without variation over the texts."""
     data: Mapping[str, Any]
-    """Of what: hash and size."""
+    """Hash and size of the texts."""
 
     def to_json(self) -> bytes:
-        """One line per layer and projection: the numbers are many, and meant to be compared."""
+        """One line per layer and projection, so that the many numbers can be compared."""
         entries: dict[str, Any] = {"format": FORMAT, **asdict(self)}
         lines = [f"  {json.dumps(name)}: {_as_lines(value)}" for name, value in entries.items()]
         return ("{\n" + ",\n".join(lines) + "\n}\n").encode()

@@ -14,7 +14,7 @@ from server.faults import first_fault
 Saved = TypeVar("Saved")
 
 EXACT = ConfigDict(extra="forbid", allow_inf_nan=False)
-"""Of the types of such files. Not `strict`: then pydantic takes no dictionary for a dataclass."""
+"""Configuration of the files' types. Under `strict`, pydantic would accept no dictionary for a dataclass."""
 
 Number = Annotated[float, Strict()]
 

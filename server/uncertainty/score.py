@@ -22,18 +22,18 @@ SHOWN = (
     "min_logprob",
     "standardised_surprisal",
 )
-"""The aggregates that a response tells by themselves."""
+"""Aggregates that the response shows."""
 
 WINDOW = 8
-"""Tokens in the window whose mean entropy is the highest of the answer."""
+"""Tokens in the window of the worst mean entropy."""
 
 LEAST_VARIANCE = 1e-6
-"""nats^2. Where the tokens of an answer have less variance together, s - H is float32's rounding."""
+"""nats^2. Below this total variance of an answer's tokens, s - H is float32's rounding."""
 
 
 @dataclass(frozen=True)
 class EnsembleScore:
-    """What the parameter-token ensemble says of an answer: per token in nats, None where a token has no distribution.
+    """The parameter-token ensemble's uncertainty of each token, nats; None for a token without a distribution.
 
     `computed` counts the tokens that the members ran through the model.
     """
@@ -44,8 +44,7 @@ class EnsembleScore:
     computed: int
 
     def features(self) -> dict[str, float]:
-        """What a calibration may read of it, see `server.uncertainty.features`; empty for an answer without
-        distributions."""
+        """Features for calibrations, see `server.uncertainty.features`; empty without any distribution."""
         summary = self.summary()
         return {name: summary[name] for name in GROUPS["ensemble"] if summary[name] is not None}
 
@@ -66,7 +65,7 @@ class EnsembleScore:
 
 @dataclass
 class ChoiceScore:
-    """The tokens of one choice, and what they come to."""
+    """The tokens of one choice, and their aggregates."""
 
     scores: list[TokenScore] = field(default_factory=list)
 
@@ -75,21 +74,21 @@ class ChoiceScore:
         return cls(list(tokens))
 
     def add(self, token: TokenScore) -> None:
-        """The next generated token. What tokens come to is summed up at the end: none is to cost more than this."""
+        """Add the next generated token. Aggregates are computed at the end, to keep the cost per token low."""
         self.scores.append(token)
 
     @property
     def first_token_entropy(self) -> float | None:
-        """Of the first token with a letter or digit (or with a part of one); of the first token where there is none."""
+        """Entropy of the first token with (a part of) a letter or digit; of the first token if there is none."""
         first = next((token.score for token in placed(self.scores) if token.is_content), None)
         return first.entropy if first else self.scores[0].entropy if self.scores else None
 
     def aggregates(self) -> dict[str, Any]:
-        """The features of `AGGREGATES`; empty where there was no token.
+        """The features of `AGGREGATES`; empty without tokens.
 
-        The standardised surprisal is sum(s - H) / sqrt(sum V) over the tokens, with s = -ln p of the token that was
-        chosen: how many standard deviations the answer is more surprising than the model's own draws are on average;
-        below 0 for answers that follow the likeliest tokens.
+        The standardised surprisal is sum(s - H) / sqrt(sum V) over the tokens, with s = -ln p of the chosen token: by
+        how many standard deviations the answer is more surprising than the model's own draws on average. It is below 0
+        for answers that follow the likeliest tokens.
         """
         if not self.scores:
             return {}
@@ -98,7 +97,7 @@ class ChoiceScore:
         entropies = [token.entropy for token in self.scores]
         margins = [token.margin for token in self.scores]
         variance = sum(token.variance for token in self.scores)
-        # An answer that is shorter than a window is one.
+        # A shorter answer is one window.
         windows = (entropies[start : start + WINDOW] for start in range(max(count - WINDOW, 0) + 1))
         surprisal_excess = sum(-logprob - entropy for logprob, entropy in zip(logprobs, entropies, strict=True))
         values = (
@@ -116,7 +115,7 @@ class ChoiceScore:
         return dict(zip(AGGREGATES, values, strict=True))
 
     def provenance(self) -> dict[str, float]:
-        """What each growth stage contributed to all tokens, as `TokenScore.provenance`."""
+        """Sum of `TokenScore.provenance` over the tokens, by growth stage."""
         sums: dict[str, float] = {}
         for token in self.scores:
             for stage, contribution in (token.provenance or {}).items():
@@ -124,10 +123,10 @@ class ChoiceScore:
         return sums
 
     def features(self, further: Mapping[str, float] | None = None) -> dict[str, float] | None:
-        """What calibrations read, by the names in `server.uncertainty.features`, all finite; no groups that the tokens
-        lack. `further` are those of the ensemble and of the internals, where they are known.
+        """Features for calibrations, by the names in `server.uncertainty.features`, all finite; without groups that the
+        tokens lack. `further` are the features of the ensemble and the internals, if known.
 
-        None where there is nothing to judge: for an answer without tokens, or from a model whose logits are not finite.
+        None for an answer without tokens, or from a model with logits that are not finite.
         """
         return self._features(self.aggregates(), self.provenance(), further)
 
@@ -141,7 +140,7 @@ class ChoiceScore:
         if len(provenance) > 1 and (parts := shares(provenance)):
             features["newest_stage_share"] = list(parts.values())[-1]
         features |= further or {}
-        # A maximum or minimum can skip a NaN; sums cannot, so checking all of them finds it.
+        # A maximum or minimum can skip a NaN; sums cannot, so this finds any.
         return features if all(map(math.isfinite, features.values())) else None
 
     def summary(
@@ -152,10 +151,10 @@ class ChoiceScore:
         ensemble: EnsembleScore | None = None,
         further: Mapping[str, float] | None = None,
     ) -> Uncertainty:
-        """What the response carries; null where there was no token, and a risk only with a calibration.
+        """The summary in the response. Aggregates are null without tokens, and the risk without a calibration.
 
-        `abstain` is null unless there is a risk and the request gave a limit for it; `spans` is unless the `text` that
-        the tokens made is given, and what comes from the `ensemble` is unless one was asked. `further`: see `features`.
+        `abstain` is null without a risk or without a limit in the request, `spans` without the `text` of the tokens,
+        and the fields of the `ensemble` without one. `further`: see `features`.
         """
         found, provenance = self.aggregates(), self.provenance()
         features = self._features(found, provenance, further)
@@ -181,7 +180,7 @@ class ChoiceScore:
         risk: float | None = None,
         epistemic: Sequence[float | None] | None = None,
     ) -> list[Span]:
-        """The words of `text` to doubt; `risk` is the answer's."""
+        """The doubted words of `text`; `risk` is the answer's."""
         return [
             Span(
                 start=span.start,
@@ -195,7 +194,7 @@ class ChoiceScore:
 
 
 def _part_risk(tokens: Sequence[TokenScore], calibration: Calibration | None, whole: float | None) -> float | None:
-    """What the calibration says of the tokens alone; a part cannot be likelier wrong than the whole."""
+    """The risk of these tokens alone, at most that of the whole answer."""
     features = ChoiceScore.of(tokens).features() if calibration else None
     if calibration is None or whole is None or features is None or not calibration.judges(features):
         return None
@@ -203,10 +202,10 @@ def _part_risk(tokens: Sequence[TokenScore], calibration: Calibration | None, wh
 
 
 def shares(provenance: Mapping[str, float]) -> dict[str, float] | None:
-    """Each growth stage's part of the whole, summing to 1: "which growth answered".
+    """Each growth stage's share, summing to 1: "which growth answered".
 
-    sum over Pattention layers, and over tokens, of w_i^2 ||v_i||^2 by the stage of parameter token i, normalised:
-    the squared length of what each token adds to a layer's output y = sum_i w_i v_i (our measure, design notes).
+    It is the sum over Pattention layers and tokens of w_i^2 ||v_i||^2 by the stage of parameter token i, normalised:
+    the squared length of each summand of a layer's output y = sum_i w_i v_i (our measure, design notes).
     """
     total = sum(provenance.values())
     return {stage: contribution / total for stage, contribution in provenance.items()} if total else None

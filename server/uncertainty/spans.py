@@ -1,4 +1,4 @@
-"""Which words of an answer to doubt, and why, in plain words. Pure: no vLLM, no HTTP."""
+"""The doubted words of an answer, with a reason in plain words. Pure: no vLLM, no HTTP."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from dataclasses import dataclass
 from server.uncertainty.tokens import PlacedToken, TokenScore, placed
 
 DOUBTED_ENTROPY = math.log(2)
-"""nats. Above it the model was less decided than between two equally likely words."""
+"""nats. A higher entropy is less decided than a choice between two equally likely words."""
 
 STANDS_OUT = math.log(5)
-"""nats of surprisal -ln p above the entropy, which is the mean surprisal of the distribution's own draws: the chosen
-word was more than five times less likely than is usual there (e^-H). Only sampling or a ban chooses such a word:
-the likeliest one is never less likely than e^-H."""
+"""nats of surprisal -ln p above the entropy, the mean surprisal of the distribution's own draws: the chosen word was
+more than five times less likely than usual there (e^-H). Only sampling or a ban chooses such a word: the likeliest
+one is never less likely than e^-H."""
 
 UNFAMILIAR = 0.3
-"""nats of disagreement between the ensemble's members. Of 449 doubted values that the grown demo model never read, 78 %
-have more (16 members, first token of the value), of 222 that it knows to be ambiguous 16 %. The thresholds were chosen
-on these same values; for how well the amount tells such cases apart on others see evals/results/REPORT.md."""
+"""nats of disagreement between the ensemble's members. 78 % of 449 doubted values that the grown demo model never read
+have more (16 members, first token of the value), and 16 % of 222 that it knows to be ambiguous. The thresholds were
+chosen on these same values; evals/results/REPORT.md measures the separation on others."""
 
 FAMILIAR = 0.15
-"""nats. Less have 0.4 % of the first and 33 % of the second; in between the members say nothing clear."""
+"""nats. 0.4 % of the first and 33 % of the second have less; in between the members say nothing clear."""
 
 
 @dataclass(frozen=True)
 class DoubtedSpan:
-    """One or more whole words, with the tokens that made them."""
+    """One or more whole words, with their tokens."""
 
     start: int
     end: int
@@ -43,9 +43,8 @@ def doubted_spans(
 ) -> list[DoubtedSpan]:
     """The words of `text` that hold a doubted token, in order and without overlap; offsets count characters.
 
-    `text` is what the tokens made, or a beginning of it (a stop string cuts it). `epistemic`: the part of each token's
-    entropy [nats] that is the ensemble's disagreement, parallel to `tokens`, where it is known. Words that share a
-    doubted token are one span.
+    `text` is the text of the tokens, or a beginning of it (a stop string cuts it). `epistemic` is the ensemble's
+    disagreement about each token, nats, if known. Words that share a doubted token are one span.
     """
     bounds = words(text)
     starts, ends = [start for start, _ in bounds], [end for _, end in bounds]
@@ -80,7 +79,7 @@ def _explained(
 
 
 def is_doubted(token: PlacedToken) -> bool:
-    """Only what has a letter or digit is: punctuation and white space say nothing that could be wrong."""
+    """Punctuation and white space are never doubted: they say nothing that could be wrong."""
     return token.is_content and (token.score.entropy > DOUBTED_ENTROPY or stands_out(token.score))
 
 
@@ -89,7 +88,7 @@ def stands_out(token: TokenScore) -> bool:
 
 
 def reason(token: TokenScore, *, begins: bool = True, epistemic: float | None = None) -> str:
-    """Why the doubted token is; `begins`: whether it begins its word."""
+    """Why a token is doubted; `begins`: whether it begins its word."""
     if stands_out(token):
         percent = 100 * math.exp(token.logprob)
         given = f"{percent:.0f}" if percent >= 1 else "less than 1"
@@ -108,10 +107,10 @@ _WORD = re.compile(f"w+(?:[{_JOINERS}]w+)*|W")
 
 
 def words(text: str) -> list[tuple[int, int]]:
-    """[start, end) of every word: letters, digits and what is inside of one ("don't", "3.14", "Jean-Luc").
+    """[start, end) of every word: letters, digits and joiners between them ("don't", "3.14", "Jean-Luc").
 
-    Wide characters are words by themselves: Chinese and Japanese put no spaces between words. Other scripts without
-    spaces, such as Thai, give long "words".
+    A wide character is a word of its own, since Chinese and Japanese put no spaces between words. Other scripts
+    without spaces, such as Thai, give long "words".
     """
     return [match.span() for match in _WORD.finditer("".join(map(_kind, text)))]
 

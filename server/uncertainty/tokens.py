@@ -1,4 +1,4 @@
-"""One generated token as the score sees it, and the characters that it made. Pure: no vLLM, no HTTP."""
+"""Generated tokens with their statistics, and their characters in the answer. Pure: no vLLM, no HTTP."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import NamedTuple
 
 
 class TokenScore(NamedTuple):
-    """A token, the distribution it was drawn from (before temperature and the like), and what it added to the text."""
+    """A token, statistics of its raw distribution (before temperature and the like), and the text that it added."""
 
     logprob: float
-    """Of the token that was chosen, raw."""
+    """Raw log-probability of the chosen token."""
     entropy: float
     """-sum p ln p, nats."""
     variance: float
     """Var_p(-ln p), nats^2."""
     margin: float
-    """Probability of the likeliest token minus that of the second."""
+    """Probability of the likeliest token minus the second's."""
     text: str
-    """Empty for a token that leaves a character unfinished: the one that completes it adds the whole character. Empty
-    as well where nobody wants to know it, see `server.engine.statistics.TokenReader`."""
+    """Empty for a token that leaves a character unfinished: the completing token adds the whole character. Also empty
+    where nobody needs it, see `server.engine.statistics.TokenReader`."""
     start: int = 0
-    """Characters of the answer before `text`."""
+    """Number of characters before `text` in the answer."""
     special: bool = False
-    """End of text, a role of the chat template and the like: no word of the answer, even where the text shows it."""
+    """Whether it is the end of text, a role of the chat template and the like: never a word of the answer."""
     provenance: Mapping[str, float] | None = None
-    """What each growth stage contributed: sum of w^2 ||v||^2 over its parameter tokens."""
+    """Growth stage -> contribution: the sum of w^2 ||v||^2 over its parameter tokens."""
 
 
 @dataclass(frozen=True)
 class PlacedToken:
-    """A token at the characters [start, end) of the answer that it made, alone or with others."""
+    """A token with its characters [start, end) of the answer, which it made alone or with others."""
 
     index: int
-    """Among all tokens."""
+    """Index among all tokens."""
     score: TokenScore
     start: int
     end: int
     is_content: bool
-    """Whether there is a letter or digit among the characters."""
+    """Whether the characters include a letter or digit."""
 
 
 def placed(tokens: Iterable[TokenScore]) -> Iterator[PlacedToken]:
-    """The tokens that made characters, in order; special tokens and a character that was never finished are left out.
+    """The tokens that made characters, in order, without special tokens and unfinished characters.
 
-    A character that is split over several tokens belongs to all of them: what it says is decided at the first.
+    A character of several tokens belongs to all of them: the first one decides what it says.
     """
     unfinished: list[tuple[int, TokenScore]] = []
     for index, token in enumerate(tokens):

@@ -1,4 +1,4 @@
-"""`GET /playground`: a page that chats with this server and shows what the model is sure of; no build step."""
+"""`GET /playground`: a chat page that shows how sure the model is; it needs no build step."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fastapi.responses import FileResponse
 FOLDER = Path(__file__).parent
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 PAGE = FOLDER / "index.html"
-"""Served at /playground only, which its relative links begin from."""
+"""Served at /playground only, from which its relative links start."""
 
 FILES = {path.name: path for path in FOLDER.iterdir() if path.suffix in MEDIA_TYPES and path != PAGE}
-"""All else that is ever served, by name: a path that a client makes up cannot lead anywhere else."""
+"""All other files that are served, by name: a made-up path cannot lead anywhere else."""
 
 CONTENT_SECURITY_POLICY = "; ".join(
     [

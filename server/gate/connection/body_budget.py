@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 BODIES = 32
-"""Budget in bodies of the largest size; several thousand prompts of ordinary length fit."""
+"""Budget in bodies of the largest size; a few hundred times as many prompts of ordinary length fit."""
 
 
 class BodyBudget:
