@@ -7,7 +7,6 @@ import json
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 from model_impl.one_line_error import OneLineError
 
@@ -252,11 +251,7 @@ def _profile(arguments: argparse.Namespace) -> None:
 
 def exit_on_sigterm() -> None:
     """Raise SystemExit on SIGTERM, so that a terminated conversion removes its partial output."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from server.calibrate.figures import ORDERING
 from server.calibrate.markdown import table
 from server.uncertainty.calibration import Abstention, Calibration
 
@@ -16,9 +17,7 @@ NAMES = {
     "brier": "Brier score",
 }
 
-
-ORDERING = ("auroc", "auprc", "prr")
-HEAD = ["AUROC", "AUPRC", "PRR"]
+HEAD = [key.upper() for key in ORDERING]
 
 RELIABILITY_PLOT = "{}-reliability.svg"
 COVERAGE_PLOT = "{}-risk-coverage.svg"

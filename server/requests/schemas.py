@@ -15,7 +15,6 @@ from pydantic import (
     SerializeAsAny,
     StrictBool,
     Tag,
-    field_validator,
     model_validator,
 )
 from vllm.entrypoints.openai.chat_completion.protocol import (
@@ -35,15 +34,15 @@ from vllm.entrypoints.openai.completion.protocol import (
     CompletionResponseStreamChoice,
     CompletionStreamResponse,
 )
-from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
 from vllm.sampling_params import SamplingParams
+from vllm.utils import random_uuid
 
 from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG, UNSHOWN_ARG
 from model_impl.reference.ensemble import MAX_MEMBERS
 from server.requests.limits import RequestLimits, blame_parameter, check_prompt, refuse_templates
 from server.requests.messages import Messages
-from server.requests.request_ids import PATTERN, valid_request_id
+from server.requests.request_ids import RequestId
 from server.requests.unsupported import refuse_unsupported
 from server.uncertainty.internals import TokenInternals
 from server.uncertainty.summary import Uncertainty
@@ -93,12 +92,6 @@ def _kind_of_uncertainty(value: Any) -> str | None:
     return "plain flag" if isinstance(value, bool | None) else None
 
 
-def _checked_request_id(value: str) -> str:
-    if not valid_request_id(value):
-        raise VLLMValidationError(f"`request_id` must match {PATTERN}", parameter="request_id")
-    return value
-
-
 UncertaintyField = Annotated[
     Annotated[StrictBool, BeforeValidator(lambda value: value is None or value), Tag("plain flag")]
     | Annotated[UncertaintyOptions, Tag("options object")],
@@ -134,9 +127,8 @@ class ScoredChatCompletionRequest(RequestLimits, ChatCompletionRequest):  # type
     messages: Messages  # type: ignore[assignment]
     max_completion_tokens: int | None = Field(default=None, ge=1)
     uncertainty: UncertaintyField = True
+    request_id: RequestId = Field(default_factory=random_uuid)
     _judged_by_internals: bool = PrivateAttr(default=False)
-
-    _checked_request_id = field_validator("request_id")(_checked_request_id)
 
     @model_validator(mode="before")
     @classmethod
@@ -156,9 +148,8 @@ class ScoredChatCompletionRequest(RequestLimits, ChatCompletionRequest):  # type
 
 class ScoredCompletionRequest(RequestLimits, CompletionRequest):  # type: ignore[misc]  # likewise, and `n` may be null
     uncertainty: UncertaintyField = True
+    request_id: RequestId = Field(default_factory=random_uuid)
     _judged_by_internals: bool = PrivateAttr(default=False)
-
-    _checked_request_id = field_validator("request_id")(_checked_request_id)
 
     @model_validator(mode="before")
     @classmethod

@@ -43,24 +43,14 @@ parallelism; `ensemble` an answer that was scored again under it; `internals` an
 
 FEATURES = tuple(name for names in GROUPS.values() for name in names)
 
-CERTAIN = {
-    "mean_entropy": 0.0,
-    "max_entropy": 0.0,
-    "first_token_entropy": 0.0,
-    "worst_window_entropy": 0.0,
-    "min_logprob": 0.0,
-    "mean_variance": 0.0,
-    "mean_margin": 1.0,
-    "min_margin": 1.0,
-    "mean_logprob": 0.0,
-    "max_variance": 0.0,
-    "peak_variance": 0.0,
-    "peak_margin": 1.0,
-    "peak_logprob": 0.0,
-    "mean_epistemic": 0.0,
-    "max_epistemic": 0.0,
-    "mean_aleatoric": 0.0,
-}
+CERTAIN = dict.fromkeys(("mean_margin", "min_margin", "peak_margin"), 1.0) | dict.fromkeys(
+    (
+        *("mean_entropy", "max_entropy", "first_token_entropy", "worst_window_entropy"),
+        *("mean_logprob", "min_logprob", "peak_logprob", "mean_variance", "max_variance", "peak_variance"),
+        *GROUPS["ensemble"],
+    ),
+    0.0,
+)
 """The values of a model without any doubt; every doubt lies to one side of them."""
 
 LOG = "log "
