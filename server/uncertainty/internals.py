@@ -38,7 +38,7 @@ STANDARDISED = "Standardised: (value - mean) / standard deviation over the train
 
 
 class ProjectionInternals(BaseModel):
-    """Of one Pattention and one token; null where a statistic is not defined."""
+    """Statistics of one Pattention for one token; null where undefined."""
 
     score_norm: float | None = Field(description="ln(||x K^T|| / ||x||): how much of the input the key tokens see.")
     kurtosis: float | None = Field(description="Kurtosis m4 / m2^2 of the weights w; 3 for a normal distribution.")
