@@ -9,18 +9,14 @@ import sys
 from pathlib import Path
 
 from model_impl.one_line_error import OneLineError
+from server.system.stderr import say
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; `argv` without the program's name. Exit code 0, 1 for a failure, 2 for wrong usage."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["serve"]:  # before argparse: every flag, also --help, belongs to the server
-        from server.process.serve import main as serve
-        from server.system.log_writer import protect_output
-
-        if not any(flag.partition("=")[0] in ("-h", "--help") for flag in argv):  # long output, read slowly
-            protect_output()
-        return serve(argv[1:])
+        return _serve(argv[1:])
     arguments = _parser().parse_args(argv)
     if arguments.command == "chat":  # a client: it needs neither torch nor a checkpoint
         from server.clients.chat import main as chat
@@ -38,12 +34,24 @@ def main(argv: list[str] | None = None) -> int:
         }
         commands[arguments.command](arguments)
     except KeyboardInterrupt:
-        print("tokenformer: interrupted", file=sys.stderr)
+        say("interrupted")
         return 130
     except (OneLineError, OSError) as error:
-        print(f"tokenformer: error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
     return 0
+
+
+def _serve(argv: list[str]) -> int:
+    from server.process.early_signals import EarlySignals
+
+    with EarlySignals() as early:  # before libraries start threads, which inherit the mask
+        from server.process.serve import main
+        from server.system.log_writer import protect_output
+
+        if not any(flag.partition("=")[0] in ("-h", "--help") for flag in argv):  # long output, read slowly
+            protect_output()
+        return main(argv, early)
 
 
 def _parser() -> argparse.ArgumentParser:

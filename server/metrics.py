@@ -72,7 +72,7 @@ REJECTED_REQUESTS = Counter(
     ["reason"],
 )
 for _reason in (
-    *("starting", "queue_full", "tokens_full", "too_many_sequences", "draining", "engine_dead"),
+    *("queue_full", "tokens_full", "too_many_sequences", "draining", "engine_dead"),
     *("unauthorized", "host", "method", "invalid_request_id"),
     *("too_many_connections", "bodies_full"),
     *("too_large", "timeout", "unsupported_media_type", "invalid_json", "invalid_value"),

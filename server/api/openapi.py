@@ -26,7 +26,7 @@ REFUSALS = {
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not application/json.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too much is waiting already; `Retry-After` says when to ask again.",
     HTTPStatus.INTERNAL_SERVER_ERROR: "The server failed.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "The server starts, ends or has lost its engine; see `Retry-After`.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The server ends or has lost its engine; see `Retry-After`.",
 }
 """Of a request with a body, by the gate or by the route."""
 

@@ -16,7 +16,8 @@ from model_impl.config import TokenformerConfig
 from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG
 from model_impl.override import override_class
 from server.calibrate.tokenised_label import TokenisedLabel
-from server.process.serve import cpu_kv_cache_bytes, defaults, prepare_environment
+from server.process.defaults import cpu_kv_cache_bytes, defaults
+from server.process.serve import prepare_environment
 from server.uncertainty.internals import InternalsReader, InternalsScore
 from server.uncertainty.score import ChoiceScore, EnsembleScore
 

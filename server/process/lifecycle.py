@@ -70,12 +70,14 @@ class Lifecycle:
             await self._linger()
 
     def _handle_signals(self) -> None:
-        """In place of vLLM's own handlers, which let go of the engine first."""
+        """Replace vLLM's handlers, which shut the engine down first."""
         loop = asyncio.get_running_loop()
         if is_protected():  # one of several API processes
             loop.add_signal_handler(END, self._signal)
         for number in IGNORED:
             loop.add_signal_handler(number, (lambda: None) if is_protected() else self._signal)
+        if self.args.early_signals is not None:
+            self.args.early_signals.stop()
 
     def _signal(self) -> None:
         (self.told_again if self.told.is_set() else self.told).set()

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from argparse import Namespace
 from http import HTTPStatus
 from pathlib import Path
@@ -56,6 +55,7 @@ from server.requests.schemas import (
 )
 from server.requests.tool_calls import ToolMessages, open_tool_calls
 from server.system.log_filter import keep_quotes_out, shorten_streams
+from server.system.stderr import say
 from server.texts import read_texts
 from server.trace.route import Tracer
 from server.trace.route import router as trace
@@ -180,7 +180,7 @@ class TokenformerEndpoints:
             no_ensemble = models.ensemble.unavailable if calibration.members else None
             missing = no_ensemble or (models.internals_unavailable if calibration.reads_internals else None)
             if missing:
-                print(f"tokenformer: warning: no risk by {calibration.name}: {missing}", file=sys.stderr)
+                say(f"warning: no risk by {calibration.name}: {missing}")
         for name, path in args.growth:
             loaded = await models.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
             if isinstance(loaded, ErrorResponse):

@@ -10,7 +10,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 
 from model_impl.checkpoint.delta import check_delta, load_delta
@@ -23,32 +22,25 @@ from model_impl.checkpoint.reading import (
     load_config,
     tensor_shapes,
 )
-from model_impl.checkpoint.tokenizer import DEFAULT_CHAT_TEMPLATE, TOKENIZER
+from model_impl.checkpoint.tokenizer import TOKENIZER
 from model_impl.config import TokenformerConfig
-from model_impl.plugin import SCHEDULER_CLASS, WORKER_CLASS
 from server.gate import MIDDLEWARE
 from server.gate.keys import VARIABLES as KEY_VARIABLES
 from server.gate.keys import ApiKeyError, readable_by_all, take_keys
+from server.process.defaults import cpu_kv_cache_bytes, defaults, describe_memory
+from server.process.early_signals import EarlySignals, is_alone
+from server.process.fitted import calibrations_of, profiles_of
 from server.process.flags import add_flags
 from server.process.head_start import give_head_start, is_worthwhile, use_head_start
 from server.process.safety import UnsafeError, check_settings, is_loopback
 from server.system.child_process import protect_children
 from server.system.cores import prepare_openmp, use_cores
-from server.system.memory import available_bytes
 from server.system.stderr import say
 from server.texts import TextError, TextTokenizer, read_texts, tokenised
-from server.uncertainty.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
-from server.uncertainty.profile import Profile, ProfileError, find_profiles, load_profile
-
-LARGEST_KV_SHARE = 0.5
-"""Of the free memory on CPU: the rest is for weights, activations and everything else on the machine."""
+from server.uncertainty.calibration import CalibrationError
 
 
-GRACE_SECONDS = 30
-"""For running requests, when the server is told to end; Kubernetes gives as much before it kills."""
-
-
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], early: EarlySignals) -> int:
     """Serve CHECKPOINT (the first positional argument) until interrupted; all other flags are vLLM's."""
     prepare_environment()
     try:
@@ -56,19 +48,19 @@ def main(argv: Sequence[str]) -> int:
             # A wrong path or a damaged file should not cost the ten seconds of importing vLLM.
             check_tensors(load_config(argv[0]), tensor_shapes(argv[0]))
         say("importing vLLM")
-        early = is_worthwhile()
-        if early:
+        head_start = is_worthwhile()
+        if head_start:
             prepare_openmp()
             give_head_start(without=KEY_VARIABLES)
         args = parse(argv)
         protect_children()
-        if early:
+        if head_start:
             use_head_start()
     except (ApiKeyError, CalibrationError, CheckpointError, TextError, UnsafeError) as error:
         say(f"error: {error}")
         return 1
     say(f"starting the engine for {args.model}: {args.dtype}, {describe_memory(args)}")
-    return run(args)
+    return run(args, early)
 
 
 def prepare_environment() -> None:
@@ -157,59 +149,6 @@ def check_growth(args: Namespace, checkpoint: Path, config: TokenformerConfig) -
             raise CheckpointError(f"--growth {name}: {error}") from error
 
 
-def calibrations_of(
-    checkpoint: Path, config: TokenformerConfig, files: Sequence[Path] | None
-) -> dict[str, Calibration]:
-    """The calibrations by growth stage: those in `files`, or else those beside the weights.
-
-    One that belongs to another checkpoint, and one beside the weights that cannot be read, is left out with a warning;
-    a named file that cannot be read raises CalibrationError.
-    """
-    found: dict[str, Calibration] = {}
-    for file in find_calibrations(checkpoint) if files is None else files:
-        try:
-            calibration = load_calibration(file)
-        except CalibrationError as error:
-            if files is not None:
-                raise
-            say(f"warning: {error}; it is not used")
-            continue
-        if not belongs(calibration, checkpoint, config):
-            say(f"warning: {file} was made for another checkpoint or stage; it is not used")
-        elif calibration.ensemble and any(
-            calibration.ensemble[name] != getattr(config, f"ensemble_{name}") for name in ("rate", "projections")
-        ):
-            say(f"warning: {file} was made for an ensemble with other masks; it is not used")
-        elif calibration.stage in found:
-            say(f"warning: {file} is a second calibration of stage {calibration.stage}; it is not used")
-        else:
-            found[calibration.stage] = calibration
-            say(f"stage {calibration.stage} is calibrated by {file}")
-    return found
-
-
-def profiles_of(checkpoint: Path, config: TokenformerConfig) -> dict[str, Profile]:
-    """The profiles beside the weights, by growth stage; those that do not do are left out with a warning."""
-    found: dict[str, Profile] = {}
-    for file in find_profiles(checkpoint):
-        try:
-            profile = load_profile(file, config)
-        except ProfileError as error:
-            say(f"warning: {error}; it is not used")
-            continue
-        if belongs(profile, checkpoint, config):
-            found[profile.stage] = profile
-        else:
-            say(f"warning: {file} was made for another checkpoint or stage; it is not used")
-    return found
-
-
-def belongs(made: Calibration | Profile, checkpoint: Path, config: TokenformerConfig) -> bool:
-    """Whether it was made for the stage that it names, as this checkpoint has it."""
-    index = next((i for i in config.servable_stages if config.stages[i].name == made.stage), None)
-    return index is not None and fingerprint(checkpoint, index) == made.checkpoint
-
-
 def check_checkpoint(checkpoint: Path) -> TokenformerConfig:
     """Everything that would fail later, deep inside the engine: raises CheckpointError with one line."""
     config = load_config(checkpoint)
@@ -219,80 +158,16 @@ def check_checkpoint(checkpoint: Path) -> TokenformerConfig:
     return config
 
 
-def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[str, object]:
-    """Values of vLLM's flags where the user gives none."""
-    from vllm.config import StructuredOutputsConfig
-
-    values: dict[str, object] = {
-        "host": "127.0.0.1",
-        "load_format": "safetensors",
-        "disable_uvicorn_access_log": True,  # ours says more, see --access-log
-        "served_model_name": [checkpoint.resolve().name],
-        "worker_cls": WORKER_CLASS,
-        "shutdown_timeout": GRACE_SECONDS,
-        # See server.engine.grammars. Compact and closed: a small model that may put spaces between JSON's parts, or
-        # invent properties that the schema does not name, does nothing else.
-        "structured_outputs_config": StructuredOutputsConfig(
-            backend="guidance", disable_any_whitespace=True, disable_additional_properties=True
-        ),
-    }
-    if lacks_chat_template(checkpoint):
-        values["chat_template"] = str(DEFAULT_CHAT_TEMPLATE)
-    if cpu:
-        # Compiling costs more time at start-up than it saves here; 32 is the attention kernel's block unit. Our
-        # scheduler cannot work asynchronously, which vLLM's does not on CPU either.
-        values |= {"dtype": cpu_dtype(config), "enforce_eager": True, "block_size": 32}
-        values["scheduler_cls"] = SCHEDULER_CLASS
-    return values
-
-
-def lacks_chat_template(checkpoint: Path) -> bool:
-    """Whether there is a tokenizer, as for every base model, that cannot render a chat."""
-    from transformers import AutoTokenizer
-
-    if not (checkpoint / TOKENIZER).is_file():
-        return False
-    return not AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False).chat_template
-
-
-def cpu_dtype(config: TokenformerConfig) -> str:
-    """bfloat16 where it was trained so and the processor multiplies it; otherwise float32, which is always exact.
-
-    float16 checkpoints are not rounded to bfloat16: that moves logits about ten times as far as float16 itself does.
-    """
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if config.dtype == torch.bfloat16 and native else "float32"
-
-
-def cpu_kv_cache_bytes(args: Namespace, config: TokenformerConfig) -> int:
-    """Enough for every request at full length, and at most half of the free memory."""
-    from model_impl.model.block import cached_head_dim
-
-    length = config.max_position_embeddings
-    if args.max_model_len is not None and args.max_model_len > 0:  # -1 is vLLM's "auto"
-        length = args.max_model_len
-    requests = (args.max_num_seqs or 256) + 1  # one more for blocks that are only partly used
-    cached_width = config.num_attention_heads * cached_head_dim(config.head_dim)
-    bytes_per_token = 2 * config.num_hidden_layers * cached_width * (2 if args.dtype == "bfloat16" else 4)
-    replicas = args.data_parallel_size_local or args.data_parallel_size
-    ranks = args.tensor_parallel_size * args.pipeline_parallel_size
-    free = available_bytes()
-    return int(min(requests * length * bytes_per_token, LARGEST_KV_SHARE * free / replicas) / ranks)
-
-
-def describe_memory(args: Namespace) -> str:
-    if args.kv_cache_memory_bytes is None:
-        return "KV cache sized by vLLM"
-    return f"KV cache {args.kv_cache_memory_bytes / 2**30:.2f} GiB"
-
-
-def run(args: Namespace) -> int:
+def run(args: Namespace, early: EarlySignals) -> int:
     """vLLM's `serve`; its failures become one line and exit code 1."""
-    from server.process.launch import launch
+    from vllm.entrypoints.cli.serve import ServeSubcommand
 
+    args.early_signals = early if is_alone(args) else None
+    if args.early_signals is None:
+        early.stop()
     began = time.monotonic()
     try:
-        launch(args)
+        ServeSubcommand.cmd(args)
     except KeyboardInterrupt:
         return 130
     except OSError as error:

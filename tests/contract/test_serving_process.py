@@ -1,7 +1,6 @@
 """What our code assumes about how vLLM runs its API process, and about the uvicorn that it runs.
 
-The files that rely on it: server/{child_process,head_start,launch,lifecycle,health,connection,engine}.py and
-server/gate/.
+The files that rely on it lie in server/{process,system,engine,gate}.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ import uvicorn
 from tests.contract.symbols import find
 
 SIGNATURES = {
-    # server/process/launch.py
-    "vllm.entrypoints.launchers.launcher:setup_server": ("args", "reuse_port"),
-    "vllm.entrypoints.launchers.api_server.entry:run_server_worker": ("listen_address", "sock", "args"),
+    # server/process/serve.py
+    "vllm.entrypoints.cli.serve:ServeSubcommand.cmd": ("args",),
     # server/gate/admission.py, server/process/lifecycle.py, server/process/health.py
     "vllm.v1.engine.async_llm:AsyncLLM.get_num_unfinished_requests": ("self",),
     "vllm.v1.engine.async_llm:AsyncLLM.get_num_queued_tokens": ("self",),
@@ -54,14 +52,19 @@ def test_signature(symbol: str) -> None:
     assert tuple(inspect.signature(find(symbol)).parameters)[: len(expected)] == expected
 
 
-def test_launching_is_what_vllm_does_by_itself() -> None:
-    """`serve_alone` repeats `run_server`, and passes uvicorn a callback."""
+def test_one_api_process_is_this_process() -> None:
+    """`server.process.early_signals.is_alone` decides as vLLM does."""
+    source = inspect.getsource(find("vllm.entrypoints.cli.serve:ServeSubcommand.cmd"))
+    assert "args.api_server_count = args.data_parallel_size\n" in source
+    assert "uvloop.run(run_server(args))" in source
+
+
+def test_the_address_is_bound_but_not_listened_on_until_the_engine_is_there() -> None:
+    """Until then the kernel refuses connections, so nobody waits in a backlog."""
     source = inspect.getsource(find("vllm.entrypoints.launchers.api_server.entry:run_server"))
-    assert "setup_server(args, reuse_port=False)" in source
-    assert "run_server_worker(listen_address, sock, args, **uvicorn_kwargs)" in source
-    serve = inspect.getsource(find("vllm.entrypoints.launchers.launcher:serve_http"))
-    assert "uvicorn.Config(app, **uvicorn_kwargs)" in serve
-    assert "callback_notify" in inspect.signature(uvicorn.Config).parameters
+    assert source.index("setup_server(args, reuse_port=False)") < source.index("run_server_worker(")
+    for symbol in ("setup_server", "create_server_socket", "create_server_unix_socket"):
+        assert ".listen(" not in inspect.getsource(find(f"vllm.entrypoints.launchers.launcher:{symbol}"))
 
 
 def test_what_the_engines_process_is_started_by() -> None:

@@ -6,17 +6,15 @@ These are the ways out of the process; tests/unit/server/process/test_serve.py h
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import httpx
 import pytest
 
 from model_impl.checkpoint.writing import write_checkpoint
+from tests.faults.lasting import wait_for
 from tests.support.bytes_model import text_files
-from tests.support.servers import Server, command_line, serving, user_environment
+from tests.support.servers import command_line, serving, user_environment
 from tests.support.tiny import tiny_config, tiny_weights
 
 pytestmark = pytest.mark.server
@@ -67,23 +65,16 @@ def test_what_vllm_refuses(checkpoint: Path) -> None:
     assert "max_model_len" in refusal(checkpoint, "--max-model-len", 64)  # of 32 positions
 
 
-def wait_for_the_waiting_room(server: Server) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        with suppress(httpx.TransportError):
-            if httpx.get(f"{server.url}/livez").status_code == 200:
-                return
-        time.sleep(0.02)  # between two looks at a process that starts
-    raise AssertionError(server.tail())
-
-
+@pytest.mark.parametrize("said", ["importing vLLM", "starting the engine"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_start_that_is_told_to_stop_ends_at_once(checkpoint: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_start_that_is_told_to_stop_ends_at_once(
+    checkpoint: Path, tmp_path: Path, number: signal.Signals, said: str
+) -> None:
     log = tmp_path / "log"
     with serving(checkpoint, log, ["--kv-cache-memory-bytes", 16 << 20]) as server:
-        wait_for_the_waiting_room(server)
+        wait_for(lambda: said in log.read_text(), seconds=240)
         server.process.send_signal(number)
         assert server.process.wait(10) == 128 + number
-    said = log.read_text()
-    assert said.splitlines()[-1] == "tokenformer: told to stop before it was ready"
-    assert "tokenformer: error" not in said and "Traceback" not in said
+    end = log.read_text()
+    assert end.splitlines()[-1] == "tokenformer: told to stop before it was ready"
+    assert "tokenformer: error" not in end and "Traceback" not in end

@@ -28,7 +28,7 @@ from model_impl.checkpoint.reading import (
 )
 from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.config import ConfigError
-from server.process.serve import calibrations_of
+from server.process.fitted import calibrations_of
 from server.uncertainty.calibration import CalibrationError, load_calibration
 from server.uncertainty.profile import ProfileError, load_profile
 from tests.support import calibrated

@@ -13,6 +13,7 @@ from model_impl.checkpoint.writing import write_checkpoint
 from server.__main__ import main
 from server.calibrate.labels import Label, read_labels
 from server.json_lines import LinesError
+from server.process.early_signals import EarlySignals
 from server.process.serve import main as serve
 from tests.support.paths import ROOT
 from tests.support.tiny import tiny_config, tiny_weights
@@ -187,6 +188,6 @@ def test_serve_refuses_a_named_file_that_is_no_calibration(
     (checkpoint / "tokenizer.json").unlink()
     file = tmp_path / "other.json"
     file.write_text("{}")
-    assert serve([str(checkpoint), "--calibration", str(file)]) == 1
+    assert serve([str(checkpoint), "--calibration", str(file)], EarlySignals()) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == f"tokenformer: error: {file}: not a calibration (tokenformer-calibration-2)"

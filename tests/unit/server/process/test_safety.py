@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from server.gate.keys import KEYS_VARIABLE
+from server.process.defaults import defaults
 from server.process.safety import SAFE_FORMATS, UnsafeError, is_loopback
-from server.process.serve import defaults, parse, prepare_environment
+from server.process.serve import parse, prepare_environment
 from tests.support.paths import ROOT
 from tests.support.tiny import tiny_config
 

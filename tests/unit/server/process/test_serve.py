@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from model_impl.checkpoint.writing import write_checkpoint
 from server.process import serve
+from server.process.early_signals import EarlySignals
 from tests.support.bytes_model import text_files
 from tests.support.tiny import tiny_config, tiny_weights
 
@@ -36,7 +37,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The one error line of a `tokenformer serve` that must fail."""
-    assert serve.main([*map(str, arguments)]) == 1
+    assert serve.main([*map(str, arguments)], EarlySignals()) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tokenformer: error:")]
     assert len(errors) == 1
     return errors[0]
@@ -44,7 +45,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def refusal_at_once(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The same for what must be told before vLLM is imported, which takes ten seconds and more."""
-    assert serve.main([*map(str, arguments)]) == 1
+    assert serve.main([*map(str, arguments)], EarlySignals()) == 1
     said = capsys.readouterr().err
     assert said.startswith("tokenformer: error:")
     assert said.count("\n") == 1
@@ -136,7 +137,7 @@ def test_no_tokenizer(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_wrong_flag(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        serve.main([str(checkpoint), "--no-such-flag"])
+        serve.main([str(checkpoint), "--no-such-flag"], EarlySignals())
     assert ended.value.code == 2
     assert "--no-such-flag" in capsys.readouterr().err
 

@@ -14,7 +14,7 @@ import torch
 from model_impl.checkpoint.fingerprint import fingerprint
 from model_impl.reference.internals import INTERNALS, internals
 from server.__main__ import main
-from server.process.serve import profiles_of
+from server.process.fitted import profiles_of
 from server.uncertainty.profile import ProfileError, load_profile
 from tests.support.grown import grown_checkpoint, word_tokenizer
 

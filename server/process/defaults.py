@@ -1,0 +1,86 @@
+"""Values of vLLM's flags where the user gives none."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from model_impl.checkpoint.tokenizer import DEFAULT_CHAT_TEMPLATE, TOKENIZER
+from model_impl.config import TokenformerConfig
+from model_impl.plugin import SCHEDULER_CLASS, WORKER_CLASS
+from server.system.memory import available_bytes
+
+LARGEST_KV_SHARE = 0.5
+"""Share of the free memory on CPU. The rest is for weights, activations and everything else on the machine."""
+
+GRACE_SECONDS = 30
+"""For running requests at shutdown. Kubernetes gives as much before it kills."""
+
+
+def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[str, object]:
+    """Values of vLLM's flags where the user gives none."""
+    from vllm.config import StructuredOutputsConfig
+
+    values: dict[str, object] = {
+        "host": "127.0.0.1",
+        "load_format": "safetensors",
+        "disable_uvicorn_access_log": True,  # ours says more, see --access-log
+        "served_model_name": [checkpoint.resolve().name],
+        "worker_cls": WORKER_CLASS,
+        "shutdown_timeout": GRACE_SECONDS,
+        # See server.engine.grammars. Compact and closed: a small model that may put spaces between JSON's parts, or
+        # invent properties that the schema does not name, does nothing else.
+        "structured_outputs_config": StructuredOutputsConfig(
+            backend="guidance", disable_any_whitespace=True, disable_additional_properties=True
+        ),
+    }
+    if lacks_chat_template(checkpoint):
+        values["chat_template"] = str(DEFAULT_CHAT_TEMPLATE)
+    if cpu:
+        # Compiling costs more time at start-up than it saves here; 32 is the attention kernel's block unit. Our
+        # scheduler cannot work asynchronously, which vLLM's does not on CPU either.
+        values |= {"dtype": cpu_dtype(config), "enforce_eager": True, "block_size": 32}
+        values["scheduler_cls"] = SCHEDULER_CLASS
+    return values
+
+
+def lacks_chat_template(checkpoint: Path) -> bool:
+    """Whether there is a tokenizer, as for every base model, that cannot render a chat."""
+    from transformers import AutoTokenizer
+
+    if not (checkpoint / TOKENIZER).is_file():
+        return False
+    return not AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False).chat_template
+
+
+def cpu_dtype(config: TokenformerConfig) -> str:
+    """bfloat16 where it was trained so and the processor multiplies it; otherwise float32, which is always exact.
+
+    float16 checkpoints are not rounded to bfloat16: that moves logits about ten times as far as float16 itself does.
+    """
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if config.dtype == torch.bfloat16 and native else "float32"
+
+
+def cpu_kv_cache_bytes(args: Namespace, config: TokenformerConfig) -> int:
+    """Enough for every request at full length, and at most half of the free memory."""
+    from model_impl.model.block import cached_head_dim
+
+    length = config.max_position_embeddings
+    if args.max_model_len is not None and args.max_model_len > 0:  # -1 is vLLM's "auto"
+        length = args.max_model_len
+    requests = (args.max_num_seqs or 256) + 1  # one more for blocks that are only partly used
+    cached_width = config.num_attention_heads * cached_head_dim(config.head_dim)
+    bytes_per_token = 2 * config.num_hidden_layers * cached_width * (2 if args.dtype == "bfloat16" else 4)
+    replicas = args.data_parallel_size_local or args.data_parallel_size
+    ranks = args.tensor_parallel_size * args.pipeline_parallel_size
+    free = available_bytes()
+    return int(min(requests * length * bytes_per_token, LARGEST_KV_SHARE * free / replicas) / ranks)
+
+
+def describe_memory(args: Namespace) -> str:
+    if args.kv_cache_memory_bytes is None:
+        return "KV cache sized by vLLM"
+    return f"KV cache {args.kv_cache_memory_bytes / 2**30:.2f} GiB"

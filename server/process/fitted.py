@@ -1,0 +1,65 @@
+"""The calibrations and profiles that belong to a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from model_impl.checkpoint.fingerprint import fingerprint
+from model_impl.config import TokenformerConfig
+from server.system.stderr import say
+from server.uncertainty.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
+from server.uncertainty.profile import Profile, ProfileError, find_profiles, load_profile
+
+
+def calibrations_of(
+    checkpoint: Path, config: TokenformerConfig, files: Sequence[Path] | None
+) -> dict[str, Calibration]:
+    """The calibrations by growth stage: those in `files`, or else those beside the weights.
+
+    One that belongs to another checkpoint, and one beside the weights that cannot be read, is left out with a warning;
+    a named file that cannot be read raises CalibrationError.
+    """
+    found: dict[str, Calibration] = {}
+    for file in find_calibrations(checkpoint) if files is None else files:
+        try:
+            calibration = load_calibration(file)
+        except CalibrationError as error:
+            if files is not None:
+                raise
+            say(f"warning: {error}; it is not used")
+            continue
+        if not belongs(calibration, checkpoint, config):
+            say(f"warning: {file} was made for another checkpoint or stage; it is not used")
+        elif calibration.ensemble and any(
+            calibration.ensemble[name] != getattr(config, f"ensemble_{name}") for name in ("rate", "projections")
+        ):
+            say(f"warning: {file} was made for an ensemble with other masks; it is not used")
+        elif calibration.stage in found:
+            say(f"warning: {file} is a second calibration of stage {calibration.stage}; it is not used")
+        else:
+            found[calibration.stage] = calibration
+            say(f"stage {calibration.stage} is calibrated by {file}")
+    return found
+
+
+def profiles_of(checkpoint: Path, config: TokenformerConfig) -> dict[str, Profile]:
+    """The profiles beside the weights, by growth stage; those that do not do are left out with a warning."""
+    found: dict[str, Profile] = {}
+    for file in find_profiles(checkpoint):
+        try:
+            profile = load_profile(file, config)
+        except ProfileError as error:
+            say(f"warning: {error}; it is not used")
+            continue
+        if belongs(profile, checkpoint, config):
+            found[profile.stage] = profile
+        else:
+            say(f"warning: {file} was made for another checkpoint or stage; it is not used")
+    return found
+
+
+def belongs(made: Calibration | Profile, checkpoint: Path, config: TokenformerConfig) -> bool:
+    """Whether it was made for the stage that it names, as this checkpoint has it."""
+    index = next((i for i in config.servable_stages if config.stages[i].name == made.stage), None)
+    return index is not None and fingerprint(checkpoint, index) == made.checkpoint
