@@ -25,8 +25,9 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.renderers import TokenizeParams
 from vllm.sampling_params import SamplingParams
 
+from server.api.chat import ScoredChat
+from server.api.completion import ScoredCompletion
 from server.api.request_scores import RequestScores
-from server.api.serving import ScoredChat, ScoredCompletion
 from server.engine.tasks import together
 from server.gate.context import RECORD
 from server.gate.errors import COMPLETION_TOKENS, INPUT_TOKENS
@@ -142,7 +143,7 @@ class GivenText:
         adapter = self.chat._maybe_get_adapters(inner)
         name = self.chat.models.model_name(adapter)
         request_id = f"uncertainty-{self.chat._base_request_id(raw_request)}"
-        scores = RequestScores(inner, name, self.chat.models, self.chat.renderer.tokenizer, generated=False)
+        scores = self.chat.scores(inner, name, generated=False)
         positions = await together(
             self._positions(f"{request_id}-{i}", prompt, ids, inner, request, adapter) for i, ids in enumerate(answers)
         )

@@ -171,7 +171,7 @@ def opened_engine(checkpoint: Path, config: TokenformerConfig, limit: int, *, ea
     from vllm.platforms import current_platform
 
     from server.engine import statistics as engine
-    from server.engine.variants import VariantInput
+    from server.engine.input_processor import VariantInput
 
     engine.install()
     cpu = current_platform.is_cpu()

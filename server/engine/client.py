@@ -21,8 +21,9 @@ from vllm.v1.engine.output_processor import RequestOutputCollector
 
 from model_impl.override import override_class
 from server.engine.grammars import BACKEND, Grammars
+from server.engine.input_processor import VariantInput
 from server.engine.recording import counted
-from server.engine.variants import VariantInput, VariantModels
+from server.engine.variants import VariantModels
 from server.gate.context import RECORD
 
 

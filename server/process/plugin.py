@@ -26,13 +26,14 @@ from model_impl.config import TokenformerConfig
 from model_impl.override import override_class
 from server.api.answers import answer
 from server.api.anthropic_messages import QuietMessages
+from server.api.chat import ScoredChat
+from server.api.completion import ScoredCompletion
 from server.api.conversations import ChatBatch, chat_or_text
 from server.api.conversations import router as conversations
 from server.api.given_text import GivenText, GivenTextRequest, GivenTextResponse
 from server.api.openapi import amend_openapi, streamed
 from server.api.responses import CheckedResponses, ResponsesRequest
 from server.api.served_routes import keep_served
-from server.api.serving import ScoredChat, ScoredCompletion
 from server.clients.playground.routes import router as playground
 from server.engine import statistics as engine
 from server.engine.client import open_client

@@ -88,10 +88,20 @@ def test_what_beam_search_honours() -> None:
 
 
 def test_what_streams_of_completions_echo() -> None:
-    """`server.api.serving` gives every result the prompt's logprobs, which merged results may have lost."""
+    """`server.api.completion` gives every result the prompt's logprobs, which merged results may have lost."""
     source = inspect.getsource(find("vllm.outputs:RequestOutput.add"))
     assert "self.outputs.append(next_completion)" in source
     assert "prompt_logprobs" not in source
+
+
+def test_who_gets_the_response_of_a_whole_completion() -> None:
+    """`server.api.completion` returns results in its place, which vLLM hands on without looking at them."""
+    completion = find("vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion")
+    source = inspect.getsource(completion._create_completion)
+    before, _, after = source.partition("response = self.request_output_to_completion_response(")
+    assert "if request.stream:\n            return self.completion_stream_generator(" in before
+    assert after.count("response.") == 1  # `response.model_dump_json()`, for streams, which have returned before
+    assert after.endswith("return response\n")
 
 
 def test_where_grammars_are_checked() -> None:
@@ -110,7 +120,7 @@ def test_where_grammars_are_checked() -> None:
 
 
 def test_how_bad_words_reach_the_sampler() -> None:
-    """`server.engine.variants` writes them anew where vLLM has written them: into the request's own parameters."""
+    """`server.engine.input_processor` writes them anew into the request's own parameters, as vLLM does."""
     source = inspect.getsource(find("vllm.v1.engine.input_processor:InputProcessor.process_inputs"))
     assert source.index("sampling_params = params.clone()") < source.index("sampling_params.update_from_tokenizer(")
     assert "_bad_words_token_ids" in find("vllm:SamplingParams").__struct_fields__
@@ -152,7 +162,7 @@ def test_the_id_of_an_answer_is_the_requests() -> None:
 
 
 def test_every_request_gets_its_id_where_it_is_added() -> None:
-    """Where `server.engine.variants` still sees its context, and salts its cache blocks; whatever way it was
+    """Where `server.engine.input_processor` still sees its context, and salts its cache blocks; whatever way it was
     prepared."""
     source = inspect.getsource(find("vllm.v1.engine.async_llm:AsyncLLM.add_request"))
     assert source.index("process_inputs_async(") < source.index("self.input_processor.assign_request_id(request)")
@@ -247,7 +257,7 @@ def test_what_errors_append_to_their_message() -> None:
 
 
 def test_the_renderer_refuses_tools_without_a_parser_and_names_no_parameter() -> None:
-    """`server.api.serving` does."""
+    """`server.api.chat` does."""
     source = inspect.getsource(find("vllm.renderers.online_renderer:OnlineRenderer.render_chat"))
     assert source.count("return self.create_error_response(") == 2
     assert source.count("--tool-call-parser to be set") == 2

@@ -134,7 +134,7 @@ SIGNATURES = {
         "request",
         "generators",
     ),
-    # server/api/serving.py
+    # server/api/serving.py, chat.py, completion.py
     "vllm.entrypoints.serve.engine.serving:BaseServing._extract_prompt_text": ("self", "prompt"),
     "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.chat_completion_stream_generator": (
         "self",
@@ -209,6 +209,7 @@ SIGNATURES = {
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels.show_available_models": ("self",),
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels.load_lora_adapter": ("self", "request"),
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels.unload_lora_adapter": ("self", "request"),
+    # server/engine/input_processor.py
     "vllm.v1.engine.input_processor:InputProcessor.assign_request_id": ("request",),
     "vllm.v1.engine.input_processor:InputProcessor._validate_lora": ("self", "lora_request"),
     "vllm.v1.engine.input_processor:InputProcessor._validate_params": ("self", "params"),

@@ -51,7 +51,7 @@ def adapter(name: str, number: int, path: Path) -> Any:
 def open_family(directory: Path, activation: str, **options: Any) -> Iterator[Family]:
     """Two stages of one checkpoint and two sibling deltas on top, prompts cut into chunks of at most 32 tokens."""
     from model_impl.override import override_class
-    from server.engine.variants import VariantInput
+    from server.engine.input_processor import VariantInput
 
     masked = {"ensemble_rate": 0.2, "ensemble_projections": list(PROJECTIONS)}  # for tests/engine/test_ensemble.py
     base = grown_checkpoint(directory / "two", 2, norm_activation_type=activation, **masked)

@@ -11,7 +11,7 @@ from typing import Any
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 
-from server.api.serving import ScoredCompletion
+from server.api.completion import ScoredCompletion
 from server.requests.schemas import ScoredCompletionRequest
 
 TOKENIZER: Any = SimpleNamespace(decode=str)
@@ -79,8 +79,9 @@ def test_a_mere_echo_generates_nothing_in_a_whole_answer() -> None:
     asked = request(max_tokens=0, n=2, return_token_ids=True)
     found = result(0, 7, None, "length")
     found.add(result(1, 8, None, "length"), aggregate=False)
-    answer = serving().request_output_to_completion_response(
+    collected = serving().request_output_to_completion_response(
         [found], asked, "r", 0, "m", tokenizer=TOKENIZER, request_metadata=SimpleNamespace()
     )
+    answer = asyncio.run(serving().respond(asked, collected))
     assert [choice.token_ids for choice in answer.choices] == [[], []]
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (2, 0, 2)

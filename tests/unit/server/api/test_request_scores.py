@@ -15,7 +15,7 @@ from vllm.sampling_params import SamplingParams
 
 from model_impl.kernels.statistics import INTERNALS_ARG, UNSHOWN_ARG
 from server.api.request_scores import RequestScores, RunningChoice
-from server.api.serving import refusal
+from server.api.serving import ask_for_calibration, refusal
 from server.engine.statistics import ScoredLogprob
 from server.requests.schemas import (
     ScoredChatCompletionRequest,
@@ -98,6 +98,7 @@ def test_the_engine_is_asked_for_the_internals_that_a_calibration_reads(
     request = request_type(model="m", **prompt)
     serving: Any = SimpleNamespace(models=models, model_config=SimpleNamespace(max_logprobs=20))
     assert refusal(request, serving) is None
+    ask_for_calibration(request, models)
     arguments = with_statistics(SamplingParams(), request).extra_args or {}
     assert arguments[INTERNALS_ARG] == (unavailable is None)
 

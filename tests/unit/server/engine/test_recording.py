@@ -10,7 +10,8 @@ from prometheus_client import REGISTRY
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.metrics.stats import RequestStateStats
 
-from server.api.serving import ScoredChat, ScoredCompletion
+from server.api.chat import ScoredChat
+from server.api.completion import ScoredCompletion
 from server.engine.recording import counted
 from server.gate.context import RECORD, RequestRecord
 

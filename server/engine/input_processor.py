@@ -1,0 +1,75 @@
+"""vLLM's input processor with our overrides: what every request is checked by before the engine gets it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.exceptions import VLLMNotFoundError, VLLMValidationError
+from vllm.inputs import EngineInput, split_enc_dec_input
+from vllm.lora.request import LoRARequest
+from vllm.pooling_params import PoolingParams
+from vllm.sampling_params import SamplingParams
+from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine.input_processor import InputProcessor
+
+from model_impl.reference.ensemble import MEMBER_ARG
+from server.engine.bad_words import banned_sequences
+from server.engine.ensemble import is_own
+from server.gate.keys import CACHE_SALT
+from server.requests.limits import OWN_ARGUMENTS, blame_parameter, not_in_arguments
+
+BESIDE_GRAMMARS = ("allowed_token_ids", "bad_words")
+"""What may ban every token that a grammar allows, which ends in an error of the engine's."""
+
+
+class VariantInput(InputProcessor):
+    """Lets requests name a variant although vLLM's own adapters are off, unless the engine has dropped it; lets no
+    client write what makes a request a member of an ensemble; and bans bad words in both their forms."""
+
+    dropped: set[int]
+
+    @staticmethod
+    def assign_request_id(request: EngineCoreRequest) -> None:
+        """Also salts the request's cache blocks for its API key: this is the last step to the engine that every
+        request takes in its own context, while raw prompts are prepared in another thread."""
+        if (salt := CACHE_SALT.get()) is not None:
+            request.cache_salt = f"{salt}/{request.cache_salt or ''}"
+        InputProcessor.assign_request_id(request)
+
+    def process_inputs(self, *args: Any, **kwargs: Any) -> EngineCoreRequest:
+        request = super().process_inputs(*args, **kwargs)
+        params = request.sampling_params
+        if params is not None and params.bad_words and self.tokenizer is not None:
+            params._bad_words_token_ids = banned_sequences(params.bad_words, self.tokenizer)
+        return request
+
+    def check(self, prompt: Any, params: SamplingParams) -> None:
+        """Raises what `process_inputs` would raise later, with the name of the parameter that is to blame."""
+        with blame_parameter("prompt", known=CompletionRequest.model_fields):
+            self._validate_params(params, ("generate",))
+            if isinstance(prompt, dict) and "type" in prompt:  # rendered
+                self._validate_model_inputs(*split_enc_dec_input(cast(EngineInput, prompt)))
+
+    def _validate_params(self, params: SamplingParams | PoolingParams, *args: Any) -> bool | None:
+        _check_arguments(getattr(params, "extra_args", None) or {})
+        grammar = getattr(params, "structured_outputs", None)
+        if grammar is not None and not grammar.all_constraints_none():
+            for name in BESIDE_GRAMMARS:
+                if getattr(params, name):
+                    raise VLLMValidationError(f"`{name}` cannot be combined with a grammar.", parameter=name)
+        return super()._validate_params(params, *args)
+
+    def _validate_lora(self, lora_request: LoRARequest | None) -> None:
+        if lora_request is not None and lora_request.lora_int_id in self.dropped:
+            raise VLLMNotFoundError(f"The model `{lora_request.lora_name}` was unloaded.")
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raises VLLMValidationError for what a client cannot say. `vllm_xargs` holds no booleans and no objects."""
+    for name, value in arguments.items():
+        own = is_own(value) if name == MEMBER_ARG else isinstance(value, bool)
+        foreign = name == "kv_transfer_params" and not isinstance(value, dict | None)
+        if foreign or (name.startswith(OWN_ARGUMENTS) and not own):
+            raise not_in_arguments(name)
