@@ -1,4 +1,4 @@
-"""What a serving class returns, as HTTP: as vLLM's routes have it, but JSON is made of models without a detour."""
+"""HTTP responses of the serving classes' results. Unlike in vLLM's routes, models become JSON directly."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class ModelResponse(JSONResponse):
         choices: Sequence[Any] = getattr(content, "choices", ())
         if not any(getattr(choice, "logprobs", None) for choice in choices):
             return content.model_dump_json().encode()
-        # One choice at a time, between which other threads may go on.
+        # One choice at a time: other threads run in between.
         shown = ",".join(choice.model_dump_json() for choice in choices)
         return f'{content.model_dump_json(exclude={"choices"})[:-1]},"choices":[{shown}]}}'.encode()
 
 
 async def answer(found: BaseModel | AsyncGenerator[str, None], raw_request: Request) -> Response:
-    """An error, a whole answer, or a stream of events."""
+    """The response for an error, a whole answer, or a stream of events."""
     if isinstance(found, ErrorResponse):
         return ModelResponse(found, status_code=found.error.code)
     if isinstance(found, BaseModel):

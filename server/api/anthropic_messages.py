@@ -1,4 +1,4 @@
-"""Anthropic's Messages API: vLLM's, which writes a traceback of many lines for every mistake of a client."""
+"""vLLM's version of Anthropic's Messages API, without a logged traceback for every mistake of a client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vllm.exceptions import VLLMValidationError
 from server.requests.limits import TRANSFERS
 
 NEEDED = {"image": "source", "text": "text", "thinking": "thinking", "tool_result": "tool_use_id", "tool_use": "name"}
-"""Type of a block -> the field without which vLLM drops the block, or makes a name up."""
+"""Type of a block -> its required field. Without it, vLLM drops the block or makes a name up."""
 
 Answer = TypeVar("Answer")
 
@@ -32,7 +32,7 @@ class QuietMessages(AnthropicServingMessages):
 
 
 def problem(request: Any) -> VLLMValidationError | None:
-    """Why a request is refused: vLLM would drop parts of it in silence, or hand it to engines that do not exist."""
+    """Why a request is refused: vLLM would drop parts of it silently, or pass it to engines that do not exist."""
     for name in TRANSFERS:
         if getattr(request, name, None) is not None:
             return VLLMValidationError(f"This server takes no `{name}` from clients.", parameter=name)
@@ -50,7 +50,7 @@ def problem(request: Any) -> VLLMValidationError | None:
 
 
 async def refused(answer: Awaitable[Answer]) -> Answer | ErrorResponse:
-    """The answer, or the error of a request that is to be changed; errors of the server are raised."""
+    """The answer, or the error of the client as a response. Errors of the server are raised."""
     try:
         return await answer
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Work on large answers in threads, for others to be served meanwhile."""
+"""Threads for large answers, so that the event loop serves others meanwhile."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from vllm.outputs import RequestOutput
 from server.engine.tasks import together
 
 LONG_ANSWER = 512
-"""Tokens to note, or logprobs to show, which take about 5 ms: a thread of its own costs less than that."""
+"""Tokens to note, or logprobs to show, that take about 5 ms. A thread costs less."""
 
 Result = TypeVar("Result")
 
 
 def is_long(results: Iterable[RequestOutput]) -> bool:
-    """True if making an answer of them takes long."""
+    """Whether making an answer of them takes long."""
     return sum(map(_shown, results)) > LONG_ANSWER
 
 
@@ -25,7 +25,7 @@ async def built(
     generators: Sequence[AsyncIterator[RequestOutput]],
     build: Callable[[list[AsyncGenerator[RequestOutput, None]]], Coroutine[Any, Any, Result]],
 ) -> Result:
-    """The response that vLLM's `build` makes of the results of prompts, given to it when all of them are there."""
+    """The response that vLLM's `build` makes of all results, once they are complete."""
     taken = await together(_collected(generator) for generator in generators)
     making = build([_replayed(results) for results in taken])
     if is_long(result for results in taken for result in results):

@@ -1,4 +1,4 @@
-"""vLLM's beam search, which honours few parameters of a request: the others are refused instead of ignored."""
+"""vLLM's beam search. It ignores most parameters of a request; ours refuses them."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ IGNORED: dict[str, tuple[Any, ...]] = {
     "top_p": (1,),
     "vllm_xargs": ({},),
 }
-"""Parameters that beam search ignores -> the values, beside null, that ask for nothing."""
+"""Ignored parameters -> the values, beside null, that have no effect."""
 
 
 def check_beams(request: ChatCompletionRequest | CompletionRequest, config: ModelConfig) -> None:
-    """Raises VLLMValidationError for what beam search does not do."""
+    """Raises VLLMValidationError for parameters that beam search does not support."""
     for name, nothing in IGNORED.items():
         value = getattr(request, name, None)
         if value is not None and value not in nothing:
@@ -75,7 +75,7 @@ def unsupported(name: str) -> VLLMValidationError:
 
 
 class BeamSearch(GenerateBaseServing):
-    """Gives beams what sampled answers have, the end token and the model, and counts those that are left at the end."""
+    """Adds the end token and the adapter to beams, and counts the tokens of the beams that are returned."""
 
     def beam_search(
         self,
@@ -96,7 +96,7 @@ class BeamSearch(GenerateBaseServing):
 async def completed_beams(
     results: AsyncGenerator[RequestOutput, None], adapter: LoRARequest | None
 ) -> AsyncGenerator[RequestOutput, None]:
-    """vLLM leaves the adapter out, and of a beam that has ended the end token, though not its logprobs."""
+    """Adds what vLLM leaves out: the adapter, and the end token of a beam, whose logprobs are there."""
     async for result in results:
         result.lora_request = adapter
         for output in result.outputs:

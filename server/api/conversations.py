@@ -1,4 +1,4 @@
-"""vLLM's further routes that take chats, whose messages and parameters are those of `/v1/chat/completions`."""
+"""vLLM's further routes for chats, with the messages and parameters of `/v1/chat/completions`."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Batch(RequestLimits, BatchChatCompletionRequest):  # type: ignore[misc]  #
         return data
 
     def to_chat_completion_request(self, messages: Any) -> ChatCompletionRequest:
-        """One of the chats, with our checks of what the model can serve, and without scores, which this route does not
-        return. Not validated again: vLLM also asks once the renderer has parsed tool calls' arguments in place."""
+        """One of the chats. It has no scores, as this route returns none. It is not validated again: vLLM also calls
+        this after the renderer has parsed tool calls' arguments in place."""
         fields = {name: value for name, value in self if value is not None}
         return ScoredChatCompletionRequest.model_construct(**fields | {"messages": messages, "uncertainty": False})
 
@@ -65,7 +65,7 @@ class ChatBatch(OpenAIServingChatBatch):
 
 
 def chat_or_text(body: Any) -> str:
-    """The tag of the request that a body holds, for unions of the two."""
+    """The tag of a body, for unions of both types of requests."""
     return "a chat" if isinstance(body, Mapping) and "messages" in body else "a text"
 
 
@@ -89,6 +89,6 @@ async def tokenize_prompt(
 @with_cancellation  # type: ignore[untyped-decorator]
 @load_aware_call  # type: ignore[untyped-decorator]
 async def create_batch(request: Batch, raw_request: Request) -> Response:
-    """vLLM's answers to several chats at once, one choice for each."""
+    """vLLM's answers to several chats at once, a choice each."""
     serving: ChatBatch = raw_request.app.state.openai_serving_chat_batch
     return await answer(await serving.create_batch_chat_completion(request, raw_request), raw_request)

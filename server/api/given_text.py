@@ -1,4 +1,4 @@
-"""`POST /v1/uncertainty`: how sure the model is of a text that it did not write, without generating."""
+"""`POST /v1/uncertainty`: how sure the model is of a given text."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ from server.requests.schemas import (
 from server.uncertainty.summary import Uncertainty
 
 MAX_COMPLETIONS = 128
-"""Texts in one request; each is a request of its own to the engine."""
+"""Texts in one request. Each becomes a request to the engine."""
 
 MAX_TOKENS = 1 << 16
-"""Of prompt and completion, over all completions of a request."""
+"""Tokens of prompts and completions, over all completions of a request."""
 
 Completions = Annotated[list[StrictStr], Field(min_length=1, max_length=MAX_COMPLETIONS)]
 
 
 class PromptRequest(OpenAIBaseModel):
-    """Further fields are those of the chat or completion request with this prompt: `tools`, `chat_template_kwargs`,
-    `add_special_tokens`, `cache_salt`, `priority` and so on; those that are about generating mean nothing here."""
+    """Further fields are those of the chat or completion request with this prompt, such as `tools`,
+    `add_special_tokens` or `priority`. Sampling parameters have no effect."""
 
     model: str | None = None
     messages: SkipValidation[Messages | None] = Field(default=None, description="A chat that the completions answer.")
@@ -69,7 +69,7 @@ class PromptRequest(OpenAIBaseModel):
         return self
 
     def rendered(self, **fields: Any) -> ScoredChatCompletionRequest | ScoredCompletionRequest:
-        """The request that would generate an answer to the same prompt. Raises what the route of that request would."""
+        """The request that would generate an answer to the prompt. Raises the errors of that request's route."""
         fields = {**(self.model_extra or {}), "model": self.model, **fields}
         try:
             if self.messages is not None:
@@ -115,7 +115,7 @@ class GivenTextResponse(BaseModel):
 
 
 class GivenText:
-    """Scores texts with what the two serving objects have: templates, tokenizer, models, engine."""
+    """Scores texts by the templates, tokenizer, models and engine of the two serving objects."""
 
     def __init__(self, chat: ScoredChat, completion: ScoredCompletion) -> None:
         self.chat, self.completion = chat, completion
@@ -129,7 +129,7 @@ class GivenText:
         answers = await asyncio.gather(*(self._answer_ids(text, inner) for text in texts))
         limit = self.chat.model_config.max_model_len
         for ids in answers:
-            if len(prompt) + len(ids) >= limit:  # the engine generates one token at least, which nobody sees
+            if len(prompt) + len(ids) >= limit:  # the engine always generates one more token
                 message = (
                     f"prompt and completion have {len(prompt)} and {len(ids)} tokens; together they must be fewer "
                     f"than the model's {limit}"
@@ -151,7 +151,7 @@ class GivenText:
             reason = "stop" if isinstance(inner, ScoredChatCompletionRequest) else "length"
             output = CompletionOutput(i, text, ids, None, found, finish_reason=reason)
             result = RequestOutput(request_id, None, prompt, None, [output], finished=True, lora_request=adapter)
-            await asyncio.to_thread(scores.add, result)  # a long text's takes a while, in which others are served
+            await asyncio.to_thread(scores.add, result)  # a long text takes a while
         await scores.rescore_all()
         choices = []
         for i, (ids, found) in enumerate(zip(answers, positions, strict=True)):
@@ -175,7 +175,7 @@ class GivenText:
     async def prompt_ids(
         self, inner: ScoredChatCompletionRequest | ScoredCompletionRequest
     ) -> list[int] | ErrorResponse:
-        """Token ids of the prompt as it would be generated from."""
+        """Token ids of the rendered prompt."""
         if isinstance(inner, ScoredChatCompletionRequest):
             found = await self.chat.render_chat_request(inner)
             inputs = found if isinstance(found, ErrorResponse) else found[1]
@@ -191,13 +191,13 @@ class GivenText:
         params = TokenizeParams(max_total_tokens=limit, add_special_tokens=False)
         try:
             found: Any = await self.chat.renderer.tokenize_prompt_async({"prompt": text}, params)
-        except VLLMValidationError as error:  # far too long a text, which is not even tokenised
+        except VLLMValidationError as error:  # a text that is not even tokenised
             message = f"the completion alone has more tokens than the model's {limit}"
             raise VLLMValidationError(message, parameter=COMPLETION_TOKENS) from error
         return list(found["prompt_token_ids"])
 
     async def _answer_ids(self, text: str, inner: ScoredChatCompletionRequest | ScoredCompletionRequest) -> list[int]:
-        """Token ids of a completion; in a chat with the token that ends the model's own answers."""
+        """Token ids of a completion, in a chat with the end token of the model's own answers."""
         ids = await self.text_ids(text)
         end = getattr(self.chat.renderer.tokenizer, "eos_token_id", None)
         return [*ids, end] if isinstance(inner, ScoredChatCompletionRequest) and end is not None else ids
@@ -211,7 +211,7 @@ class GivenText:
         request: GivenTextRequest,
         adapter: LoRARequest | None,
     ) -> list[Any]:
-        """Logprobs with statistics of every token of an answer, as generation gives them."""
+        """Logprobs with statistics of every token of an answer, in the form that generation has."""
         params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=request.top_logprobs or 0)
         ids: Any = {"prompt_token_ids": [*prompt, *answer]}
         if inner.cache_salt is not None:

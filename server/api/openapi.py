@@ -1,4 +1,4 @@
-"""The OpenAPI document, where FastAPI cannot know what is true."""
+"""Corrections of the OpenAPI document that FastAPI makes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.gate.errors import ErrorBody
 from server.requests.schemas import ScoredChatCompletionChunk, ScoredCompletionChunk
 
 DOCUMENTED = (ErrorBody, ScoredChatCompletionChunk, ScoredCompletionChunk)
-"""Models that no route names in a way that FastAPI knows: errors, and the data lines of streams."""
+"""Models that FastAPI does not find at the routes: errors, and the data lines of streams."""
 
 UNAUTHORIZED = {HTTPStatus.UNAUTHORIZED: "The API key is missing or wrong."}
 REFUSALS = {
@@ -28,19 +28,19 @@ REFUSALS = {
     HTTPStatus.INTERNAL_SERVER_ERROR: "The server failed.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The server ends or has lost its engine; see `Retry-After`.",
 }
-"""Of a request with a body, by the gate or by the route."""
+"""Errors of a request with a body, from the gate or from the route."""
 
 OPEN = ("/livez", "/readyz", "/health")
 """Routes that need no API key."""
 
 
 def streamed(chunk: type[BaseModel]) -> dict[str, Any]:
-    """What a 200 holds under `stream`: server-sent events, each of whose data lines is a chunk."""
+    """The content of a 200 under `stream`: server-sent events, whose data lines are chunks."""
     return {"text/event-stream": {"schema": {"$ref": _reference(chunk)}}}
 
 
 def amend_openapi(app: FastAPI) -> None:
-    """Let the document name the chunks of streams, and the errors that clients really get."""
+    """Add the chunks of streams and the errors that clients get."""
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -69,8 +69,7 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _tell_errors(path: str, operation: dict[str, Any]) -> None:
-    """FastAPI names a 422 of its own shape wherever it validates; here wrong requests are answered with 400. vLLM's
-    routes name its own shape, which does not leave the gate."""
+    """Replaces FastAPI's 422, which is a 400 here, and vLLM's shape of errors, which the gate changes."""
     responses = operation["responses"]
     validates = responses.pop("422", None) is not None
     error = {"application/json": {"schema": {"$ref": _reference(ErrorBody)}}}

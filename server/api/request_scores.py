@@ -1,4 +1,4 @@
-"""The scores of one request's choices, while the engine's outputs of them pass by."""
+"""The scores of one request's choices, made while the engine's outputs pass."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from server.uncertainty.score import ChoiceScore, EnsembleScore
 from server.uncertainty.summary import Uncertainty
 
 READ_AT_ONCE = 256
-"""Positions, which take about a millisecond: for so long a long stream holds others up."""
+"""Positions that are read together, in about a millisecond."""
 
 
 @dataclass
 class RunningChoice:
-    """A choice while the engine's outputs of it pass by."""
+    """A choice that is being generated."""
 
     reader: TokenReader
     prompt: Sequence[int]
@@ -39,34 +39,34 @@ class RunningChoice:
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     unread: list[Any] = field(default_factory=list)
-    """The positions that the score lacks, which may lag behind the tokens."""
+    """Positions that the score lacks; they may lag behind the tokens."""
     stopped: bool = False
     """Whether the last token ended the answer without being part of it."""
     ensemble: EnsembleScore | None = None
-    """What the response shows."""
+    """The ensemble that the response shows."""
     judged_by: EnsembleScore | None = None
-    """What the calibration reads, which was fitted for one number of members."""
+    """The ensemble that the calibration reads. It was fitted for one number of members."""
     internals: InternalsScore | None = None
     segments: Mapping[int, str] = field(default_factory=dict)
     """Place -> growth stage, as `VariantModels.segments`."""
     read: int = 0
-    """How many of its positions the score has."""
+    """Number of positions that the score has."""
     observed: int = 0
-    """How many of its tokens the metrics have."""
+    """Number of tokens that the metrics have."""
 
     def further_features(self) -> dict[str, float]:
-        """What a calibration may read beyond the statistics of the tokens."""
+        """Features beyond the statistics of the tokens."""
         found = self.judged_by.features() if self.judged_by else {}
         return found | (self.internals.features() if self.internals else {})
 
     def spans_text(self) -> str | None:
-        """The text in which the tokens lie where the reader says; None where it is another: under beam search with
-        tokenizers that put blanks between tokens, and for given texts that the tokenizer does not give back."""
+        """The text of the choice if the reader's offsets are right in it, else None. They are wrong under beam search
+        with tokenizers that put blanks between tokens, and in given texts that the tokenizer does not reproduce."""
         return self.text if self.reader.text.startswith(self.text) else None
 
 
 class RequestScores:
-    """The scores of one request's choices, fed with the engine's outputs as they pass by."""
+    """Takes the engine's outputs of one request, and makes the summaries of its choices."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class RequestScores:
         *,
         generated: bool = True,
     ) -> None:
-        """`generated`: whether the metrics count these tokens and answers, which are of what the model said."""
+        """`generated`: whether the model wrote the tokens, so that the metrics count them."""
         self.generated = generated
         options = getattr(request, "uncertainty", False)
         self.wanted = options is not False
@@ -88,11 +88,11 @@ class RequestScores:
         self.calibration: Calibration | None = None
         self.choices: dict[int, RunningChoice] = {}
         self.finished: set[int] = set()
-        """Of the choices that are complete, those whose summary has not been sent."""
+        """Complete choices whose summary has not been sent."""
 
     @cached_property
     def shown(self) -> SamplingParams:
-        """How texts show special and stop tokens."""
+        """The parameters that say how texts show special and stop tokens."""
         return SamplingParams(
             skip_special_tokens=self.request.skip_special_tokens,
             spaces_between_special_tokens=self.request.spaces_between_special_tokens,
@@ -100,7 +100,7 @@ class RequestScores:
         )
 
     def add(self, result: RequestOutput, first_index: int = 0, echoed: str = "") -> None:
-        """New tokens of the choices from `first_index` on, whose texts begin with `echoed`."""
+        """Take new tokens of the choices from `first_index` on, whose texts begin with `echoed`."""
         for output in result.outputs:
             index = first_index + output.index
             choice = self.choices.get(index)
@@ -118,7 +118,7 @@ class RequestScores:
     def _begin(self, result: RequestOutput, echoed: str) -> RunningChoice:
         adapter, prompt = result.lora_request, result.prompt_token_ids or ()
         self.calibration = self.models.calibration(adapter)
-        # A given text was tokenised by itself: a first word has no blank before it because of the prompt.
+        # A given text was tokenised by itself, so the prompt does not decide about a blank before its first word.
         before = prompt if self.generated else ()
         reader = TokenReader(self.tokenizer, before, self.shown, echoed, every=self.options.spans)
         choice = RunningChoice(reader, prompt, adapter, text=echoed, segments=self.models.segments(adapter))
@@ -129,8 +129,7 @@ class RequestScores:
         return choice
 
     def _add(self, choice: RunningChoice, output: CompletionOutput) -> None:
-        """New tokens of a choice, and new positions. What a token costs a stream is only this: they are read together,
-        most of them at the end."""
+        """Take new tokens and positions of a choice. They are read together later, which costs a stream less."""
         choice.text += output.text
         choice.token_ids += output.token_ids
         new = list(output.logprobs or ())
@@ -144,7 +143,7 @@ class RequestScores:
             self._read(choice)
 
     def _read(self, choice: RunningChoice) -> None:
-        """Let the score have the positions that it lacks."""
+        """Give the score the positions that it lacks."""
         last = len(choice.token_ids) - 1 if choice.stopped else None
         segments, start = choice.segments, choice.read
         new = zip(choice.token_ids[start:], choice.unread, strict=False)
@@ -159,19 +158,19 @@ class RequestScores:
         choice.unread = []
 
     def _observe(self, choice: RunningChoice) -> None:
-        """Let the metrics have the tokens of a choice: together, as one by one they would cost the stream more."""
+        """Give the metrics the tokens of a choice together, which costs a stream less than one by one."""
         if self.generated:
             metrics.observe_tokens(self.model_name, choice.score.scores[choice.observed :])
             choice.observed = len(choice.score.scores)
 
     def close(self) -> None:
-        """Nothing more comes: the metrics get what they lack of answers that were cut off."""
+        """Give the metrics the rest of answers that were cut off."""
         for choice in self.choices.values():
             self._read(choice)
             self._observe(choice)
 
     async def rescore(self, index: int) -> None:
-        """Ask the ensemble about choice `index`, once it is complete, if the request or the calibration wants it."""
+        """Have the ensemble score the complete choice `index`, if the request or the calibration needs it."""
         choice = self.choices[index]
         answer = ScoredAnswer(choice.prompt, choice.token_ids, choice.adapter, self.cache_salt, self.priority)
         own = self.calibration.members if self.calibration and not self.models.ensemble.unavailable else None
@@ -182,19 +181,19 @@ class RequestScores:
             choice.judged_by = await self.models.ensemble.score(answer, own)
 
     async def rescore_all(self) -> None:
-        """One choice after the other, so that a request with many does not take every turn."""
+        """Rescore one choice after the other, so that a request with many does not take every turn."""
         for index in self.choices:
             await self.rescore(index)
 
     def label(self, index: int, entries: Sequence[ChatCompletionLogProbsContent]) -> None:
-        """Give each token of choice `index` what the ensemble says of it."""
+        """Give each token of choice `index` its scores by the ensemble."""
         if (found := self.choices[index].ensemble) is not None:
             for entry, epistemic, aleatoric in zip(entries, found.epistemic, found.aleatoric, strict=True):
                 setattr(entry, "epistemic", epistemic)  # noqa: B010 - extra fields, which the type lacks
                 setattr(entry, "aleatoric", aleatoric)  # noqa: B010
 
     def summary(self, index: int) -> Uncertainty:
-        """What the answer says of choice `index`, once it is complete; it is counted and written down."""
+        """The summary of the complete choice `index`, which also goes to the metrics and the access log."""
         abstain_above, choice = self.options.abstain_above, self.choices[index]
         text = choice.spans_text() if self.options.spans else None
         further = choice.further_features()
@@ -209,7 +208,7 @@ class RequestScores:
         return summary
 
     async def complete(self, chunk: str) -> str:
-        """A server-sent event of a JSON object, with the summary of the choices that it finishes."""
+        """A server-sent event of a JSON object, with the summaries of the choices that it finishes."""
         event = json.loads(chunk.removeprefix("data: "))
         for choice in event.get("choices", ()):
             if choice.get("finish_reason") is not None and choice["index"] in self.finished:

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API: vLLM's, which here reads earlier turns as clients send them, and ignores no `tool_choice`."""
+"""vLLM's version of OpenAI's Responses API. Ours reads earlier turns as clients send them, and obeys `tool_choice`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class CheckedResponses(OpenAIServingResponses):
         return super()._validate_create_responses_input(request) or self._refused_choice(request.tool_choice)
 
     def _refused_choice(self, choice: Any) -> ErrorResponse | None:
-        """Why no tool can be called as `tool_choice` says. Chats are refused by vLLM itself."""
+        """Why `tool_choice` cannot be obeyed. vLLM refuses such chats itself."""
         if choice == "none":
             return None
         if choice not in ("auto", "required") and not isinstance(choice, ToolChoiceFunction | ToolChoiceCustom):

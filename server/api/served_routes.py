@@ -1,4 +1,4 @@
-"""Which of vLLM's routes are served: those that the documentation names. All others are removed."""
+"""The routes of vLLM that are served: those in the documentation. All others are removed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SERVED = frozenset(
         *("/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc", "/static"),
     }
 )
-"""Paths. `server.gate.weight` knows the fields of these; the others, such as `/generative_scoring`, take work that
-nothing would weigh, or change the deployment."""
+"""Paths. `server.gate.weight` knows the fields of their requests. Other routes take work that nothing would weigh, as
+`/generative_scoring` does, or change the deployment."""
 
 
 def keep_served(app: FastAPI) -> None:
-    """To be called before routes of ours are added."""
+    """Remove all other routes. Ours must be added later."""
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) in SERVED]

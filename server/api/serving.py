@@ -1,4 +1,4 @@
-"""What chats and completions share: the checks of a request, and the scores of its answer.
+"""The common base of chats and completions: checks of a request, and the scores of its answer.
 
 vLLM builds its serving objects with some twenty settings each. `override_class` puts our classes on the finished
 objects, so they override methods and have no constructors.

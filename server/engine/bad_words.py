@@ -1,4 +1,4 @@
-"""Bad words as sequences of tokens: each with and without a blank in front."""
+"""Bad words as sequences of tokens, with and without a blank in front."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from vllm.tokenizers import TokenizerLike
 def banned_sequences(words: Iterable[str], tokenizer: TokenizerLike) -> list[list[int]]:
     """Both forms of every word.
 
-    vLLM leaves out the form with a blank where its tokens are more or fewer than those of the other. With byte-level
-    BPE that is the rule: " lives" is one token of the demo's, and "lives" three.
+    vLLM skips the form with a blank if the forms differ in length. With byte-level BPE they usually do: the demo has
+    one token for " lives", and three for "lives".
     """
     forms = (text for word in words for text in (word.lstrip(), f" {word.lstrip()}"))
     return [token_ids for text in forms if (token_ids := tokenizer.encode(text, add_special_tokens=False))]

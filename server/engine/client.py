@@ -1,7 +1,7 @@
-"""vLLM's engine client with our overrides: every request of every route passes here, and every token that comes back.
+"""vLLM's engine client with our overrides. All requests of all routes pass here, and all tokens.
 
-vLLM says what the model cannot serve only when the engine is asked, which for a stream is after its response has begun
-with status 200. So requests are checked here.
+vLLM checks a request when the engine gets it. By then a stream has already been answered with 200, so ours checks
+before.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from server.gate.context import RECORD
 
 
 class TokenformerClient(AsyncLLM):
-    """Refuses before there is a stream, and counts what the engine generates for clients.
+    """Refuses requests before there is a stream, and counts the tokens that clients get.
 
-    With grammars, which take a while, the serving classes begin (see `server.api.serving`); those of vLLM's other
-    routes are caught here. Every route of vLLM asks for deltas or for the final answer. Cumulative outputs, vLLM's
-    default, are what the server asks for itself: given texts, members of an ensemble, every beam of a search, probes.
+    Checking a grammar takes a while, so `server.api.serving` does it earlier; here it is done for other routes. Clients
+    get deltas or final outputs. The server itself asks for cumulative ones: for given texts, members of an ensemble,
+    beams and probes.
     """
 
     models: VariantModels
     grammars: Grammars | None
-    """None where the user has chosen another backend than ours, which vLLM then checks itself."""
+    """None if the user has chosen another backend, for which vLLM checks grammars itself."""
 
     def generate(
         self,
@@ -57,7 +57,7 @@ class TokenformerClient(AsyncLLM):
     def recorded(
         self, outputs: AsyncGenerator[RequestOutput, None], adapter: LoRARequest | None, *, stream: bool
     ) -> AsyncGenerator[RequestOutput, None]:
-        """The outputs of one prompt of the request that runs, each counted when it is taken."""
+        """The outputs of one prompt of the current request, counted as they are taken."""
         record = RECORD.get()
         if record is None:
             return outputs
@@ -66,7 +66,7 @@ class TokenformerClient(AsyncLLM):
         return counted(outputs, record, stage, stream=stream)
 
     async def check_grammar(self, request: ChatCompletionRequest | CompletionRequest, parameter: str | None) -> None:
-        """Raises VLLMValidationError, naming `parameter`, where the form that the answer is to have is not possible."""
+        """Raises VLLMValidationError, naming `parameter`, for a grammar that is not possible."""
         if self.grammars is not None:
             await self.grammars.check(request.extract_structured_outputs(), parameter)
 
@@ -79,10 +79,10 @@ class TokenformerClient(AsyncLLM):
 
 
 def open_client(chat: OpenAIServingChat, models: VariantModels) -> None:
-    """Make the engine client of all routes check what it is asked, and count what it is answered.
+    """Put our overrides on the engine client of all routes.
 
-    Where grammars are ours to try, vLLM must not do so as well: it would, in the event loop, for as long as they take.
-    Nor may it write grammars for tools that only xgrammar reads; the JSON schemas that it makes otherwise will do.
+    With our grammars, vLLM's own trial of them, in the event loop, is switched off. So are its grammars for tools in a
+    format that only xgrammar reads; it then makes JSON schemas instead.
     """
     override_class(chat.engine_client, TokenformerClient)
     client = cast(TokenformerClient, chat.engine_client)

@@ -1,4 +1,4 @@
-"""Asking the engine's parameter-token ensemble about an answer that is there already."""
+"""Scores of a finished answer by the parameter-token ensemble."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from server.engine.tasks import Room, together
 from server.uncertainty.score import EnsembleScore
 
 MIXTURE_BYTES = 64 << 20
-"""Memory that one ensemble's mixture [positions, V] may take in the engine; longer answers are scored in parts."""
+"""Largest size of one ensemble's mixture [positions, V] in the engine. Longer answers are scored in parts."""
 
 CONCURRENT = 4
-"""Ensembles that an API process has in the engine at once; more wait for their turn."""
+"""Ensembles of an API process in the engine at once. Others wait."""
 
 SHARE = 4
-"""Of a step of the engine, members may take the fourth part, so that the tokens of others wait for no whole steps."""
+"""Members may take one part in SHARE of a step of the engine, so that the tokens of others do not wait for it."""
 
 SECRET = secrets.token_hex(16)
-"""Begins the names of this process's ensembles and the members' cache salts, so that no client can put a request among
-the members, or name their KV cache blocks."""
+"""Prefix of the names of ensembles and of the members' cache salts. Without it, a client could join an ensemble or read
+its KV cache blocks."""
 
 
 def is_own(membership: object) -> bool:
-    """Whether the value of MEMBER_ARG in a request's `extra_args` was written here."""
+    """Whether this process wrote the value of MEMBER_ARG in a request's `extra_args`."""
     return isinstance(membership, dict) and str(membership.get("ensemble")).startswith(SECRET)
 
 
 @dataclass(frozen=True)
 class ScoredAnswer:
-    """`prompt` and `answer` are token ids; the rest is how the request that they belong to runs."""
+    """Token ids of a prompt and its answer, and the settings of their request."""
 
     prompt: Sequence[int]
     answer: Sequence[int]
@@ -51,7 +51,7 @@ class ScoredAnswer:
 
 
 def unavailable_reason(config: VllmConfig) -> str | None:
-    """Why an engine of these settings has no ensemble; None where it has."""
+    """Why an engine with these settings has no ensemble; None if it has one."""
     compilation = config.compilation_config
     if compilation.mode != CompilationMode.NONE or compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE):
         return (
@@ -63,7 +63,7 @@ def unavailable_reason(config: VllmConfig) -> str | None:
 
 
 def positions_at_once(config: VllmConfig) -> int:
-    """How many positions' mixtures the engine may hold for one ensemble."""
+    """Number of positions whose mixtures the engine may hold for one ensemble."""
     return max(1, MIXTURE_BYTES // (4 * config.model_config.get_vocab_size()))
 
 
@@ -72,7 +72,7 @@ def ensemble_name() -> str:
 
 
 def member_request(own: Membership, ids: Sequence[int], cache_salt: str | None) -> tuple[Any, SamplingParams]:
-    """The prompt and the parameters with which the engine runs one member over `ids`."""
+    """Prompt and parameters of the request that runs one member over `ids`."""
     params = SamplingParams(temperature=0, max_tokens=1, detokenize=False, extra_args={MEMBER_ARG: own.to_dict()})
     return {"prompt_token_ids": ids, "cache_salt": f"{SECRET}/{own.member}/{cache_salt or ''}"}, params
 
@@ -86,12 +86,11 @@ class Ensemble:
         self.turns = asyncio.Semaphore(CONCURRENT)
         self.room = Room(config.scheduler_config.max_num_batched_tokens // SHARE)
         self.using: Counter[int] = Counter()
-        """Adapter id -> answers that wait for their scores; a delta stays loaded until there are none."""
+        """Adapter id -> number of answers that wait for their scores. Until it is 0, a delta stays loaded."""
         self.unavailable = unavailable_reason(config)
-        """Why this engine has no ensemble; None where it has."""
 
     async def score(self, scored: ScoredAnswer, members: int) -> EnsembleScore:
-        """Re-score an answer under `members` members, as ordinary requests beside all others."""
+        """Score an answer by `members` members, which run as ordinary requests."""
         adapter_id = scored.adapter.lora_int_id if scored.adapter else 0
         self.using[adapter_id] += 1
         try:
@@ -105,7 +104,7 @@ class Ensemble:
         rows: list[list[float]] = []
         computed = 0
         for first in range(start, len(ids), self.positions):
-            # The distribution of a token is that of the position before it.
+            # The position before a token has the token's distribution.
             part, tokens = await self._part(
                 ids[: min(first + self.positions, len(ids)) - 1], first - 1, scored, members
             )
@@ -132,7 +131,7 @@ class Ensemble:
         return rows, sum(computed)
 
     async def _member(self, own: Membership, ids: list[int], scored: ScoredAnswer) -> int:
-        """Run one member over `ids`; returns the tokens that were computed."""
+        """Run one member over `ids`. Returns the number of computed tokens."""
         prompt, params = member_request(own, ids, scored.cache_salt)
         request_id = f"ensemble-{random_uuid()}-{own.member}"  # logged, unlike the name
         results = self.client.generate(

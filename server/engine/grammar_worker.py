@@ -1,6 +1,6 @@
-"""Tries grammars in a process that may be killed: one line of JSON in, one line of JSON out.
+"""A process that tries grammars, and may be killed: one line of JSON in, one line of JSON out.
 
-Imports little but the library, so that a new process is there at once when one had to be killed.
+It imports little, so that a new process is there at once after one had to be killed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from server.system.child_process import protect
 
 MEMORY_BYTES = 1 << 30
 STEPS = 256
-"""Bytes of a text that is made up by the grammar: what is slow or fails there would be so in the engine."""
+"""Bytes of a random text that the grammar allows. A grammar that is slow or fails on it would do so in the engine."""
 
 
 def examine(kind: str, grammar: str) -> dict[str, str]:
-    """`grammar` in the form that the engine is to have, or the `error`. `kind` is `lark` for what a client wrote in
-    Lark or GBNF, else `llguidance`."""
+    """The `grammar` for the engine, or the `error`. `kind` is `lark` for a client's text in Lark or GBNF, else
+    `llguidance`."""
     if kind == "lark":
         grammar = any_to_lark(grammar)
         matcher = LLMatcher(TOKENIZER, LLMatcher.grammar_from_lark(grammar), log_level=0)
@@ -39,7 +39,7 @@ def examine(kind: str, grammar: str) -> dict[str, str]:
 
 
 def main(seconds: float) -> None:
-    """`seconds`: CPU time that one grammar may take."""
+    """Try grammars, each for at most `seconds` of CPU time."""
     protect()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     print("ready", flush=True)
@@ -47,7 +47,7 @@ def main(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process
         try:
             found = examine(**json.loads(line))
-        except Exception as error:  # whatever a conversion stumbles over is wrong with the grammar
+        except Exception as error:  # any error of the conversion is a fault of the grammar
             found = {"error": str(error)}
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps(found), flush=True)

@@ -1,7 +1,7 @@
-"""Structured outputs of clients: what their grammars may cost, before the engine gets them.
+"""The trial of clients' grammars, before the engine gets them.
 
-The engine works with llguidance, whose every step is bounded. Making a grammar ready is not, so it is tried first in a
-process of its own, which is killed when it takes too long or too much memory.
+The engine uses llguidance, which bounds every step but not the compilation of a grammar. So a separate process compiles
+it first, and is killed when it takes too long or too much memory.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from server.requests.json_schemas import narrowed
 BACKEND = "guidance"
 
 GRAMMAR_SECONDS = 0.2
-"""CPU time for trying a grammar: most take milliseconds. The engine takes about as long for one that is accepted."""
+"""CPU time for one grammar. Most take milliseconds. The engine then takes about as long again."""
 
 PATIENCE = 10.0
-"""Seconds for the same on a busy machine, which say nothing about the grammar."""
+"""Seconds of real time for one grammar on a busy machine."""
 
 TOO_MUCH = "The grammar takes too long or too much memory."
 
 START_SECONDS = 30.0
-"""For a process that tries grammars to start, which takes a fifth of a second on an idle machine."""
+"""Time for the process to start: a fifth of a second on an idle machine."""
 
 MAX_GRAMMAR_BYTES = 1 << 16
 REMEMBERED = 1024
 
 MOST_WAITING = 16
-"""New grammars that may wait for their trial, however many requests want each."""
+"""New grammars that may wait for their trial, whatever the number of requests for each."""
 
 LONGEST_ERROR = 200
 LONGEST_QUOTE = 24
-"""Characters of a grammar that its error may repeat: what tells the place, and is no text."""
+"""Characters of a grammar that its error may repeat: enough to show the place."""
 
 
 class Grammars:
-    """Tries one grammar at a time, and remembers what it found."""
+    """Tries one grammar at a time, and remembers the results."""
 
     def __init__(self, config: StructuredOutputsConfig) -> None:
         self.config = config
@@ -61,8 +61,8 @@ class Grammars:
         self.waiting: Counter[bytes] = Counter()
 
     async def check(self, params: StructuredOutputsParams | None, parameter: str | None) -> None:
-        """Raises VLLMValidationError, naming `parameter`, for a grammar that the engine is not to have. Of one that it
-        may have, `params` are as vLLM's own check would leave them, and its JSON schema is narrowed."""
+        """Raises VLLMValidationError, naming `parameter`, for a grammar that the engine must not get. Otherwise leaves
+        `params` as vLLM's own check would, with a narrowed JSON schema."""
         if params is None or params.all_constraints_none():
             return
         try:
@@ -91,14 +91,14 @@ class Grammars:
         params._backend, params._backend_was_auto = BACKEND, False
 
     def _narrow(self, params: StructuredOutputsParams) -> None:
-        """What is too large for a grammar is too large to be walked through, and is refused afterwards."""
+        """Narrow the JSON schema. One that is too large is left as it is; `check` refuses it."""
         text = json.dumps(params.json) if isinstance(params.json, dict) else params.json
         if text is not None and len(text) <= MAX_GRAMMAR_BYTES:
             params.json = narrowed(json.loads(text))
 
     @contextmanager
     def _place(self, key: bytes) -> Iterator[None]:
-        """Among grammars that wait for their turn; requests with the same one share its place. Raises TurnedAway."""
+        """A place among the grammars that wait, shared by all requests for the grammar. Raises TurnedAway."""
         if key not in self.waiting and len(self.waiting) >= MOST_WAITING:
             message = f"{MOST_WAITING} new grammars wait to be tried already."
             raise TurnedAway(Refusal(HTTPStatus.TOO_MANY_REQUESTS, "grammars_full", message, OVERLOAD_RETRY_SECONDS))
@@ -111,7 +111,7 @@ class Grammars:
                 del self.waiting[key]
 
     def _serialised(self, params: StructuredOutputsParams) -> tuple[str, str]:
-        """As the engine will do it, but for GBNF, whose conversion may take long."""
+        """The grammar as the engine will make it. GBNF is left as it is, as its conversion may take long."""
         if params.choice is not None and not params.choice:
             raise ValueError("there is nothing to choose from")
         kind, text = get_structured_output_key(params)
@@ -122,7 +122,7 @@ class Grammars:
         return "llguidance", serialize_guidance_grammar(kind, text, compact, closed)
 
     async def _try(self, kind: str, grammar: str, parameter: str | None) -> dict[str, str]:
-        """What the process found; nothing where it ended because the grammar takes too much."""
+        """The result of the process; empty if the grammar took too much."""
         process = self.process
         if process is None or process.returncode is not None:
             process = await self._start()
@@ -134,7 +134,7 @@ class Grammars:
                 line = await process.stdout.readline()
         except TimeoutError:
             raise VLLMValidationError(TOO_MUCH, parameter=parameter) from None
-        finally:  # also where the client has gone: what was not waited for would be the next one's answer
+        finally:  # also if the client has gone: the next grammar would get the late answer
             if not line:
                 await self.close()
         found: dict[str, str] = json.loads(line) if line else {}
@@ -151,7 +151,7 @@ class Grammars:
         try:
             async with asyncio.timeout(START_SECONDS):
                 ready = await process.stdout.readline()
-        finally:  # likewise: what was not waited for would be taken for an answer
+        finally:  # the first grammar would get the late line
             if not ready:
                 await self.close()
         return process
@@ -170,7 +170,7 @@ class Grammars:
 
 
 def _without_quotes(reason: str, grammar: str) -> str:
-    """The reason up to where it repeats much of the grammar."""
+    """The reason, cut where it repeats much of the grammar."""
     for i in range(len(reason) - LONGEST_QUOTE):
         if reason[i : i + LONGEST_QUOTE + 1] in grammar:
             return f"{reason[:i]}..."

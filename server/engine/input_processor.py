@@ -1,4 +1,4 @@
-"""vLLM's input processor with our overrides: what every request is checked by before the engine gets it."""
+"""vLLM's input processor with our overrides: the last checks of a request before the engine gets it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from server.gate.keys import CACHE_SALT
 from server.requests.limits import OWN_ARGUMENTS, blame_parameter, not_in_arguments
 
 BESIDE_GRAMMARS = ("allowed_token_ids", "bad_words")
-"""What may ban every token that a grammar allows, which ends in an error of the engine's."""
+"""Parameters that may ban every token that a grammar allows, on which the engine fails."""
 
 
 class VariantInput(InputProcessor):
-    """Lets requests name a variant although vLLM's own adapters are off, unless the engine has dropped it; lets no
-    client write what makes a request a member of an ensemble; and bans bad words in both their forms."""
+    """Accepts variants although vLLM's adapters are off, refuses the arguments of an ensemble's members from clients,
+    and bans both forms of bad words."""
 
     dropped: set[int]
+    """Adapter ids of variants that the engine no longer has."""
 
     @staticmethod
     def assign_request_id(request: EngineCoreRequest) -> None:
-        """Also salts the request's cache blocks for its API key: this is the last step to the engine that every
-        request takes in its own context, while raw prompts are prepared in another thread."""
+        """Also salts the request's cache blocks for its API key. This is the last step that runs in the context of the
+        request: raw prompts are processed in another thread."""
         if (salt := CACHE_SALT.get()) is not None:
             request.cache_salt = f"{salt}/{request.cache_salt or ''}"
         InputProcessor.assign_request_id(request)
@@ -46,7 +47,7 @@ class VariantInput(InputProcessor):
         return request
 
     def check(self, prompt: Any, params: SamplingParams) -> None:
-        """Raises what `process_inputs` would raise later, with the name of the parameter that is to blame."""
+        """Raises the errors of `process_inputs` early, with the parameter that is to blame."""
         with blame_parameter("prompt", known=CompletionRequest.model_fields):
             self._validate_params(params, ("generate",))
             if isinstance(prompt, dict) and "type" in prompt:  # rendered
@@ -67,7 +68,7 @@ class VariantInput(InputProcessor):
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Raises VLLMValidationError for what a client cannot say. `vllm_xargs` holds no booleans and no objects."""
+    """Raises VLLMValidationError for arguments of ours in `vllm_xargs`, which has no booleans and no objects."""
     for name, value in arguments.items():
         own = is_own(value) if name == MEMBER_ARG else isinstance(value, bool)
         foreign = name == "kv_transfer_params" and not isinstance(value, dict | None)

@@ -1,7 +1,6 @@
 """The limit on a prompt's characters, for every route.
 
-vLLM has it where a prompt must fit into the context, but not where it is only tokenised, nor where it is truncated:
-megabytes then went through the tokenizer, before everybody's prompts.
+vLLM has no limit where a prompt is only tokenised, or truncated. Megabytes of text would then occupy the tokenizer.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ class BoundedRenderer(BaseRenderer):
         return await super()._tokenize_singleton_prompt_async(prompt, self._bounded(prompt, params))
 
     def _bounded(self, prompt: Any, params: TokenizeParams) -> TokenizeParams:
-        """Raises VLLMValidationError for too long a text, unless it is to be truncated: then the parameters make vLLM
-        cut it before it is tokenised."""
+        """Raises VLLMValidationError for too long a text. If it is to be truncated, returns parameters by which vLLM
+        cuts it before it tokenises it."""
         text, tokenizer = prompt.get("prompt"), self.tokenizer
         if "prompt_token_ids" in prompt or text is None or tokenizer is None:
             return params

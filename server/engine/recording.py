@@ -1,4 +1,4 @@
-"""Counts and times every generated token, of every route, as it passes the engine client."""
+"""Counts and times the generated tokens of all routes, as they pass the engine client."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ async def counted(
 
 
 def note_first(record: RequestRecord, result: RequestOutput, stream: bool) -> None:
-    """The first output of a prompt."""
+    """Record the first output of a prompt."""
     record.prompt_tokens += len(result.prompt_token_ids or ())
     if stream and record.first_token_seconds is None and not record.nothing_shown:
         record.first_token_seconds = record.seconds
         metrics.FIRST_TOKEN_SECONDS.labels(record.model).observe(record.first_token_seconds)
-    if (stats := result.metrics) is not None:  # None where the engine keeps no statistics
+    if (stats := result.metrics) is not None:  # the engine may keep no statistics
         record.queued_seconds = max(record.queued_seconds or 0.0, stats.scheduled_ts - stats.queued_ts)
 
 
 def note_finished(record: RequestRecord, result: RequestOutput) -> None:
-    """An output that ends sequences. The times are the engine's own, which a slow reader does not stretch."""
+    """Record an output that ends sequences. The times are the engine's, so a slow reader does not change them."""
     record.finish_reasons.update(output.finish_reason for output in result.outputs if output.finish_reason)
     stats = result.metrics
     if stats is not None and stats.num_generation_tokens > 1:

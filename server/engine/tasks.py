@@ -1,4 +1,4 @@
-"""Several engine requests as one, and how many at a time."""
+"""Several engine requests as one, and a limit on their tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 async def together(coroutines: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
     """All results in order. When one fails or the caller is cancelled, the others are cancelled and waited for.
 
-    `asyncio.TaskGroup` does so too, but wraps the exception, which the app's handlers would then not know.
+    `asyncio.TaskGroup` would wrap the exception, which the app's handlers would then not recognise.
     """
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
@@ -25,7 +25,7 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, Result]]) -> list[Re
 
 
 class Room:
-    """Room for requests of so many tokens together, given in the order in which it was asked for."""
+    """A limit on the tokens of all requests together, first come, first served."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = self.free = tokens
@@ -34,7 +34,7 @@ class Room:
 
     @asynccontextmanager
     async def take(self, tokens: int) -> AsyncIterator[None]:
-        """Room for one request; one that is larger than all of it may go alone."""
+        """Hold room for one request. One that is larger than the limit runs alone."""
         tokens = min(tokens, self.tokens)
         async with self.turn:
             while self.free < tokens:

@@ -1,7 +1,7 @@
 """The models a server offers: the checkpoint, its growth stages, and growth deltas on top of it.
 
-They go by vLLM's adapter interface: a variant is an adapter to the serving classes, the scheduler and the prefix
-cache, so a request's `model` finds it and its KV cache blocks are its own.
+A variant is an adapter of vLLM to the serving classes, the scheduler and the prefix cache. So a request names it by
+`model`, and its KV cache blocks are its own.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ from server.uncertainty.profile import Profile
 
 DRAIN_POLL_SECONDS = 0.05
 MAX_DELTAS = 16
-"""That clients may have loaded at a time: each makes every step of every model slower."""
+"""Deltas that clients may have loaded at a time. Each makes every step of every model slower."""
 
 DELTA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
-"""It stands in URLs, logs and the labels of metrics."""
+"""The name appears in URLs, logs and labels of metrics."""
 
 
 class VariantModels(OpenAIServingModels):
-    """vLLM's list of models, whose adapters are growth stages and deltas; `open_variants` sets it up."""
+    """vLLM's list of models. Its adapters are growth stages and deltas. `open_variants` sets it up."""
 
     config: TokenformerConfig
     variants: dict[int, list[GrowthStage]]
-    """Adapter id (0 for the checkpoint itself) -> the stages it consists of; ids that were unloaded stay."""
+    """Adapter id (0 for the checkpoint itself) -> its stages. Unloaded ids stay."""
     loading: asyncio.Lock
     calibrations: dict[int, Calibration]
-    """Adapter id -> the calibration of that variant, where it has one; deltas have none."""
+    """Adapter id -> the calibration of the variant. Deltas have none."""
     ensemble: Ensemble
     profiles: dict[int, Profile]
-    """Likewise the profile of its internals."""
+    """Adapter id -> the profile of the variant's internals."""
     internals_unavailable: str | None
-    """Why this engine reports no internals; None where it does."""
+    """Why this engine reports no internals; None if it does."""
     growth_root: Path | None
     base_fingerprint: str | None
     draining: set[asyncio.Task[None]]
     resident: dict[int, str]
-    """Adapter id -> name of each delta that the engine holds, also while it drains."""
+    """Adapter id -> name of each delta in the engine, including those that drain."""
     dropped: set[int]
 
     def open_variants(
@@ -70,10 +70,10 @@ class VariantModels(OpenAIServingModels):
         calibrations: Mapping[str, Calibration],
         profiles: Mapping[str, Profile],
     ) -> None:
-        """Offer every servable stage; the last is the checkpoint's own name, the others are NAME:STAGE.
+        """Offer every servable stage. The last has the checkpoint's own name, the others are NAME:STAGE.
 
-        `growth_root` is the only directory from which clients may load deltas; None leaves it to `--growth`.
-        `calibrations` and `profiles` are by growth stage.
+        `growth_root` is the only directory from which clients may load deltas; None allows none. `calibrations` and
+        `profiles` are by growth stage.
         """
         self.config, self.growth_root, self.base_fingerprint, self.draining = config, growth_root, None, set()
         self.resident = {}
@@ -94,14 +94,14 @@ class VariantModels(OpenAIServingModels):
         self.profiles = {i: profiles[name] for i, name in last.items() if name in profiles}
 
     def segments(self, adapter: LoRARequest | None) -> dict[int, str]:
-        """Place (see model_impl.kernels.collector) -> growth stage, for the stages that a variant consists of; empty
-        where nothing ever grew."""
+        """Place (see model_impl.kernels.collector) -> growth stage, for the stages of a variant; empty for a checkpoint
+        that has never grown."""
         if len(self.variants) == len(self.variants[0]) == 1:
             return {}
         return dict(enumerate(stage.name for stage in self.variants[adapter.lora_int_id if adapter else 0]))
 
     def calibration(self, adapter: LoRARequest | None) -> Calibration | None:
-        """What was fitted for exactly this variant."""
+        """The calibration that was fitted for exactly this variant."""
         return self.calibrations.get(adapter.lora_int_id if adapter else 0)
 
     def internals_reader(self, adapter: LoRARequest | None) -> InternalsReader:
@@ -110,9 +110,8 @@ class VariantModels(OpenAIServingModels):
         return InternalsReader(self.config.num_hidden_layers, places, self.segments(adapter), profile)
 
     async def show_available_models(self) -> ModelList:
-        """As vLLM's, but `root` is a name and no path; every card also has its growth stage, the parameter tokens it
-        uses in each projection, whether it offers internals, and what clients need to know of its calibration: its
-        name, and the threshold that came with it."""
+        """vLLM's cards, with a name instead of a path as `root`. Each also has its growth stage, its parameter tokens
+        in each projection, whether it offers internals, and the name and threshold of its calibration."""
         models = await super().show_available_models()
         for card in models.data:
             adapter = self.lora_requests.get(card.id)
@@ -130,8 +129,7 @@ class VariantModels(OpenAIServingModels):
     async def load_lora_adapter(
         self, request: LoadLoRAAdapterRequest, base_model_name: str | None = None
     ) -> ErrorResponse | str:
-        """What clients may call: as `load_delta`, for directories below `growth_root` only; a relative path begins
-        there."""
+        """`load_delta` for clients: only from below `growth_root`, to which a path may be relative."""
         try:  # vLLM's /adapters route has checked nothing
             request = LoadLoRAAdapterRequest.model_validate(request, from_attributes=True)
         except ValidationError as error:
@@ -166,11 +164,11 @@ class VariantModels(OpenAIServingModels):
         try:
             stage, digest = await asyncio.to_thread(self._check, path)
         except CheckpointError as error:
-            reason = str(error).replace(str(path), path.name[:64])  # where it lies here is not for clients
+            reason = str(error).replace(str(path), path.name[:64])  # clients must not learn the path
             message = f"The growth delta for `{request.lora_name}` cannot be loaded: {reason}"
             return create_error_response(message, param="lora_path")
         versioned = request.model_copy(update={"lora_path": f"{path.resolve()}{VERSION_MARK}{digest}"})
-        # A reload gets an id of its own: streams that run on the delta it replaces keep their weights.
+        # A reload gets an id of its own, so running streams keep the weights of the delta that it replaces.
         replaced = self.lora_requests.pop(request.lora_name, None) if request.load_inplace else None
         result = await super().load_lora_adapter(versioned)
         if isinstance(result, ErrorResponse):
@@ -185,7 +183,7 @@ class VariantModels(OpenAIServingModels):
         return result
 
     async def _not_loaded(self, request: LoadLoRAAdapterRequest, result: ErrorResponse) -> ErrorResponse:
-        """Why vLLM has loaded nothing; where it was a worker that refused, the others may hold the delta."""
+        """The error of a load that vLLM refused. If a worker refused, others may hold the delta, so it is removed."""
         if result.error.code != HTTPStatus.INTERNAL_SERVER_ERROR:
             result.error.param = result.error.param or "lora_name"  # vLLM checks nothing else
             return result
@@ -196,12 +194,12 @@ class VariantModels(OpenAIServingModels):
         return create_error_response(message, param="lora_path")
 
     async def unload_lora_adapter(self, request: UnloadLoRAAdapterRequest) -> ErrorResponse | str:
-        """Stop offering a delta; its tokens are freed when the last stream that uses it has ended."""
+        """Stop offering a delta. Its tokens are freed when the last stream that uses it has ended."""
         if self._is_stage(request.lora_name):
             message = f"`{request.lora_name}` is a growth stage of the checkpoint and cannot be unloaded."
             return create_error_response(message, param="lora_name")
         loaded = self.lora_requests.get(request.lora_name)
-        if loaded is None and request.lora_name:  # vLLM would keep a lock for every name that it is told
+        if loaded is None and request.lora_name:  # vLLM would keep a lock for every name
             return create_error_response(
                 "No growth delta of this name is loaded.", "NotFoundError", HTTPStatus.NOT_FOUND, param="lora_name"
             )
@@ -215,7 +213,7 @@ class VariantModels(OpenAIServingModels):
         return loaded is not None and loaded.lora_int_id <= len(self.config.stages)
 
     def _check(self, path: Path) -> tuple[GrowthStage, str]:
-        """The delta's stage and the hash of its content; raises CheckpointError if it does not fit the checkpoint."""
+        """The delta's stage and the hash of its content. Raises CheckpointError if it does not fit the checkpoint."""
         if self.base_fingerprint is None:
             self.base_fingerprint = fingerprint(self.base_model_paths[0].model_path)
         delta = load_delta(path)
@@ -236,11 +234,11 @@ class VariantModels(OpenAIServingModels):
             )
 
         unused = 0
-        while unused < 2:  # a finished answer asks its ensemble a moment after its request has ended
+        while unused < 2:  # the ensemble scores an answer a moment after its request has ended
             await asyncio.sleep(DRAIN_POLL_SECONDS)
             unused = 0 if in_use() else unused + 1
         self.dropped.add(adapter_id)  # from here on no request can start on it
-        # A stop string ends a request here a moment before the engine is told so.
+        # A stop string ends a request here a moment before the engine knows.
         await asyncio.sleep(DRAIN_POLL_SECONDS)
         await self.engine_client.remove_lora(adapter_id)  # type: ignore[attr-defined]
         name = self.resident.pop(adapter_id)

@@ -16,7 +16,7 @@ LARGEST_KV_SHARE = 0.5
 """Share of the free memory on CPU. The rest is for weights, activations and everything else on the machine."""
 
 GRACE_SECONDS = 30
-"""For running requests at shutdown. Kubernetes gives as much before it kills."""
+"""Grace period of running requests at shutdown, the same as in Kubernetes."""
 
 
 def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[str, object]:
@@ -26,12 +26,12 @@ def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[
     values: dict[str, object] = {
         "host": "127.0.0.1",
         "load_format": "safetensors",
-        "disable_uvicorn_access_log": True,  # ours says more, see --access-log
+        "disable_uvicorn_access_log": True,  # --access-log replaces it
         "served_model_name": [checkpoint.resolve().name],
         "worker_cls": WORKER_CLASS,
         "shutdown_timeout": GRACE_SECONDS,
-        # See server.engine.grammars. Compact and closed: a small model that may put spaces between JSON's parts, or
-        # invent properties that the schema does not name, does nothing else.
+        # See server.engine.grammars. A small model that may write whitespace in JSON, or properties that the schema
+        # does not name, writes nothing else.
         "structured_outputs_config": StructuredOutputsConfig(
             backend="guidance", disable_any_whitespace=True, disable_additional_properties=True
         ),
@@ -39,15 +39,15 @@ def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[
     if lacks_chat_template(checkpoint):
         values["chat_template"] = str(DEFAULT_CHAT_TEMPLATE)
     if cpu:
-        # Compiling costs more time at start-up than it saves here; 32 is the attention kernel's block unit. Our
-        # scheduler cannot work asynchronously, which vLLM's does not on CPU either.
+        # On CPU, compiling costs more time at the start than it saves. The attention kernel's block unit is 32. Our
+        # scheduler is synchronous, like vLLM's on CPU.
         values |= {"dtype": cpu_dtype(config), "enforce_eager": True, "block_size": 32}
         values["scheduler_cls"] = SCHEDULER_CLASS
     return values
 
 
 def lacks_chat_template(checkpoint: Path) -> bool:
-    """Whether there is a tokenizer, as for every base model, that cannot render a chat."""
+    """Whether the checkpoint has a tokenizer without a chat template, as base models do."""
     from transformers import AutoTokenizer
 
     if not (checkpoint / TOKENIZER).is_file():
@@ -56,16 +56,16 @@ def lacks_chat_template(checkpoint: Path) -> bool:
 
 
 def cpu_dtype(config: TokenformerConfig) -> str:
-    """bfloat16 where it was trained so and the processor multiplies it; otherwise float32, which is always exact.
+    """bfloat16 for a bfloat16 checkpoint on a processor that multiplies bfloat16; otherwise float32, which is exact.
 
-    float16 checkpoints are not rounded to bfloat16: that moves logits about ten times as far as float16 itself does.
+    Rounding a float16 checkpoint to bfloat16 would move logits about ten times as far as float16 itself does.
     """
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bfloat16" if config.dtype == torch.bfloat16 and native else "float32"
 
 
 def cpu_kv_cache_bytes(args: Namespace, config: TokenformerConfig) -> int:
-    """Enough for every request at full length, and at most half of the free memory."""
+    """Size of the KV cache: enough for all requests at full length, at most half of the free memory."""
     from model_impl.model.block import cached_head_dim
 
     length = config.max_position_embeddings

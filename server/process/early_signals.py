@@ -38,7 +38,7 @@ class EarlySignals(threading.Thread):
     def run(self) -> None:
         number = signal.sigwait(IGNORED)
         if not self.stopped:
-            # Not by `sys.stderr`, which another thread may hold.
+            # Another thread may hold the lock of `sys.stderr`.
             os.write(sys.stderr.fileno(), b"tokenformer: told to stop before it was ready\n")
             flush_output()
             os._exit(128 + number)

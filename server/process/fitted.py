@@ -15,10 +15,10 @@ from server.uncertainty.profile import Profile, ProfileError, find_profiles, loa
 def calibrations_of(
     checkpoint: Path, config: TokenformerConfig, files: Sequence[Path] | None
 ) -> dict[str, Calibration]:
-    """The calibrations by growth stage: those in `files`, or else those beside the weights.
+    """The calibrations in `files`, or else beside the weights, by growth stage.
 
-    One that belongs to another checkpoint, and one beside the weights that cannot be read, is left out with a warning;
-    a named file that cannot be read raises CalibrationError.
+    A calibration of another checkpoint is skipped with a warning. So is an unreadable file beside the weights; in
+    `files` it raises CalibrationError.
     """
     found: dict[str, Calibration] = {}
     for file in find_calibrations(checkpoint) if files is None else files:
@@ -44,7 +44,7 @@ def calibrations_of(
 
 
 def profiles_of(checkpoint: Path, config: TokenformerConfig) -> dict[str, Profile]:
-    """The profiles beside the weights, by growth stage; those that do not do are left out with a warning."""
+    """The profiles beside the weights, by growth stage. Unreadable or foreign ones are skipped with a warning."""
     found: dict[str, Profile] = {}
     for file in find_profiles(checkpoint):
         try:
@@ -60,6 +60,6 @@ def profiles_of(checkpoint: Path, config: TokenformerConfig) -> dict[str, Profil
 
 
 def belongs(made: Calibration | Profile, checkpoint: Path, config: TokenformerConfig) -> bool:
-    """Whether it was made for the stage that it names, as this checkpoint has it."""
+    """Whether this checkpoint has exactly the stage that the file was made for."""
     index = next((i for i in config.servable_stages if config.stages[i].name == made.stage), None)
     return index is not None and fingerprint(checkpoint, index) == made.checkpoint

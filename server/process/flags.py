@@ -13,7 +13,7 @@ MAX_BODY_BYTES = 4 << 20
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add every group of ours to vLLM's parser."""
+    """Add our groups to vLLM's parser."""
     _add_growth(parser)
     _add_calibration(parser)
     _add_trace(parser)

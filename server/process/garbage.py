@@ -1,9 +1,7 @@
-"""When Python's garbage collector looks through everything, and when freed memory returns to the system.
+"""Full garbage collections, and the return of freed memory to the system, between large answers.
 
-Both happen between large answers, and not while they are made.
-
-A logprob is several objects, and a look through the million of a large answer stops the event loop for a second. Left
-to itself the collector looks again whenever there are a quarter more.
+A logprob is several objects. A full collection of the million objects of a large answer stops the event loop for a
+second, and by default Python starts one whenever the number has grown by a quarter.
 """
 
 from __future__ import annotations
@@ -19,16 +17,16 @@ import psutil
 from server.gate.admission import AdmissionControl
 
 EVERY_SECONDS, LONGEST_SECONDS = 10.0, 300.0
-"""Between two looks; the second while large answers are under way all the time."""
+"""Time between two collections; the second while large answers are always being made."""
 
 NOTICE_SECONDS = 0.5
-"""For a large answer to be noticed."""
+"""Time between two checks for large answers."""
 
 LARGE = 1 << 15
-"""Cells under way, see `server.gate.weight`, from which a look takes longer than others should wait."""
+"""Number of cells (see `server.gate.weight`) being made, from which a collection would delay others too long."""
 
 GROWN = 16 << 20
-"""Bytes of growth from which the C library is asked to return what it keeps. Large bodies leave as much as answers."""
+"""Growth in bytes after which the C library returns its free memory. Large request bodies leave as much as answers."""
 
 NEVER = 1 << 30
 
@@ -61,6 +59,6 @@ def resident() -> int:
 
 
 def give_back() -> None:
-    """Let the C library return freed memory to the system, where it is glibc."""
+    """Have glibc return freed memory to the system; other C libraries have no such call."""
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)

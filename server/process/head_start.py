@@ -1,7 +1,7 @@
-"""The engine's process, begun early: on CPU it imports vLLM on one core while the API process does so on another.
+"""An early start of the engine's process, on CPU: it imports vLLM while the API process does so on another core.
 
-Both import for as long as everything else takes together. Python's fork server does it: a process of its own that has
-imported and done nothing else, and forks into the engine as soon as this process knows what engine it wants.
+The imports take half of the start. Python's fork server does them for the engine: it only imports, and forks into the
+engine when the API process has its configuration.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ IMPORTED = (
     "model_impl.model.tokenformer",
     "model_impl.engine.scheduler",
 )
-"""What the engine needs, most of the time that it takes to start."""
+"""Modules of the engine. Importing them takes most of its start."""
 
 THREADS = "OMP_NUM_THREADS"
-"""Read by OpenMP when torch is imported; a process that is forked later does not keep it."""
+"""OpenMP reads this variable when torch is imported; a process that is forked later loses the setting."""
 
 
 def is_worthwhile() -> bool:
-    """Not with an accelerator: its library might not survive a fork."""
+    """Whether there is no accelerator, whose library might not survive a fork."""
     return torch.accelerator.current_accelerator() is None
 
 
 def give_head_start(without: Iterable[str]) -> None:
-    """Start the fork server with this process's environment but for the variables `without`, which hold secrets."""
+    """Start the fork server with this process's environment, less the secrets in the variables `without`."""
     hidden = {name: os.environ.pop(name) for name in without if name in os.environ}
     try:
         multiprocessing.set_forkserver_preload([PROTECTION, *IMPORTED])
@@ -47,7 +47,7 @@ def give_head_start(without: Iterable[str]) -> None:
 
 
 class EngineProcess(ProtectedProcess, ForkServerProcess):
-    """A process with the environment of its parent, where the fork server has the one that it was started with."""
+    """A forked process with the current environment of its parent, instead of that of the fork server."""
 
     environment: Mapping[str, str]
 
@@ -61,18 +61,16 @@ class EngineProcess(ProtectedProcess, ForkServerProcess):
             del os.environ[name]
         os.environ.update(self.environment.items() - at_fork.items())
         if THREADS in self.environment:
-            torch.set_num_threads(int(self.environment[THREADS].split(",")[0]))  # what follows is for nested loops
+            torch.set_num_threads(int(self.environment[THREADS].split(",")[0]))  # further numbers are for nested loops
         super().run()
 
 
 class EngineContext(ForkServerContext):
-    """What vLLM starts processes by."""
-
     Process = EngineProcess
 
 
 def use_head_start() -> None:
-    """Have vLLM fork the engine's process from the fork server; by itself it starts every process from nothing."""
+    """Have vLLM fork the engine's process from the fork server instead of spawning it."""
     from vllm.v1.engine import utils
 
     utils.get_mp_context = EngineContext

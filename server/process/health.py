@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether the model answers: `/livez` and `/readyz`; `/health` is vLLM's own."""
+"""Liveness and readiness: `/livez` and `/readyz`. `/health` is vLLM's own."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from server import metrics
 from server.gate.admission import AdmissionControl
 
 FRESH_SECONDS = 1.0
-"""A token that the engine made so recently, for whomever, shows as much as a probe would; so a loaded server is not
-asked to make more, and one that is probed often makes a token a second at most."""
+"""A token that the engine made this recently, for any request, proves as much as a probe. So probes cost a loaded
+server nothing, and an idle one at most a token a second."""
 
 PROBE = SamplingParams(temperature=0, max_tokens=1, detokenize=False)
 
 
 class Health:
-    """The state that probes ask for. `last_output` tells when the engine last made a token, in monotonic seconds."""
+    """The state behind the probes. `last_output` returns the time of the engine's last token, in monotonic seconds."""
 
     def __init__(
         self, engine: EngineClient, admission: AdmissionControl, last_output: Callable[[], float], timeout: float
@@ -40,7 +40,7 @@ class Health:
         reason = self._known() or await self._probed()
         metrics.READY.set(reason is None)
         if self.engine.errored:
-            metrics.ENGINE_UP.set(0)  # who is told so may look there at once
+            metrics.ENGINE_UP.set(0)  # a client that reads the reason may read the gauge at once
         return reason
 
     def _known(self) -> str | None:
@@ -49,7 +49,7 @@ class Health:
         return "the server is shutting down" if self.admission.draining else None
 
     async def _probed(self) -> str | None:
-        """Let the model make one token, unless it made one just now; all who ask meanwhile wait for the same."""
+        """Have the model make one token, unless it just made one. Concurrent probes share it."""
         if time.monotonic() - self.last_output() < FRESH_SECONDS:
             return None
         if self.probe is None or self.probe.done():
@@ -58,7 +58,7 @@ class Health:
             await asyncio.shield(self.probe)
         except TimeoutError:
             return f"the engine made no token within {self.timeout:g} s"
-        except Exception:  # whatever it is, there was no token
+        except Exception:  # in any case there was no token
             return self._known() or "the engine failed to make a token"
         return self._known()
 
@@ -80,7 +80,7 @@ async def livez() -> Response:
 @router.get("/readyz", response_class=JSONResponse, responses={503: {"description": "Not ready, and why."}})
 async def readyz(raw_request: Request) -> Response:
     """Whether the model answers and new requests are taken on: 200, or 503 with the reason. Send requests elsewhere
-    meanwhile."""
+    until then."""
     health: Health = raw_request.app.state.health
     reason = await health.unready_reason()
     if reason is None:

@@ -1,4 +1,4 @@
-"""What a signal or a dead engine does to the requests that are under way."""
+"""The end of the server: what a signal or a dead engine does to running requests."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from server.system.stderr import say
 
 WATCH_SECONDS = 0.1
 READY_SECONDS = 15.0
-"""How old `tokenformer_ready` may be where nobody asks /readyz: as often as Prometheus looks by default."""
+"""Greatest age of `tokenformer_ready` where nobody asks /readyz: Prometheus scrapes as often by default."""
 
 LINGER_SECONDS = 5.0
-"""How long a server whose engine has died goes on to say so, to probes and to whoever scrapes its metrics."""
+"""Time for which a server reports to probes and scrapes that its engine has died."""
 
 DELIVERY_SECONDS = 3.0
-"""In which clients can take the error events of streams that are cut off."""
+"""Time for clients to read the error events of streams that are cut off."""
 
 
 @dataclass
 class Outcome:
-    """How a server ended: `failure` is one line for whoever supervises it, None after a shutdown that went well."""
+    """How a server ended: `failure` is one line for its supervisor, None after a clean shutdown."""
 
     failure: str | None = None
 
 
 class Lifecycle:
-    """Runs beside the server in its event loop, from its first answer until uvicorn may close."""
+    """Runs in the server's event loop from its first answer until uvicorn may close."""
 
     def __init__(self, engine: EngineClient, state: State, args: Namespace, admission: AdmissionControl) -> None:
         self.engine, self.state, self.args, self.admission = engine, state, args, admission
@@ -50,7 +50,7 @@ class Lifecycle:
         try:
             await self._attend()
         except Exception as error:
-            self.outcome.failure = f"what attends to signals and the engine failed: {error!r}"
+            self.outcome.failure = f"the watch over signals and the engine failed: {error!r}"
             raise
         finally:
             self.state.server.config.timeout_graceful_shutdown = DELIVERY_SECONDS
@@ -59,7 +59,7 @@ class Lifecycle:
     async def _attend(self) -> None:
         self._handle_signals()
         metrics.ENGINE_UP.set(1)
-        await self.state.health.unready_reason()  # what `tokenformer_ready` says first
+        await self.state.health.unready_reason()  # sets `tokenformer_ready`
         announce(self.state, self.args)
         while not (self.told.is_set() or self.engine.errored):
             await self._wait(lambda: self.told.is_set() or self.engine.errored, READY_SECONDS)
@@ -83,7 +83,7 @@ class Lifecycle:
         (self.told_again if self.told.is_set() else self.told).set()
 
     async def _wait(self, over: Callable[[], bool], seconds: float) -> None:
-        """Until `over`, or so long, while the gauges are kept up."""
+        """Wait until `over`, at most `seconds`, and keep the gauges of the queue current."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while not over() and loop.time() < deadline:
@@ -92,7 +92,7 @@ class Lifecycle:
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _drain(self) -> None:
-        """Let the running requests finish, and cut off those that the grace period or a second signal leaves."""
+        """Let running requests finish. The end of the grace period, or a second signal, cuts them off."""
         grace = self.engine.vllm_config.shutdown_timeout
         self.admission.draining = True
         metrics.DRAINING.set(1)
@@ -110,7 +110,7 @@ class Lifecycle:
             self.outcome.failure = f"{left} requests were cut off by the shutdown"
 
     async def _linger(self) -> None:
-        """The streams have got their error events from vLLM; stay a moment for those who ask what happened."""
+        """Stay for a moment to report the dead engine. vLLM has sent the streams their error events."""
         metrics.ENGINE_UP.set(0)
         metrics.READY.set(0)
         self.outcome.failure = "the engine process died"

@@ -117,7 +117,7 @@ async def score_given_text(request: GivenTextRequest, raw_request: Request) -> R
     responses={HTTPStatus.OK.value: {"model": ModelCard}, HTTPStatus.NOT_FOUND.value: {"model": ErrorResponse}},
 )
 async def show_model(model: str, raw_request: Request) -> Response:
-    """OpenAI's description of one model, of those that `/v1/models` lists."""
+    """OpenAI's description of one of the models that `/v1/models` lists."""
     models: VariantModels = raw_request.app.state.openai_serving_models
     card = next((card for card in (await models.show_available_models()).data if card.id == model), None)
     if card is None:
@@ -133,7 +133,7 @@ async def invoke(
     ],
     raw_request: Request,
 ) -> Response:
-    """SageMaker's one route for what has two; in vLLM's the limits of ours would not hold."""
+    """SageMaker's one route for chats and completions, with our limits."""
     if isinstance(request, ScoredChatCompletionRequest):
         return cast(Response, await create_chat_completion(request, raw_request))
     return cast(Response, await create_completion(request, raw_request))
@@ -143,7 +143,7 @@ STOCK = "Tokenformer's routes have their keys, limits and gate from `tokenformer
 
 
 class TokenformerEndpoints:
-    """What the entry point `vllm.endpoint_plugins` names; see `vllm.plugins.endpoint_plugins.interface`."""
+    """The entry point of `vllm.endpoint_plugins`; see `vllm.plugins.endpoint_plugins.interface`."""
 
     name = "tokenformer"
     required_tasks = ("generate",)
@@ -151,8 +151,8 @@ class TokenformerEndpoints:
     def attach_router(self, app: FastAPI) -> None:
         if not hasattr(app.state.args, "outcome"):
             raise RuntimeError(STOCK)
-        # A redirect's address would be made from the Host that the client sent, and its path, which may be anything,
-        # become a label of vLLM's metrics.
+        # A redirect would contain the Host that the client sent, and its arbitrary path would become a label of vLLM's
+        # metrics.
         app.router.redirect_slashes = False
         keep_served(app)
         app.include_router(router)
@@ -166,7 +166,7 @@ class TokenformerEndpoints:
         install_error_handlers(app)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
-        envs.enable_envs_cache()  # as in vLLM's engine; its metrics look one up for every token
+        envs.enable_envs_cache()  # as in vLLM's engine: the metrics look one up for every token
         engine.install()
         shorten_streams()
         if not args.enable_log_requests:
@@ -205,7 +205,7 @@ class TokenformerEndpoints:
         self._operate(models.engine_client, state, args)
 
     def _operate(self, client: EngineClient, state: State, args: Namespace) -> None:
-        """What the probes and the gate ask, and what attends to signals."""
+        """Start what probes and the gate ask, and the watch over signals."""
         outputs = engine.watched(client)
         state.admission = AdmissionControl(client, state.vllm_config, args)
         state.health = Health(client, state.admission, lambda: outputs.last_output, args.readiness_timeout)

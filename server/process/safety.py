@@ -1,4 +1,4 @@
-"""Settings that `tokenformer serve` refuses, as they would open the server or let a checkpoint run code."""
+"""Settings that `tokenformer serve` refuses: they would open the server, or run code from a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ipaddress import ip_address
 from server.gate.keys import KEYS_VARIABLE
 
 SAFE_FORMATS = ("safetensors", "fastsafetensors", "instanttensor", "runai_streamer", "dummy")
-"""Of --load-format: those that read safetensors files or none. What is left reads or may fall back to pickles, which
-are programs, or reads other files than those that were checked."""
+"""Values of --load-format that read safetensors files or none. The others may read pickles, which are programs, or
+files that have not been checked."""
 
 
 class UnsafeError(ValueError):
-    """A setting that is refused; the message is one line, and says what to do instead."""
+    """A refused setting. The message is one line, and says what to do instead."""
 
 
 def check_settings(args: Namespace, environment: Mapping[str, str]) -> None:
-    """Raises UnsafeError for the first setting that is refused. `args.api_keys` must have been set."""
+    """Raises UnsafeError for the first refused setting. `args.api_keys` must have been set."""
     if args.api_key:
         raise UnsafeError(
             f"--api-key would show the key to everyone on this machine; use --api-key-file or {KEYS_VARIABLE}"
@@ -45,7 +45,7 @@ def is_local(args: Namespace) -> bool:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether every address that `host` stands for is one of this machine to itself; none of them stands for all."""
+    """Whether `host` has only loopback addresses. No host means every address."""
     if not host:
         return False
     try:

@@ -64,16 +64,16 @@ def main(argv: Sequence[str], early: EarlySignals) -> int:
 
 
 def prepare_environment() -> None:
-    """Settings that vLLM reads from the environment when it is imported; what the user has set stays."""
+    """Set the variables that vLLM reads when it is imported. The user's own values stay."""
     # V2 needs Triton and has not run on a GPU with our model yet.
     os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    # How a server ends whose engine has died is for `server.process.lifecycle` to say, which exits with an error.
+    # `server.process.lifecycle` ends a server whose engine has died, with an error.
     os.environ.setdefault("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH", "1")
-    # A library of vLLM's would run a checkpoint's model.py, if the checkpoint lies where SageMaker puts one.
+    # A library of vLLM's would run a checkpoint's model.py in the directory that SageMaker uses.
     os.environ.setdefault("CUSTOM_SCRIPT_FILENAME", "")
-    # Endpoint plugins load only when named here, and naming one shuts out all others: keep what was loaded anyway.
+    # Endpoint plugins load only when named here. Naming one excludes all others, so the general plugins are named too.
     allowed = os.environ.get("VLLM_PLUGINS")
     general = [plugin.name for plugin in importlib.metadata.entry_points(group="vllm.general_plugins")]
     names = general if allowed is None else allowed.split(",")
@@ -81,7 +81,7 @@ def prepare_environment() -> None:
 
 
 def parse(argv: Sequence[str]) -> Namespace:
-    """vLLM's flags with defaults for this checkpoint; raises CheckpointError or CalibrationError if they do not fit."""
+    """vLLM's flags, with defaults for the checkpoint. Raises CheckpointError or CalibrationError if they do not fit."""
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.platforms import current_platform
@@ -103,7 +103,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     args.subparser, args.model = "serve", checkpoint
     args.middleware = [*args.middleware, *MIDDLEWARE]
     args.outcome = Outcome()
-    # Ours to enforce, earlier than vLLM would; it would count an ensemble's members against them, too.
+    # `AdmissionControl` enforces these before vLLM would, and does not count the members of ensembles.
     args.queue_limits = (args.max_num_queued_reqs, args.max_num_queued_tokens)
     args.max_num_queued_reqs = args.max_num_queued_tokens = None
     take_access(args)
@@ -119,7 +119,7 @@ def parse(argv: Sequence[str]) -> Namespace:
         if not args.trace:
             parser.error("--trace-corpus needs --trace")
         texts, _ = read_texts(args.trace_corpus)
-        tokenised(args.trace_corpus, texts, TextTokenizer(Path(checkpoint)))  # so that faults show before the engine
+        tokenised(args.trace_corpus, texts, TextTokenizer(Path(checkpoint)))  # shows faults before the engine starts
     if current_platform.is_cpu():
         use_cores(args, sum(map(math.prod, tensor_shapes(checkpoint).values())))
     sized_by_user = args.kv_cache_memory_bytes or args.gpu_memory_utilization != parser.get_default(
@@ -131,7 +131,7 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 
 def take_access(args: Namespace) -> None:
-    """Settle who may ask; raises ApiKeyError or UnsafeError."""
+    """Read the API keys and check the access settings. Raises ApiKeyError or UnsafeError."""
     args.api_keys = take_keys(args.api_key_file, os.environ)
     check_settings(args, os.environ)
     args.loopback_guards = args.api_keys is None and args.uds is None and is_loopback(args.host)
@@ -140,7 +140,7 @@ def take_access(args: Namespace) -> None:
 
 
 def check_growth(args: Namespace, checkpoint: Path, config: TokenformerConfig) -> None:
-    """Raises CheckpointError for a delta that does not fit, before the engine starts."""
+    """Raises CheckpointError for a delta of `--growth` that does not fit."""
     base = fingerprint(checkpoint) if args.growth else ""
     for name, path in args.growth:
         try:
@@ -150,7 +150,7 @@ def check_growth(args: Namespace, checkpoint: Path, config: TokenformerConfig) -
 
 
 def check_checkpoint(checkpoint: Path) -> TokenformerConfig:
-    """Everything that would fail later, deep inside the engine: raises CheckpointError with one line."""
+    """Raises CheckpointError, in one line, for what would fail deep inside the engine."""
     config = load_config(checkpoint)
     check_tensors(config, tensor_shapes(checkpoint))
     for name, tensor in iterate_tensors(checkpoint):
@@ -159,7 +159,7 @@ def check_checkpoint(checkpoint: Path) -> TokenformerConfig:
 
 
 def run(args: Namespace, early: EarlySignals) -> int:
-    """vLLM's `serve`; its failures become one line and exit code 1."""
+    """Run vLLM's `serve`. A failure becomes one line and exit code 1."""
     from vllm.entrypoints.cli.serve import ServeSubcommand
 
     args.early_signals = early if is_alone(args) else None
@@ -174,7 +174,7 @@ def run(args: Namespace, early: EarlySignals) -> int:
         say(f"error: cannot listen on {args.host}:{args.port}: {error.strerror or error}")
         return 1
     except (RuntimeError, ValueError) as error:
-        # vLLM's settings are checked by pydantic, whose first line only counts the errors.
+        # The first line of a pydantic error only counts the errors.
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         say(f"error: {reason.splitlines()[0]} (after {time.monotonic() - began:.0f} s; details above)")
         return 1
