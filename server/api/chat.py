@@ -18,7 +18,7 @@ from vllm.outputs import RequestOutput
 from model_impl.kernels.statistics import STATISTICS
 from server.api.aside import built
 from server.api.request_scores import RequestScores
-from server.api.serving import ScoredServing, observe
+from server.api.serving import ScoredServing, constraint_of, observe
 from server.engine.statistics import scored
 from server.requests.limits import blame_parameter
 from server.requests.schemas import ScoredChatCompletionResponse, recast
@@ -27,10 +27,11 @@ from server.requests.tool_calls import CutOffChoices
 
 class ScoredChat(ScoredServing, OpenAIServingChat):
     async def render_chat_request(self, request: ChatCompletionRequest) -> Any:
+        constraint = constraint_of(request) or "tools"  # rendering makes a grammar of tools that must be called
         with blame_parameter("messages"):
             rendered = self.check(request) or await super().render_chat_request(request)
         if not isinstance(rendered, ErrorResponse):
-            await self.check_grammar(request, "tools")  # vLLM makes a grammar of tools that must be called
+            await self.check_grammar(request, constraint)
         elif rendered.error.param is None:  # vLLM's refusal of tools where the server has no parser for them
             rendered.error.param = "tool_choice"
         return rendered

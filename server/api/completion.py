@@ -18,7 +18,7 @@ from model_impl.kernels.statistics import STATISTICS
 from server.api.aside import is_long
 from server.api.beam_search import unsupported
 from server.api.request_scores import RequestScores
-from server.api.serving import ScoredServing, observe
+from server.api.serving import ScoredServing, constraint_of, observe
 from server.engine.statistics import scored
 from server.gate.context import RECORD
 from server.requests.limits import blame_parameter
@@ -42,7 +42,7 @@ class ScoredCompletion(ScoredServing, OpenAIServingCompletion):
         with blame_parameter("prompt"):
             rendered = self.check(request) or await super().render_completion_request(request)
         if not isinstance(rendered, ErrorResponse):
-            await self.check_grammar(request, None)
+            await self.check_grammar(request, constraint_of(request))
         return rendered
 
     async def create_completion(

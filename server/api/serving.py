@@ -51,6 +51,11 @@ def ask_for_calibration(request: Any, models: VariantModels) -> None:
         request._judged_by_internals = calibration.reads_internals and not models.internals_unavailable
 
 
+def constraint_of(request: ChatCompletionRequest | CompletionRequest) -> str | None:
+    """The parameter by which the client constrains the form of the answer."""
+    return next((name for name in ("structured_outputs", "response_format") if getattr(request, name)), None)
+
+
 async def observe(results: AsyncIterator[Any], note: Callable[[Any], None]) -> AsyncGenerator[Any, None]:
     """Pass results on, each after `note` has seen it."""
     async for result in results:
@@ -75,11 +80,9 @@ class ScoredServing(BeamSearch):
             ask_for_calibration(request, cast(VariantModels, self.models))
         return refused
 
-    async def check_grammar(self, request: ChatCompletionRequest | CompletionRequest, otherwise: str | None) -> None:
-        """Raises VLLMValidationError for a grammar that is not possible. It names the parameter by which the client
-        says what form the answer is to have, or `otherwise`."""
-        given = (name for name in ("structured_outputs", "response_format") if getattr(request, name))
-        await cast(TokenformerClient, self.engine_client).check_grammar(request, next(given, otherwise))
+    async def check_grammar(self, request: ChatCompletionRequest | CompletionRequest, parameter: str | None) -> None:
+        """Raises VLLMValidationError, naming `parameter`, for a grammar that is not possible."""
+        await cast(TokenformerClient, self.engine_client).check_grammar(request, parameter)
 
     async def scored_stream(
         self, chunks: AsyncGenerator[str, None], scores: RequestScores
