@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,13 +50,22 @@ class Lifecycle:
         while not (hasattr(self.state, "server") and self.state.server.started):
             await asyncio.sleep(0.02)
         try:
-            await self._attend()
+            if self._listens():
+                await self._attend()
+            else:
+                reason = os.strerror(errno.EADDRINUSE)
+                self.outcome.failure = f"cannot listen on {self.args.host}:{self.args.port}: {reason}"
         except Exception as error:
             self.outcome.failure = f"the watch over signals and the engine failed: {error!r}"
             raise
         finally:
             self.state.server.config.timeout_graceful_shutdown = DELIVERY_SECONDS
             self.state.server.should_exit = True
+
+    def _listens(self) -> bool:
+        """Whether the address is still free. Two servers may bind it before either listens, and uvloop raises nothing
+        for the second to listen."""
+        return all(socket for server in self.state.server.servers for socket in server.sockets)
 
     async def _attend(self) -> None:
         self._handle_signals()

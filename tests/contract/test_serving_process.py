@@ -5,13 +5,16 @@ The files that rely on it lie in server/{process,system,engine,gate}.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
 import re
+import socket
 from multiprocessing import popen_fork
 
 import pytest
 import uvicorn
+import uvloop
 
 from tests.contract.symbols import find
 
@@ -65,6 +68,25 @@ def test_the_address_is_bound_but_not_listened_on_until_the_engine_is_there() ->
     assert source.index("setup_server(args, reuse_port=False)") < source.index("run_server_worker(")
     for symbol in ("setup_server", "create_server_socket", "create_server_unix_socket"):
         assert ".listen(" not in inspect.getsource(find(f"vllm.entrypoints.launchers.launcher:{symbol}"))
+
+
+def test_uvloop_has_no_socket_where_it_could_not_listen() -> None:
+    """And raises nothing, so `Lifecycle` looks."""
+
+    def bound(port: int) -> socket.socket:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        return listener
+
+    async def listen() -> list[bool]:
+        loop = asyncio.get_running_loop()
+        with bound(0) as first, bound(first.getsockname()[1]) as second:
+            servers = [await loop.create_server(asyncio.Protocol, sock=each) for each in (first, second)]
+            return [all(server.sockets) for server in servers]
+
+    assert uvloop.run(listen()) == [True, False]
+    assert "self.servers.append(server)" in inspect.getsource(uvicorn.Server.startup)
 
 
 def test_what_the_engines_process_is_started_by() -> None:

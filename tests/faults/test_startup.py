@@ -8,11 +8,12 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from model_impl.checkpoint.writing import write_checkpoint
-from tests.faults.lasting import wait_for
+from tests.faults.lasting import engine_processes, lines, wait_for
 from tests.support.bytes_model import text_files
 from tests.support.servers import command_line, serving, user_environment
 from tests.support.tiny import tiny_config, tiny_weights
@@ -59,6 +60,21 @@ def test_port_in_use(checkpoint: Path, taken_port: int) -> None:
     line = refusal(checkpoint, "--port", taken_port, "--kv-cache-memory-bytes", 16 << 20)
     assert str(taken_port) in line
     assert "in use" in line
+
+
+def test_port_that_another_server_takes_during_the_start(checkpoint: Path, tmp_path: Path) -> None:
+    """Both have bound it, and the other listens first."""
+    flags = ["--kv-cache-memory-bytes", 16 << 20]
+    with socket.socket() as other, serving(checkpoint, tmp_path / "log", flags) as server:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", urlsplit(server.url).port))
+        wait_for(lambda: "EngineCore" in engine_processes(server), seconds=240)
+        other.listen()
+        assert server.process.wait(240) == 1
+        assert [line for line in lines(server) if "error" in line] == [
+            f"tokenformer: error: cannot listen on {urlsplit(server.url).netloc}: Address already in use"
+        ]
+        assert "is ready" not in server.log.read_text()
 
 
 def test_what_vllm_refuses(checkpoint: Path) -> None:
