@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -21,14 +21,10 @@ Answer = TypeVar("Answer")
 
 class QuietMessages(AnthropicServingMessages):
     async def create_messages(self, request: Any, raw_request: Any = None) -> Any:
-        if (wrong := problem(request)) is not None:
-            return create_error_response(wrong)
-        return await refused(super().create_messages(request, raw_request))
+        return await answered(super().create_messages, request, raw_request)
 
     async def count_tokens(self, request: Any, raw_request: Any = None) -> Any:
-        if (wrong := problem(request)) is not None:
-            return create_error_response(wrong)
-        return await refused(super().count_tokens(request, raw_request))
+        return await answered(super().count_tokens, request, raw_request)
 
 
 def problem(request: Any) -> VLLMValidationError | None:
@@ -49,10 +45,14 @@ def problem(request: Any) -> VLLMValidationError | None:
     return None
 
 
-async def refused(answer: Awaitable[Answer]) -> Answer | ErrorResponse:
+async def answered(
+    answer: Callable[[Any, Any], Awaitable[Answer]], request: Any, raw_request: Any
+) -> Answer | ErrorResponse:
     """The answer, or the error of the client as a response. Errors of the server are raised."""
     try:
-        return await answer
+        if (wrong := problem(request)) is not None:
+            raise wrong
+        return await answer(request, raw_request)
     except Exception as error:
         response = create_error_response(error)
         if response.error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -32,16 +32,11 @@ def check_settings(args: Namespace, environment: Mapping[str, str]) -> None:
         raise UnsafeError("vLLM's gRPC and Rust front ends have neither keys nor limits; use the HTTP server")
     if args.isolate_keys and args.api_keys is None:
         raise UnsafeError("--isolate-keys needs API keys (--api-key-file)")
-    if not (args.api_keys or args.allow_public_without_key or args.headless or is_local(args)):
+    if not (args.api_keys or args.allow_public_without_key or args.headless or args.uds or is_loopback(args.host)):
         raise UnsafeError(
             f"{args.host or 'every address'} can be reached from outside, and there is no API key: use --api-key-file "
             f"or {KEYS_VARIABLE}, or --allow-public-without-key where something else guards it"
         )
-
-
-def is_local(args: Namespace) -> bool:
-    """Whether only this machine can reach the server."""
-    return args.uds is not None or is_loopback(args.host)
 
 
 def is_loopback(host: str | None) -> bool:
