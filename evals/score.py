@@ -24,8 +24,9 @@ from evals.members import Members, disagreement
 from evals.questions import Item
 from evals.signals import Values, agreement_signals, answer_signals, token_signals
 from evals.twin import Twin
-from model_impl.reference.internals import INTERNALS, internals
+from model_impl.reference.internals import internals
 from model_impl.reference.model import ReferenceTokenformer
+from model_impl.wire import INTERNALS
 from server.uncertainty.score import ChoiceScore
 from server.uncertainty.tokens import TokenScore
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,8 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from model_impl.kernels.collector import ReportLevel
-from model_impl.kernels.statistics import (
-    INTERNALS_ARG,
-    INTERNALS_ID,
-    PROVENANCE_ARG,
-    PROVENANCE_ID,
-    STATISTICS,
-    STATISTICS_ID,
-)
+from model_impl.config import PROJECTIONS
+from model_impl.wire import PROVENANCE_ARG, ReportLevel, pseudo_ids
 
 FIRST, WORDS = 300, 1000
 """Of the demo checkpoint's vocabulary, what lies beyond the bytes and special tokens."""
@@ -77,18 +71,14 @@ class NoModel(CPUWorker):
             np.array(token_ids, np.int32), np.full(shape, 0.5, np.float32), np.ones(len(ids), np.int32)
         )
 
-    def _columns(self, report_level: ReportLevel, scored: bool) -> list[int]:
-        provenance = ReportLevel.PROVENANCE.width(self.places, self.layers) if report_level else 0
-        internals = report_level.width(self.places, self.layers) - provenance
-        plain = [STATISTICS_ID] * len(STATISTICS) if scored else []
-        return [*plain, *[PROVENANCE_ID] * provenance, *[INTERNALS_ID] * internals]
+    def _columns(self, report_level: ReportLevel, scored: bool) -> Sequence[int]:
+        if not scored:
+            return ()
+        return pseudo_ids(report_level.width(self.places, self.layers * len(PROJECTIONS)), self.places)
 
 
 def _report_level(params: SamplingParams) -> ReportLevel:
-    wanted = params.extra_args or {}
-    if wanted.get(INTERNALS_ARG):
-        return ReportLevel.INTERNALS
-    return ReportLevel.PROVENANCE if wanted.get(PROVENANCE_ARG) else ReportLevel.NOTHING
+    return ReportLevel.of(params.extra_args, provenance=True, internals=True)
 
 
 def _scored(params: SamplingParams) -> bool:

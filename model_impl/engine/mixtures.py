@@ -6,39 +6,15 @@ a preemption. The worker adds each member's distribution once to the mixture of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from model_impl.reference.ensemble import decompose
+from model_impl.wire import Membership
 
 ROWS_AT_ONCE = 256
 """Rows whose logits [rows, V] are held at a time."""
-
-
-@dataclass(frozen=True)
-class Membership:
-    """What makes a request member number `member` of the `size` members of one ensemble.
-
-    The rows from position `start` of its prompt to the prompt's end are those whose distributions are wanted. Until
-    `start` the request may reuse KV cache blocks, which only this member's own requests share.
-    """
-
-    ensemble: str
-    member: int
-    size: int
-    start: int
-
-    @classmethod
-    def of(cls, extra_args: Mapping[str, Any] | None, key: str) -> Membership | None:
-        """The membership under `key` in a request's `extra_args`; None for an ordinary request."""
-        fields = (extra_args or {}).get(key)
-        return None if fields is None else cls(**fields)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Mixture:

@@ -24,14 +24,13 @@ from vllm.v1.worker.gpu.sample.sampler import Sampler
 from vllm.v1.worker.gpu.states import RequestState
 from vllm.v1.worker.gpu.structured_outputs import StructuredOutputsWorker
 
-from model_impl.engine.mixtures import Membership, Mixtures
+from model_impl.engine.mixtures import Mixtures
 from model_impl.engine.sampler import with_columns
 from model_impl.engine.string_endings import StringEndings, ends_of_json
-from model_impl.kernels.collector import ReportLevel
-from model_impl.kernels.statistics import STATISTICS, token_statistics
+from model_impl.kernels.statistics import token_statistics
 from model_impl.model.tokenformer import TokenformerForCausalLM
 from model_impl.override import override_class
-from model_impl.reference.ensemble import MEMBER_ARG
+from model_impl.wire import STATISTICS, Membership
 
 
 class TokenformerState(DefaultModelState):
@@ -50,7 +49,7 @@ class TokenformerState(DefaultModelState):
         super().add_request(req_index, new_req_data)
         self.slots[new_req_data.req_id], self.requests[req_index] = req_index, new_req_data
         params = new_req_data.sampling_params
-        if params is not None and (own := Membership.of(params.extra_args, MEMBER_ARG)) is not None:
+        if params is not None and (own := Membership.of(params.extra_args)) is not None:
             self.memberships[req_index] = own
 
     def remove_request(self, req_id: str) -> None:
@@ -63,10 +62,10 @@ class TokenformerState(DefaultModelState):
     def tokenformer(self) -> TokenformerForCausalLM:
         return cast(TokenformerForCausalLM, self.model)
 
-    def report_level(self, slot: int) -> ReportLevel:
+    def extra_args(self, slot: int) -> dict[str, Any] | None:
         request = self.requests.get(slot)
         params = request.sampling_params if request else None
-        return ReportLevel.of(params.extra_args if params else None, self.tokenformer.model)
+        return params.extra_args if params else None
 
     def _adapter(self, slot: int) -> int:
         request = self.requests.get(slot)  # the slots of a dummy run have none
@@ -77,8 +76,7 @@ class TokenformerState(DefaultModelState):
         members = [self.memberships[slot].member if slot in self.memberships else None for slot in slots]
         adapters = [self._adapter(slot) for slot in slots]
         model.variants.assign(adapters, input_batch.num_scheduled_tokens, members if self.memberships else ())
-        if not model.traced:
-            model.report_level = max(map(self.report_level, slots), default=ReportLevel.NOTHING)
+        self.tokenformer.report_for(map(self.extra_args, slots))
         return cast(dict[str, Any], super().prepare_inputs(input_batch, req_states))
 
     def custom_sampler(self, sampler: Any) -> tuple[Any, Any] | None:
@@ -160,7 +158,7 @@ class ScoredPrompts(PromptLogprobsWorker):
                 continue
             start, stop = input_batch.query_start_loc_np[position : position + 2]
             ends = first + (stop - start) >= prompt  # the last row's distribution is that of the first new token
-            width = len(STATISTICS) + self.state.report_level(slot).width(model.places, model.config.num_hidden_layers)
+            width = len(STATISTICS) + model.reported_width(self.state.extra_args(slot))
             own = columns[start : stop - ends, :width]
             self.columns.setdefault(request_id, []).append(F.pad(own, (0, width - own.shape[1])))
 

@@ -12,8 +12,7 @@ from vllm.v1.core.kv_cache_manager import KVCacheBlocks, KVCacheManager
 from vllm.v1.core.sched import scheduler
 from vllm.v1.request import Request
 
-from model_impl.engine.mixtures import Membership
-from model_impl.reference.ensemble import MEMBER_ARG
+from model_impl.wire import Membership
 
 
 class PrefixOf:
@@ -28,7 +27,7 @@ class PrefixOf:
 
 class BoundedReuse(KVCacheManager):
     def get_computed_blocks(self, request: Request) -> tuple[KVCacheBlocks, int, int]:
-        own = Membership.of(request.sampling_params.extra_args, MEMBER_ARG) if request.sampling_params else None
+        own = Membership.of(request.sampling_params.extra_args) if request.sampling_params else None
         # vLLM looks up one token less than there are.
         seen: Any = request if own is None else PrefixOf(request, own.start + 1)
         return super().get_computed_blocks(seen)

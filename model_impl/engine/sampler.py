@@ -12,7 +12,8 @@ from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 from vllm.v1.sample.sampler import Sampler
 
 from model_impl.kernels.cpu import library as cpu_kernels
-from model_impl.kernels.statistics import INTERNALS_ID, PROVENANCE_ID, STATISTICS, STATISTICS_ID, token_statistics
+from model_impl.kernels.statistics import token_statistics
+from model_impl.wire import STATISTICS, pseudo_ids
 
 
 class StatisticsSampler(Sampler):
@@ -72,7 +73,7 @@ class StatisticsSampler(Sampler):
         # On matrices of a few numbers an operator of NumPy takes a fifth of the time of PyTorch's.
         if reported is not None and more:  # without columns it has the model's dtype
             found.numpy()[:, 1 + len(STATISTICS) :] = reported.numpy()
-        kinds = pseudo_ids(more, self.places, torch.int32, token_ids.device, chosen=True).numpy()
+        kinds = pseudo_id_row(more, self.places, torch.int32, token_ids.device, chosen=True).numpy()
         ids = kinds.repeat(len(token_ids), axis=0)
         ids[:, 0] = token_ids.numpy()
         return LogprobsTensors(torch.from_numpy(ids), found, ranks)
@@ -91,18 +92,16 @@ def with_columns(gathered: LogprobsTensors, columns: Sequence[torch.Tensor], pla
     """Logprobs [N, n] with statistics and what the model reported, side by side in `columns`, under pseudo ids."""
     ids, logprobs = gathered.logprob_token_ids, torch.cat([gathered.logprobs, *columns], dim=1)
     reported = logprobs.shape[1] - ids.shape[1] - len(STATISTICS)
-    kinds = pseudo_ids(reported, places, ids.dtype, ids.device).expand(len(ids), -1)
+    kinds = pseudo_id_row(reported, places, ids.dtype, ids.device).expand(len(ids), -1)
     return gathered._replace(logprob_token_ids=torch.cat([ids, kinds], dim=1), logprobs=logprobs)
 
 
 @lru_cache(maxsize=8)
-def pseudo_ids(
+def pseudo_id_row(
     reported: int, places: int, dtype: torch.dtype, device: torch.device, *, chosen: bool = False
 ) -> torch.Tensor:
-    """Token ids [1, columns] of the columns after the logprobs: statistics, provenance, and internals. `chosen`: after
-    a place for the token that was chosen."""
-    rest = [PROVENANCE_ID if i < places else INTERNALS_ID for i in range(reported)]
-    return torch.tensor([[0] * chosen + [STATISTICS_ID] * len(STATISTICS) + rest], dtype=dtype, device=device)
+    """`pseudo_ids` as a tensor [1, columns]. `chosen`: after a place for the token that was chosen."""
+    return torch.tensor([[*[0] * chosen, *pseudo_ids(reported, places)]], dtype=dtype, device=device)
 
 
 def count_at_least(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
-from model_impl.kernels.statistics import INTERNALS_ARG, INTERNALS_ID, STATISTICS_ID, UNSHOWN_ARG
+from model_impl.wire import INTERNALS_ARG, UNSHOWN_ARG, find_columns
 
 AT_ONCE = 16
 """Tokens whose statistics travel together. Of an answer that is cut off, those of fewer are never sent."""
@@ -89,8 +89,8 @@ def joined(steps: Sequence[LogprobsLists]) -> LogprobsLists:
 def of_the_chosen(step: LogprobsLists) -> LogprobsLists:
     """Without alternatives and internals, which are there because other requests of the batch want them: columns whose
     (pseudo) token ids are of the same kind in every row."""
-    ids = step.logprob_token_ids[0].tolist() if len(step.logprob_token_ids) else []
-    start = ids.index(STATISTICS_ID) if STATISTICS_ID in ids else 1
-    stop = len(ids) - ids.count(INTERNALS_ID)
+    if (columns := find_columns(step.logprob_token_ids)) is None:
+        return step
+    start, stop = columns
     kept: Any = slice(stop) if start == 1 else [0, *range(start, stop)]
     return LogprobsLists(step.logprob_token_ids[:, kept], step.logprobs[:, kept], step.sampled_token_ranks)

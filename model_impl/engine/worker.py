@@ -2,8 +2,7 @@
 
 With model_impl/engine/sampler.py the only file that touches the private interfaces of vLLM's worker, V1 model runner
 and V1 sampler; model_impl/engine/model_state.py does for V2. The contract tests name what moved when vLLM changes.
-Statistics travel as trailing columns of the logprobs tensors, under the pseudo token id `STATISTICS_ID`, through vLLM's
-own scheduling, preemption and streaming; `server.engine.statistics` takes them out again.
+Statistics travel as trailing columns of the logprobs tensors, as `model_impl.wire` lays them out.
 """
 
 from __future__ import annotations
@@ -26,15 +25,13 @@ from vllm.v1.worker.worker_base import CompilationTimes
 
 from model_impl.checkpoint.delta import load_checked, load_delta
 from model_impl.config import TokenformerConfig
-from model_impl.engine.mixtures import Membership, Mixtures
+from model_impl.engine.mixtures import Mixtures
 from model_impl.engine.sampler import StatisticsSampler, count_at_least
 from model_impl.engine.string_endings import StringEndings, ends_of_json
-from model_impl.kernels.collector import ReportLevel
-from model_impl.kernels.statistics import STATISTICS
 from model_impl.model.tokenformer import TokenformerForCausalLM
 from model_impl.override import override_class
-from model_impl.reference.ensemble import MEMBER_ARG
 from model_impl.variants import VERSION_MARK
+from model_impl.wire import STATISTICS, Membership
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
@@ -58,20 +55,16 @@ class StatisticsRunner(GPUModelRunner):
         """As vLLM's; also tells the model the variant of every row, and whether any request wants provenance."""
         adapters = self.input_batch.request_lora_mapping[: self.input_batch.num_reqs]
         model = self.tokenformer.model
-        self.memberships = {i: own for i in self.input_batch.req_ids if (own := self._membership(i)) is not None}
-        members = [self.memberships[i].member if i in self.memberships else None for i in self.input_batch.req_ids]
+        ids = self.input_batch.req_ids
+        self.memberships = {i: own for i in ids if (own := Membership.of(self._extra_args(i))) is not None}
+        members = [self.memberships[i].member if i in self.memberships else None for i in ids]
         model.variants.assign(adapters, num_scheduled_tokens, members if self.memberships else ())
-        if not model.traced:
-            model.report_level = max(map(self._report_level, self.input_batch.req_ids), default=ReportLevel.NOTHING)
+        self.tokenformer.report_for(map(self._extra_args, ids))
         return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
-    def _report_level(self, request_id: str) -> ReportLevel:
+    def _extra_args(self, request_id: str) -> dict[str, Any] | None:
         params = self.requests[request_id].sampling_params
-        return ReportLevel.of(params.extra_args if params else None, self.tokenformer.model)
-
-    def _membership(self, request_id: str) -> Membership | None:
-        params = self.requests[request_id].sampling_params
-        return Membership.of(params.extra_args, MEMBER_ARG) if params else None
+        return params.extra_args if params else None
 
     def _add_to_mixtures(self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]) -> None:
         """Add the distributions of this step's rows of ensemble members to their mixtures."""
@@ -94,7 +87,7 @@ class StatisticsRunner(GPUModelRunner):
             request = self.requests[request_id]
             plain = num_logprobs + 1 + len(STATISTICS)
             if request.in_progress_prompt_logprobs_cpu is None and request.prompt_token_ids is not None:
-                reported = self._report_level(request_id).width(sampler.places, model.config.num_hidden_layers)
+                reported = model.reported_width(self._extra_args(request_id))
                 request.in_progress_prompt_logprobs_cpu = LogprobsTensors.empty_cpu(
                     len(request.prompt_token_ids) - 1, plain + reported
                 )

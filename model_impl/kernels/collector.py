@@ -6,50 +6,17 @@ have the same meaning in every row: growth stages have fixed places, and the del
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from enum import IntEnum
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 import torch
 
 from model_impl.config import PROJECTIONS
 from model_impl.kernels.cpu import library as cpu_kernels
 from model_impl.kernels.cpu.internals import internals_columns
-from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG
-from model_impl.reference.internals import INTERNALS, SUMS, internals_from_sums, row_sums
+from model_impl.reference.internals import SUMS, internals_from_sums, row_sums
 from model_impl.reference.row_operation import Columns, sum_over_ranks
 from model_impl.variants import Selection, VariantTable
-
-
-class Reporter(Protocol):
-    """The model, which may report nothing, or what a compiled forward always does."""
-
-    reports: bool
-    traced: bool
-    variants: VariantTable
-
-
-class ReportLevel(IntEnum):
-    """What a request wants to have reported; a step reports what the most demanding of its requests wants."""
-
-    NOTHING = 0
-    PROVENANCE = 1
-    INTERNALS = 2
-
-    @classmethod
-    def of(cls, extra_args: Mapping[str, Any] | None, model: Reporter) -> ReportLevel:
-        """What a request with these `extra_args` is to have reported, of what it wants and what this engine can."""
-        wanted = extra_args or {}
-        if not model.reports:
-            return cls.NOTHING
-        if wanted.get(INTERNALS_ARG) and not model.traced:
-            return cls.INTERNALS
-        return cls.PROVENANCE if wanted.get(PROVENANCE_ARG) and model.variants.grown else cls.NOTHING
-
-    def width(self, places: int, layers: int) -> int:
-        """Number of trailing columns: provenance first, then what internals add to it."""
-        internals = layers * len(PROJECTIONS) * (len(INTERNALS) + places)
-        return (0, places, places + internals)[self]
+from model_impl.wire import ReportLevel
 
 
 class Collector:

@@ -10,24 +10,9 @@ import torch
 from model_impl.kernels.cpu import library as cpu_kernels
 from model_impl.kernels.gpu import operators as kernels
 
-STATISTICS = ("entropy", "variance", "margin")
-"""The columns of `token_statistics`: nats, nats^2, and p(most likely token) - p(second)."""
-
-STATISTICS_ID = -1
-"""Pseudo token id under which the statistics travel as extra logprobs columns; no tokenizer has it."""
-
-PROVENANCE_ID, INTERNALS_ID = -2, -3
-"""Further columns, see `model_impl.kernels.collector`: one per growth stage and one for a delta; then the internals."""
-
-PROVENANCE_ARG, INTERNALS_ARG = "tokenformer_provenance", "tokenformer_internals"
-"""Keys in a request's `extra_args` that ask the engine for provenance; and for internals as well."""
-
-UNSHOWN_ARG = "tokenformer_unshown"
-"""Likewise: its client has not asked for the logprobs that come with the statistics."""
-
 
 def token_statistics(logits: torch.Tensor) -> torch.Tensor:
-    """Statistics of softmax(logits): [..., V] of any dtype -> float32 [..., 3], columns as in `STATISTICS`."""
+    """Statistics of softmax(logits): [..., V] of any dtype -> float32 [..., 3], columns as in `wire.STATISTICS`."""
     if kernels.runs_on(logits.device):
         return kernels.token_statistics(logits)
     if cpu_kernels.supports(logits):

@@ -15,7 +15,7 @@ from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.models.utils import extract_layer_index
 
 from model_impl.config import TokenformerConfig
-from model_impl.kernels.collector import Collector, ReportLevel
+from model_impl.kernels.collector import Collector
 from model_impl.kernels.cpu import library as cpu_kernels
 from model_impl.kernels.cpu.layers import pack_when_loaded
 from model_impl.kernels.cpu.pattention import PackedPattention
@@ -26,6 +26,7 @@ from model_impl.kernels.gpu.rows import SegmentedRows
 from model_impl.reference.ensemble import MAX_MEMBERS, stage_mask
 from model_impl.reference.row_operation import TokenShard, sum_over_ranks, token_weights
 from model_impl.variants import Selection
+from model_impl.wire import ReportLevel
 
 
 @dataclass(frozen=True)

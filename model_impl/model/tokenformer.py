@@ -6,9 +6,10 @@ ranks, and the ranks' shares of w V add up to the output.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +35,8 @@ from vllm.sequence import IntermediateTensors
 from model_impl.checkpoint.delta import GrowthDelta, check_sizes
 from model_impl.checkpoint.grow import token_tensor
 from model_impl.checkpoint.reading import CheckpointError, check_values, expected_tensors
-from model_impl.config import TokenformerConfig
-from model_impl.kernels.collector import Collector, ReportLevel
+from model_impl.config import PROJECTIONS, TokenformerConfig
+from model_impl.kernels.collector import Collector
 from model_impl.kernels.cpu.attention import DirectAttention, usual_context
 from model_impl.kernels.cpu.large_pages import use_large_pages
 from model_impl.kernels.cpu.layers import leave_unpacked, pack_when_loaded
@@ -44,6 +45,7 @@ from model_impl.kernels.cpu.weights import PackedWeight
 from model_impl.model.block import TokenformerBlock
 from model_impl.model.pattention import ParallelPattention
 from model_impl.variants import VariantTable
+from model_impl.wire import ReportLevel
 
 PATTENTION_OF = {
     "query": "attention.qkv",
@@ -210,6 +212,23 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         """Logits of some rows; the collector's columns of the same rows are kept for the sampler."""
         rows, self.reported = hidden_states.tensor_split([self.config.hidden_size], dim=-1)
         return cast(torch.Tensor | None, self.logits_processor(self.lm_head, rows.to(self.dtype)))
+
+    @property
+    def report_level_of(self) -> Callable[[Mapping[str, Any] | None], ReportLevel]:
+        """Gives the level of a request from its `extra_args`, for this model as it was compiled and spread."""
+        model = self.model
+        provenance, internals = model.reports and model.variants.grown, model.reports and not model.traced
+        return partial(ReportLevel.of, provenance=provenance, internals=internals)
+
+    def report_for(self, extra_args: Iterable[Mapping[str, Any] | None]) -> None:
+        """Report in the next step what the most demanding of its requests gets; a compiled step is settled."""
+        if not self.model.traced:
+            self.model.report_level = max(map(self.report_level_of, extra_args), default=ReportLevel.NOTHING)
+
+    def reported_width(self, extra_args: Mapping[str, Any] | None) -> int:
+        """The number of columns that a request with these `extra_args` gets after its statistics."""
+        pattentions = self.config.num_hidden_layers * len(PROJECTIONS)
+        return self.report_level_of(extra_args).width(self.places, pattentions)
 
     def reported_columns(self, width: int | None = None) -> torch.Tensor:
         """What the collector reported of the rows that `compute_logits` had last: float32 [N, C], cut or filled up with

@@ -20,8 +20,6 @@ import torch
 from model_impl.reference.model import Pattention, ReferenceTokenformer
 
 MAX_MEMBERS = 64
-MEMBER_ARG = "tokenformer_member"
-"""Key in a request's `extra_args` that makes it a member's: the fields of `model_impl.engine.mixtures.Membership`."""
 
 
 def token_mask(member: int, layer: int, projection: str, counts: Sequence[int], rate: float) -> torch.Tensor:

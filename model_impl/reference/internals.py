@@ -13,15 +13,12 @@ from model_impl.config import PROJECTIONS
 from model_impl.reference.model import Pattention, ReferenceTokenformer
 from model_impl.reference.pattention import token_weights
 
-INTERNALS = ("score_norm", "kurtosis", "participation", "positive_share")
-"""The columns of `row_internals`."""
-
 SUMS = 7
 """Columns of `row_sums`."""
 
 
 def row_internals(x: torch.Tensor, scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Input x [..., d], scores s = x K^T and weights w [..., n] -> float64 [..., 4], columns as in `INTERNALS`:
+    """Input x [..., d], scores s = x K^T and weights w [..., n] -> float64 [..., 4], columns as in `wire.INTERNALS`:
 
     - score_norm: ln(||s|| / ||x||), which the L2 norms divide away: how much of the input the keys see at all;
     - kurtosis: m4 / m2^2 of the weights, with m_k the mean of (w - mean w)^k (Pearson's; 3 for a normal distribution);

@@ -15,7 +15,7 @@ from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 
-from model_impl.kernels.statistics import STATISTICS
+from model_impl.wire import STATISTICS
 from server.api.aside import built
 from server.api.request_scores import RequestScores
 from server.api.serving import ScoredServing, constraint_of, observe

@@ -14,7 +14,7 @@ from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 
-from model_impl.kernels.statistics import STATISTICS
+from model_impl.wire import STATISTICS
 from server.api.aside import is_long
 from server.api.beam_search import unsupported
 from server.api.request_scores import RequestScores

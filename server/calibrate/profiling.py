@@ -11,8 +11,9 @@ import torch
 from model_impl.checkpoint.fingerprint import fingerprint
 from model_impl.checkpoint.reading import load_config
 from model_impl.checkpoint.writing import replace_file
-from model_impl.reference.internals import INTERNALS, internals
+from model_impl.reference.internals import internals
 from model_impl.reference.model import ReferenceTokenformer, load_reference
+from model_impl.wire import INTERNALS
 from server.calibrate.stage import stage_index
 from server.texts import TextTokenizer, read_texts, tokenised
 from server.trace.batches import batches

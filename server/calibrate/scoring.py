@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 from tqdm import tqdm
 
 from model_impl.config import TokenformerConfig
-from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG
 from model_impl.override import override_class
+from model_impl.wire import Membership, report_args
 from server.calibrate.tokenised_label import TokenisedLabel
 from server.process.defaults import cpu_kv_cache_bytes, defaults
 from server.process.serve import prepare_environment
@@ -89,7 +89,6 @@ def score_labels(
 
 def ensemble_scores(llm: LLM, texts: Sequence[ScoredAnswer], members: int) -> list[EnsembleScore]:
     """The parameter-token ensemble's score of each answer, as `server.engine.ensemble` computes it."""
-    from model_impl.engine.mixtures import Membership
     from server.engine.ensemble import ensemble_name, member_request, positions_at_once
 
     most = positions_at_once(llm.llm_engine.vllm_config)
@@ -151,7 +150,7 @@ def sampling_params(label: TokenisedLabel, internals: bool) -> SamplingParams:
     """Greedy, with statistics of the given answer, which is part of the prompt, or of as many new tokens as fit."""
     from vllm import SamplingParams
 
-    asked = {PROVENANCE_ARG: True, INTERNALS_ARG: internals}
+    asked = report_args(internals=internals)
     if not label.answer:
         most = min(label.room, MAX_ANSWER_TOKENS)
         return SamplingParams(temperature=0, max_tokens=most, logprobs=0, extra_args=asked)

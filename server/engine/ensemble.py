@@ -15,8 +15,7 @@ from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams
 from vllm.utils import random_uuid
 
-from model_impl.engine.mixtures import Membership
-from model_impl.reference.ensemble import MEMBER_ARG
+from model_impl.wire import Membership
 from server.engine.tasks import Room, together
 from server.uncertainty.score import EnsembleScore
 
@@ -73,7 +72,7 @@ def ensemble_name() -> str:
 
 def member_request(own: Membership, ids: Sequence[int], cache_salt: str | None) -> tuple[Any, SamplingParams]:
     """Prompt and parameters of the request that runs one member over `ids`."""
-    params = SamplingParams(temperature=0, max_tokens=1, detokenize=False, extra_args={MEMBER_ARG: own.to_dict()})
+    params = SamplingParams(temperature=0, max_tokens=1, detokenize=False, extra_args=own.extra_args())
     return {"prompt_token_ids": ids, "cache_salt": f"{SECRET}/{own.member}/{cache_salt or ''}"}, params
 
 

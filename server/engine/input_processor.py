@@ -14,11 +14,11 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.input_processor import InputProcessor
 
-from model_impl.reference.ensemble import MEMBER_ARG
+from model_impl.wire import ARG_PREFIX, MEMBER_ARG
 from server.engine.bad_words import banned_sequences
 from server.engine.ensemble import is_own
 from server.gate.keys import CACHE_SALT
-from server.requests.limits import OWN_ARGUMENTS, blame_parameter, not_in_arguments
+from server.requests.limits import blame_parameter, not_in_arguments
 
 BESIDE_GRAMMARS = ("allowed_token_ids", "bad_words")
 """Parameters that may ban every token that a grammar allows, on which the engine fails."""
@@ -72,5 +72,5 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         own = is_own(value) if name == MEMBER_ARG else isinstance(value, bool)
         foreign = name == "kv_transfer_params" and not isinstance(value, dict | None)
-        if foreign or (name.startswith(OWN_ARGUMENTS) and not own):
+        if foreign or (name.startswith(ARG_PREFIX) and not own):
             raise not_in_arguments(name)

@@ -24,8 +24,8 @@ from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
-from model_impl.kernels.statistics import INTERNALS_ID, STATISTICS_ID, UNSHOWN_ARG
 from model_impl.override import override_class
+from model_impl.wire import find_columns, is_unshown
 from server.gate.admission import TICKET
 from server.uncertainty.tokens import TokenScore
 
@@ -34,7 +34,7 @@ from server.uncertainty.tokens import TokenScore
 class ScoredLogprob(Logprob):
     """The chosen token's logprob together with the statistics of the distribution it was drawn from.
 
-    The fields are those of `model_impl.kernels.statistics.STATISTICS`; they have defaults only because the base's have.
+    The fields are those of `model_impl.wire.STATISTICS`; they have defaults only because the base's have.
     """
 
     entropy: float = math.nan
@@ -46,7 +46,7 @@ class ScoredLogprob(Logprob):
     """`server.uncertainty.internals.TokenInternals` as JSON holds it; filled in likewise."""
 
     def __post_init__(self) -> None:
-        # As the model reported them, see `model_impl.kernels.collector`. No fields: answers must not show them.
+        # As the model reported them, see `model_impl.wire`. No fields: answers must not show them.
         self.provenance: list[float] | None = None
         self.internal_columns: list[float] | None = None
 
@@ -58,7 +58,7 @@ class StatisticsProcessor(LogprobsProcessor):
     def from_new_request(cls, tokenizer: Any, request: EngineCoreRequest) -> LogprobsProcessor:
         made = super().from_new_request(tokenizer, request)
         params = request.sampling_params
-        if params and (params.extra_args or {}).get(UNSHOWN_ARG) and isinstance(made.logprobs, list):
+        if params and is_unshown(params.extra_args) and isinstance(made.logprobs, list):
             made.logprobs = Unshown()  # type: ignore[assignment]
         return made
 
@@ -83,7 +83,8 @@ class StatisticsProcessor(LogprobsProcessor):
         new = positions[len(positions) - len(statistics.values) :]
         for position, values in zip(new, statistics.values, strict=True):
             token_id, chosen = next(iter(position.items()))  # the chosen token comes first
-            position[token_id] = scored_or_plain(chosen, values[: statistics.plain], values[statistics.plain :])
+            plain, internals = values[: statistics.plain], values[statistics.plain :]
+            position[token_id] = scored_or_plain(chosen.logprob, chosen.rank, plain, internals, chosen.decoded_token)
 
 
 class Unshown:
@@ -101,14 +102,14 @@ class Unshown:
     def add(self, logprobs_lists: LogprobsLists) -> float:
         """The next positions; returns the sum of their logprobs."""
         ids, values, ranks, _ = logprobs_lists
-        first = ids[0].tolist() if len(ids) else []
-        start = first.index(STATISTICS_ID) if STATISTICS_ID in first else None
-        end = len(first) - first.count(INTERNALS_ID)
+        start, end = find_columns(ids) or (None, None)
         total = 0.0
         for row, rank in zip(values.tolist(), ranks.tolist(), strict=True):
-            chosen = Logprob(row[0], rank)
-            self.entries.append(chosen if start is None else scored_or_plain(chosen, row[start:end], row[end:]))
-            total += row[0]
+            logprob = row[0]
+            self.entries.append(
+                Logprob(logprob, rank) if start is None else scored_or_plain(logprob, rank, row[start:end], row[end:])
+            )
+            total += logprob
         return total
 
     def __getitem__(self, newest: slice) -> list[Logprob]:
@@ -120,7 +121,7 @@ class Unshown:
         return iter(self.entries)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Statistics:
     """The extra columns of some positions: `plain` of them are `STATISTICS` and provenance, the others internals."""
 
@@ -128,12 +129,14 @@ class Statistics:
     plain: int
 
 
-def scored_or_plain(chosen: Logprob, plain: list[float], internals: list[float]) -> Logprob:
-    """The chosen token of a position with what its columns say of it; as it was where they say nothing."""
-    if not all(map(math.isfinite, plain)):
-        return chosen  # logits that overflowed: JSON has no NaN, and there is nothing to report
+def scored_or_plain(
+    logprob: float, rank: int | None, plain: list[float], internals: list[float], text: str | None = None
+) -> Logprob:
+    """The chosen token of a position with what its columns say of it; a plain `Logprob` where they say nothing."""
+    if not math.isfinite(sum(plain)):  # in float64, where a sum of float32 numbers does not overflow
+        return Logprob(logprob, rank, text)  # logits that overflowed: JSON has no NaN, and there is nothing to report
     entropy, variance, margin, *provenance = plain
-    entry = ScoredLogprob(chosen.logprob, chosen.rank, chosen.decoded_token, entropy, variance, margin)
+    entry = ScoredLogprob(logprob, rank, text, entropy, variance, margin)
     entry.provenance = provenance or None
     entry.internal_columns = internals or None
     return entry
@@ -142,12 +145,11 @@ def scored_or_plain(chosen: Logprob, plain: list[float], internals: list[float])
 def split_statistics(logprobs: Any) -> tuple[Any, Statistics | None]:
     """Logprobs lists or tensors without their statistics columns, and the columns (None where there are none)."""
     ids, values = logprobs.logprob_token_ids, logprobs.logprobs
-    first = ids[0].tolist() if len(ids) else []
-    if STATISTICS_ID not in first:
+    if (columns := find_columns(ids)) is None:
         return logprobs, None
-    start = first.index(STATISTICS_ID)
+    start, end = columns
     plain = logprobs._replace(logprob_token_ids=ids[:, :start], logprobs=values[:, :start])
-    return plain, Statistics(values[:, start:].tolist(), len(first) - start - first.count(INTERNALS_ID))
+    return plain, Statistics(values[:, start:].tolist(), end - start)
 
 
 class TokenTexts(dict[int, str]):

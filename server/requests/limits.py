@@ -18,6 +18,7 @@ from vllm.entrypoints.serve.engine.protocol import OpenAIBaseModel
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import RepetitionDetectionParams, StructuredOutputsParams
 
+from model_impl.wire import ARG_PREFIX
 from server.requests.formats import AnyFormat
 
 MAX_CHOICES = 128
@@ -37,9 +38,6 @@ MAX_ALTERNATIVES = 20
 
 MAX_BIASES = 1024
 INT32, INT64 = 2**31 - 1, 2**63 - 1
-
-OWN_ARGUMENTS = "tokenformer_"
-"""Prefix of the arguments that this server gives its engine beside the sampling parameters."""
 
 TRANSFERS = ("kv_transfer_params", "ec_transfer_params")
 """Parameters for transfers between engines, of which this server has one."""
@@ -104,7 +102,7 @@ class RequestLimits(OpenAIBaseModel):
             raise VLLMValidationError("`vllm_xargs` takes integers of 64 bits.", parameter="vllm_xargs")
         arguments = data.get("vllm_xargs")
         for name in arguments if isinstance(arguments, dict) else ():
-            if name.startswith(OWN_ARGUMENTS) or name in TRANSFERS:
+            if name.startswith(ARG_PREFIX) or name in TRANSFERS:
                 raise not_in_arguments(name)
         # Pydantic would read false as 0, which asks for the logprobs of the chosen tokens.
         return dict(data) | {name: None for name in ("logprobs", "prompt_logprobs") if data.get(name) is False}

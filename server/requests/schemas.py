@@ -38,8 +38,8 @@ from vllm.logprobs import Logprob
 from vllm.sampling_params import SamplingParams
 from vllm.utils import random_uuid
 
-from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG, UNSHOWN_ARG
 from model_impl.reference.ensemble import MAX_MEMBERS
+from model_impl.wire import report_args
 from server.requests.limits import RequestLimits, blame_parameter, check_prompt, refuse_templates
 from server.requests.messages import Messages
 from server.requests.request_ids import RequestId
@@ -118,8 +118,8 @@ def with_statistics(
     if unshown:
         params.logprobs = 0
     shown = isinstance(request.uncertainty, UncertaintyOptions) and request.uncertainty.internals
-    wishes = {PROVENANCE_ARG: True, INTERNALS_ARG: shown or request._judged_by_internals, UNSHOWN_ARG: unshown}
-    params.extra_args = (params.extra_args or {}) | wishes
+    asked = report_args(internals=shown or request._judged_by_internals, unshown=unshown)
+    params.extra_args = (params.extra_args or {}) | asked
     return params
 
 

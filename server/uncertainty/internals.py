@@ -1,6 +1,6 @@
 """The Pattention internals of tokens as answers show them, and their averages over an answer. No vLLM.
 
-The engine delivers them as flat columns, see `model_impl.kernels.collector`; docs/internals.md says what they mean.
+The engine delivers them as flat columns, see `model_impl.wire`; docs/internals.md says what they mean.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from model_impl.config import PROJECTIONS
-from model_impl.reference.internals import INTERNALS
+from model_impl.wire import INTERNALS
 from server.uncertainty.profile import Profile
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter, with_config
 
 from model_impl.config import PROJECTIONS, TokenformerConfig
 from model_impl.one_line_error import OneLineError
-from model_impl.reference.internals import INTERNALS
+from model_impl.wire import INTERNALS
 from server.uncertainty.saved import EXACT, Number, load_saved
 
 FORMAT = "tokenformer-profile-1"

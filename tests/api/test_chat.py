@@ -8,7 +8,7 @@ import torch
 from openai import OpenAI
 from tokenizers import Tokenizer
 
-from model_impl.kernels.statistics import STATISTICS
+from model_impl.wire import STATISTICS
 from tests.support.demo_answers import DemoAnswer, reference, rows
 from tests.support.demo_server import DEMO
 from tests.support.engines import assert_recomputed

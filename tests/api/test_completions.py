@@ -6,7 +6,7 @@ import pytest
 import torch
 from openai import OpenAI
 
-from model_impl.kernels.statistics import STATISTICS
+from model_impl.wire import STATISTICS
 from tests.api.test_chat import is_content
 from tests.support.demo_answers import DemoAnswer, rows
 from tests.support.tolerances import assert_within, statistics_tolerance

@@ -8,8 +8,8 @@ import torch
 from openai import AsyncOpenAI
 
 from model_impl.checkpoint.reading import iterate_tensors, load_config
-from model_impl.kernels.statistics import STATISTICS
 from model_impl.reference.model import ReferenceTokenformer
+from model_impl.wire import STATISTICS
 from tests.support.demo_server import DEMO
 from tests.support.engines import assert_recomputed
 from tests.support.servers import Server

@@ -10,7 +10,7 @@ from openai import OpenAI
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from model_impl.checkpoint.convert import convert
-from model_impl.kernels.statistics import STATISTICS
+from model_impl.wire import STATISTICS
 from tests.support.exact import exact_statistics
 from tests.support.golden_cases import GOLDEN, PROMPT_TOKENS, TOLERANCE, GoldenCase, load_case
 from tests.support.servers import started

@@ -11,8 +11,9 @@ import torch
 from openai import OpenAI
 
 from model_impl.config import PROJECTIONS
-from model_impl.reference.internals import INTERNALS, internals
+from model_impl.reference.internals import internals
 from model_impl.reference.model import load_reference
+from model_impl.wire import INTERNALS
 from server.uncertainty.profile import load_profile
 from tests.support.demo_server import DEMO
 from tests.support.servers import Server

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from model_impl.reference.ensemble import MEMBER_ARG, ensemble_uncertainty
+from model_impl.reference.ensemble import ensemble_uncertainty
 from model_impl.reference.model import ReferenceTokenformer
+from model_impl.wire import MEMBER_ARG
 from tests.engine.test_stages import VOCABULARY, Family, Served
 from tests.support.engines import (
     assert_recomputed,

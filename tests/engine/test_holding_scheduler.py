@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from model_impl.engine.scheduler import AT_ONCE
-from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG, UNSHOWN_ARG
 from model_impl.plugin import SCHEDULER_CLASS
 from model_impl.reference.model import with_weights
+from model_impl.wire import INTERNALS_ARG, PROVENANCE_ARG, UNSHOWN_ARG
 from server.engine.statistics import StatisticsProcessor, scored
 from tests.conformance.models import random_prompts, random_weights, variant_config
 from tests.support.engines import engine, generate, saved_model, token_params

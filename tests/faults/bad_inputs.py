@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from model_impl.reference.ensemble import MEMBER_ARG
+from model_impl.wire import MEMBER_ARG
 from tests.faults.lasting import NAME
 
 BIG = 2**63

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from model_impl.kernels.statistics import STATISTICS
 from model_impl.reference.model import ReferenceTokenformer, load_reference
+from model_impl.wire import STATISTICS
 from server.texts import TextTokenizer
 from server.uncertainty.calibration import Calibration, load_calibration
 from server.uncertainty.spans import doubted_spans

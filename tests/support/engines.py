@@ -12,8 +12,8 @@ import torch
 
 from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.config import TokenformerConfig
-from model_impl.kernels.statistics import STATISTICS
 from model_impl.reference.model import ReferenceTokenformer
+from model_impl.wire import STATISTICS, Membership
 from tests.support.exact import exact_statistics
 from tests.support.rounding import logit_tolerance
 from tests.support.tolerances import assert_statistics_within
@@ -82,13 +82,10 @@ def ensemble_name(name: str) -> str:
 
 def member_requests(name: str, members: int, prompt: Sequence[int], answer: Sequence[int]) -> list[tuple[Any, Any]]:
     """Prompt and parameters of the requests that together are ensemble `name`, for the tokens of `answer`."""
-    from model_impl.engine.mixtures import Membership
-    from model_impl.reference.ensemble import MEMBER_ARG
-
     requests = []
     for member in range(members):
         own = Membership(ensemble_name(name), member, members, len(prompt) - 1)
-        params = token_params(max_tokens=1, logprobs=None, extra_args={MEMBER_ARG: own.to_dict()})
+        params = token_params(max_tokens=1, logprobs=None, extra_args=own.extra_args())
         # The last token's distribution is that of the position before it.
         ids = {"prompt_token_ids": [*prompt, *answer][:-1], "cache_salt": f"member {member}"}
         requests.append((ids, params))

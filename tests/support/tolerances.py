@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import torch
 
-from model_impl.kernels.statistics import STATISTICS
+from model_impl.wire import STATISTICS
 from server.uncertainty.calibration import Calibration, sigmoid
 from server.uncertainty.features import DETAILS, GROUPS, LOG, term
 from server.uncertainty.score import LEAST_VARIANCE, ChoiceScore

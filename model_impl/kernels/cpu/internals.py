@@ -9,8 +9,8 @@ import torch
 
 from model_impl.config import PROJECTIONS
 from model_impl.kernels.cpu.library import library
-from model_impl.reference.internals import INTERNALS
 from model_impl.variants import Selection, VariantTable
+from model_impl.wire import ReportLevel
 
 _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 
@@ -34,7 +34,7 @@ def internals_columns(
     rows, pattentions, segments, _ = sums.shape
     places = variants.stage_count + 1
     sums, x_squares = sums.double().contiguous(), x_squares.double().contiguous()
-    out = torch.empty(rows, places + pattentions * (len(INTERNALS) + places), dtype=torch.float32)
+    out = torch.empty(rows, ReportLevel.INTERNALS.width(places, pattentions), dtype=torch.float32)
     table = Reported(pattentions, len(PROJECTIONS), segments, places, variants.stage_count, variants.counts.data_ptr())
     tau_stride = selection.tau.stride(0) if selection.tau.shape[0] > 1 else 0
     addresses = (own.data_ptr() for own in (sums, x_squares, selection.tau))

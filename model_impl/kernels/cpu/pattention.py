@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from model_impl.kernels.collector import Collector, ReportLevel
+from model_impl.kernels.collector import Collector
 from model_impl.kernels.cpu.library import library
 from model_impl.kernels.cpu.rows import TABLES, Layout, RowKernel
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH, Packed, PackedWeight
 from model_impl.variants import Selection
+from model_impl.wire import ReportLevel
 
 _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 _ARGUMENTS: list[Any] = [_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, *TABLES]

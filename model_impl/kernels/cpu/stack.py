@@ -11,11 +11,12 @@ import torch
 from vllm.model_executor.layers.layernorm import LayerNorm
 
 from model_impl.config import PROJECTIONS
-from model_impl.kernels.collector import Collector, ReportLevel
+from model_impl.kernels.collector import Collector
 from model_impl.kernels.cpu.block import Norm, PackedBlock
 from model_impl.kernels.cpu.library import library
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH
 from model_impl.variants import Selection
+from model_impl.wire import ReportLevel
 
 _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 

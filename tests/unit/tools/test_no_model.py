@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from loadtest.no_model import NoModel
-from model_impl.kernels.statistics import INTERNALS_ARG, PROVENANCE_ARG
+from model_impl.wire import INTERNALS_ARG, PROVENANCE_ARG
 from server.engine.statistics import scored, split_statistics
 from tests.unit.server.engine.test_statistics_processor import processor
 

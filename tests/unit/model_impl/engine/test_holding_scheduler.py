@@ -10,7 +10,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.outputs import LogprobsLists
 
 from model_impl.engine.scheduler import can_wait, joined
-from model_impl.kernels.statistics import INTERNALS_ARG, INTERNALS_ID, PROVENANCE_ID, STATISTICS_ID, UNSHOWN_ARG
+from model_impl.wire import INTERNALS_ARG, INTERNALS_ID, PROVENANCE_ID, STATISTICS_ID, UNSHOWN_ARG
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from model_impl.engine.mixtures import Membership, Mixtures
+from model_impl.engine.mixtures import Mixtures
+from model_impl.wire import Membership
 
 SIZE, START, STOP, WORDS = 3, 4, 13, 7
 LOGITS = torch.randn(SIZE, STOP, WORDS, generator=torch.Generator().manual_seed(0)) * 3
@@ -65,10 +66,3 @@ def test_impossible_words_count_nothing() -> None:
     mixture = mixtures.take("e")
     assert mixture is not None
     assert mixture.result() == [[pytest.approx(0, abs=1e-6), pytest.approx(np.log(2))]]
-
-
-def test_an_ordinary_request_is_no_member() -> None:
-    assert Membership.of(None, "key") is None
-    assert Membership.of({"other": 1}, "key") is None
-    own = Membership("e", 1, 2, 3)
-    assert Membership.of({"key": own.to_dict()}, "key") == own

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from model_impl.config import PROJECTIONS, GrowthStage
-from model_impl.kernels.collector import Collector, ReportLevel
+from model_impl.kernels.collector import Collector
 from model_impl.kernels.cpu import library as cpu_kernels
 from model_impl.variants import Selection, VariantTable
+from model_impl.wire import ReportLevel
 from tests.support.tiny import tiny_config
 from tests.unit.model_impl.kernels.test_row_kernel import one_rank, seeded
 from tests.unit.model_impl.reference.test_row_operation import STAGES
@@ -30,7 +31,7 @@ def test_columns(stages: str, shared: bool, deltas: int, monkeypatch: pytest.Mon
     monkeypatch.setattr(cpu_kernels, "supports", lambda tensor: False)
     expected = collector.columns(variants, selection)
     assert found.dtype == torch.float32
-    assert found.shape[1] == ReportLevel.INTERNALS.width(variants.stage_count + 1, LAYERS)
+    assert found.shape[1] == ReportLevel.INTERNALS.width(variants.stage_count + 1, LAYERS * len(PROJECTIONS))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 

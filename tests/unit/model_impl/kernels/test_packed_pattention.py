@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from model_impl.config import TokenformerConfig
-from model_impl.kernels.collector import ReportLevel
 from model_impl.kernels.cpu.pattention import PackedPattention
 from model_impl.kernels.cpu.rows import RowKernel
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH
+from model_impl.wire import ReportLevel
 from tests.support.packing import packed
 from tests.support.tiny import tiny_config
 from tests.unit.model_impl.kernels.test_row_kernel import QKV, collect, one_rank, seeded, shares, squares, width

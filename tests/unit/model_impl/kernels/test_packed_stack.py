@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from model_impl.config import TokenformerConfig
-from model_impl.kernels.collector import Collector, ReportLevel
+from model_impl.kernels.collector import Collector
 from model_impl.kernels.cpu.block import PackedBlock
 from model_impl.kernels.cpu.pattention import PackedPattention
 from model_impl.kernels.cpu.rows import RowKernel
 from model_impl.kernels.cpu.stack import Heads, PackedStack
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH
 from model_impl.variants import Selection
+from model_impl.wire import ReportLevel
 from tests.support.packing import packed
 from tests.unit.model_impl.kernels.test_packed_pattention import even
 from tests.unit.model_impl.kernels.test_row_kernel import one_rank, seeded

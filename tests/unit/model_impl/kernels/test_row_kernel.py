@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from model_impl.config import PROJECTIONS, TokenformerConfig
-from model_impl.kernels.collector import Collector, ReportLevel
+from model_impl.kernels.collector import Collector
 from model_impl.kernels.cpu import library as cpu_kernels
 from model_impl.kernels.cpu.rows import RowKernel
 from model_impl.reference import row_operation
 from model_impl.reference.row_operation import token_weights
 from model_impl.variants import Selection
+from model_impl.wire import ReportLevel
 from tests.unit.model_impl.reference.test_row_operation import STAGES, configuration, select
 
 QKV = PROJECTIONS[:3]

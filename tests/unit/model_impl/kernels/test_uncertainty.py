@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_impl.kernels.statistics import STATISTICS, token_statistics
+from model_impl.kernels.statistics import token_statistics
+from model_impl.wire import STATISTICS
 from tests.support.exact import exact_statistics
 
 RELEASED_VOCABULARY = 50_304

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import SamplingParams
 
-from model_impl.kernels.statistics import INTERNALS_ARG, UNSHOWN_ARG
+from model_impl.wire import INTERNALS_ARG, UNSHOWN_ARG
 from server.api.request_scores import RequestScores, RunningChoice
 from server.api.serving import ask_for_calibration, refusal
 from server.engine.statistics import ScoredLogprob

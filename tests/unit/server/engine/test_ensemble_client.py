@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from vllm.config import CompilationMode, CUDAGraphMode
 
-from model_impl.reference.ensemble import MEMBER_ARG
+from model_impl.wire import MEMBER_ARG
 from server.engine.ensemble import MIXTURE_BYTES, Ensemble, ScoredAnswer, is_own
 
 

@@ -11,7 +11,7 @@ import pytest
 from vllm.sampling_params import SamplingParams
 from vllm.v1.outputs import LogprobsLists
 
-from model_impl.kernels.statistics import INTERNALS_ID, PROVENANCE_ID, STATISTICS_ID, UNSHOWN_ARG
+from model_impl.wire import INTERNALS_ID, PROVENANCE_ID, STATISTICS_ID, UNSHOWN_ARG
 from server.engine.statistics import ScoredLogprob, StatisticsProcessor, scored
 from tests.unit.server.engine.test_token_reader import DEMO
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from model_impl.config import PROJECTIONS
-from model_impl.reference.internals import INTERNALS
+from model_impl.wire import INTERNALS
 from server.uncertainty.internals import FEATURES, Array, InternalsReader, InternalsScore, TokenInternals
 from server.uncertainty.profile import Profile
 

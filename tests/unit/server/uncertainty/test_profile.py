@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from model_impl.checkpoint.fingerprint import fingerprint
-from model_impl.reference.internals import INTERNALS, internals
+from model_impl.reference.internals import internals
+from model_impl.wire import INTERNALS
 from server.__main__ import main
 from server.process.fitted import profiles_of
 from server.uncertainty.profile import ProfileError, load_profile

@@ -1,0 +1,105 @@
+"""What the API process asks for reaches the engine, and the engine's columns are found again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_impl import wire
+from model_impl.wire import Membership, ReportLevel, find_columns, pseudo_ids, report_args
+
+WORDS = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=21)
+"""The chosen token and its alternatives."""
+
+REPORTS = st.builds(
+    lambda level, places, pattentions: (level.width(places, pattentions), places),
+    st.sampled_from(ReportLevel),
+    st.integers(2, 6),
+    st.integers(1, 60),
+)
+"""Number of reported columns, and how many places of provenance there are."""
+
+
+@given(WORDS, REPORTS, st.integers(1, 3), st.booleans())
+def test_encoded_columns_are_found_again(words: list[int], report: tuple[int, int], rows: int, lists: bool) -> None:
+    """In NumPy's matrices of generated tokens as in PyTorch's of prompts."""
+    reported, places = report
+    matrix = np.tile([*words, *pseudo_ids(reported, places)], (rows, 1))
+    found = find_columns(matrix if lists else torch.from_numpy(matrix))
+    assert found is not None
+    start, end = found
+    assert matrix[0, :start].tolist() == words
+    assert end - start == len(wire.STATISTICS) + (places if reported else 0)
+    assert matrix.shape[1] - end == max(reported - places, 0)
+
+
+@given(WORDS)
+def test_a_row_without_our_columns_has_none(words: list[int]) -> None:
+    assert find_columns(np.array([words])) is None
+    assert find_columns(np.empty((0, 4))) is None
+
+
+@given(WORDS, st.permutations(pseudo_ids(5, 2)))
+def test_columns_in_an_unknown_order_are_refused(words: list[int], ids: list[int]) -> None:
+    row = np.array([[*words, *ids]])
+    if ids == pseudo_ids(5, 2):
+        assert find_columns(row) is not None
+        return
+    with pytest.raises(ValueError, match="unknown order"):
+        find_columns(row)
+
+
+@pytest.mark.parametrize("ids", [[-1] * 2, [-1] * 4, [-1, -1, -1, -4], [-1, -1, -1, 7]])
+def test_other_columns_are_refused(ids: list[int]) -> None:
+    with pytest.raises(ValueError, match="unknown order"):
+        find_columns(np.array([[5, *ids]]))
+
+
+@pytest.mark.parametrize("internals", [False, True])
+@pytest.mark.parametrize(
+    ("engine", "levels"),
+    [
+        ({"provenance": True, "internals": True}, (ReportLevel.PROVENANCE, ReportLevel.INTERNALS)),
+        ({"provenance": False, "internals": True}, (ReportLevel.NOTHING, ReportLevel.INTERNALS)),
+        ({"provenance": True, "internals": False}, (ReportLevel.PROVENANCE, ReportLevel.PROVENANCE)),
+        ({"provenance": False, "internals": False}, (ReportLevel.NOTHING, ReportLevel.NOTHING)),
+    ],
+)
+def test_a_request_gets_what_it_asks_for_and_the_engine_has(
+    engine: dict[str, bool], levels: tuple[ReportLevel, ReportLevel], internals: bool
+) -> None:
+    assert ReportLevel.of(report_args(internals=internals), **engine) == levels[internals]
+
+
+@pytest.mark.parametrize("extra_args", [None, {}, {"other": 1}, dict.fromkeys(report_args(internals=True), False)])
+def test_a_request_that_asks_for_nothing_gets_nothing(extra_args: dict[str, Any] | None) -> None:
+    assert ReportLevel.of(extra_args, provenance=True, internals=True) == ReportLevel.NOTHING
+    assert not wire.is_unshown(extra_args)
+    assert Membership.of(extra_args) is None
+
+
+def test_an_unshown_request_is_known_as_such() -> None:
+    assert wire.is_unshown(report_args(internals=False, unshown=True))
+    assert not wire.is_unshown(report_args(internals=False))
+
+
+def test_a_membership_reaches_the_engine() -> None:
+    own = Membership("e", 1, 2, 3)
+    assert Membership.of(own.extra_args()) == own
+
+
+def test_clients_can_set_none_of_the_keys() -> None:
+    keys = {*report_args(internals=True), *Membership("e", 1, 2, 3).extra_args()}
+    assert all(key.startswith(wire.ARG_PREFIX) for key in keys)
+
+
+def test_the_module_loads_neither_torch_nor_vllm() -> None:
+    code = "import sys, model_impl.wire; sys.exit(bool({'torch', 'vllm', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
