@@ -20,7 +20,7 @@ from server.api.beam_search import unsupported
 from server.api.request_scores import RequestScores
 from server.api.serving import ScoredServing, constraint_of, observe
 from server.engine.statistics import scored
-from server.gate.context import RECORD
+from server.gate.context import CONTEXT
 from server.requests.limits import blame_parameter
 from server.requests.schemas import ScoredCompletionChoice, ScoredCompletionResponse, recast
 
@@ -37,7 +37,7 @@ class Collected:
 
 class ScoredCompletion(ScoredServing, OpenAIServingCompletion):
     async def render_completion_request(self, request: CompletionRequest) -> Any:
-        if (record := RECORD.get()) is not None:
+        if (record := CONTEXT.get().record) is not None:
             record.nothing_shown = request.max_tokens == 0
         with blame_parameter("prompt"):
             rendered = self.check(request) or await super().render_completion_request(request)

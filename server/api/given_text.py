@@ -29,7 +29,7 @@ from server.api.chat import ScoredChat
 from server.api.completion import ScoredCompletion
 from server.api.request_scores import RequestScores
 from server.engine.tasks import together
-from server.gate.context import RECORD
+from server.gate.context import CONTEXT
 from server.gate.errors import COMPLETION_TOKENS, INPUT_TOKENS
 from server.requests.fail_fast import validated
 from server.requests.limits import MAX_ALTERNATIVES, blame_parameter
@@ -158,7 +158,7 @@ class GivenText:
             choices.append(await asyncio.to_thread(self._choice, i, ids, found, scores, request.top_logprobs))
         tokens = sum(map(len, answers))
         usage = UsageInfo(prompt_tokens=len(prompt), completion_tokens=tokens, total_tokens=len(prompt) + tokens)
-        if (record := RECORD.get()) is not None:
+        if (record := CONTEXT.get().record) is not None:
             record.model, record.prompt_tokens, record.completion_tokens = name, len(prompt), tokens
         return GivenTextResponse(id=request_id, created=int(time.time()), model=name, choices=choices, usage=usage)
 

@@ -17,7 +17,7 @@ from vllm.sampling_params import SamplingParams
 from server import metrics
 from server.engine.ensemble import ScoredAnswer
 from server.engine.statistics import TokenReader, scored
-from server.gate.context import RECORD
+from server.gate.context import CONTEXT
 from server.requests.schemas import UncertaintyOptions
 from server.uncertainty.calibration import Calibration
 from server.uncertainty.internals import InternalsScore
@@ -203,7 +203,7 @@ class RequestScores:
             metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)
         if choice.internals:
             summary.internals = choice.internals.summary()
-        if (record := RECORD.get()) is not None:
+        if (record := CONTEXT.get().record) is not None:
             record.uncertainty[index] = summary
         return summary
 

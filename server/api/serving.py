@@ -24,7 +24,7 @@ from server.api.beam_search import BeamSearch, check_beams
 from server.api.request_scores import RequestScores
 from server.engine.client import TokenformerClient
 from server.engine.variants import VariantModels
-from server.gate.context import RECORD
+from server.gate.context import CONTEXT
 from server.gate.errors import reshaped
 from server.requests.schemas import UncertaintyOptions
 
@@ -100,7 +100,7 @@ class ScoredServing(BeamSearch):
     def create_streaming_error_response(self, *args: Any, **kwargs: Any) -> str:
         """Also records that the stream has failed, which the engine does not see, and gives the event the shape that
         the gate gives to plain answers."""
-        if (record := RECORD.get()) is not None:
+        if (record := CONTEXT.get().record) is not None:
             record.failed = True
         event = json.loads(super().create_streaming_error_response(*args, **kwargs))
         shaped = reshaped(HTTPStatus(event["error"]["code"]), event, {})

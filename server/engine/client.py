@@ -24,7 +24,7 @@ from server.engine.grammars import BACKEND, Grammars
 from server.engine.input_processor import VariantInput
 from server.engine.recording import counted
 from server.engine.variants import VariantModels
-from server.gate.context import RECORD
+from server.gate.context import CONTEXT
 
 
 class TokenformerClient(AsyncLLM):
@@ -58,7 +58,7 @@ class TokenformerClient(AsyncLLM):
         self, outputs: AsyncGenerator[RequestOutput, None], adapter: LoRARequest | None, *, stream: bool
     ) -> AsyncGenerator[RequestOutput, None]:
         """The outputs of one prompt of the current request, counted as they are taken."""
-        record = RECORD.get()
+        record = CONTEXT.get().record
         if record is None:
             return outputs
         record.model = self.models.model_name(adapter)

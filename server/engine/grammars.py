@@ -23,7 +23,8 @@ from vllm.v1.structured_output.backend_guidance import serialize_guidance_gramma
 from vllm.v1.structured_output.backend_types import StructuredOutputOptions
 from vllm.v1.structured_output.request import get_structured_output_key
 
-from server.gate.admission import OVERLOAD_RETRY_SECONDS, TICKET, Refusal, TurnedAway
+from server.gate.admission import OVERLOAD_RETRY_SECONDS, Refusal, TurnedAway
+from server.gate.context import CONTEXT
 from server.requests.json_schemas import narrowed
 
 BACKEND = "guidance"
@@ -75,7 +76,7 @@ class Grammars:
             raise VLLMValidationError(message, parameter=parameter)
         key = hashlib.sha256(f"{kind} {grammar}".encode()).digest()
         if key not in self.found:
-            ticket = TICKET.get()
+            ticket = CONTEXT.get().ticket
             with self._place(key), ticket.aside() if ticket else nullcontext():
                 async with self.turn:
                     if key not in self.found:

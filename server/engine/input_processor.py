@@ -17,7 +17,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 from model_impl.wire import ARG_PREFIX, MEMBER_ARG
 from server.engine.bad_words import banned_sequences
 from server.engine.ensemble import is_own
-from server.gate.keys import CACHE_SALT
+from server.gate.context import CONTEXT
 from server.requests.limits import blame_parameter, not_in_arguments
 
 BESIDE_GRAMMARS = ("allowed_token_ids", "bad_words")
@@ -35,7 +35,7 @@ class VariantInput(InputProcessor):
     def assign_request_id(request: EngineCoreRequest) -> None:
         """Also salts the request's cache blocks for its API key. This is the last step that runs in the context of the
         request: raw prompts are processed in another thread."""
-        if (salt := CACHE_SALT.get()) is not None:
+        if (salt := CONTEXT.get().cache_salt) is not None:
             request.cache_salt = f"{salt}/{request.cache_salt or ''}"
         InputProcessor.assign_request_id(request)
 

@@ -26,7 +26,7 @@ from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from model_impl.override import override_class
 from model_impl.wire import find_columns, is_unshown
-from server.gate.admission import TICKET
+from server.gate.context import CONTEXT
 from server.uncertainty.tokens import TokenScore
 
 
@@ -189,7 +189,7 @@ class WatchedOutputs(OutputProcessor):
 
     def add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
         super().add_request(request, *args, **kwargs)
-        if (ticket := TICKET.get()) is not None:
+        if (ticket := CONTEXT.get().ticket) is not None:
             ticket.reached_engine(len(request.prompt_token_ids or ()))
 
     def process_outputs(self, engine_core_outputs: list[Any], *args: Any, **kwargs: Any) -> Any:

@@ -16,7 +16,7 @@ from vllm.utils import random_uuid
 
 from server import metrics
 from server.gate.connection.protocol import BoundedConnection
-from server.gate.context import RECORD, RequestRecord
+from server.gate.context import RequestContext, RequestRecord, entered
 from server.gate.errors import openai_error
 from server.requests.request_ids import PATTERN, valid_request_id
 
@@ -50,19 +50,18 @@ class AccessLog:
         connection = scope.get("state", {}).get("connection")
         exchange = Exchange(RequestRecord(given[0] if valid else random_uuid()), receive, send, connection)
         quiet = is_quiet(scope)
-        token = RECORD.set(None if quiet else exchange.record)
         try:
-            if valid:
-                await self.app(scope, exchange.receive, exchange.send)
-            else:
-                await refuse_id(scope, exchange)
+            with entered(RequestContext(None if quiet else exchange.record)):
+                if valid:
+                    await self.app(scope, exchange.receive, exchange.send)
+                else:
+                    await refuse_id(scope, exchange)
         except Exception:
             # Starlette answers outside of all middleware, without an id. The traceback goes to the server's log.
             if exchange.status is None:
                 await fail(scope, exchange)
             raise
         finally:
-            RECORD.reset(token)
             if not quiet:
                 account(scope, exchange)
 

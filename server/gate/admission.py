@@ -8,8 +8,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from starlette.datastructures import MutableHeaders
@@ -20,6 +19,7 @@ from vllm.engine.protocol import EngineClient
 from vllm.exceptions import GracefulHTTPError
 
 from server import metrics
+from server.gate.context import CONTEXT, entered
 from server.gate.errors import openai_error
 from server.gate.weight import Shape, Weight, weigh
 
@@ -81,10 +81,6 @@ class Ticket:
         self.tokens -= tokens
         self.control.sequences -= sequences
         self.control.tokens -= tokens
-
-
-TICKET: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
-"""Of the request that the running code belongs to."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +217,6 @@ class Admission:
             await answer(refusal)(scope, receive, send)
             return
         ticket = Ticket(control, weight)
-        token = TICKET.set(ticket)
 
         async def send_with_time(message: Message) -> None:
             """Later refusals have a `Retry-After` as well."""
@@ -230,7 +225,7 @@ class Admission:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_time)
+            with entered(replace(CONTEXT.get(), ticket=ticket)):
+                await self.app(scope, receive, send_with_time)
         finally:
-            TICKET.reset(token)
             ticket.close()

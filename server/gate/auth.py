@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from argparse import Namespace
+from dataclasses import replace
 from http import HTTPStatus
 
 from starlette._utils import get_route_path
@@ -11,8 +12,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import metrics
+from server.gate.context import CONTEXT, entered
 from server.gate.errors import openai_error
-from server.gate.keys import CACHE_SALT, ApiKeys
+from server.gate.keys import ApiKeys
 from server.gate.methods import OPEN
 
 PAGE = "/playground"
@@ -51,11 +53,8 @@ class Authentication:
             )
             await answer(scope, receive, send)
             return
-        token = CACHE_SALT.set(salt if args.isolate_keys else None)
-        try:
+        with entered(replace(CONTEXT.get(), cache_salt=salt if args.isolate_keys else None)):
             await self.app(scope, receive, send)
-        finally:
-            CACHE_SALT.reset(token)
 
 
 def presented_key(headers: Headers) -> str | None:

@@ -1,18 +1,25 @@
-"""The record of one request while it is answered, for the access log; it holds no text of clients or models."""
+"""What the gate knows of the request that the running code belongs to, in one context variable."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from server.uncertainty.summary import Uncertainty
+
+if TYPE_CHECKING:
+    from server.gate.admission import Ticket
 
 
 @dataclass
 class RequestRecord:
-    """Begun by the middleware and completed by the engine, the serving classes and the scores."""
+    """The access log's line, without text of clients or models. Begun by the middleware and completed by the engine,
+    the serving classes and the scores."""
 
     request_id: str
     began: float = field(default_factory=time.perf_counter)
@@ -37,5 +44,26 @@ class RequestRecord:
         return time.perf_counter() - self.began
 
 
-RECORD: ContextVar[RequestRecord | None] = ContextVar("record", default=None)
-"""Of the request that the running code belongs to; None outside of requests and in those that are not logged."""
+@dataclass(frozen=True)
+class RequestContext:
+    """Each middleware enters a context with what it adds. A task keeps the context in which it was created."""
+
+    record: RequestRecord | None = None
+    """None in requests that are not logged."""
+    ticket: Ticket | None = None
+    """None in requests that need no admission."""
+    cache_salt: str | None = None
+    """Keeps the KV cache blocks of the request's API key apart from others'; None where keys share."""
+
+
+CONTEXT: ContextVar[RequestContext] = ContextVar("request", default=RequestContext())  # noqa: B039  # it is frozen
+"""Outside of requests it has nothing."""
+
+
+@contextmanager
+def entered(context: RequestContext) -> Iterator[None]:
+    token = CONTEXT.set(context)
+    try:
+        yield
+    finally:
+        CONTEXT.reset(token)

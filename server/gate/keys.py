@@ -8,7 +8,6 @@ import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator, MutableMapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,9 +21,6 @@ VARIABLES = (KEYS_VARIABLE, VLLM_VARIABLE)
 
 VISIBLE_ASCII = re.compile(r"[!-~]+")
 """Characters that pass an HTTP header unchanged."""
-
-CACHE_SALT: ContextVar[str | None] = ContextVar("cache_salt", default=None)
-"""What keeps the KV cache blocks of the running request's key apart from others'; None where keys share."""
 
 
 class ApiKeyError(ValueError):

@@ -189,7 +189,8 @@ def test_a_new_grammar_waits_aside_and_only_so_many_do(monkeypatch: pytest.Monke
     """Whoever waits holds no place of others, and a grammar that is known waits for nothing."""
     monkeypatch.setattr(grammars, "MOST_WAITING", 2)
     aside: list[int] = []
-    monkeypatch.setattr(grammars, "TICKET", SimpleNamespace(get=lambda: Ticket(aside)))
+    context = SimpleNamespace(get=lambda: SimpleNamespace(ticket=Ticket(aside)))
+    monkeypatch.setattr(grammars, "CONTEXT", context)
 
     async def task(tried: Grammars) -> None:
         known = StructuredOutputsParams(regex="known")

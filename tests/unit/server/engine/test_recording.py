@@ -13,15 +13,14 @@ from vllm.v1.metrics.stats import RequestStateStats
 from server.api.chat import ScoredChat
 from server.api.completion import ScoredCompletion
 from server.engine.recording import counted
-from server.gate.context import RECORD, RequestRecord
+from server.gate.context import RequestContext, RequestRecord, entered
 
 
 @pytest.fixture
 def record() -> Iterator[RequestRecord]:
     found = RequestRecord("id", model="counted")
-    token = RECORD.set(found)
-    yield found
-    RECORD.reset(token)
+    with entered(RequestContext(found)):
+        yield found
 
 
 def result(*lengths: int, reason: str | None = None, stats: RequestStateStats | None = None) -> RequestOutput:

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import REGISTRY
 
 from server.gate.access_log import AccessLog
-from server.gate.context import RECORD, RequestRecord
+from server.gate.context import CONTEXT, RequestRecord
 from server.requests.request_ids import valid_request_id
 from server.uncertainty.score import ChoiceScore
 from server.uncertainty.tokens import TokenScore
@@ -24,7 +24,7 @@ SECRET = "Zelda lives in Mumbai"
 
 
 def record() -> RequestRecord:
-    found = RECORD.get()
+    found = CONTEXT.get().record
     assert found is not None
     return found
 
@@ -80,7 +80,7 @@ def application(access_log: str = "json") -> FastAPI:
 
     @app.get("/health")
     async def health() -> dict[str, bool]:
-        return {"recorded": RECORD.get() is not None}
+        return {"recorded": CONTEXT.get().record is not None}
 
     return app
 

@@ -19,13 +19,13 @@ from server.gate.admission import (
     CELLS_AT_ONCE,
     MAX_CELLS,
     MAX_RESCORED,
-    TICKET,
     Admission,
     AdmissionControl,
     Ticket,
     TurnedAway,
     Weight,
 )
+from server.gate.context import CONTEXT
 
 LONGEST = 100
 
@@ -185,7 +185,7 @@ def test_the_gate_answers_for_a_server_that_is_full_draining_or_dead() -> None:
     seen: list[tuple[int, int]] = []
 
     async def answer(request: Request) -> JSONResponse:
-        ticket = TICKET.get()
+        ticket = CONTEXT.get().ticket
         seen.append((admission.tickets, ticket.sequences if ticket else 0))
         return JSONResponse({})
 

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from server.gate.auth import OPEN
-from server.gate.keys import CACHE_SALT
+from server.gate.context import CONTEXT
 from server.metrics import REJECTED_REQUESTS
 from tests.support.gate_app import KEY, app_of
 
@@ -146,13 +146,13 @@ def test_what_separates_the_cache_is_that_of_the_key(isolate: bool) -> None:
 
     @app.get("/salt")
     async def salt() -> Any:
-        return CACHE_SALT.get()
+        return CONTEXT.get().cache_salt
 
     client = TestClient(app)
     found = [
         client.get("/salt", headers={"Authorization": f"Bearer {key}"}).json() for key in ("right", "second", "right")
     ]
-    assert CACHE_SALT.get() is None
+    assert CONTEXT.get().cache_salt is None
     if isolate:
         assert found[0] == found[2] != found[1]
         assert len(found[0]) == 32
