@@ -22,7 +22,7 @@ from demo.report import Accuracy, Ambiguity, Certainty, Report
 from demo.scoring import Question, Score, score_questions
 from demo.tokenizer import CONTEXT, END, load_tokenizer, special_id
 from demo.world import KINDS, Fact, Kind, World
-from model_impl.config import TokenformerConfig
+from model_impl.checkpoint.reading import load_config
 from model_impl.reference.model import ReferenceTokenformer
 
 WORDINGS = 2
@@ -33,7 +33,7 @@ LONG_CHATS, LONG_CHAT_LENGTHS = 200, (CONTEXT // 4, CONTEXT // 2, CONTEXT)
 
 def load_checkpoint(directory: Path) -> tuple[ReferenceTokenformer, PreTrainedTokenizerFast]:
     """The reference model and the tokenizer of a demo checkpoint."""
-    model = ReferenceTokenformer(TokenformerConfig.from_pretrained(directory))
+    model = ReferenceTokenformer(load_config(directory))
     model.load_state_dict(load_file(directory / "model.safetensors"))
     return model.eval(), load_tokenizer(directory)
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from demo.packing import IGNORED, SHORT_ROW, epoch_rows
 from demo.training import Progress, Recipe
 from demo.world import World
-from model_impl.checkpoint.grow import grown_tensors, new_stage, token_tensor, with_stages
+from model_impl.checkpoint.grow import grown_tensors, new_stage, token_tensor
 from model_impl.checkpoint.reading import iterate_tensors, load_config
 from model_impl.config import PROJECTIONS, TokenformerConfig
 from model_impl.reference.model import ReferenceTokenformer
@@ -45,7 +45,7 @@ def grown_config(base: TokenformerConfig, recipe: GrowthRecipe) -> TokenformerCo
     stage = new_stage(base, tokens, recipe.name, "grouped", "zero-values")
     if recipe.trained == "all":
         stage = type(stage)(**(stage.to_dict() | {"retrained": True}))
-    return with_stages(base, [*base.stages, stage])
+    return base.with_stages([*base.stages, stage])
 
 
 class GrowthRun:

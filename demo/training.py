@@ -69,8 +69,6 @@ def world_texts(world: World) -> Iterator[str]:
 def model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> TokenformerConfig:
     attention = dict.fromkeys(("query", "key", "value", "output"), recipe.attention_tokens)
     return TokenformerConfig(
-        architectures=["TokenformerForCausalLM"],
-        dtype="float32",
         vocab_size=len(tokenizer),
         padded_vocab_size=math.ceil(len(tokenizer) / 128) * 128,
         hidden_size=recipe.hidden_size,

@@ -54,7 +54,7 @@ class Shape:
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
             growth_stages=[stage.to_dict() for stage in stages],
-            dtype=dtype,
+            dtype=str(dtype).removeprefix("torch."),
         )
 
     def checkpoint(self, dtype: torch.dtype = torch.float32) -> Path:

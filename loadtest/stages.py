@@ -81,7 +81,6 @@ def write_grown(path: Path, width: int, layers: int, *, retrained: bool) -> None
         max_position_embeddings=512,
         eos_token_id=None,
         growth_stages=[stage.to_dict() for stage in stages],
-        dtype=torch.float32,
     )
     torch.manual_seed(0)
     tensors = ((name, torch.randn(shape) * 0.05) for name, shape in expected_tensors(config).items())

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
 from model_impl.one_line_error import OneLineError
 
@@ -27,6 +26,8 @@ measured in evals/results/REPORT.md."""
 ACTIVATIONS = ("l2_norm_gelu", "gelu_l2_norm", "softmax")
 """`norm_activation_type` of the official configuration; `l2_norm_gelu` is what every released model uses."""
 
+DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""The dtypes that a checkpoint may store, and the bytes of a number in each."""
 
 LONGEST_NAME = 128
 MAX_STAGES = 256
@@ -100,8 +101,11 @@ class GrowthStage:
 
 
 @strict
-class TokenformerConfig(PreTrainedConfig):
-    """Hugging Face configuration of a Tokenformer; the defaults are the released 150M model.
+@dataclass(kw_only=True)
+class TokenformerConfig:
+    """The configuration of a Tokenformer; the defaults are the released 150M model.
+
+    `model_impl.hf_config.HuggingFaceConfig` is the same for vLLM and transformers, whose import takes seconds.
 
     `vocab_size` counts the tokenizer's ids, `padded_vocab_size` the rows of the embedding: ids in between are
     padding and never have probability. `growth_stages` is the ordered list described by `GrowthStage`.
@@ -109,8 +113,9 @@ class TokenformerConfig(PreTrainedConfig):
     tokens of `ensemble_projections`.
     """
 
-    model_type = "tokenformer"
+    model_type: ClassVar[str] = "tokenformer"
 
+    dtype: str = "float32"
     vocab_size: int = 50277
     padded_vocab_size: int = 50304
     hidden_size: int = 768
@@ -129,13 +134,12 @@ class TokenformerConfig(PreTrainedConfig):
     ensemble_rate: float = 0.03
     ensemble_projections: list[str] | None = None
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def __post_init__(self) -> None:
         if self.growth_stages is None:
             released = {"query": 768, "key": 768, "value": 768, "output": 768, "ffn": 3072}
             self.growth_stages = [GrowthStage("base", released).to_dict()]
         if self.ensemble_projections is None:
             self.ensemble_projections = list(READING_OUT)
-        super().__post_init__(**kwargs)
         self._check()
 
     def _check(self) -> None:
@@ -182,6 +186,10 @@ class TokenformerConfig(PreTrainedConfig):
     def stages(self) -> list[GrowthStage]:
         """The growth stages, oldest first."""
         return [GrowthStage.from_dict(entry) for entry in self.growth_stages or []]
+
+    def with_stages(self, stages: Sequence[GrowthStage]) -> TokenformerConfig:
+        """The same model with another growth history; raises ConfigError if `stages` are no history."""
+        return replace(self, growth_stages=[stage.to_dict() for stage in stages])
 
     @property
     def servable_stages(self) -> list[int]:

@@ -18,10 +18,10 @@ def register() -> None:
     from transformers import AutoConfig
     from vllm import ModelRegistry
 
-    from model_impl.config import TokenformerConfig
     from model_impl.engine import grammar_cache, log_filter, prefix_reuse
+    from model_impl.hf_config import HuggingFaceConfig
 
-    AutoConfig.register(TokenformerConfig.model_type, TokenformerConfig, exist_ok=True)
+    AutoConfig.register(HuggingFaceConfig.model_type, HuggingFaceConfig, exist_ok=True)
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
         ModelRegistry.register_model(ARCHITECTURE, f"model_impl.model.tokenformer:{ARCHITECTURE}")
     for overrides in (grammar_cache, log_filter, prefix_reuse):

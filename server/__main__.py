@@ -189,8 +189,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     from model_impl.checkpoint.convert import convert
 
     config = convert(arguments.source, arguments.dest, arguments.config, arguments.tokenizer)
-    dtype = str(config.dtype).removeprefix("torch.")
-    print(f"{arguments.dest}: {config.num_hidden_layers} layers of {config.hidden_size}, {dtype}")
+    print(f"{arguments.dest}: {config.num_hidden_layers} layers of {config.hidden_size}, {config.dtype}")
     if not (arguments.dest / "tokenizer.json").exists():
         print("no tokenizer found: serving over HTTP needs one (see --tokenizer)", file=sys.stderr)
 

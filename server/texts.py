@@ -69,7 +69,10 @@ class TextTokenizer:
     def __init__(self, checkpoint: Path) -> None:
         from transformers import AutoTokenizer
 
-        config = load_config(checkpoint)  # otherwise the library reads the file and does not know its type
+        from model_impl.hf_config import HuggingFaceConfig
+
+        load_config(checkpoint)  # its errors are one line
+        config = HuggingFaceConfig.from_pretrained(checkpoint)  # otherwise the library does not know the file's type
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, config=config, trust_remote_code=False)
         except Exception as error:  # the tokenizers library raises plain Exception

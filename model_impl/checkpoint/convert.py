@@ -32,7 +32,7 @@ def convert(
     tokenizer = tokenizer or find_tokenizer(source)
     tokens = read_tokenizer(tokenizer) if tokenizer else None
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    dtype = next(iter(weights.values())).dtype
+    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     size, eos = (tokens.size, tokens.eos_token_id) if tokens else (None, None)
     try:
         converted = config_from_official(official, shapes, dtype, size, eos)

@@ -21,9 +21,8 @@ import torch
 from safetensors.torch import load, save
 
 from model_impl.checkpoint.fingerprint import fingerprint
-from model_impl.checkpoint.grow import token_tensor, with_stages
+from model_impl.checkpoint.grow import token_tensor
 from model_impl.checkpoint.reading import (
-    DTYPES,
     MAX_JSON_BYTES,
     MODULES,
     CheckpointError,
@@ -37,7 +36,7 @@ from model_impl.checkpoint.reading import (
     read_header,
 )
 from model_impl.checkpoint.writing import all_or_nothing, as_json, check_destination, write_bytes
-from model_impl.config import BOUNDS, ConfigError, GrowthStage, TokenformerConfig
+from model_impl.config import BOUNDS, DTYPES, ConfigError, GrowthStage, TokenformerConfig
 
 DESCRIPTION = "growth.json"
 TENSORS = "growth.safetensors"
@@ -145,7 +144,7 @@ def load_delta(path: str | Path) -> GrowthDelta:
     except (TypeError, AttributeError) as error:  # a list where an object belongs, or text where a number does
         raise CheckpointError(f"{file}: stage is malformed ({one_line(error)})") from error
     expected = delta.expected_tensors()
-    largest = MAX_JSON_BYTES + max(dtype.itemsize for dtype in DTYPES.values()) * sum(map(math.prod, expected.values()))
+    largest = MAX_JSON_BYTES + max(DTYPES.values()) * sum(map(math.prod, expected.values()))
     content = read_bytes(path / TENSORS, largest)
     shapes = {
         name: stored.shape for name, stored in read_header(path / TENSORS, BytesIO(content), len(content)).items()
@@ -206,7 +205,7 @@ def check_delta(delta: GrowthDelta, config: TokenformerConfig, base_fingerprint:
             f"(stages {', '.join(stage.name for stage in config.stages)})"
         )
     try:
-        with_stages(config, [*config.stages, delta.stage])
+        config.with_stages([*config.stages, delta.stage])
     except ConfigError as error:
         raise CheckpointError(f"{delta.path}: {error}") from error
     own_norm = config.norm_activation_type != "softmax" and delta.stage.norm_group != config.stages[-1].norm_group

@@ -8,8 +8,8 @@ import math
 import mmap
 from pathlib import Path
 
-from model_impl.checkpoint.grow import with_stages
 from model_impl.checkpoint.reading import CheckpointError, check_tensors, expected_tensors, load_config, stored_tensors
+from model_impl.config import DTYPES
 
 COMPUTING_FIELDS = (
     "vocab_size",
@@ -39,7 +39,7 @@ def fingerprint(path: str | Path, stage: int = -1) -> str:
         check_tensors(config, {name: tensor.shape for name, tensor in tensors.items()})
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    config = with_stages(config, config.stages[: range(len(config.stages))[stage] + 1])
+    config = config.with_stages(config.stages[: range(len(config.stages))[stage] + 1])
     shapes = expected_tensors(config)
     computing: dict[str, object] = {name: getattr(config, name) for name in COMPUTING_FIELDS}
     computing["rope_theta"] = float(config.rope_theta)  # 10000 and 10000.0 are the same base
@@ -50,8 +50,8 @@ def fingerprint(path: str | Path, stage: int = -1) -> str:
         if tensor.file not in maps:
             with tensor.file.open("rb") as stream:
                 maps[tensor.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        digest.update(f"\n{name} {tensor.dtype} {shapes[name]}\n".encode())
-        size = math.prod(shapes[name]) * tensor.dtype.itemsize  # the tokens of later stages are a tensor's last rows
+        digest.update(f"\n{name} torch.{tensor.dtype} {shapes[name]}\n".encode())
+        size = math.prod(shapes[name]) * DTYPES[tensor.dtype]  # the tokens of later stages are a tensor's last rows
         with memoryview(maps[tensor.file]) as mapped:
             digest.update(mapped[tensor.start : tensor.start + size])
     return digest.hexdigest()

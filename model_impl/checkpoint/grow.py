@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def grow(
         raise CheckpointError(f"{source}: {error}") from error
     init = init or default_init(norm, config.norm_activation_type)
     stage = new_stage(config, tokens, name, norm, init)
-    grown = with_stages(config, [*config.stages, stage])
+    grown = config.with_stages([*config.stages, stage])
     write_checkpoint(dest, grown, grown_tensors(iterate_tensors(source), config, stage, init, seed), side_files(source))
     return grown
 
@@ -165,12 +165,6 @@ def _tau(config: TokenformerConfig, projection: str, new: int, norm: str, init: 
     if not old:
         return math.sqrt(max(size, 1))
     return group.tau if _keeps_tau(config, norm, init) else group.tau * math.sqrt(max(size, 1) / old)
-
-
-def with_stages(config: TokenformerConfig, stages: Sequence[GrowthStage]) -> TokenformerConfig:
-    """The same model with another growth history; raises ConfigError if `stages` are no history."""
-    entries = {"growth_stages": [stage.to_dict() for stage in stages]}
-    return TokenformerConfig.from_dict(config.to_dict() | entries)
 
 
 def token_tensor(name: str) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from model_impl.checkpoint.fingerprint import fingerprint
 from model_impl.checkpoint.reading import CheckpointError, check_tensors, load_config, stored_tensors
-from model_impl.config import PROJECTIONS, TokenformerConfig
+from model_impl.config import DTYPES, PROJECTIONS, TokenformerConfig
 
 
 def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -22,8 +22,8 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     counts = {name: math.prod(tensor.shape) for name, tensor in tensors.items()}
-    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
-    itemsize = max(tensor.dtype.itemsize for tensor in tensors.values())
+    dtypes = sorted({tensor.dtype for tensor in tensors.values()})
+    itemsize = max(DTYPES[dtype] for dtype in dtypes)
     return {
         "checkpoint": str(path),
         "fingerprint": fingerprint(path),

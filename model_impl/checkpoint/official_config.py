@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 import yaml
 
 from model_impl.checkpoint.reading import MAX_JSON_BYTES, MODULES, CheckpointError, Shapes, one_line, read_bytes
@@ -82,7 +81,7 @@ def _parse(file: Path) -> dict[str, Any]:
 def config_from_official(
     official: Mapping[str, Any],
     shapes: Shapes,
-    dtype: torch.dtype,
+    dtype: str,
     tokenizer_size: int | None = None,
     eos_token_id: int | None = None,
 ) -> TokenformerConfig:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from model_impl.checkpoint.reading import (
-    DTYPES,
     INDEX,
     WEIGHTS,
     CheckpointError,
@@ -25,6 +24,7 @@ from model_impl.checkpoint.reading import (
     one_line,
     open_regular,
 )
+from model_impl.config import DTYPES
 
 PICKLES = ("pytorch_model.bin", "mp_rank_00_model_states.pt")
 MODEL_STATES = re.compile(r"mp_rank_(\d+)_model_states\.pt")
@@ -47,7 +47,7 @@ def open_weights(source: Path) -> dict[str, torch.Tensor]:
             continue
         if not isinstance(value, torch.Tensor):
             raise CheckpointError(f"{source}: {stored_name} is no tensor but {type(value).__name__}")
-        if value.dtype not in DTYPES.values():
+        if str(value.dtype).removeprefix("torch.") not in DTYPES:
             raise CheckpointError(f"{source}: {stored_name} is {value.dtype}; float32, float16 or bfloat16 is needed")
         if value.layout != torch.strided or value.is_meta or value.untyped_storage().nbytes() < value.nbytes:
             raise CheckpointError(f"{source}: {stored_name} does not hold all of its numbers")

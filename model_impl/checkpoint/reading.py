@@ -15,16 +15,18 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import torch
 from safetensors import SafetensorError, safe_open
 
-from model_impl.config import TokenformerConfig
+from model_impl.config import DTYPES, TokenformerConfig
 from model_impl.one_line_error import OneLineError
+
+if TYPE_CHECKING:
+    import torch  # its import takes a second, which reading headers does not need
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -37,8 +39,8 @@ MODULES = {
 }
 """Official module name of each projection inside a block."""
 
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""What a checkpoint may store, by the name safetensors gives it."""
+DTYPE_CODES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""The dtypes that a checkpoint may store, by the name safetensors gives them."""
 
 MAX_JSON_BYTES = 100_000_000
 """The limit of a JSON file. safetensors has the same limit for a header."""
@@ -55,7 +57,7 @@ class StoredTensor:
     """Where a tensor lies: bytes `start <= i < stop` of `file`."""
 
     file: Path
-    dtype: torch.dtype
+    dtype: str
     shape: tuple[int, ...]
     start: int
     stop: int
@@ -73,15 +75,17 @@ def load_config(path: str | Path) -> TokenformerConfig:
         raise CheckpointError(f"{file}: model_type is {found!r}, not 'tokenformer' (use `tokenformer convert` first)")
     _check_types(file, entries)
     try:
-        return TokenformerConfig.from_dict(entries)
-    except Exception as error:  # whatever transformers raises for a value: the file is at fault, not the program
+        known = {field.name for field in fields(TokenformerConfig)}
+        return TokenformerConfig(**{name: value for name, value in entries.items() if name in known})
+    except Exception as error:  # whatever the checks raise for a value: the file is at fault, not the program
         raise CheckpointError(f"{file}: {one_line(error)}") from error
 
 
 def _check_types(file: Path, entries: Mapping[str, Any]) -> None:
     """Numbers where numbers belong: the configuration computes with them before it would check them itself."""
     kinds: dict[Any, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
-    for name, annotation in TokenformerConfig.__annotations__.items():
+    for field in fields(TokenformerConfig):
+        name, annotation = field.name, field.type
         value: Any = entries.get(name)
         kind = kinds.get(annotation)
         if name not in entries or kind is None:
@@ -200,7 +204,7 @@ def read_header(file: Path, stream: BinaryIO, size: int) -> dict[str, StoredTens
         entries = json.loads(stream.read(data - 8))
         entries.pop("__metadata__", None)
         tensors = {name: _stored(file, data, name, entry) for name, entry in entries.items()}
-        if any(t.stop - t.start != math.prod(t.shape) * t.dtype.itemsize for t in tensors.values()):
+        if any(t.stop - t.start != math.prod(t.shape) * DTYPES[t.dtype] for t in tensors.values()):
             raise ValueError("the header contradicts itself")
         spans = [(data, data), *sorted((tensor.start, tensor.stop) for tensor in tensors.values())]
         if any(stop != start for (_, stop), (start, _) in pairwise(spans)):
@@ -221,9 +225,9 @@ def _stored(file: Path, data: int, name: str, entry: Mapping[str, Any]) -> Store
     (start, stop), shape = entry["data_offsets"], entry["shape"]
     if not all(type(number) is int and number >= 0 for number in (start, stop, *shape)):
         raise ValueError("a shape or an offset is no whole number")
-    if entry["dtype"] not in DTYPES:
-        raise CheckpointError(f"{name} is stored as {entry['dtype']}; a checkpoint holds {', '.join(DTYPES)}")
-    return StoredTensor(file, DTYPES[entry["dtype"]], tuple(shape), data + start, data + stop)
+    if entry["dtype"] not in DTYPE_CODES:
+        raise CheckpointError(f"{name} is stored as {entry['dtype']}; a checkpoint holds {', '.join(DTYPE_CODES)}")
+    return StoredTensor(file, DTYPE_CODES[entry["dtype"]], tuple(shape), data + start, data + stop)
 
 
 def expected_tensors(config: TokenformerConfig) -> dict[str, tuple[int, ...]]:

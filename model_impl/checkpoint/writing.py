@@ -10,14 +10,15 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from tqdm import tqdm
 
-from model_impl.checkpoint.reading import DTYPES, INDEX, WEIGHTS, CheckpointError, check_values, expected_tensors
-from model_impl.config import TokenformerConfig
+from model_impl.checkpoint.reading import DTYPE_CODES, INDEX, WEIGHTS, CheckpointError, check_values, expected_tensors
+from model_impl.config import DTYPES, TokenformerConfig
 
 SHARD_BYTES = 5 * 10**9
 """Weights above this size are split; the Hugging Face convention."""
@@ -57,12 +58,10 @@ def check_destination(dest: Path) -> None:
 
 def config_entries(config: TokenformerConfig) -> dict[str, Any]:
     """config.json with every field, defaults too: a reader needs no knowledge of ours."""
-    fields = {name: getattr(config, name) for name in TokenformerConfig.__annotations__}
     return {
         "architectures": ["TokenformerForCausalLM"],
         "model_type": config.model_type,
-        "dtype": str(config.dtype).removeprefix("torch."),
-        **fields,
+        **{field.name: getattr(config, field.name) for field in fields(TokenformerConfig)},
         "growth_stages": [stage.to_dict() for stage in config.stages],
     }
 
@@ -135,9 +134,9 @@ def _write_tensors(
 
 
 def _dtype(config: TokenformerConfig) -> torch.dtype:
-    dtype = config.dtype
-    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES.values():
-        raise CheckpointError(f"dtype {dtype}: a checkpoint holds float32, float16 or bfloat16")
+    if config.dtype not in DTYPES:
+        raise CheckpointError(f"dtype {config.dtype}: a checkpoint holds {', '.join(DTYPES)}")
+    dtype: torch.dtype = getattr(torch, config.dtype)
     return dtype
 
 
@@ -160,7 +159,7 @@ def _shard_name(number: int, count: int) -> str:
 
 def _header(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> bytes:
     """The safetensors header, by hand: the library's own writer wants every tensor of a file in memory at once."""
-    code = next(code for code, stored in DTYPES.items() if stored == dtype)
+    code = next(code for code, name in DTYPE_CODES.items() if getattr(torch, name) == dtype)
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, shape in shapes.items():

@@ -61,7 +61,7 @@ def cpu_dtype(config: TokenformerConfig) -> str:
     Rounding a float16 checkpoint to bfloat16 would move logits about ten times as far as float16 itself does.
     """
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if config.dtype == torch.bfloat16 and native else "float32"
+    return "bfloat16" if config.dtype == "bfloat16" and native else "float32"
 
 
 def cpu_kv_cache_bytes(args: Namespace, config: TokenformerConfig) -> int:

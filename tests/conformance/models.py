@@ -56,7 +56,6 @@ def variant_config(name: str) -> TokenformerConfig:
         "partial_rotary_factor": 0.5,
         "eos_token_id": None,
         "growth_stages": [stage("base", ODD)],
-        "dtype": torch.float32,
     }
     return TokenformerConfig(**(defaults | VARIANTS[name]))
 

@@ -71,13 +71,13 @@ def open_family(directory: Path, activation: str, **options: Any) -> Iterator[Fa
 
 def sibling(directory: Path, name: str, base: ReferenceTokenformer) -> ReferenceTokenformer:
     """A third stage on the same two, its tokens drawn anew for every name."""
-    from model_impl.checkpoint.grow import grown_tensors, new_stage, with_stages
+    from model_impl.checkpoint.grow import grown_tensors, new_stage
     from model_impl.checkpoint.writing import write_checkpoint
     from tests.support.grown import ADDED
 
     stage = new_stage(base.config, ADDED[1], name, "grouped", "random")
     weights = dict(grown_tensors(base.state_dict().items(), base.config, stage, "random", seed=len(name)))
-    config = with_stages(base.config, [*base.config.stages, stage])
+    config = base.config.with_stages([*base.config.stages, stage])
     write_checkpoint(directory / name, config, weights.items(), {})
     model = ReferenceTokenformer(config)
     model.load_state_dict(weights)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from model_impl.checkpoint.writing import write_checkpoint
@@ -45,7 +44,6 @@ def write_bytes_model(path: Path, **changes: Any) -> ReferenceTokenformer:
         "max_position_embeddings": 192,
         "eos_token_id": END,
         "growth_stages": [stage("base", ODD)],
-        "dtype": torch.float32,
     }
     config = TokenformerConfig(**(defaults | changes))
     weights = random_weights(config)

@@ -54,5 +54,5 @@ def load_case(name: str) -> GoldenCase:
     official = json.loads((GOLDEN / name / "config.json").read_text())
     weights = load_file(GOLDEN / name / "model.safetensors")
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    config = config_from_official(official, shapes, torch.float32)
+    config = config_from_official(official, shapes, "float32")
     return GoldenCase(name, official, config, weights, load_file(GOLDEN / name / "io.safetensors"))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from model_impl.checkpoint.grow import grown_tensors, new_stage, with_stages
+from model_impl.checkpoint.grow import grown_tensors, new_stage
 from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
 from model_impl.reference.model import ReferenceTokenformer
@@ -57,14 +57,14 @@ def grown_checkpoint(
         "max_position_embeddings": 128,
         "eos_token_id": None,
         "growth_stages": [GrowthStage("base", BASE).to_dict()],
-        "dtype": torch.float32,
     }
     config = TokenformerConfig(**(defaults | changes))
-    weights = {name: tensor.to(config.dtype) for name, tensor in random_weights(config, base_seed).items()}
+    dtype = getattr(torch, config.dtype)
+    weights = {name: tensor.to(dtype) for name, tensor in random_weights(config, base_seed).items()}
     for tokens in ADDED[: stages - 1]:
         stage = new_stage(config, tokens, None, norm, "random")
         weights = dict(grown_tensors(weights.items(), config, stage, "random", growth_seed))
-        config = with_stages(config, [*config.stages, stage])
+        config = config.with_stages([*config.stages, stage])
     write_checkpoint(directory, config, weights.items(), files or {})
     model = ReferenceTokenformer(config)
     model.load_state_dict(weights)

@@ -25,7 +25,6 @@ def tiny_config(**changes: Any) -> TokenformerConfig:
         "partial_rotary_factor": 0.5,
         "eos_token_id": None,
         "growth_stages": [GrowthStage("base", TOKENS).to_dict()],
-        "dtype": torch.float32,
     }
     return TokenformerConfig(**(defaults | changes))
 
@@ -33,7 +32,7 @@ def tiny_config(**changes: Any) -> TokenformerConfig:
 def tiny_weights(config: TokenformerConfig, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shapes = expected_tensors(config).items()
-    return {name: torch.randn(shape, generator=generator).to(config.dtype) for name, shape in shapes}
+    return {name: torch.randn(shape, generator=generator).to(getattr(torch, config.dtype)) for name, shape in shapes}
 
 
 def official_keys(config: TokenformerConfig) -> dict[str, Any]:

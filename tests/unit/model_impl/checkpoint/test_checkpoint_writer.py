@@ -24,7 +24,8 @@ from model_impl.checkpoint.reading import (
     load_config,
 )
 from model_impl.checkpoint.writing import write_checkpoint
-from model_impl.config import GrowthStage, TokenformerConfig
+from model_impl.config import DTYPES, GrowthStage, TokenformerConfig
+from model_impl.hf_config import HuggingFaceConfig
 from tests.support.paths import ROOT
 from tests.support.tiny import TOKENS, assert_same, tiny_config, tiny_weights
 
@@ -36,19 +37,19 @@ def config() -> TokenformerConfig:
     return tiny_config()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_round_trip(tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_round_trip(tmp_path: Path, dtype: str) -> None:
     config = tiny_config(dtype=dtype, eos_token_id=3)
     weights = tiny_weights(config)
     write_checkpoint(tmp_path / "model", config, reversed(weights.items()), {"notes.txt": b"hello"})
     assert_same(load_file(tmp_path / "model" / WEIGHTS), weights)
     assert_same(dict(iterate_tensors(tmp_path / "model")), weights)
     loaded = load_config(tmp_path / "model")
-    assert loaded.dtype == dtype
-    assert [getattr(loaded, name) for name in TokenformerConfig.__annotations__] == [
-        getattr(config, name) for name in TokenformerConfig.__annotations__
-    ]
-    assert loaded.architectures == ["TokenformerForCausalLM"]
+    assert loaded == config and loaded.dtype == dtype
+    registered = HuggingFaceConfig.from_pretrained(tmp_path / "model")
+    assert registered.architectures == ["TokenformerForCausalLM"]
+    assert registered.dtype == getattr(torch, dtype)
+    assert registered.stages == config.stages
     assert GenerationConfig.from_pretrained(tmp_path / "model").eos_token_id == 3
     assert (tmp_path / "model" / "notes.txt").read_bytes() == b"hello"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

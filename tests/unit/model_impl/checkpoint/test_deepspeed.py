@@ -16,7 +16,7 @@ from tests.support.tiny import assert_same, official_keys, tiny_config, tiny_wei
 
 
 def test_deepspeed_layout(tmp_path: Path) -> None:
-    config = tiny_config(dtype=torch.float16)
+    config = tiny_config(dtype="float16")
     weights = tiny_weights(config)
     stored = {f"module.{name}": tensor for name, tensor in weights.items()}
     stored["module.sequential.2.attention.rotary_emb.inv_freq"] = torch.ones(2)

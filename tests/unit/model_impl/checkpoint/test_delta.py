@@ -72,7 +72,7 @@ def test_a_delta_is_the_new_rows(grown: Path, tmp_path: Path, name: str) -> None
 
 def test_the_fingerprint_of_a_stage_is_that_of_a_checkpoint_that_ends_there(tmp_path: Path) -> None:
     for stages in (1, 2, 3):
-        grown_checkpoint(tmp_path / str(stages), stages, dtype=torch.bfloat16)
+        grown_checkpoint(tmp_path / str(stages), stages, dtype="bfloat16")
     prints = [fingerprint(tmp_path / "3", stage) for stage in range(3)]
     assert prints == [fingerprint(tmp_path / str(stages)) for stages in (1, 2, 3)]
     assert len(set(prints)) == 3

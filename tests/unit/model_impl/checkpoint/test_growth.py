@@ -21,7 +21,6 @@ from model_impl.checkpoint.grow import (
     parse_tokens,
     preserves_function,
     token_tensor,
-    with_stages,
 )
 from model_impl.checkpoint.reading import iterate_tensors, load_config
 from model_impl.checkpoint.writing import write_checkpoint
@@ -139,7 +138,7 @@ def test_which_ways_are_exact(norm: str, init: str, activation: str) -> None:
         tokens = copies(config, dict(zip(PROJECTIONS, (1, 2, 1, 3, 1), strict=True)))
         stage = new_stage(config, tokens, None, norm, init)
         weights = dict(grown_tensors(weights.items(), config, stage, init, seed=1))
-        config = with_stages(config, [*config.stages, stage])
+        config = config.with_stages([*config.stages, stage])
     change = (reference(config, weights, torch.float64)(some_ids(config)) - before).abs().max().item()
     if preserves_function(norm, init, activation):
         assert change < 1e-11
@@ -160,7 +159,7 @@ def test_exact_ways_stay_exact_after_each_other(activation: str) -> None:
             tokens = copies(config, dict(zip(PROJECTIONS, (1, 0, 2, 3, 1), strict=True)))
             stage = new_stage(config, tokens, None, norm, init)
             weights = dict(grown_tensors(weights.items(), config, stage, init, seed=1))
-            config = with_stages(config, [*config.stages, stage])
+            config = config.with_stages([*config.stages, stage])
         after = reference(config, weights, torch.float64)(some_ids(config))
         assert (after - before).abs().max() < 1e-11, pair
 
@@ -193,8 +192,8 @@ def base(tmp_path: Path) -> Path:
 ADDED = {"query": 3, "key": 0, "value": 2, "output": 1, "ffn": 5}
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_what_is_written(tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_what_is_written(tmp_path: Path, dtype: str) -> None:
     config = tiny_config(dtype=dtype)
     weights = tiny_weights(config)
     write_checkpoint(tmp_path / "base", config, weights.items(), {"chat_template.jinja": b"hello"}, shard_bytes=1000)
@@ -212,7 +211,7 @@ def test_what_is_written(tmp_path: Path, dtype: torch.dtype) -> None:
     ]
     assert (tmp_path / "grown" / "chat_template.jinja").read_bytes() == b"hello"
     for name, tensor in load_file(tmp_path / "grown" / "model.safetensors").items():
-        assert tensor.dtype == dtype
+        assert tensor.dtype == getattr(torch, dtype)
         old = weights[name]
         assert torch.equal(tensor[: len(old)], old)
         if role := token_tensor(name):

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from model_impl.checkpoint.fingerprint import fingerprint
 from model_impl.checkpoint.reading import WEIGHTS
@@ -22,7 +21,7 @@ def checkpoint(tmp_path: Path) -> Path:
     grown = {"query": 2, "key": 2, "value": 2, "output": 0, "ffn": 4}
     stages = [GrowthStage("base", TOKENS), GrowthStage("grown", grown, dict.fromkeys(TOKENS, 1.5), norm_group=1)]
     config = tiny_config(
-        dtype=torch.bfloat16, tie_word_embeddings=False, growth_stages=[stage.to_dict() for stage in stages]
+        dtype="bfloat16", tie_word_embeddings=False, growth_stages=[stage.to_dict() for stage in stages]
     )
     write_checkpoint(tmp_path / "model", config, tiny_weights(config).items(), {})
     return tmp_path / "model"
@@ -83,10 +82,11 @@ def test_wrong_usage_is_exit_code_2(argv: list[str], capsys: pytest.CaptureFixtu
     assert "usage: tokenformer" in capsys.readouterr().err
 
 
-def test_help_loads_no_heavy_library() -> None:
+@pytest.mark.parametrize("argv", [["--help"], ["chat", "--help"], ["inspect", "demo/checkpoint"]])
+def test_commands_that_run_no_model_load_no_heavy_library(argv: list[str]) -> None:
     program = (
         "import sys; from server.__main__ import main\n"
-        "try: main(['--help'])\n"
+        f"try: main({argv})\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'transformers', 'vllm', 'numpy'} & set(sys.modules)))"
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from model_impl.checkpoint.grow import new_stage, with_stages
+from model_impl.checkpoint.grow import new_stage
 from model_impl.config import PROJECTIONS, ConfigError, GrowthStage
 from model_impl.reference.ensemble import decompose, ensemble_uncertainty, masked, token_mask
 from model_impl.reference.model import Pattention, ReferenceTokenformer
@@ -18,7 +18,7 @@ IDS = torch.tensor([[1, 5, 2, 9, 3, 3], [4, 0, 8, 7, 6, 10]])
 
 def tiny_model(rate: float = 0.3) -> ReferenceTokenformer:
     config = tiny_config(ensemble_rate=rate)
-    config = with_stages(config, [*config.stages, new_stage(config, TOKENS, None, "grouped", "random")])
+    config = config.with_stages([*config.stages, new_stage(config, TOKENS, None, "grouped", "random")])
     model = ReferenceTokenformer(config)
     model.load_state_dict(tiny_weights(config))
     return model.eval().requires_grad_(False)
