@@ -8,14 +8,16 @@ from typing import ClassVar
 import torch
 from vllm.model_executor.layers.layernorm import LayerNorm
 
+from model_impl.kernels.cpu.library import mirrors
 from model_impl.kernels.cpu.pattention import PackedModule, PackedPattention
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH
 
 _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 
 
+@mirrors("norm")
 class Norm(ctypes.Structure):
-    """As in csrc/stack.c."""
+    """The structure `norm` of csrc/stack.h."""
 
     _fields_: ClassVar = (("weight", _ADDRESS), ("bias", _ADDRESS), ("eps", ctypes.c_double))
 
@@ -26,8 +28,9 @@ class Norm(ctypes.Structure):
         return cls(*parts, norm.eps)
 
 
+@mirrors("block")
 class Block(ctypes.Structure):
-    """As in csrc/stack.c."""
+    """The structure `block` of csrc/stack.h."""
 
     _fields_: ClassVar = (
         *((name, _INTEGER) for name in ("layer", "width", "head_dim", "rotary_dim", "bfloat16")),

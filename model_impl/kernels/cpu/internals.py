@@ -8,15 +8,16 @@ from typing import ClassVar
 import torch
 
 from model_impl.config import PROJECTIONS
-from model_impl.kernels.cpu.library import library
+from model_impl.kernels.cpu.library import library, mirrors
 from model_impl.variants import Selection, VariantTable
 from model_impl.wire import ReportLevel
 
 _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 
 
+@mirrors("reported")
 class Reported(ctypes.Structure):
-    """As in csrc/internals.c."""
+    """The structure `reported` of csrc/internals.h."""
 
     _fields_: ClassVar = (
         *((name, _INTEGER) for name in ("pattentions", "projections", "segments", "places", "stages")),

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from itertools import takewhile
+from typing import TypeVar
 
 import torch
+
+Mirror = TypeVar("Mirror", bound=ctypes.Structure)
 
 DTYPES = (torch.float32, torch.bfloat16)
 """What they read and write. float16 is left to PyTorch: processors that run it well in vectors are few."""
@@ -63,7 +67,32 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
         ctypes.c_void_p,
     ]
     found.internals_columns.restype = None
+    found.field_offset.argtypes = [ctypes.c_char_p] * 2
+    found.field_offset.restype = ctypes.c_int64
     return found
+
+
+class LayoutError(RuntimeError):
+    """A structure that the compiled kernels and Python lay out differently."""
+
+
+def mirrors(name: str) -> Callable[[type[Mirror]], type[Mirror]]:
+    """Class decorator: holds the structure's size and the offset of every field to those of `name` in csrc/."""
+
+    def check(mirror: type[Mirror]) -> type[Mirror]:
+        if (kernels := library()) is None:
+            return mirror
+        own = {field[0]: getattr(mirror, field[0]).offset for field in mirror._fields_} | {"": ctypes.sizeof(mirror)}
+        for field, offset in own.items():
+            if (compiled := kernels.field_offset(name.encode(), field.encode())) != offset:
+                place = f"the offset of {field}" if field else "the size"
+                raise LayoutError(
+                    f"{mirror.__name__} is not the structure {name} of the compiled kernels: {place} is {offset} here "
+                    f"and {compiled} there. Build the kernels again (make setup)."
+                )
+        return mirror
+
+    return check
 
 
 def supports(tensor: torch.Tensor) -> bool:

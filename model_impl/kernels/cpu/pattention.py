@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from model_impl.kernels.collector import Collector
-from model_impl.kernels.cpu.library import library
+from model_impl.kernels.cpu.library import library, mirrors
 from model_impl.kernels.cpu.rows import TABLES, Layout, RowKernel
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH, Packed, PackedWeight
 from model_impl.variants import Selection
@@ -19,8 +19,9 @@ _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 _ARGUMENTS: list[Any] = [_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, *TABLES]
 
 
+@mirrors("packed_module")
 class PackedModule(ctypes.Structure):
-    """As in csrc/packed.c."""
+    """The structure `packed_module` of csrc/packed.h."""
 
     _fields_: ClassVar = (
         ("module", ctypes.POINTER(Layout)),

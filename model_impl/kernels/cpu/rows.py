@@ -14,7 +14,7 @@ import torch
 
 from model_impl.config import PROJECTIONS
 from model_impl.kernels.collector import Collector
-from model_impl.kernels.cpu.library import library
+from model_impl.kernels.cpu.library import library, mirrors
 from model_impl.kernels.cpu.weights import empty_rows
 from model_impl.variants import Selection
 
@@ -24,8 +24,9 @@ TABLES: list[Any] = [_ADDRESS, _INTEGER, _ADDRESS, _INTEGER, _INTEGER, _ADDRESS,
 _ARGUMENTS: list[Any] = [_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, *TABLES]
 
 
+@mirrors("segment")
 class Segment(ctypes.Structure):
-    """As in csrc/rows.c."""
+    """The structure `segment` of csrc/rows.h."""
 
     _fields_: ClassVar = (
         *((name, _INTEGER) for name in ("scores", "first_score", "scores_stride")),
@@ -34,8 +35,9 @@ class Segment(ctypes.Structure):
     )
 
 
+@mirrors("layout")
 class Layout(ctypes.Structure):
-    """As in csrc/rows.c."""
+    """The structure `layout` of csrc/rows.h."""
 
     _fields_: ClassVar = (
         *((name, _INTEGER) for name in ("projections", "segments", "bfloat16", "gelu_first")),

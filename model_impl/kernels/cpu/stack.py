@@ -13,7 +13,7 @@ from vllm.model_executor.layers.layernorm import LayerNorm
 from model_impl.config import PROJECTIONS
 from model_impl.kernels.collector import Collector
 from model_impl.kernels.cpu.block import Norm, PackedBlock
-from model_impl.kernels.cpu.library import library
+from model_impl.kernels.cpu.library import library, mirrors
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH
 from model_impl.variants import Selection
 from model_impl.wire import ReportLevel
@@ -21,8 +21,9 @@ from model_impl.wire import ReportLevel
 _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 
 
+@mirrors("stack_step")
 class StackStep(ctypes.Structure):
-    """As in csrc/stack.c."""
+    """The structure `stack_step` of csrc/stack.h."""
 
     _fields_: ClassVar = (
         ("rows", _INTEGER),

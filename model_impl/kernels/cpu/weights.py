@@ -31,8 +31,9 @@ _copies: dict[tuple[int, torch.dtype], torch.Tensor] = {}
 """Of the inputs that `with_more_rows` has to copy, by width: products are made one after the other."""
 
 
+@cpu_kernels.mirrors("packed")
 class Packed(ctypes.Structure):
-    """As in csrc/packed.c."""
+    """The structure `packed` of csrc/packed.h."""
 
     _fields_: ClassVar = (
         ("weights", ctypes.c_void_p),

@@ -1,4 +1,4 @@
-// What the kernels for CPUs share: numbers in 16 and 32 bits, and functions of them that a compiler can vectorise.
+// Shared by the kernels for CPUs: numbers in 16 and 32 bits, and functions of them that a compiler can vectorise.
 
 #ifndef CPU_KERNELS_H
 #define CPU_KERNELS_H
@@ -31,7 +31,7 @@ INLINE float store(char *row, int64_t i, float value, int bfloat16) {
     return value;
 }
 
-// e^y for -88 <= y <= 0, where it is 0 at the end: 2^n times a polynomial (Cephes expf), which a compiler can vectorise.
+// e^y for -88 <= y <= 0, with 0 at -88: 2^n times a polynomial (Cephes expf), which a compiler can vectorise.
 INLINE float exp_of_negative(float y) {
     int32_t n = (int32_t)(y * 1.44269504f - 0.5f);
     float r = y - (float)n * 0.693359375f - (float)n * -2.12194440e-4f;
@@ -48,8 +48,8 @@ INLINE float exp_of_negative(float y) {
     return p * scale;
 }
 
-// The smaller of two numbers that are not negative; `limit` for what is no number. They are compared as integers: a
-// float's minimum becomes a branch, and the loop around it would not be vectorised.
+// The smaller of two numbers that are not negative; `limit` for NaN. They are compared as integers: a float's minimum
+// becomes a branch, and the loop around it would not be vectorised.
 INLINE float at_most(float z, float limit) {
     int32_t bits, most;
     memcpy(&bits, &z, 4);
@@ -59,7 +59,7 @@ INLINE float at_most(float z, float limit) {
     return z;
 }
 
-// x Phi(x) by the erfc of Abramowitz and Stegun 7.1.26, 1.5e-7 off at most, as PyTorch's own vectorised erf.
+// x Phi(x) by the erfc of Abramowitz and Stegun 7.1.26, as PyTorch's vectorised erf; the error is at most 1.5e-7.
 INLINE float gelu(float x) {
     float z = at_most(fabsf(x) * 0.70710678f, 9.25f);  // beyond, erfc is below what float32 can hold
     float t = 1.0f / (1.0f + 0.3275911f * z);

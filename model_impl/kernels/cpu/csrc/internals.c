@@ -1,14 +1,8 @@
-// What a step's sums say of its Pattentions: model_impl/kernels/collector.py `Collector.columns` for internals in one pass.
+// Statistics of a step's Pattentions from its sums, in one pass (model_impl/kernels/collector.py `Collector.columns`).
 //
 // The formulas are those of model_impl/reference/internals.py `internals_from_sums`, where the PyTorch form stands.
 
-#include "rows.h"
-
-typedef struct {
-    int64_t pattentions, projections, segments;  // pattentions: all projections of all layers
-    int64_t places, stages;  // places: one per growth stage of the checkpoint, which come first, and one for deltas
-    const int64_t *counts;  // [projections, segments]: parameter tokens
-} reported;
+#include "internals.h"
 
 // The four statistics of one Pattention from ||x||^2, its tokens and the sums over all of them.
 static void statistics(double x_square, double count, const double *sums, float *out) {
@@ -22,8 +16,8 @@ static void statistics(double x_square, double count, const double *sums, float 
 }
 
 // sums [rows, pattentions, segments, ROW_SUMS], x_squares [rows, pattentions] and, as for `row_operation`, tau
-// -> out [rows, places + pattentions * (4 + places)]: contributions by place, then of each Pattention its statistics and
-// its contributions.
+// -> out [rows, places + pattentions * (4 + places)]: contributions by place, then each Pattention's statistics and
+// contributions.
 void internals_columns(const reported *of, int64_t rows, const double *sums, const double *x_squares, const float *tau,
                        int64_t tau_stride, float *out) {
     for (int64_t row = 0; row < rows; row++) {

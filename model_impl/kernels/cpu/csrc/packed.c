@@ -1,8 +1,8 @@
 // Products of a few rows with packed weights, and a whole Pattention of such rows in one go.
 //
-// A step of few rows takes as long as reading the weights does. Weights [N, K] lie as oneDNN packs them
-// (model_impl/kernels/cpu/weights.py): panels of 64 outputs, in which lines of 256 bytes hold all outputs of one k, in bfloat16
-// of two; the last panel and the last line are filled up with zeros.
+// Reading the weights takes all of the time of a step of few rows. Weights [N, K] lie as oneDNN packs them
+// (model_impl/kernels/cpu/weights.py). A panel holds 64 outputs. A line of 256 bytes in it holds all outputs of one k,
+// or of two in bfloat16. The last panel and the last line are filled up with zeros.
 
 #include "packed.h"
 
@@ -15,9 +15,9 @@ enum { MAX_SMALL_BATCH = 64 };  // rows; model_impl/kernels/cpu/weights.py
 enum { GROUP = 6 };             // rows whose sums fit into the registers beside the weights
 enum { AHEAD = 6144, SMALL = 1 << 20 };  // bytes
 
-// The number of registers decides how many vectors of a line a pass takes (VECTORS): at least eight sums that need not wait
-// for each other, and the weights. Where a pass is narrower than a line, a panel is read in pieces of CHUNK lines, which
-// stay in the caches from the first pass to the last.
+// The number of registers decides how many vectors of a line a pass takes (VECTORS): room for the weights and for at
+// least eight sums that need not wait for each other. Where a pass is narrower than a line, a panel is read in pieces
+// of CHUNK lines, which stay in the caches from the first pass to the last.
 #if defined(__AVX512F__)
 enum { LANES = 16, CHUNK = 1 << 30 };  // 32 registers
 #define VECTORS(rows) 4
@@ -47,9 +47,9 @@ INLINE uint32_t pair(const uint16_t *row, int64_t number) {
     return bits;
 }
 
-// Prefetch what the passes over a line need later. Narrow passes fetch the next piece, as the processor's own prefetching
-// does not follow their strides. A lone row's weights bypass the caches, in which vLLM's own code then stays until the next
-// step; small weights may stay there themselves, and with more rows the bypass costs more than it saves.
+// Prefetch what the passes over a line need later. Narrow passes fetch the next piece, as the processor's own
+// prefetching does not follow their strides. A lone row's weights bypass the caches, so that vLLM's code stays there
+// until the next step. Small weights may stay there themselves. With more rows the bypass costs more than it saves.
 INLINE void announce(const packed *weight, const char *vectors, int rows, int count) {
     const int64_t bytes = count * sizeof(floats);
     if (bytes < LINE) {
@@ -62,8 +62,9 @@ INLINE void announce(const packed *weight, const char *vectors, int rows, int co
     }
 }
 
-// x [rows, K] times `count` vectors of each of `lines` lines: added to sums [rows, count]. `rows` and `count` are constants
-// to the compiler. It has to unroll all loops over them, and arrays need constant sizes, or the sums leave the registers.
+// Adds x [rows, K] times `count` vectors of each of `lines` lines to sums [rows, count]. `rows` and `count` are
+// constants to the compiler: it has to unroll all loops over them, and arrays need constant sizes, or the sums leave
+// the registers.
 
 INLINE void sum_float32(const packed *weight, const char *x, const char *panel, int64_t lines, floats *sums, int rows,
                         int count) {
@@ -125,7 +126,8 @@ INLINE void sum_bfloat16(const packed *weight, const char *x, const char *panel,
     }
 }
 
-// Adds what `lines` lines give for `rows` rows, up to GROUP, to sums [rows, PANEL]: in passes over VECTORS(rows) vectors.
+// Adds the products of `lines` lines and `rows` rows, GROUP at most, to sums [rows, PANEL], in passes over
+// VECTORS(rows) vectors.
 #define CASE(rows, sum) \
     case rows: \
         for (int start = 0; start < PANEL; start += VECTORS(rows) * LANES) { \
@@ -137,7 +139,8 @@ INLINE void sum_bfloat16(const packed *weight, const char *x, const char *panel,
         } \
         break;
 #define GROUP_FUNCTION(name, sum) \
-    static void name(const packed *weight, const char *x, const char *panel, int64_t lines, float *sums, int64_t rows) { \
+    static void name(const packed *weight, const char *x, const char *panel, int64_t lines, float *sums, \
+                     int64_t rows) { \
         switch (rows) { CASE(1, sum) CASE(2, sum) CASE(3, sum) CASE(4, sum) CASE(5, sum) CASE(6, sum) } \
     }
 
@@ -157,7 +160,8 @@ static void multiply_panel(const packed *weight, const char *x, char *out, int64
         for (int64_t row = 0, size; row < rows; row += size) {
             int64_t left = rows - row, groups = (left + GROUP - 1) / GROUP;
             size = (left + groups - 1) / groups;  // groups of about the same size, as lone rows cost most
-            add(weight, x + row * weight->depth * bytes + line * 4, panel + line * LINE, piece, sums + row * PANEL, size);
+            const char *part = x + row * weight->depth * bytes + line * 4;
+            add(weight, part, panel + line * LINE, piece, sums + row * PANEL, size);
         }
     }
     int64_t first = number * PANEL, left = weight->outputs - first, columns = left < PANEL ? left : PANEL;
@@ -184,7 +188,8 @@ void pattention_of_rows(const packed_module *own, int64_t rows, const char *x, c
     now.weights = own->weights;
     int64_t count = panels(own->values), bytes = own->keys->bfloat16 ? 2 : 4;
 #pragma omp for schedule(static)
-    for (int64_t number = 0; number < panels(own->keys); number++) multiply_panel(own->keys, x, own->scores, number, rows);
+    for (int64_t number = 0; number < panels(own->keys); number++)
+        multiply_panel(own->keys, x, own->scores, number, rows);
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         operate_on_row(own->module, &now, row);

@@ -1,4 +1,4 @@
-// Weights as oneDNN packs them, and a Pattention that has such (packed.c).
+// Weights as oneDNN packs them, and a Pattention on such weights (packed.c).
 
 #ifndef PACKED_KERNEL_H
 #define PACKED_KERNEL_H
@@ -17,11 +17,11 @@ typedef struct {
     const packed *keys, *values;  // of all projections together; of each
     char *scores;  // room for [rows, all tokens]
     char *const *weights;  // for each projection room for [rows, its tokens]
-    double *x_squares;  // room for [rows]: ||x||^2, which internals want
+    double *x_squares;  // room for [rows]: ||x||^2, for internals
 } packed_module;
 
-// x [rows, K] -> out [projections, rows, N]. To be called by all threads of a parallel region, in which it ends with a
-// barrier; `now` has no scores and weights yet.
+// x [rows, K] -> out [projections, rows, N]. All threads of a parallel region must call it; it ends with a barrier.
+// `now` has no scores and weights yet.
 void pattention_of_rows(const packed_module *own, int64_t rows, const char *x, char *out, step now);
 
 #endif

@@ -1,7 +1,7 @@
 // The row operation of a Pattention on CPU: what happens between its two GEMMs, in one pass and without temporaries.
 //
-// The formulas are those of model_impl/reference/row_operation.py, where the PyTorch form stands; model_impl/kernels/cpu/rows.py calls
-// this one. Row statistics and activations are float32, whatever the scores are.
+// The formulas are those of model_impl/reference/row_operation.py, which is the PyTorch form.
+// model_impl/kernels/cpu/rows.py calls this one. Row statistics and activations are float32, whatever the scores are.
 
 #include <float.h>
 
@@ -34,7 +34,8 @@ INLINE double contribution(const char *weights, const float *value_squares, int6
     return total;
 }
 
-// What model_impl/reference/internals.py `row_sums` has between s^2 and w^2 ||v||^2: the powers of w, and how many are above 0.
+// The sums that model_impl/reference/internals.py `row_sums` has between s^2 and w^2 ||v||^2: the powers of w, and the
+// number of w above 0.
 INLINE void powers(const char *weights, int64_t width, double *sums, int bfloat16) {
     for (int64_t start = 0; start < width; start += BLOCK) {
         int64_t stop = start + BLOCK < width ? start + BLOCK : width;
@@ -69,7 +70,7 @@ INLINE void one_row(const layout *module, const step *now, int64_t row, int bflo
         for (int64_t s = 0; s < count; s++) {
             double group = 0;
             for (int64_t other = 0; other < count; other++) group += coupling[s * count + other] * squares[other];
-            // Written so that NaN stays NaN: scores that are no numbers must not look like good ones.
+            // This form keeps NaN: scores that are no numbers must not look like good ones.
             float scale = tau[p * count + s] / sqrt(group < FLT_MIN ? FLT_MIN : group);
             const char *scores = now->scores[own[s].scores] + (row * own[s].scores_stride + own[s].first_score) * bytes;
             char *weights = now->weights[own[s].weights] + (row * own[s].weights_stride + own[s].first_weight) * bytes;
@@ -102,9 +103,9 @@ void operate_on_row(const layout *module, const step *now, int64_t row) {
     module->bfloat16 ? row_bfloat16(module, now, row) : row_float32(module, now, row);
 }
 
-void row_operation(const layout *module, int64_t rows, const char *const *scores, char *const *weights, const float *tau,
-                   int64_t tau_stride, const float *coupling, int64_t coupling_stride, int64_t report, double *sums,
-                   int64_t sums_stride) {
+void row_operation(const layout *module, int64_t rows, const char *const *scores, char *const *weights,
+                   const float *tau, int64_t tau_stride, const float *coupling, int64_t coupling_stride, int64_t report,
+                   double *sums, int64_t sums_stride) {
     step now = {scores, weights, tau, coupling, tau_stride, coupling_stride, report, sums, sums_stride};
     int64_t elements = 0;
     for (int64_t i = 0; i < module->projections * module->segments; i++) elements += module->table[i].width;

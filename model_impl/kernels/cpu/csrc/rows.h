@@ -1,4 +1,4 @@
-// What is to be known of a module and of a step for the row operation of its rows (rows.c).
+// A module and a step, as the row operation reads them (rows.c).
 
 #ifndef ROW_KERNEL_H
 #define ROW_KERNEL_H

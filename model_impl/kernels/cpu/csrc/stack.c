@@ -1,39 +1,11 @@
-// Blocks of few rows on packed weights: all that they do from one attention to the next.
+// Blocks of few rows on packed weights, from one attention to the next.
 //
-// The formulas are those of model_impl/model/block.py, where the PyTorch form stands; model_impl/kernels/cpu/stack.py calls these.
-// Whatever that form writes down in bfloat16 is rounded to it here as well.
+// The formulas are those of model_impl/model/block.py, which is the PyTorch form. model_impl/kernels/cpu/stack.py calls
+// these. Values that the PyTorch form stores in bfloat16 are rounded to bfloat16 here as well.
 
-#include "packed.h"
-
-typedef struct {
-    const char *weight, *bias;  // [width]; null where there are none
-    double eps;
-} norm;
+#include "stack.h"
 
 enum { PROJECTIONS = 5, OUTPUT = 3, FFN = 4 };  // model_impl/config.py
-
-typedef struct {
-    int64_t layer, width, head_dim, rotary_dim, bfloat16;
-    norm before, between;
-    const packed_module *query_key_value, *output, *ffn;
-    const char *rotation;  // [positions, rotary_dim]: cosines, then sines
-    char *normed, *made;  // room for [rows, width] each
-} block;
-
-// A step, as all blocks have it; the rest of it is as in a `step`, for all projections.
-typedef struct {
-    int64_t rows;
-    const int64_t *positions;  // [rows]
-    char *x;  // [rows, width]: what goes into a block, then what comes out of it; at the end the last norm of that
-    char *query_key_value;  // [3, rows, width]: query and key, rotated, and value
-    const char *mixed;  // [rows, width]: what attention makes of them
-    const float *tau, *coupling;
-    int64_t tau_stride, coupling_stride;
-    int64_t report;
-    double *sums;
-    int64_t sums_stride;
-    const norm *last;  // of what comes out of the last block; null where another rank has the next
-} stack_step;
 
 INLINE void layer_norm(const norm *own, const char *x, char *out, int64_t width, int bfloat16) {
     float sum = 0, squares = 0;
@@ -63,7 +35,7 @@ INLINE void add(const char *x, const char *y, char *out, int64_t width, int bflo
     for (int64_t i = 0; i < width; i++) store(out, i, load(x, i, bfloat16) + load(y, i, bfloat16), bfloat16);
 }
 
-// Halves of a head's first rotary_dim numbers are rotated against each other.
+// Rotates the two halves of a head's first rotary_dim numbers against each other.
 INLINE void rotate(const block *own, char *row, int64_t position, int bfloat16) {
     int64_t half = own->rotary_dim / 2, bytes = bfloat16 ? 2 : 4;
     const char *rotation = own->rotation + position * own->rotary_dim * bytes;
@@ -99,19 +71,21 @@ static void rotate_row(const block *own, char *row, int64_t position) {
 #undef CALL
 }
 
-// What of a step belongs to the module whose projections begin with `first`.
+// The part of a step that belongs to the module whose projections begin with `first`.
 INLINE step of_module(const block *own, const stack_step *all, const packed_module *module, int64_t first) {
     int64_t segments = module->module->segments, place = (own->layer * PROJECTIONS + first) * segments * ROW_SUMS;
     double *sums = all->report == INTERNALS ? all->sums + place : all->sums;
-    return (step){NULL,           NULL, all->tau + first * segments, all->coupling, all->tau_stride, all->coupling_stride,
-                  all->report, sums, all->sums_stride};
+    const float *tau = all->tau + first * segments;
+    return (step){NULL, NULL, tau, all->coupling, all->tau_stride, all->coupling_stride, all->report, sums,
+                  all->sums_stride};
 }
 
-// Both are to be called by all threads of a parallel region, in which they end with a barrier.
+// All threads of a parallel region must call both, which end with a barrier.
 static void before_attention(const block *own, const stack_step *all) {
     int64_t rows = all->rows, bytes = own->width * (own->bfloat16 ? 2 : 4);
 #pragma omp for schedule(static)
-    for (int64_t row = 0; row < rows; row++) norm_row(own, &own->before, all->x + row * bytes, own->normed + row * bytes);
+    for (int64_t row = 0; row < rows; row++)
+        norm_row(own, &own->before, all->x + row * bytes, own->normed + row * bytes);
     pattention_of_rows(own->query_key_value, rows, own->normed, all->query_key_value,
                        of_module(own, all, own->query_key_value, 0));
 #pragma omp for schedule(static)
@@ -135,13 +109,13 @@ static void after_attention(const block *own, const stack_step *all) {
     }
 }
 
-// To the attention of the first block.
+// Runs the first block up to its attention.
 void stack_begin(const block *first, const stack_step *all) {
 #pragma omp parallel
     before_attention(first, all);
 }
 
-// From the attention of a block to that of the next one, or to the end where that is null.
+// Runs from the attention of a block to that of the next one, or to the end where the next one is null.
 void stack_go_on(const block *own, const block *next, const stack_step *all) {
     int64_t bytes = own->width * (own->bfloat16 ? 2 : 4);
 #pragma omp parallel

@@ -1,6 +1,6 @@
-// Entropy, variance and margin of next-token distributions on CPU, three readings of the logits without temporaries.
+// Entropy, variance and margin of next-token distributions on CPU, in three readings of the logits.
 //
-// The formulas are those of model_impl/kernels/statistics.py, where the PyTorch form stands and from where this one is called.
+// The formulas are those of model_impl/kernels/statistics.py, which is the PyTorch form and calls this one.
 
 #include "common.h"
 
@@ -30,7 +30,9 @@ INLINE void largest(const char *logits, int64_t width, float *top, float *second
     for (int lane = 0; lane < LANES; lane++) unusable += unusables[lane];
     *top = *second = -INFINITY;
     for (int64_t i = 0; i < 2 * LANES + width - whole; i++) {
-        float value = i < LANES ? tops[i] : i < 2 * LANES ? seconds[i - LANES] : load(logits, whole + i - 2 * LANES, bfloat16);
+        float value = i < LANES       ? tops[i]
+                      : i < 2 * LANES ? seconds[i - LANES]
+                                      : load(logits, whole + i - 2 * LANES, bfloat16);
         unusable += value != value ? 1.0f : 0.0f;
         float lower = value < *top ? value : *top;
         *top = value > *top ? value : *top;
@@ -39,10 +41,10 @@ INLINE void largest(const char *logits, int64_t width, float *top, float *second
     if (unusable > 0) *top = NAN;
 }
 
-// How far a logit lies below the largest, up to 88, whose e^-88 is 0 here: -inf times 0 would be NaN.
+// The distance of a logit below the largest, 88 at most: e^-88 is 0 here, and -inf times 0 would be NaN.
 INLINE float below(float logit, float top) { return at_most(top - logit, 88.0f); }
 
-// A block's logits in float32, if need be in `room`: to change them on their way takes the loops below a third longer.
+// A block's logits in float32, converted into `room` if need be: converting in the loops below takes a third longer.
 INLINE const float *block_of(const char *logits, int64_t start, int64_t stop, float *room, int bfloat16) {
     if (!bfloat16) return (const float *)logits + start;
     for (int64_t i = start; i < stop; i++) room[i - start] = load(logits, i, bfloat16);
@@ -100,10 +102,10 @@ static token row_bfloat16(const char *logits, float *statistics, int64_t width, 
     return one_row(logits, statistics, width, chosen, 1);
 }
 
-// logits [rows, width], `stride` elements from row to row -> float32 [rows, STATISTICS], `apart` from row to row. With the
-// `chosen` tokens' ids [rows]: their logprobs in the column before, and their ranks [rows].
-void token_statistics(const char *logits, float *statistics, int64_t rows, int64_t width, int64_t stride, int64_t bfloat16,
-                      int64_t apart, const int64_t *chosen, int64_t *ranks) {
+// logits [rows, width], `stride` elements from row to row -> float32 [rows, STATISTICS], `apart` from row to row. With
+// the ids of `chosen` tokens [rows]: also their logprobs, in the column before, and their ranks [rows].
+void token_statistics(const char *logits, float *statistics, int64_t rows, int64_t width, int64_t stride,
+                      int64_t bfloat16, int64_t apart, const int64_t *chosen, int64_t *ranks) {
 #pragma omp parallel for if (rows > 1 && rows * width > SERIAL)
     for (int64_t row = 0; row < rows; row++) {
         const char *own = logits + row * stride * (bfloat16 ? 2 : 4);

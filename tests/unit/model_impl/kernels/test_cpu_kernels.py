@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+from typing import Any
+
 import pytest
 import torch
 
@@ -82,3 +85,20 @@ def test_a_chosen_token_without_probability() -> None:
 
 def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(4)
+
+
+ADDRESS, DOUBLE = ctypes.c_void_p, ctypes.c_double
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ([("weight", ADDRESS), ("bias", ADDRESS), ("eps", DOUBLE), ("gain", DOUBLE)], "the offset of gain is 24 here"),
+        ([("weight", ADDRESS), ("bias", ADDRESS)], "the size is 16 here and 24 there"),
+        ([("bias", ADDRESS), ("weight", ADDRESS), ("eps", DOUBLE)], "the offset of bias is 0 here and 8 there"),
+    ],
+)
+def test_a_structure_with_other_fields_than_the_compiled_one_is_refused(fields: list[Any], message: str) -> None:
+    mirror = type("OtherNorm", (ctypes.Structure,), {"_fields_": fields})
+    with pytest.raises(cpu_kernels.LayoutError, match=f"OtherNorm is not the structure norm .* {message}"):
+        cpu_kernels.mirrors("norm")(mirror)
