@@ -27,7 +27,8 @@ from demo.training import Progress, progress_line
 from demo.world import Fact, World
 from model_impl.checkpoint.grow import side_files
 from model_impl.checkpoint.writing import write_checkpoint
-from model_impl.reference.model import ReferenceTokenformer, provenance
+from model_impl.reference.contributions import provenance
+from model_impl.reference.model import ReferenceTokenformer
 from server.calibrate.markdown import table
 
 WORLD_A = World()

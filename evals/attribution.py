@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from model_impl.reference.model import Pattention, ReferenceTokenformer
-from model_impl.reference.pattention import token_weights
+from model_impl.config import READING_OUT
+from model_impl.reference.model import ReferenceTokenformer
+from model_impl.reference.watch import Seen, watching
 
 RIVALS = 10
 """Likeliest other tokens that a token's logit is compared with: most of a logit is common to all sensible tokens."""
@@ -23,25 +24,15 @@ def logit_parts(
     model: ReferenceTokenformer, ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
 ) -> torch.Tensor:
     """What each stage adds to all logits at positions (rows, columns) of ids [B, T]: float32 [N, stages, V]."""
-    counts = [{name: stage.tokens[name] for name in ("output", "ffn")} for stage in model.config.stages]
-    added = torch.zeros(len(rows), len(counts), model.config.hidden_size)
+    added = torch.zeros(len(rows), len(model.config.stages), model.config.hidden_size)
 
-    def record(layer: Pattention, inputs: tuple[torch.Tensor, int], _: torch.Tensor) -> None:
-        x = inputs[0][rows, columns]
-        groups = layer.config.norm_groups(layer.projection, -1)
-        weights = token_weights(F.linear(x, layer.key_param_tokens), groups, layer.config.norm_activation_type)
-        sizes = [count[layer.projection] for count in counts]
-        parts = zip(weights.split(sizes, dim=-1), layer.value_param_tokens.split(sizes), strict=True)
-        for stage, (weight, values) in enumerate(parts):
-            added[:, stage] += weight @ values
+    def note(seen: Seen) -> None:
+        parts = zip(seen.by_stage(seen.weights[rows, columns]), seen.by_stage(seen.values, dim=0), strict=True)
+        for stage, (weights, values) in enumerate(parts):
+            added[:, stage] += weights @ values
 
-    layers = [m for m in model.modules() if isinstance(m, Pattention) and m.projection in ("output", "ffn")]
-    hooks = [layer.register_forward_hook(record) for layer in layers]
-    try:
+    with watching(model, note, READING_OUT):
         final = model.hidden_states(ids)[-1][rows, columns]
-    finally:
-        for hook in hooks:
-            hook.remove()
     norm = model.get_submodule(f"sequential.{model.config.num_hidden_layers + 3}.norm")
     scale = (final.var(dim=-1, correction=0) + model.config.layer_norm_eps).rsqrt()[:, None, None]
     normed = (added - added.mean(dim=-1, keepdim=True)) * scale * norm.get_parameter("weight")

@@ -3,16 +3,14 @@ output y = sum_i w_i v_i of its Pattention."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from model_impl.config import PROJECTIONS, TokenformerConfig
-from model_impl.reference.model import Pattention, ReferenceTokenformer
-from model_impl.reference.pattention import token_weights
+from model_impl.reference.model import ReferenceTokenformer
+from model_impl.reference.watch import Seen, watching
 
 
 @dataclass(frozen=True)
@@ -38,31 +36,17 @@ def places(config: TokenformerConfig, stage: int = -1) -> list[Place]:
 
 
 @torch.no_grad()
-def watch(
-    model: ReferenceTokenformer,
-    input_ids: torch.Tensor,
-    stage: int,
-    note: Callable[[torch.Tensor, torch.Tensor], None],
-) -> torch.Tensor:
-    """The logits for input_ids [B, T]; `note` is told every Pattention's weights [B, T, n] and ||v||^2 [n] in turn.
+def provenance(model: ReferenceTokenformer, input_ids: torch.Tensor, stage: int = -1) -> torch.Tensor:
+    """The contributions of each growth stage to every position, summed over its tokens: [B, T] -> [B, T, stages]."""
+    found: list[torch.Tensor] = []
+    with watching(model, lambda seen: found.append(stage_sums(seen))):
+        model(input_ids, stage)
+    return torch.stack(found).sum(dim=0)
 
-    Threads need models of their own, see `with_weights`: the watched one calls back whoever runs it.
-    """
 
-    def record(layer: Pattention, inputs: tuple[torch.Tensor, int], _: torch.Tensor) -> None:
-        groups = layer.config.norm_groups(layer.projection, inputs[1])
-        used = groups[-1].stop
-        scores = F.linear(inputs[0], layer.key_param_tokens[:used])
-        weights = token_weights(scores, groups, layer.config.norm_activation_type)
-        note(weights, layer.value_param_tokens[:used].square().sum(dim=-1))
-
-    hooks = [module.register_forward_hook(record) for module in model.modules() if isinstance(module, Pattention)]
-    try:
-        logits: torch.Tensor = model(input_ids, stage)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return logits
+def stage_sums(seen: Seen) -> torch.Tensor:
+    """The contributions in one Pattention, summed over the tokens of each growth stage: [..., stages]."""
+    return torch.stack([part.sum(dim=-1) for part in seen.by_stage(seen.contributions)], dim=-1)
 
 
 class PositionTrace(NamedTuple):
@@ -73,17 +57,18 @@ class PositionTrace(NamedTuple):
     logits: torch.Tensor
 
 
+@torch.no_grad()
 def at_position(model: ReferenceTokenformer, ids: list[int], position: int, stage: int = -1) -> PositionTrace:
     weights: list[torch.Tensor] = []
-    squares: list[torch.Tensor] = []
+    contributions: list[torch.Tensor] = []
 
-    def note(own: torch.Tensor, value_squares: torch.Tensor) -> None:
-        weights.append(own[0, position])
-        squares.append(value_squares)
+    def note(seen: Seen) -> None:
+        weights.append(seen.weights[0, position])
+        contributions.append(seen.contributions[0, position])
 
-    logits = watch(model, torch.tensor([ids[: position + 1]]), stage, note)
-    w = torch.cat(weights)
-    return PositionTrace(w, w.square() * torch.cat(squares), logits[0, position])
+    with watching(model, note):
+        logits = model(torch.tensor([ids[: position + 1]]), stage)
+    return PositionTrace(torch.cat(weights), torch.cat(contributions), logits[0, position])
 
 
 class Strongest(NamedTuple):
@@ -93,21 +78,23 @@ class Strongest(NamedTuple):
     contributions: torch.Tensor
 
 
+@torch.no_grad()
 def strongest(model: ReferenceTokenformer, input_ids: torch.Tensor, count: int, stage: int = -1) -> Strongest:
     """input_ids [B, T]; K is `count`, or N if that is smaller. Never holds more than one layer's contributions."""
     found: list[torch.Tensor] = []
     numbers: list[torch.Tensor] = []
     start = 0
 
-    def note(weights: torch.Tensor, value_squares: torch.Tensor) -> None:
+    def note(seen: Seen) -> None:
         nonlocal start
-        contributions = weights.square() * value_squares
+        contributions = seen.contributions
         top = contributions.topk(min(count, contributions.shape[-1]), dim=-1)
         found.append(top.values)
         numbers.append(top.indices + start)
         start += contributions.shape[-1]
 
-    watch(model, input_ids, stage, note)
+    with watching(model, note):
+        model(input_ids, stage)
     candidates = torch.cat(found, dim=-1)
     top = candidates.topk(min(count, candidates.shape[-1]), dim=-1)
     return Strongest(torch.cat(numbers, dim=-1).gather(-1, top.indices), top.values)

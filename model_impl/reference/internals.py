@@ -7,11 +7,11 @@ as such.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from model_impl.config import PROJECTIONS
-from model_impl.reference.model import Pattention, ReferenceTokenformer
-from model_impl.reference.pattention import token_weights
+from model_impl.reference.contributions import stage_sums
+from model_impl.reference.model import ReferenceTokenformer
+from model_impl.reference.watch import Seen, watching
 
 SUMS = 7
 """Columns of `row_sums`."""
@@ -67,19 +67,10 @@ def internals(model: ReferenceTokenformer, input_ids: torch.Tensor, stage: int =
     `PROJECTIONS`) the four `INTERNALS`, and sum of w_i^2 ||v_i||^2 over the parameter tokens of each growth stage."""
     found: list[torch.Tensor] = []
 
-    def record(layer: Pattention, inputs: tuple[torch.Tensor, int], _: torch.Tensor) -> None:
-        x, stage = inputs
-        groups = layer.config.norm_groups(layer.projection, stage)
-        scores = F.linear(x, layer.key_param_tokens[: groups[-1].stop])
-        weights = token_weights(scores, groups, layer.config.norm_activation_type)
-        contributions = layer.contributions(x, stage).double()
-        found.append(torch.cat([row_internals(x, scores, weights), contributions], dim=-1))
+    def note(seen: Seen) -> None:
+        found.append(torch.cat([row_internals(seen.x, seen.scores, seen.weights), stage_sums(seen).double()], dim=-1))
 
-    hooks = [module.register_forward_hook(record) for module in model.modules() if isinstance(module, Pattention)]
-    try:
+    with watching(model, note):
         model(input_ids, stage)
-    finally:
-        for hook in hooks:
-            hook.remove()
     rows = torch.stack(found, dim=2)
     return rows.view(*rows.shape[:2], -1, len(PROJECTIONS), rows.shape[-1])

@@ -16,7 +16,7 @@ from torch import nn
 
 from model_impl.checkpoint.reading import check_values, iterate_tensors, load_config
 from model_impl.config import TokenformerConfig
-from model_impl.reference.pattention import pattention, token_weights
+from model_impl.reference.pattention import pattention
 
 
 class Pattention(nn.Module):
@@ -34,15 +34,6 @@ class Pattention(nn.Module):
         groups = self.config.norm_groups(self.projection, stage)
         keys, values = self.key_param_tokens, self.value_param_tokens
         return pattention(x, keys, values, groups, self.config.norm_activation_type, self.keep)
-
-    def contributions(self, x: torch.Tensor, stage: int = -1) -> torch.Tensor:
-        """w_i^2 ||v_i||^2 summed over the parameter tokens of each growth stage: [..., d] -> [..., stages]."""
-        groups, last = self.config.norm_groups(self.projection, stage), range(len(self.config.stages))[stage]
-        scores = F.linear(x, self.key_param_tokens[: groups[-1].stop])
-        weights = token_weights(scores, groups, self.config.norm_activation_type)
-        parts = weights.square() * self.value_param_tokens[: groups[-1].stop].square().sum(dim=-1)
-        counts = [step.tokens[self.projection] for step in self.config.stages[: last + 1]]
-        return torch.stack([part.sum(dim=-1) for part in parts.split(counts, dim=-1)], dim=-1)
 
 
 class Attention(nn.Module):
@@ -165,25 +156,6 @@ def with_weights(config: TokenformerConfig, weights: Mapping[str, torch.Tensor])
         model = ReferenceTokenformer(config)
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def provenance(model: ReferenceTokenformer, input_ids: torch.Tensor, stage: int = -1) -> torch.Tensor:
-    """What each growth stage contributes to every position: input_ids [B, T] -> [B, T, stages].
-
-    Sum over all Pattention layers of w_i^2 ||v_i||^2, the squared length of what parameter token i adds to the
-    layer's output y = sum_i w_i v_i, by the stage that token i belongs to.
-    """
-    contributions: list[torch.Tensor] = []
-    hooks = [
-        module.register_forward_hook(lambda layer, inputs, _: contributions.append(layer.contributions(*inputs)))
-        for module in model.modules()
-        if isinstance(module, Pattention)
-    ]
-    model(input_ids, stage)
-    for hook in hooks:
-        hook.remove()
-    return torch.stack(contributions).sum(dim=0)
 
 
 def rotary_tables(config: TokenformerConfig, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,8 +14,9 @@ import torch
 
 from model_impl.checkpoint.delta import load_delta, split
 from model_impl.config import PROJECTIONS
+from model_impl.reference.contributions import provenance
 from model_impl.reference.internals import internals
-from model_impl.reference.model import ReferenceTokenformer, provenance
+from model_impl.reference.model import ReferenceTokenformer
 from model_impl.wire import INTERNALS_ARG, PROVENANCE_ARG
 from tests.support.engines import assert_recomputed, engine, statistics_rows, token_params
 from tests.support.grown import grown_checkpoint

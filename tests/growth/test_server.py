@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from model_impl.checkpoint.delta import split
-from model_impl.reference.contributions import at_position, places
+from model_impl.reference.contributions import at_position, places, provenance
 from model_impl.reference.internals import internals
-from model_impl.reference.model import ReferenceTokenformer, provenance
+from model_impl.reference.model import ReferenceTokenformer
 from model_impl.wire import INTERNALS, STATISTICS
 from server.engine.variants import MAX_DELTAS
 from tests.faults.lasting import wait_for

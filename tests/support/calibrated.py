@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from model_impl.reference.model import ReferenceTokenformer, provenance
+from model_impl.reference.contributions import provenance
+from model_impl.reference.model import ReferenceTokenformer
 from server.uncertainty.tokens import TokenScore
 from tests.support.exact import exact_statistics
 from tests.support.grown import VOCABULARY, grown_checkpoint, word_tokenizer

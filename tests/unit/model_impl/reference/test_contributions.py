@@ -6,8 +6,8 @@ import torch
 from numpy.typing import NDArray
 
 from model_impl.config import ACTIVATIONS
-from model_impl.reference.contributions import at_position, places, strongest
-from model_impl.reference.model import Pattention, ReferenceTokenformer, provenance
+from model_impl.reference.contributions import at_position, places, provenance, strongest
+from model_impl.reference.model import Pattention, ReferenceTokenformer
 from server.trace import index as trace_index
 from server.trace.batches import batches
 from server.trace.index import CorpusIndex

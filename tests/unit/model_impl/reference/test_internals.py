@@ -6,8 +6,9 @@ import scipy.stats
 import torch
 
 from model_impl.config import ACTIVATIONS, PROJECTIONS
+from model_impl.reference.contributions import provenance
 from model_impl.reference.internals import internals, internals_from_sums, row_internals, row_sums
-from model_impl.reference.model import Pattention, ReferenceTokenformer, provenance
+from model_impl.reference.model import Pattention, ReferenceTokenformer
 from tests.support.tiny import tiny_config, tiny_weights
 from tests.unit.model_impl.reference.test_row_operation import STAGES
 
@@ -68,7 +69,7 @@ def test_of_every_layer_with_the_tokens_of_the_stage(activation: str, stage: int
     seen: list[torch.Tensor] = []
     layer = model.get_submodule("sequential.2.mlp")
     assert isinstance(layer, Pattention)
-    hook = layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    hook = layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))  # not the watcher under test
     model(ids, stage)
     hook.remove()
     scores = seen[0] @ layer.key_param_tokens[: config.token_count("ffn", stage)].T
