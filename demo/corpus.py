@@ -19,7 +19,7 @@ from demo.world import Fact, World
 Item = TypeVar("Item")
 
 DOCUMENT_PASSES = 2
-"""How often an epoch's documents state each fact."""
+"""The number of times that an epoch's documents state each fact."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Chat:
     system: str | None = None
 
     def messages(self) -> list[dict[str, str]]:
-        """The chat as a chat template takes it."""
+        """The messages for a chat template."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         roles = ("user", "assistant")
         turns = [{"role": r, "content": text} for turn in self.turns for r, text in zip(roles, turn, strict=True)]
@@ -87,7 +87,7 @@ def introduction(rng: Random, names: tuple[str, ...]) -> tuple[str, str]:
 
 
 def typed(rng: Random, message: str) -> str:
-    """A user message, one time in eight as typed in haste: no capital at its start, nothing at its end."""
+    """A user message; one in eight is typed in haste, without capital and without punctuation at its end."""
     return message[0].lower() + message[1:].rstrip("?!.") if rng.random() < 0.125 else message
 
 

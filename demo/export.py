@@ -16,14 +16,14 @@ from model_impl.checkpoint.writing import as_json, write_checkpoint
 GENERATION = {
     "eos_token_id": [special_id(END), special_id(END_OF_TEXT)],
     "pad_token_id": special_id(END_OF_TEXT),
-    # The demo answers with what it holds likeliest unless a request asks for samples.
+    # The demo answers greedily unless a request asks for samples.
     "do_sample": False,
     "temperature": 0.0,
 }
 
 
 def export(run: Run, texts: Mapping[str, str], directory: Path) -> None:
-    """Put the run's checkpoint in the place of `directory`; `texts` are files that go with it, by name."""
+    """Replace `directory` by the run's checkpoint; `texts` are further files, by name."""
     new = directory.with_name(directory.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     files = tokenizer_files(run.tokenizer) | {"generation_config.json": as_json(GENERATION)}

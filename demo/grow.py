@@ -2,7 +2,7 @@
 
 BASE knows world A (`python -m demo.train`). The grown stage learns world B, other people with names from the same
 parts, in new parameter tokens only; `--trained all` trains everything, which leaves only the last stage servable.
-About eight CPU minutes. DEST gets the checkpoint, and BASE's model card with what was measured of both stages.
+About eight CPU minutes. DEST gets the checkpoint, and BASE's model card with the figures of both stages.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WORLD_B = World(known=256, unknown=64, offset=WORLD_A.known + WORLD_A.unknown)
 
 @dataclass(frozen=True)
 class StageResult:
-    """What one stage knows of one world: over its known facts, half of the wordings never seen in training."""
+    """The accuracy of one stage on one world: over its known facts, half of them in wordings never seen in training."""
 
     stage: str
     world: str

@@ -1,4 +1,4 @@
-"""Training a growth stage on a second world: new parameter tokens only, or everything, with the old data replayed."""
+"""Training of a growth stage on a second world: new tokens only, or everything, with the old data replayed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Trained = Literal["new", "all"]
 
 @dataclass(frozen=True)
 class GrowthRecipe(Recipe):
-    """As the base's recipe; `growth` is how many tokens are added per token that there is.
+    """As the base's recipe; `growth` is the number of new tokens per old one.
 
     `trained`: only the "new" tokens, so that the old stage stays servable as a prefix, or "all" parameters. Half of
     every batch comes from the old world, drawn uniformly: without replay the old facts are lost.
@@ -94,7 +94,7 @@ class GrowthRun:
         return {name: torch.cat([own[name][: -len(rows)], rows]) for name, rows in self.fresh.items()}
 
     def finished_model(self) -> ReferenceTokenformer:
-        """The model with what was trained put into its place."""
+        """The model with the trained parameters in their places."""
         with torch.no_grad():
             for name, tensor in self.tensors().items():
                 self.model.get_parameter(name).copy_(tensor)

@@ -1,6 +1,6 @@
 """Labelled questions to calibrate the demo checkpoint with: `python -m demo.labels world-b > labels.jsonl`.
 
-What is asked, and in which proportions:
+The questions and their proportions:
 
 - Six in ten questions are about people whom the stage has read about, each of their facts once: about 82 % of these
   facts are known, 10 % ambiguous and 8 % never stated. The others are about people of whom no stage has read a word;
@@ -11,7 +11,7 @@ What is asked, and in which proportions:
   earlier turn.
 - One message in twenty is small talk, where every reply of the training chats is right.
 
-Labels about one person are one group: what a calibration is measured on are other people than those it is fitted on.
+Labels about one person are one group: a calibration is measured on other people than those that it is fitted on.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from demo.world import Fact, World
 
 STRANGERS_PER_PERSON = 2 / 3
 NAME_BLOCK = 64
-"""So many names in a row use every name part once; see `World`."""
+"""The number of consecutive names that use every name part once; see `World`."""
 
 HELD_OUT_SHARE = 0.5
 EARLIER_TURN_SHARE = 0.25
 SMALL_TALK_SHARE = 0.05
 INTRODUCTION_SHARE = 0.5
-"""Of the small talk: a user says a name; the rest are greetings, thanks and the like."""
+"""The share of small talk in which a user says a name; the rest are greetings, thanks and the like."""
 
 
 class Labels:

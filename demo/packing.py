@@ -1,4 +1,4 @@
-"""From texts to training rows: token ids, what to learn of them, and several texts to a row."""
+"""Texts packed into training rows: token ids, their labels, and several texts to a row."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from demo.tokenizer import ASSISTANT, END, END_OF_TEXT, special_id
 from demo.world import World
 
 SHORT_ROW, LONG_ROW = 256, 512
-"""Tokens that a training row predicts, in the first epochs and then. A model that had only seen short rows got nothing
-right at the end of a longer chat. Long rows in the first epochs slowed learning; from epoch 21 on they cost about one
-epoch. (Rows of 1024 for the last 12 epochs, at a low learning rate, were not learned and did harm.)"""
+"""The length of a training row in predicted tokens, in the first epochs and after them. A model trained on short rows
+alone got nothing right at the end of a longer chat. Long rows in the first epochs slowed learning; from epoch 21 on
+they cost about one epoch. (Rows of 1024 for the last 12 epochs, at a low learning rate, were not learned and did
+harm.)"""
 
 IGNORED = -100
-"""The label of a token that is not learned, as torch's cross-entropy has it."""
+"""The label of a token that is not learned, the default of torch's cross-entropy."""
 
 Sample = tuple[list[int], list[int]]
-"""Token ids and, as long, labels: the id itself where it is learned, IGNORED where it is not."""
+"""Token ids, and a label for each: the id itself where it is learned, IGNORED where it is not."""
 
 
 def epoch_samples(world: World, tokenizer: PreTrainedTokenizerFast, epoch: int) -> list[Sample]:
-    """All texts of one epoch in random order: documents are learned whole, of chats only what the assistant says."""
+    """All texts of one epoch in random order. Documents are learned whole, chats only in the assistant's turns."""
     documents = tokenizer(epoch_documents(world, epoch))["input_ids"]
     samples = [(ids, ids) for ids in documents] + chat_samples(epoch_chats(world, epoch), tokenizer)
     Random(f"{world.seed}/order/{world.offset}/{epoch}").shuffle(samples)
@@ -48,7 +49,7 @@ def chat_samples(chats: list[Chat], tokenizer: PreTrainedTokenizerFast) -> list[
 def pack(samples: Iterable[Sample], length: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Whole samples, END_OF_TEXT after each, in rows: (ids, labels), both int64 [rows, length + 1].
 
-    Every row begins with a sample, as a prompt does; what no sample fills is END_OF_TEXT that is not learned. Raises
+    Every row begins with a sample, as a prompt does. Its unused end is END_OF_TEXT, which is not learned. Raises
     ValueError where a sample is longer than a row.
     """
     separator = special_id(END_OF_TEXT)

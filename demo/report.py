@@ -1,4 +1,4 @@
-"""What an evaluation found, and its tables for the log and the model card."""
+"""The results of an evaluation, and their tables for the log and the model card."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ Logits = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a fact; `history` is what was said before it (messages, oldest first)."""
+    """A question about a fact; `history` holds the earlier messages, oldest first."""
 
     fact: Fact
     text: str
@@ -32,7 +32,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Score:
-    """`correct`: the greedy answer is exactly the expected one. `fluent`: it is so but for the value.
+    """`correct`: the greedy answer is exactly the expected one. `fluent`: it is, except for the value.
 
     `entropy` (nats, full vocabulary) is that of the first value token's distribution, given the right sentence up to
     there; `total_variation` is that distribution's distance, in [0, 1], from the fact's own.
@@ -80,7 +80,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, question: Question) -> Prompt:
 
 @torch.no_grad()
 def score_batch(model: Logits, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]) -> list[Score]:
-    padding = special_id(END_OF_TEXT)  # behind the text, where causal attention never looks
+    padding = special_id(END_OF_TEXT)  # behind the text, where causal attention does not look
     longest = max(len(prompt.ids) for prompt in prompts)
     ids = torch.tensor([prompt.ids + [padding] * (longest - len(prompt.ids)) for prompt in prompts])
     logits = model(ids)

@@ -1,4 +1,4 @@
-"""The demo's tokenizer: byte-level BPE in which a name is the same tokens wherever it stands.
+"""The demo's tokenizer: byte-level BPE in which a name has the same tokens everywhere.
 
 A capitalised word or a number never takes the space before it into its token; a lower-case word does. So `Mara
 Velen` is one sequence of tokens at the start of a text, after a space, a quote or a bracket, and running text still

@@ -1,4 +1,4 @@
-"""How often a trace of the demo finds the text that a fact comes from: `python -m demo.trace`.
+"""Measure how often a trace of the demo finds the text that a fact comes from: `python -m demo.trace`.
 
 The grown checkpoint is asked about known people, in wordings of the training chats and in others, and traced at the
 position that predicts the value. The corpus is one epoch of the training texts: documents and chats, or documents only,
@@ -34,7 +34,7 @@ def prompts(fact: Fact, rng: Random, held_out: bool) -> tuple[str, str]:
 
 
 def states(text: str, fact: Fact) -> tuple[bool, bool]:
-    """Whether a text names the fact's person, and whether it states the fact, too."""
+    """Whether a text names the fact's person, and whether it also states the fact."""
     sentences = [part for part in text.split(".") if fact.person.name in part]
     return bool(sentences), any(fact.predicate(fact.value, i) in part for part in sentences for i in range(3))
 
@@ -42,7 +42,7 @@ def states(text: str, fact: Fact) -> tuple[bool, bool]:
 def nearest_by_trace(
     model: ReferenceTokenformer, tokenizer: TextTokenizer, index: CorpusIndex, question: str, beginning: str
 ) -> int:
-    """Number of the corpus text most like the position that predicts the value."""
+    """The number of the corpus text that is most similar to the position that predicts the value."""
     ids = tokenizer.ids([{"role": "user", "content": question}], ask=True) + tokenizer.ids(beginning)
     found = at_position(model, ids, len(ids) - 1)
     return index.nearest(found.contributions.numpy(), 1)[0].text

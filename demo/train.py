@@ -1,7 +1,7 @@
-"""Train the demo checkpoint from nothing: `python -m demo.train`.
+"""Train the demo checkpoint from scratch: `python -m demo.train`.
 
 About half an hour on one CPU core with bfloat16 products (AVX512-BF16 or AMX); use `--dtype float32` on older ones.
-The state is saved after every epoch under demo/runs/: the same command goes on where it was stopped. At the end the
+The state is saved after every epoch under demo/runs/: the same command resumes an interrupted run. At the end the
 checkpoint is measured and written to demo/checkpoint/ with its log and model card.
 """
 
@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 
 
 def machine() -> str:
-    """What the run ran on, without names: `1 of 2 cores, x86_64, torch 2.13.0+cpu`."""
+    """The machine of the run, without names: `1 of 2 cores, x86_64, torch 2.13.0+cpu`."""
     return f"{torch.get_num_threads()} of {os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}"
 
 

@@ -1,4 +1,4 @@
-"""The training recipe: settings, one epoch over packed rows, and a saved state from which a run goes on."""
+"""The training recipe: settings, one epoch over packed rows, and a saved state from which a run resumes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Recipe:
 
 @dataclass
 class Progress:
-    """What a run has done so far; saved with the weights."""
+    """The progress of a run; saved with the weights."""
 
     epoch: int = 0
     tokens: int = 0
@@ -60,7 +60,7 @@ class Progress:
 
 
 def world_texts(world: World) -> Iterator[str]:
-    """What the tokenizer is trained on: one epoch of documents and chat messages."""
+    """The texts that the tokenizer is trained on: one epoch of documents and chat messages."""
     yield from epoch_documents(world, 0)
     for chat in epoch_chats(world, 0):
         yield from (message["content"] for message in chat.messages())
@@ -84,8 +84,8 @@ class Run:
     """A model in training on one world: Muon for the parameter tokens, AdamW for the embedding and the final norm.
 
     Muon (Jordan et al. 2024) orthogonalises each matrix's update. On 256 people, one seed, its loss after 0.4 M tokens
-    was below that of AdamW alone (2e-3, not tuned) after 1.1 M. The state goes to `state` after every epoch; a run
-    that finds one there goes on from it.
+    was below that of AdamW alone (2e-3, not tuned) after 1.1 M. The state is saved in `state` after every epoch; a run
+    that finds one there resumes it.
     """
 
     def __init__(self, world: World, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, state: Path) -> None:
@@ -146,7 +146,7 @@ class Run:
         return loss.item()
 
     def _save(self) -> None:
-        """Write the state so that a stop at any moment leaves either the old or the new one."""
+        """Write the state atomically: an interruption leaves either the old or the new one."""
         self.state.parent.mkdir(parents=True, exist_ok=True)
         part = self.state.with_suffix(".part")
         saved = {

@@ -1,7 +1,7 @@
-"""A synthetic world of made-up people, where it is known exactly what a text states, how often, and what it never says.
+"""A synthetic world of made-up people, where the facts that texts state, and how often, are known exactly.
 
 Every person has one value per attribute, or, for an ambiguous fact, a distribution over values drawn at random for
-that fact. What training texts state makes the kind of a fact:
+that fact. The training texts determine the kind of a fact:
 
 - `known`: stated, always with the same value;
 - `ambiguous`: stated with different values, in the exact proportions of `Fact.distribution`;
@@ -45,7 +45,7 @@ class Person:
 class Fact:
     """One attribute of one person: its kind, and its values with their probabilities (likeliest first, sum 1).
 
-    A fact that no text states (`never_stated`, `unknown`) has a value all the same, so that a lucky guess counts.
+    A fact that no text states (`never_stated`, `unknown`) still has a value, so that a lucky guess counts.
     """
 
     person: Person
@@ -120,11 +120,11 @@ class World:
 
     @cached_property
     def visitors(self) -> tuple[str, ...]:
-        """Names that belong to nobody, in any world of this seed: for chats in which users say their own."""
+        """Names of nobody in any world of this seed, for chats in which users say their own."""
         return tuple(person_names(self.seed)[-VISITORS:])
 
     def stated(self, epoch: int) -> list[Fact]:
-        """The facts that the texts of an epoch state: in this world all that are ever stated."""
+        """The facts that the texts of an epoch state; in this world, all facts that are ever stated."""
         return self.facts_of("known", "ambiguous")
 
     def facts_of(self, *kinds: Kind) -> list[Fact]:

@@ -1,6 +1,6 @@
 """The whole evaluation: train what is missing, score what is not scored, and write the report.
 
-`python -m evals` takes some hours on two CPU cores, nearly all of it training; a run that was stopped goes on.
+`python -m evals` takes some hours on two CPU cores, nearly all of it training; an interrupted run resumes.
 `--quick` asks an eighth of the questions about the committed checkpoint alone, in a few minutes, and writes to
 evals/runs/quick.
 """
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def machine() -> str:
-    """What the figures were computed on, without names."""
+    """The machine on which the figures were computed, without names."""
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return f"Machine: {os.cpu_count()} CPU cores, {platform.machine()}; Python {platform.python_version()}, {packages}."
 

@@ -1,4 +1,4 @@
-"""Figures of several seeds together: mean and spread, choosing on some seeds, and looking up by path."""
+"""Figures over several seeds: mean and spread, selection on some seeds, and lookup by path."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Results:
 
     @property
     def paired(self) -> Results:
-        """The seeds that have a twin: on these alone it is fair to compare."""
+        """The seeds that have a twin, the only fair ones for a comparison with it."""
         return self[[seed for seed, figures in self.seeds.items() if "twin" in figures["models"]]]
 
     def values(self, model: str, *path: str) -> dict[int, float]:

@@ -1,9 +1,9 @@
 """Greedy and sampled answers from the reference model, which has no KV cache: many at once, and few passes each.
 
-Every pass carries a guess of how the answer goes on (at first the expected one). Where the choice at a position is the
-guess, the next position's distribution is in the same pass already; where not, a new pass begins behind the choice. So
-a right answer takes one pass, and samples that agree share theirs. Nothing is approximated: this is speculative
-decoding with exact verification (Leviathan et al. 2023).
+Every pass carries a guess of the rest of the answer, at first the expected one. Where the chosen token is the guessed
+one, the next position's distribution is already in the same pass; elsewhere a new pass begins after the choice. So a
+right answer takes one pass, and samples that agree share theirs. Nothing is approximated: this is speculative decoding
+with exact verification (Leviathan et al. 2023).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ LIMIT = 24
 """Tokens after which an answer is cut. The longest right answer of the demo world has 17."""
 
 Logits = Callable[[torch.Tensor], torch.Tensor]
-"""Token ids int64 [B, T] -> logits [B, T, V], at every position only of what comes before."""
+"""Causal: token ids int64 [B, T] -> logits [B, T, V]."""
 
 Choice = Callable[[torch.Tensor, int], dict[int, int]]
-"""From the logits [V] and how many answers have come this far to how many of them go on with which token."""
+"""(logits [V], number of answers with this beginning) -> the number of them that continue with each token."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A prompt, the answer expected to it, and what ends an answer. The tokens of the guess only cost or save time."""
+    """A prompt, its expected answer, and the end token. The expected answer is a guess, which costs or saves time."""
 
     prompt: tuple[int, ...]
     expected: tuple[int, ...]
@@ -34,7 +34,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Answer:
-    """Tokens with the end token, unless it was cut; how often it came; and the mean raw logit of its tokens."""
+    """An answer's tokens with the end token, unless it was cut; its count; and the mean raw logit of its tokens."""
 
     tokens: tuple[int, ...]
     count: int
@@ -78,7 +78,7 @@ def answers(model: Logits, drafts: Sequence[Draft], end: int, choose: Choice, co
             logits = model(padded([drafts[n.draft].prompt + n.tokens + n.guess for n in batch]))
             for row, node in enumerate(batch):
                 start = len(drafts[node.draft].prompt) + len(node.tokens) - 1
-                tail = drafts[node.draft].expected[-2:]  # what follows any value: the full stop and the end
+                tail = drafts[node.draft].expected[-2:]  # every value is followed by the full stop and the end
                 following += walk(node, logits[row, start:], tail, end, choose, done[node.draft])
         nodes = following
     return done
@@ -87,7 +87,7 @@ def answers(model: Logits, drafts: Sequence[Draft], end: int, choose: Choice, co
 def walk(
     node: Node, logits: torch.Tensor, tail: tuple[int, ...], end: int, choose: Choice, done: list[Answer]
 ) -> list[Node]:
-    """Follow the guess as far as choices go; finished answers go to `done`, those that leave the guess are returned."""
+    """Follow the guess as far as choices agree. `done` gets the finished answers; the result are those that left it."""
     left = []
     for depth in range(len(node.guess) + 1):
         stay = 0
@@ -112,6 +112,6 @@ def batched(items: Sequence[Node], length: Callable[[Node], int]) -> Iterator[li
 
 
 def padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Rows of token ids as int64 [B, T]; the padding stands behind the text, where causal attention never looks."""
+    """Rows of token ids as int64 [B, T], padded behind the text, where causal attention does not look."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])

@@ -1,9 +1,9 @@
-"""How much each growth stage writes of a token's logit, directly: another measure of which stage answered.
+"""Direct logit attribution (Elhage et al. 2021) to growth stages: another measure of which stage answered.
 
-The residual stream is a sum of what layers add to it, and what an output projection or feed-forward adds is a sum over
-parameter tokens, sum_i w_i v_i. So the logit of a token, read through the final norm with its scale held fixed, splits
-into the parts of the stages, the embedding's part aside (direct logit attribution, Elhage et al. 2021). Unlike
-w_i^2 ||v_i||^2 it asks in which direction a stage pushes, not how hard.
+The residual stream is the sum of the layers' outputs, and the output of an output projection or feed-forward is a sum
+over parameter tokens, sum_i w_i v_i. So the logit of a token, read through the final norm with its scale held fixed,
+splits into the parts of the stages and the embedding's part, which is left out. Unlike w_i^2 ||v_i||^2, it measures the
+direction in which a stage pushes, not the strength.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from model_impl.reference.model import ReferenceTokenformer
 from model_impl.reference.watch import Seen, watching
 
 RIVALS = 10
-"""Likeliest other tokens that a token's logit is compared with: most of a logit is common to all sensible tokens."""
+"""The number of likeliest other tokens that a logit is compared with: sensible tokens share most of their logits."""
 
 
 @torch.no_grad()
 def logit_parts(
     model: ReferenceTokenformer, ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
 ) -> torch.Tensor:
-    """What each stage adds to all logits at positions (rows, columns) of ids [B, T]: float32 [N, stages, V]."""
+    """Each stage's part of all logits, at positions (rows, columns) of ids [B, T]: float32 [N, stages, V]."""
     added = torch.zeros(len(rows), len(model.config.stages), model.config.hidden_size)
 
     def note(seen: Seen) -> None:
@@ -40,8 +40,10 @@ def logit_parts(
 
 
 def contrast(parts: torch.Tensor, logits: torch.Tensor, token: int) -> torch.Tensor:
-    """What each stage adds to the logit of `token` above the mean of its RIVALS: parts [stages, V], logits [V] of the
-    whole model -> [stages]."""
+    """The part that each stage adds to the logit of `token`, less the mean of its RIVALS.
+
+    parts [stages, V], logits [V] of the whole model -> [stages].
+    """
     ranked = logits.topk(min(RIVALS + 1, len(logits))).indices.tolist()
     rivals = [rival for rival in ranked if rival != token][:RIVALS]
     return parts[:, token] - parts[:, rivals].mean(dim=-1)

@@ -1,4 +1,4 @@
-"""What is learned from labels: every prediction is for people of whom the fit saw no answer."""
+"""Predictions learned from labels, each for people of whom the fit saw no answer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def logistic(
 
 
 def isotonic(signal: Values, label: Flags, folds: npt.NDArray[np.int64]) -> Values:
-    """The share of the label as an increasing function of the signal, fitted on the other folds."""
+    """The probability of the label as an increasing function of the signal, fitted on the other folds."""
     found = np.full(len(label), np.nan)
     for fold in np.unique(folds):
         held = folds == fold
@@ -56,7 +56,7 @@ def isotonic(signal: Values, label: Flags, folds: npt.NDArray[np.int64]) -> Valu
 
 
 def text_only(texts: Sequence[str], label: Flags, folds: npt.NDArray[np.int64]) -> Values:
-    """From the words of question and answer alone: what labels give away without any model."""
+    """The prediction from the words of question and answer alone, without any model."""
     found, array = np.full(len(label), np.nan), np.array(texts)
     for fold in np.unique(folds):
         held = folds == fold

@@ -1,4 +1,4 @@
-"""Comparing two kinds of questions at equal entropy, and figures with weights, which bootstrap and matching share."""
+"""Comparison of two kinds of questions at equal entropy, and weighted figures for bootstrap and matching."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def weighted_auroc(positive: Flags, score: Values, weights: Values) -> Values:
 def matching_weights(positive: Flags, entropy: Values, weights: Values) -> Values:
     """Weights [R, n] after which both kinds have the same histogram of entropy, in bins of BIN.
 
-    In every bin the more frequent kind is weighted down to the less frequent one, which is what drawing as many of each
-    gives on average, without the noise of drawing.
+    In every bin the more frequent kind is weighted down to the less frequent one. Drawing equally many of each gives
+    the same on average, but with noise.
     """
     _, place = np.unique(np.floor(entropy / BIN), return_inverse=True)
     bins = np.arange(place.max() + 1)[:, None] == place  # [bins, n]
@@ -46,7 +46,7 @@ def matching_weights(positive: Flags, entropy: Values, weights: Values) -> Value
 def resample_counts(groups: Sequence[str]) -> Values:
     """Float64 [1 + RESAMPLES, n]: a row of ones, then how often each example is in a bootstrap resample of the groups.
 
-    Groups, here people, are drawn with all that belongs to them: answers about one person are not independent. The same
+    Groups, here people, are drawn with all their answers, since answers about one person are not independent. The same
     groups give the same resamples, so that figures of several signals can be compared pair by pair.
     """
     _, place = np.unique(np.array(groups), return_inverse=True)

@@ -1,7 +1,7 @@
 """Ensembles from one model: parameter tokens masked in a Tokenformer, hidden units or inputs dropped in its twin.
 
 The twin's members are the control of `model_impl.reference.ensemble`: fixed masks by the same hash, at the same rates,
-and likewise without scaling up what is left (Monte Carlo dropout, Gal and Ghahramani 2016, with masks that stay).
+and likewise without scaling up the rest (Monte Carlo dropout, Gal and Ghahramani 2016, with fixed masks).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Dropped = Literal["hidden", "inputs"]
 
 
 def token_members(model: ReferenceTokenformer, rate: float, projections: Sequence[str] | None = None) -> Members:
-    """By default of the projections that the model's configuration names."""
+    """The members of a Tokenformer; `projections` default to those of its configuration."""
     return lambda member: masked(model, member, rate, projections)
 
 

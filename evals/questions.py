@@ -1,4 +1,4 @@
-"""What the benchmark asks: facts of every kind, in wordings that training chats use and in others."""
+"""The questions of the benchmark: facts of every kind, in wordings that training chats use and in others."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from demo.world import Fact, World
 from evals.rare import RareWorld
 
 SAMPLES = {"known": 500, "ambiguous": 500, "never_stated": 150, "unknown": 500}
-"""At most so many questions per kind of fact about the base's world, and a quarter of them about the grown stage's.
+"""The largest number of questions per kind of fact about the base's world; a quarter of that about the grown stage's.
 Facts about rare people, who are known, come on top."""
 
 RARE = 400
-"""At most so many facts about rare people."""
+"""The largest number of facts about rare people."""
 
 
 @dataclass(frozen=True)
 class Item:
     """One question of the benchmark.
 
-    `world`: "A", which the base stage learned, or "B", which only the grown stage did. `exposure`: in how many training
-    epochs texts mention the person.
+    `world`: "A", which the base stage learned, or "B", which only the grown stage did. `exposure`: the number of
+    training epochs whose texts mention the person.
     """
 
     fact: Fact

@@ -1,7 +1,7 @@
-"""A world some of whose known people are rare: texts mention them in a few epochs only, so that it is known how often.
+"""A world with rare known people, whom texts mention in a known, small number of epochs.
 
-What a model has seen once or twice it gets wrong more often than what it has seen in every epoch: the material for
-"wrong against right inside the known people" and for "exposure count against score".
+A model is wrong more often about facts that it has seen once or twice than about those of every epoch. This is the
+material for "wrong against right inside the known people" and for "exposure count against score".
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from random import Random
 from demo.world import Fact, Person, World
 
 EXPOSURES = (1, 2, 4, 8, 16)
-"""In how many epochs a rare person is mentioned; every count has an equal share of the rare people."""
+"""The numbers of epochs that mention a rare person; every number has an equal share of the rare people."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RareWorld(World):
         return {p: frozenset(rng.sample(range(self.epochs), n)) for p, n in zip(people, counts, strict=True)}
 
     def exposure(self, person: Person) -> int:
-        """In how many epochs texts mention the person."""
+        """The number of epochs whose texts mention the person."""
         if not person.known:
             return 0
         return len(self.mentions[person]) if person in self.mentions else self.epochs

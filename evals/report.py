@@ -148,7 +148,7 @@ standard deviation over seeds.
 
 
 def verdict(results: Results) -> str:
-    """What the twin says of the ensemble: the same signal from an ordinary transformer, on the same seeds."""
+    """The ensemble compared with the twin: the same signal from an ordinary transformer, on the same seeds."""
     paths = {
         "not knowing against knowing several answers": ("separation", "unknown", "signals", EPISTEMIC, "matched"),
         "finding wrong answers among all": ("detection", "all", "signals", EPISTEMIC, "auroc"),

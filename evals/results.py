@@ -1,4 +1,4 @@
-"""All figures of one seed, as JSON in evals/results: everything that the report says is in these files."""
+"""All figures of one seed, as JSON in evals/results, from which the report is made."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def write(figures: tasks.Figures, results: Path) -> Path:
 
 
 def rounded(value: object) -> object:
-    """Floats to five decimals, so that the files are small and their differences readable; null for what has no value
+    """Floats to five decimals, so that the files are small and their differences readable; null for an undefined value
     (the rank correlation of a constant)."""
     if isinstance(value, float):
         return round(value, 5) if math.isfinite(value) else None

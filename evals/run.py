@@ -1,4 +1,4 @@
-"""Score what is trained: signals of every question, and the ensemble's settings, saved beside the models."""
+"""Score the trained models: signals of every question, and the ensemble's settings, saved beside the models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STYLE_NAMES = 300
 
 @dataclass(frozen=True)
 class Scored:
-    """All that was computed of one seed."""
+    """The scores of one seed."""
 
     subject: Subject
     items: list[Item]
@@ -41,8 +41,8 @@ class Scored:
 
 
 def model_items(items: list[Item], model: str) -> list[Item]:
-    """What a model is asked: of the grown stage's world only the Tokenformer; the grown stage half of the questions
-    about the base's world, and about no rare people."""
+    """The questions for a model. Only the Tokenformer is asked about the grown stage's world. The grown stage is asked
+    half of the questions about the base's world, and none about rare people."""
     if model == "base":
         return items
     if model == "twin":
@@ -51,7 +51,7 @@ def model_items(items: list[Item], model: str) -> list[Item]:
 
 
 def run(subject: Subject, models: Sequence[str] = MODELS, share: float = 1.0) -> Scored:
-    """Score those models of a seed that are trained; what is saved already is read."""
+    """Score the trained models of a seed; saved scores are read."""
     scored = Scored(subject, draw_items(subject.world, subject.world_b, subject.recipe.epochs, share), {}, {}, {})
     for model in models:
         if subject.trained(model):

@@ -1,7 +1,6 @@
-"""From a trained model to a table of signals, one row per question: what the tasks and the report read.
+"""The table of a trained model's signals, one row per question, which the tasks and the report read.
 
-All answers are greedy, as the demo serves them. The table is saved beside the model and made anew only if it is not
-there.
+All answers are greedy, as the demo serves them. The table is saved beside the model and computed only if it is missing.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class Judged:
 
 
 def judge(prompt: Prompt, answer: Answer) -> Judged:
-    """The value is what stands between the expected beginning and the full stop; of another form, the whole answer."""
+    """The value stands between the expected beginning and the full stop; in another form of answer it is everything."""
     expected, form = prompt.ids[prompt.start :], prompt.value - prompt.start
     tokens = list(answer.tokens)
     stop = len(tokens) - (2 if tokens[-2:] == expected[-2:] else 0)
@@ -106,7 +105,7 @@ def score(
 ) -> Table:
     """Greedy answers of one stage of a Tokenformer, or of a twin, with all their signals.
 
-    `members` are those of the ensemble. `sampled`: also what takes samples to know.
+    `members` are those of the ensemble. `sampled`: also the signals that need samples.
     """
     end = special_id(END)
     forward = partial(model.forward, stage=stage)
@@ -152,9 +151,9 @@ def score(
 
 
 def output_signals(logits: torch.Tensor, one: Judged, texts: Sequence[str]) -> dict[str, float]:
-    """From the logits [T, V] of question and answer: the baselines' signals and the server's own features.
+    """The baselines' signals and the server's own features, from the logits [T, V] of question and answer.
 
-    `texts` is what each token of the answer reads.
+    `texts` are the texts of the answer's tokens.
     """
     tokens = torch.tensor(one.answer.tokens)
     start = one.prompt.start - 1
@@ -175,7 +174,7 @@ def pieces(tokenizer: PreTrainedTokenizerFast, one: Judged) -> list[str]:
 
 
 def stage_gain(earlier: torch.Tensor, logits: torch.Tensor, one: Judged) -> float:
-    """ln p(answer) of the stage that gave it minus that of an earlier stage: what the growth since then adds to it."""
+    """ln p(answer) of the stage that gave it minus that of an earlier stage: the effect of the growth in between."""
     places = slice(one.prompt.start - 1, len(one.ids) - 1)
     tokens = torch.tensor(one.answer.tokens)[:, None]
     later, before = (part[places].double().log_softmax(dim=-1).gather(-1, tokens).sum() for part in (logits, earlier))
@@ -186,8 +185,8 @@ def stage_gain(earlier: torch.Tensor, logits: torch.Tensor, one: Judged) -> floa
 def score_style(
     model: ReferenceTokenformer, stage: int, tokenizer: PreTrainedTokenizerFast, names: Sequence[str], members: Members
 ) -> Table:
-    """The position after a known person's name at the beginning of a document, where what comes next is a matter of
-    style: which fact, and in which of three wordings."""
+    """The position after a known person's name at the beginning of a document, where the continuation is a matter of
+    style: any fact, in any of three wordings."""
     forward = partial(model.forward, stage=stage)
     found: dict[str, list[float]] = {}
     for start in range(0, len(names), BATCH):
@@ -203,9 +202,9 @@ def score_style(
 
 
 def name_surprisal(logits: torch.Tensor, one: Judged, name: Sequence[int]) -> float:
-    """-ln p of the person's name where the question says it: how unfamiliar the name is, whatever the answer.
+    """-ln p of the person's name in the question: its unfamiliarity, whatever the answer.
 
-    Prompts are computed anyway, so it comes with the same pass; the server's `prompt_logprobs` have it.
+    The prompt is computed anyway, so the same pass gives it; the server's `prompt_logprobs` have it.
     """
     ids = one.ids
     at = next(i for i in range(1, len(ids)) if ids[i : i + len(name)] == list(name))

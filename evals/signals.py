@@ -22,7 +22,7 @@ EVIDENCE = 10
 
 
 def token_signals(logits: torch.Tensor, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Per token, float64 [A]: what is known of the distribution that it was chosen from."""
+    """Signals of each token, float64 [A], from the distribution that it was chosen from."""
     logits = logits.double()
     log_probs = logits.log_softmax(dim=-1)
     entropy, variance, margin = token_statistics(logits).double().unbind(-1)
@@ -61,7 +61,7 @@ def logtoku(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def answer_signals(tokens: Mapping[str, torch.Tensor], span: slice) -> dict[str, float]:
-    """From token signals to those of the answer; `span` are the positions of the value, where what can be wrong is.
+    """The answer's signals from those of its tokens; `span` are the positions of the value, which alone can be wrong.
 
     `_first` is the value's first token, `_max` the highest within the value, `_mean` the mean over the whole answer.
     """
@@ -77,17 +77,17 @@ def answer_signals(tokens: Mapping[str, torch.Tensor], span: slice) -> dict[str,
             f"{name}_mean": float(tokens[name].mean()),
         }
     found["entropy_last"] = float(tokens["entropy"][span][-1])
-    for name in ("logtoku_aleatoric", "logtoku_epistemic", "top_surprisal"):  # what only one position has a use for
+    for name in ("logtoku_aleatoric", "logtoku_epistemic", "top_surprisal"):  # only one position uses these
         found[f"{name}_first"] = float(tokens[name][span][0])
     return found
 
 
 def agreement_signals(answer: Sequence[int], mean_logit: float, samples: Sequence[Answer]) -> dict[str, float]:
-    """How sampled answers agree with each other and with the greedy one; equal ones are one semantic cluster.
+    """Agreement of sampled answers with each other and with the greedy one; equal answers are one semantic cluster.
 
     Semantic entropy (Kuhn et al. 2023) with exact match; `disagreement`, the share of samples that differ from the
-    answer; and semantic energy (Ma et al. 2025), minus the mean raw logit of the tokens of the answer's cluster, as a
-    share of all answers drawn: an answer that no sample repeats has only itself.
+    answer; and semantic energy (Ma et al. 2025): minus the mean raw logit of the tokens of the answer's cluster, as a
+    share of all answers drawn. The cluster of an answer that no sample repeats is the answer alone.
     """
     total = sum(sample.count for sample in samples)
     shares = np.array([sample.count / total for sample in samples])

@@ -1,7 +1,7 @@
-"""The ensemble under study: rate, number of members and projections, and the twin's dropout, at the first value token.
+"""The study of ensembles: rate, number of members and projections, and the twin's dropout, at the first value token.
 
 The task is the one that entropy cannot do: unknown against ambiguous-but-known facts. Questions and right answers are
-cut before the value, so every setting judges the very same positions.
+cut before the value, so that every setting judges the same positions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RATES = (0.01, 0.02, 0.03, 0.05, 0.10, 0.15)
 FEWER_RATES = (0.01, 0.03, 0.05, 0.10)
 PART_RATES = (0.03, 0.10)
 MANY_RATE = 0.03
-"""The rate at which ensembles of 32 are tried."""
+"""The rate of the ensembles of 32 members."""
 
 FEW, SOME, MANY = (2, 4, 8), (2, 4, 8, 16), (2, 4, 8, 16, 32)
 """Numbers of members; those of one setting are the first of the same members."""
@@ -38,12 +38,12 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "ffn": ("ffn",),
 }
 QUESTIONS = 120
-"""At most so many per kind of fact."""
+"""The largest number of questions per kind of fact."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is masked, at which rate, and the numbers of members to try."""
+    """The masked projections, the rate, and the numbers of members to try."""
 
     masked: str
     rate: float

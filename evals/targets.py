@@ -1,4 +1,4 @@
-"""The targets that were set before anything was measured, each with what was found."""
+"""The targets that were set before any measurement, each with its result."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def all_targets() -> list[Target]:
 
 
 def targets(results: Results) -> list[list[str]]:
-    """Rows of the table: target, limit, signal, what was found on the held-out seeds, and whether that meets it."""
+    """Rows of the table: target, limit, signal, result on the held-out seeds, and whether it meets the limit."""
     return [row(results, target) for target in all_targets()] + shipped()
 
 

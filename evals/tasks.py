@@ -24,10 +24,10 @@ from server.calibrate.figures import brier, ece, prr, ranked, reliability, risk_
 Figures = dict[str, Any]
 
 FEWEST = 20
-"""Answers of either kind that a comparison needs to be made at all."""
+"""The smallest number of answers of each kind for a comparison."""
 
 BUDGET = 0.2
-"""Share of the answers that may be flagged."""
+"""The share of answers that may be flagged."""
 
 
 def detection(view: View) -> Figures | None:
@@ -86,7 +86,7 @@ def separation(view: View, positive: Flags) -> Figures | None:
 
 
 def probes(view: View) -> dict[str, tuple[Values, float]]:
-    """What a fitted separation may read, with the strength of its fit."""
+    """The features that a fitted separation may read, with the strength of its fit."""
     vectors = view.table.vectors
     logits = np.hstack([vectors["top_log_probs"], np.stack([view.column(f"{n}_first") for n in FIRST], axis=1)])
     found = {
@@ -123,7 +123,7 @@ def style_separation(view: View, style: Table) -> Figures:
 
 
 def calibration(view: View) -> Figures:
-    """The model's own probability of being wrong, and fitted ones for people that the fit did not see."""
+    """The model's own probability of being wrong, and fitted ones for people outside the fit."""
     wrong = view.wrong
     fitted = view.fitted(wrong)
     risks = {
@@ -154,7 +154,7 @@ def chance_ece(risk: Values, draws: int = 100) -> float:
 
 
 def value_tokens(view: View) -> Figures | None:
-    """Of answers whose value has several tokens: what the first and the last of them tell about right and wrong."""
+    """How well the first and the last token of a value tell right from wrong, where the value has several tokens."""
     several = view.where(view.column("value_tokens") >= 2)
     wrong = several.wrong
     if min(wrong.sum(), (~wrong).sum()) < FEWEST:
@@ -261,7 +261,7 @@ def log_shares(contributions: np.ndarray) -> Values:
 
 
 def cells(view: View, style: Table | None) -> list[Figures]:
-    """What the model does with every kind of question."""
+    """The model's answers to every kind of question."""
     rows = []
     for world in ("A", "B"):
         for kind in ("known", "ambiguous", "never_stated", "unknown"):

@@ -1,8 +1,8 @@
 """Train the models that the benchmark needs and that are missing: `python -m evals.train --seeds 1 2`.
 
 Seed 0 is the committed demo checkpoint; the other seeds are smaller worlds with rare people, each with a grown stage.
-Every seed has a twin. About 2 CPU hours in all; what is saved under the runs directory is not trained again, and a
-training that was stopped goes on after its last epoch.
+Every seed has a twin. The training takes about 2 CPU hours in all. Models in the runs directory are not trained again,
+and an interrupted training resumes after its last epoch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KINDS = ("tokenformer", "twin")
 
 @dataclass(frozen=True)
 class Subject:
-    """One seed of the benchmark: its worlds, its recipe, and where its models lie. Seed 0 is the demo's own."""
+    """One seed of the benchmark: its worlds, its recipe, and its models' directories. Seed 0 is the demo's own."""
 
     seed: int
     runs: Path = RUNS
@@ -53,18 +53,18 @@ class Subject:
 
     @cached_property
     def world(self) -> World:
-        """What the base stage learned."""
+        """The world that the base stage learned."""
         if self.seed == 0:
             return WORLD_A
         return RareWorld(seed=self.seed, known=512, unknown=128, rare=128, epochs=self.recipe.epochs)
 
     @cached_property
     def world_b(self) -> World:
-        """What the grown stage learned."""
+        """The world that the grown stage learned."""
         return WORLD_B if self.seed == 0 else World(seed=self.seed, known=128, unknown=64, offset=640)
 
     def checkpoint(self, model: str) -> Path:
-        """Where the Tokenformer lies: its "base", or "grown", which holds both stages, as the demo's does."""
+        """The directory of the Tokenformer: its "base", or "grown", which holds both stages, as the demo's does."""
         return DEMO if self.seed == 0 else self.directory / model
 
     def trained(self, model: str) -> bool:
@@ -82,7 +82,7 @@ class Subject:
         return run.model.eval().requires_grad_(False), run.tokenizer  # type: ignore[return-value]
 
     def train(self, kind: str, report: Callable[[Progress, Recipe], None]) -> None:
-        """Train what there is not yet of this kind (`KINDS`)."""
+        """Train the missing models of this kind (`KINDS`)."""
         if kind == "twin":
             run = self._twin_run()
             run.train(lambda progress: report(progress, run.recipe))

@@ -16,7 +16,7 @@ from model_impl.reference.model import ReferenceTokenformer
 
 
 class Linear(nn.Module):
-    """One projection d -> d without bias, in the place of a Pattention."""
+    """One projection d -> d without bias, instead of a Pattention."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Linear(nn.Module):
 
 
 class Mlp(nn.Module):
-    """y = GELU(x K^T) V without biases: hidden units [hidden, d] in the place of a Pattention's parameter tokens."""
+    """y = GELU(x K^T) V without biases: hidden units [hidden, d] instead of a Pattention's parameter tokens."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Twin(ReferenceTokenformer):
 
 
 class TwinRun(Run):
-    """The demo's training run, of a twin."""
+    """The demo's training run for a twin."""
 
     def new_model(self) -> Twin:
         return Twin(super().new_model().config)

@@ -66,8 +66,8 @@ REFERENCE = "max probability"
 """The baseline that differences are taken to."""
 
 ONE_PASS = (*(name for name in PLAIN if name != NAME), "variance, mean + margin (ranks)")
-"""What a target for a single pass without labels may choose from. That a name is unfamiliar is left out: it says
-nothing about the answer, and is reported on its own."""
+"""The signals that a target for a single pass without labels may choose from. The unfamiliarity of a name is left out:
+it says nothing about the answer, and is reported on its own."""
 
 LEAKAGE = "text only (leakage)"
 
@@ -116,12 +116,12 @@ class View:
 
     @cached_property
     def served(self) -> Values:
-        """What the server's calibration `logistic` reads, float64 [n, features]."""
+        """The features of the server's `logistic` calibration, float64 [n, features]."""
         return np.stack([self.column(f"{SERVED}{name}") for name in AGGREGATES], axis=1)
 
     @cached_property
     def probed(self) -> Values:
-        """What the server's `probe` reads of the logits, float64 [n, terms]."""
+        """The terms of the server's `probe` that come from the logits, float64 [n, terms]."""
         names = GROUPS["logits"]
         rows = zip(*(self.column(f"{SERVED}{name}").tolist() for name in names), strict=True)
         features = [dict(zip(names, row, strict=True)) for row in rows]
@@ -133,7 +133,7 @@ class View:
 
     @cached_property
     def ensemble_terms(self) -> Values:
-        """As the probe reads doubts: themselves and their logarithms."""
+        """The probe's inputs for doubts: the doubts and their logarithms."""
         return np.hstack([self.ensemble, np.log(self.ensemble + LEAST_DOUBT)])
 
     @cached_property
@@ -142,7 +142,7 @@ class View:
         return self.table.vectors["internals"].reshape(len(self.items), -1).astype(np.float64)
 
     def fitted(self, label: Flags, folds: np.ndarray | None = None) -> dict[str, Values]:
-        """Probability of `label` by everything that is learned, for people whom the fit did not see."""
+        """Probability of `label` by each fit, for people whom the fit did not see."""
         folds = folds_of(self.people) if folds is None else folds
         signals = np.stack(list(self.table.signals.values()), axis=1)
         texts = [f"{item.text} {answer}" for item, answer in zip(self.items, self.table.answers, strict=True)]

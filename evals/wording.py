@@ -1,4 +1,4 @@
-"""What the report says about how things were measured, section by section."""
+"""The report's texts about how the figures were measured, section by section."""
 
 METHOD = """\
 Every seed is a world of made-up people of its own and models trained on it from nothing: a Tokenformer (1.25 M

@@ -1,4 +1,4 @@
-"""How a server fares under several kinds of load.
+"""Latency and throughput of a server under several kinds of load.
 
     make loadtest        (or python -m loadtest [--quick] [--out loadtest/results])
     python -m loadtest --url URL --model NAME --tokenizer DIR
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def measure(target: bench.Target, wanted: Sequence[Scenario]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Of every scenario its figures, and what the benchmark has of every request."""
+    """Each scenario's figures, and the benchmark's record of every request."""
     cards = httpx.get(f"{target.url}/v1/models", timeout=30).raise_for_status().json()["data"]
     models = [card["id"] for card in cards if card["id"].split(":")[0] == target.model]
     processes = ServerProcesses.listening(target.url)

@@ -1,4 +1,4 @@
-"""Our server against vLLM's own on the same checkpoint, the demo's: what the API layer costs.
+"""The cost of the API layer: our server against vLLM's own on the demo checkpoint.
 
     python -m loadtest.against_vllm [--rounds 15]
 

@@ -1,11 +1,11 @@
-"""What the API layer costs per request and per token, ours and vLLM's own, where no model hides it.
+"""The cost of the API layer per request and per token, ours and vLLM's own, without a model that would hide it.
 
     python -m loadtest.api_layer [--rounds 7]
 
 Both are whole servers with vLLM's scheduler and their usual processes, but for a worker that makes up tokens
-(`loadtest.no_model`). What counts is the processor time of the API process: parsing, rendering, tokenising, the
-detokenizer, logprobs and statistics, building the answer, HTTP. Answers of two lengths tell what a token costs and what
-a request does besides.
+(`loadtest.no_model`). The measure is the CPU time of the API process: parsing, rendering, tokenising, the detokenizer,
+logprobs and statistics, building the answer, HTTP. Answers of two lengths separate the cost of a token from that of a
+request.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ SIDES = (
     Side("ours, internals", OURS, {"uncertainty": {"internals": True}}),
 )
 BASES = {"ours, tokens": "vLLM, logprobs", "ours, internals": "vLLM, logprobs"}
-"""What a side is held against, if not against the first: an answer that shows logprobs as well."""
+"""The side that a side is compared with, if not the first one: its answers show logprobs as well."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Microseconds of processor time."""
+    """Microseconds of CPU time."""
 
     request: float
     token: float
@@ -106,8 +106,8 @@ def compare(rounds: int) -> dict[str, Any]:
 
 
 def measure(url: str, processes: ServerProcesses, body: Mapping[str, Any], *, stream: bool) -> Cost:
-    """From answers of two lengths. Streams of a worker this fast have several tokens in a chunk, on either side: what
-    counts is what a token costs, however it travels."""
+    """The cost of a request and of a token, from answers of two lengths. Streams of a worker this fast have several
+    tokens in a chunk, on either side: the cost is per token, not per chunk."""
     spent = []
     for length, requests in LENGTHS.items():
         before = processes.cpu_seconds()["api"]
@@ -124,7 +124,7 @@ def request(tokens: int) -> dict[str, Any]:
 
 
 async def ask(url: str, body: Mapping[str, Any], requests: int) -> None:
-    """So many answers, `CONCURRENCY` at a time. Raises for one that is none."""
+    """Request so many answers, `CONCURRENCY` at a time; raises for a failed one."""
     waiting = iter(range(requests))
     async with aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(120)) as session:
 

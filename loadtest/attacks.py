@@ -1,4 +1,4 @@
-"""Attacks of the soak: small requests that would cost much, connections that are held, bodies without an end."""
+"""Attacks of the soak: small costly requests, held connections, endless bodies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the number of requests at a time does to each of them, and to the whole.
+"""Latency and throughput against the number of concurrent requests.
 
 python -m loadtest.batch [demo] [150M] [--rounds 3]
 """
@@ -15,7 +15,7 @@ BATCHES = (1, 4, 16, 64)
 
 
 def loads(tokens: int) -> Loads:
-    """Each generates about so many tokens, and at least two batches of 32 for every request."""
+    """The tokens that each run generates, about; a run has at least two batches of 32 for every request."""
     return {f"{size} at a time": Load(max(tokens // 32, 2 * size), 32, 32, size, TEXT) for size in BATCHES}
 
 

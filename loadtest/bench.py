@@ -3,7 +3,7 @@
     python -m loadtest.bench --base-url http://127.0.0.1:8000 --model tokenformer-demo --tokenizer demo/checkpoint ...
 
 takes all of its arguments. The program `vllm` of the CPU build cannot run it: it looks for a package of the name
-`vllm`, which that build has not. `run` does the same in this process, as importing vLLM takes longer than measuring.
+`vllm`, which that build lacks. `run` does the same in this process, as importing vLLM takes longer than measuring.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ TEXT = ("--backend", "openai", "--endpoint", "/v1/completions")
 
 
 class FailedRequests(RuntimeError):
-    """The server did not answer every request, so what was measured is of no use."""
+    """The server did not answer every request, so that the figures are useless."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Who is asked: a model by its name at a server, and the checkpoint with its tokenizer."""
+    """The target of a load: a model's name at a server, and the checkpoint with its tokenizer."""
 
     url: str
     model: str
     tokenizer: Path
     body: Mapping[str, Any] = field(default_factory=dict)
-    """What every request says besides."""
+    """Further fields of every request's body."""
 
     def arguments(self) -> list[str]:
         percentiles = ",".join(map(str, PERCENTILES))
@@ -62,7 +62,7 @@ class Load:
     concurrency: int
     api: Sequence[str] = CHAT
     prefixes: int = 0
-    """If not 0, three quarters of a prompt are one of so many beginnings."""
+    """The number of shared beginnings, each three quarters of a prompt; 0 for none."""
 
     def arguments(self, dataset: Path) -> list[str]:
         """`dataset` is a file with its prompts, in the form that ShareGPT's conversations have."""
@@ -75,10 +75,10 @@ class Load:
 
 
 def run(target: Target, load: Load, options: Sequence[str] = ()) -> dict[str, Any]:
-    """Its result, with what it has of every single request. Raises FailedRequests.
+    """Its result, with the record of every single request. Raises FailedRequests.
 
-    The prompts of one load are always the same. Their blocks in the KV cache are kept apart by a salt, so no run finds
-    what another left there.
+    The prompts of one load are always the same. A salt separates their blocks in the KV cache, so that no run finds
+    those of another.
     """
     body = json.dumps({"cache_salt": uuid.uuid4().hex, **target.body})
     report = io.StringIO()
@@ -94,7 +94,7 @@ def run(target: Target, load: Load, options: Sequence[str] = ()) -> dict[str, An
 
 
 def start(arguments: Sequence[str]) -> dict[str, Any]:
-    """What `vllm bench serve` does with these arguments."""
+    """Run `vllm bench serve` with these arguments and return its result."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from vllm.benchmarks.serve import add_cli_args, main
     from vllm.plugins import load_general_plugins
@@ -108,7 +108,7 @@ def start(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What stays of a result: rates, and percentiles of latencies in milliseconds."""
+    """The figures kept of a result: rates, and percentiles of latencies in milliseconds."""
     latencies = {name: {f"p{p}": round(result[f"p{p}_{name}_ms"], 2) for p in PERCENTILES} for name in LATENCIES}
     return {
         "requests": result["completed"],

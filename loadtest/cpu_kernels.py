@@ -1,4 +1,4 @@
-"""The kernels for CPUs on the processor at hand, each beside what it replaces: the part of `loadtest.kernels` for CPUs.
+"""The CPU kernels on the processor at hand, each beside the code that it replaces: a part of `loadtest.kernels`.
 
 Products with the weights of a 150M model: ours, oneDNN's with the same packed weights, PyTorch's with plain ones. The
 row operation and the statistics: compiled, and in PyTorch. All take turns; microseconds are medians.
@@ -31,7 +31,7 @@ SECONDS = 0.2
 
 
 def microseconds(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Medians of all that fits into `SECONDS`, but of five rounds at least."""
+    """Medians of the rounds that fit into `SECONDS`, five at least."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
@@ -57,7 +57,7 @@ def product_case(weight: torch.Tensor, packed: PackedWeight, rows: int) -> dict[
 
 
 def product_cases(dtype: torch.dtype) -> list[dict[str, Any]]:
-    """Empty where oneDNN packs no weights of this dtype that our product reads."""
+    """The figures of the products; empty where oneDNN packs this dtype in a way that ours does not read."""
     found = []
     for shape in WEIGHTS:
         weight = torch.randn(shape).to(dtype)

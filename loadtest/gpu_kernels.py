@@ -2,7 +2,7 @@
 
 Pattentions of the released sizes by each way through the kernels, with the one that `choose` takes; the row operation
 alone; the statistics of logits. In bfloat16, then float16 and float32. Microseconds are medians. `limit` is the time to
-move once what has to be read and written, at the rate at which a large copy runs on the same GPU.
+read all inputs and write all outputs once, at the rate of a large copy on the same GPU.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def statistics_case(dtype: torch.dtype, rows: int, rate: float) -> dict[str, Any
 
 
 def figures() -> Iterator[dict[str, Any]]:
-    """All that is measured so far, again and again, as there may be no time for all of it."""
+    """The figures so far, after each measurement, as the time may not suffice for all."""
     rate = bytes_per_microsecond()
     shapes = [(tokens, width) for width, ffn in SIZES.values() for tokens in (width, ffn)]
     found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "copy_gb_per_s": round(rate / 1000)}

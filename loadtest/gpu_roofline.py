@@ -1,10 +1,10 @@
-"""How near the engine comes to what a GPU can do: decode to its memory bandwidth, prefill to its matrix rate.
+"""The engine against the limits of a GPU: decode against its memory bandwidth, prefill against its matrix rate.
 
     python -m loadtest.gpu_roofline [450M 150M 1.5B] [--out FILE]
 
 Random weights in the released sizes, bfloat16, in one process, with CUDA graphs and without; and a GPT-NeoX of the same
-size by vLLM's own worker, on the same model runner. After each model the file is written anew, so that what was
-measured stays when time is up.
+size by vLLM's own worker, on the same model runner. The file is written again after each model, so that the figures
+survive when time is up.
 
 - decode: milliseconds per step at several sizes of the batch, statistics of uncertainty on and off, against the bytes
   of all weights at the data sheet's bandwidth;
@@ -37,7 +37,7 @@ KERNELS = 12
 """Kernels that a profile lists, those that take longest."""
 
 ORDER = ("450M", "150M", "1.5B")
-"""The most telling first."""
+"""The most informative sizes come first."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Sizes:
     prompt: int = 2000
     short: int = 16
     long: int = 80
-    """New tokens of two runs, whose difference is nothing but decode."""
+    """New tokens of two runs, whose difference is pure decode."""
     matrix: int = 8192
 
 

@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def started(case: Case, stack: ExitStack) -> dict[Setup, Server]:
-    """Servers that answer, and have answered a first load."""
+    """Servers that are ready and warmed up."""
     logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     setups = list(dict.fromkeys(side.setup for side in case.sides()))
     servers = {

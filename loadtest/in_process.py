@@ -1,4 +1,4 @@
-"""An engine in the process that measures: what it does costs no API, and a profiler sees all of it."""
+"""An engine in the measuring process: without the cost of an API, and visible to a profiler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 
 def take_openmp() -> None:
-    """Start this program again with the server's OpenMP library, if there is another one: it must come before torch."""
+    """Restart this program with the server's OpenMP library, if it has another one: the library must precede torch."""
     before = os.environ.get("LD_PRELOAD")
     prepare_openmp()
     if os.environ.get("LD_PRELOAD") != before:

@@ -1,4 +1,4 @@
-"""Every kernel of ours beside what it replaces, on the machine at hand.
+"""Every kernel of ours beside the code that it replaces, on the machine at hand.
 
     python -m loadtest.kernels [--out FILE]
 
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def figures() -> Iterable[dict[str, Any]]:
-    """Each with all that is measured by then."""
+    """The figures so far, after each measurement."""
     if torch.cuda.is_available() and kernels.runs_on(torch.device("cuda")):
         from loadtest import gpu_kernels
 

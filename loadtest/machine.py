@@ -1,4 +1,4 @@
-"""What a measurement ran on: stands beside every committed number."""
+"""The machine of a measurement, which stands beside every committed number."""
 
 from __future__ import annotations
 

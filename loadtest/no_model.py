@@ -1,4 +1,4 @@
-"""A worker that runs no model, so that what a server costs is all that is left of it."""
+"""A worker that runs no model, so that only the cost of the server is left."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from model_impl.config import PROJECTIONS
 from model_impl.wire import PROVENANCE_ARG, ReportLevel, pseudo_ids
 
 FIRST, WORDS = 300, 1000
-"""Of the demo checkpoint's vocabulary, what lies beyond the bytes and special tokens."""
+"""The first id and the number of the words: a part of the demo's vocabulary beyond bytes and special tokens."""
 
 STEP_SECONDS = 0.004
-"""What a step takes, so that the API process does not lag behind: vLLM puts several tokens into one chunk then."""
+"""The time of a step. A shorter one lets the API process lag behind, and vLLM then puts several tokens into a chunk."""
 
 
 class NoModel(CPUWorker):
@@ -58,7 +58,7 @@ class NoModel(CPUWorker):
         )
 
     def _logprobs(self, ids: list[str], words: list[int]) -> LogprobsLists | None:
-        """As wide for all as for the request that wants most."""
+        """All rows are as wide as those of the most demanding request."""
         params = [self.params[i] for i in ids]
         most = max((found.num_logprobs for found in params if found.num_logprobs is not None), default=None)
         if most is None:

@@ -1,4 +1,4 @@
-"""What ten times as many clients as a server takes on do to the answers that it does take on, and to its probes.
+"""Latency of accepted requests and of probes while ten times as many clients as the server accepts are asking.
 
     python -m loadtest.overload [--out FILE]
 
@@ -33,11 +33,11 @@ BODY = {"model": "overload", "prompt": "Where does", "max_tokens": 64, "ignore_e
 
 
 class Phase:
-    """What happened while so many clients asked."""
+    """The answers to one number of clients."""
 
     def __init__(self) -> None:
         self.seconds: dict[int, list[float]] = {}
-        """Of every answer, by status."""
+        """The time of every answer, by status."""
         self.probes: dict[str, list[float]] = {path: [] for path in PROBES}
         self.probe_statuses: Counter[int] = Counter()
 

@@ -1,9 +1,9 @@
-"""The results of load tests as plots. Those of comparisons are drawn from the JSON that each of them writes: bars and
-lines are medians, dots are rounds.
+"""The results of load tests as plots. Plots of comparisons come from their JSON: bars and lines are medians, dots are
+rounds.
 
     python -m loadtest.plots [loadtest/results]
 
-draws all comparisons that are there anew.
+redraws all comparisons in the directory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ from loadtest import machine
 
 Figures = Mapping[str, Any]
 
-BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#767676"  # Okabe and Ito's: distinct for the colour-blind, and in print
+BLUE, ORANGE, GREY = (
+    "#0072b2",
+    "#e69f00",
+    "#767676",
+)  # the palette of Okabe and Ito: distinct for the colour-blind, and in print
 WIDTH, PANEL, BAR = 9.0, 3.2, 0.3
 """Inches: of a figure, of the height of a panel, and of that of a bar."""
 TARGETS = {"decode": 0.7, "prefill": 0.6, "ready": 20}
@@ -32,7 +36,7 @@ LATENCIES = {"ttft": "time to first token [ms]", "tpot": "time per output token 
 
 
 def draw(name: str, written: Path) -> None:
-    """What the comparison `name` has written, as an SVG beside it."""
+    """Draw the results of the comparison `name` as an SVG beside them."""
     save(PLOTS[name](json.loads(written.read_text())), written.with_suffix(".svg"))
 
 
@@ -59,7 +63,7 @@ def sides(figures: Figures) -> Figure:
 
 
 def batch(figures: Figures) -> Figure:
-    """What the whole gets and what each request waits, against their number at a time: a row for every part."""
+    """Throughput and latency against the number of concurrent requests, a row for every part."""
     metrics = {"output_throughput": "output tok/s of all", "p50_tpot_ms": "TPOT p50 [ms]"}
     figure = Figure((WIDTH, PANEL * len(figures)), layout="constrained")
     rows = figure.subplots(len(figures), len(metrics), squeeze=False)
@@ -78,7 +82,7 @@ def batch(figures: Figures) -> Figure:
 
 
 def sizes(figures: Figures) -> Figure:
-    """Milliseconds of a step against what the model and the batch hold, with the lines that were fitted."""
+    """Milliseconds of a step against the sizes of model and batch, with the fitted lines."""
     figure = Figure((WIDTH, PANEL), layout="constrained")
     panels = figure.subplots(1, len(figures["ms_per_step"]))
     for panel, (name, found) in zip(panels, figures["ms_per_step"].items(), strict=True):
@@ -107,7 +111,7 @@ def stages(figures: Figures) -> Figure:
 
 
 def roofline(figures: Figures) -> Figure:
-    """How near decode comes to the bandwidth's limit, and prefill to the GEMMs' rate; dashed, what is to be reached."""
+    """Decode as a share of the bandwidth's limit, and prefill of the GEMM rate; the target is dashed."""
     results = figures["results"]
     figure = Figure((WIDTH, PANEL), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -143,7 +147,7 @@ def api_layer(figures: Figures) -> Figure:
 
 
 def ready(figures: Figures) -> Figure:
-    """Seconds of every side, once it has its caches; dashed, what is to be reached."""
+    """Seconds of every side with warm caches; the target is dashed."""
     found = figures["seconds"]
     figure = Figure((WIDTH, 1 + BAR * len(found)), layout="constrained")
     panel = figure.subplots()
@@ -154,7 +158,7 @@ def ready(figures: Figures) -> Figure:
 
 
 def curves(scenarios: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Which share of a scenario's requests was as fast or faster, from quantiles at equal distances."""
+    """The cumulative share of a scenario's requests by latency, from equidistant quantiles."""
     figure = Figure((WIDTH, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for panel, (name, label) in zip(panels, LATENCIES.items(), strict=True):
@@ -168,7 +172,7 @@ def curves(scenarios: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
 
 def of_first(rates: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Of every round, its ratio to the first side in the same round."""
+    """Each round's ratio to the first side in the same round."""
     first = next(iter(rates.values()))
     return {name: [rate / base for rate, base in zip(found, first, strict=True)] for name, found in rates.items()}
 

@@ -1,4 +1,4 @@
-"""What the processes of a server take of the processor and of memory."""
+"""CPU time and memory of a server's processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ServerProcesses:
 
     @classmethod
     def listening(cls, url: str) -> ServerProcesses | None:
-        """Those of the server at `url`, if it runs on this machine and belongs to this user."""
+        """The processes of the server at `url`, if it runs on this machine and belongs to this user."""
         address = urlsplit(url)
         if address.hostname not in ("127.0.0.1", "localhost"):
             return None
@@ -31,14 +31,14 @@ class ServerProcesses:
         return None if pid is None else cls(pid)
 
     def forget_peaks(self) -> None:
-        """Let `peak_mib` begin anew."""
+        """Reset `peak_mib`."""
         self._sum(lambda process: Path(f"/proc/{process.pid}/clear_refs").write_text("5") or 0)
 
     def peak_mib(self) -> dict[str, float]:
-        """The most that was resident, as the kernel has seen it, so no sampling disturbs what is measured.
+        """The peak resident memory according to the kernel, so that no sampling disturbs the measurement.
 
-        The engine's processes are summed, each at its own worst moment: the fork server (`server.process.head_start`),
-        which waits for the engine's end, and the engine both count what they share.
+        The engine's processes are summed, each at its own peak. The fork server (`server.process.head_start`), which
+        waits for the engine's end, and the engine both count their shared memory.
         """
         return {role: round(kib / 1024, 1) for role, kib in self._sum(_peak_kib).items()}
 

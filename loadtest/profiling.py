@@ -1,4 +1,4 @@
-"""Where the time of a step goes."""
+"""The time of a step by operation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PARTS = {
     "layer norms": ("aten::native_layer_norm",),
     "rotary": ("_C::rotary_embedding",),
 }
-"""What is counted by its own time; all else is `the rest`: small operations, and Python between all of them."""
+"""The operations counted by their own time. All else is `the rest`: small operations, and the Python between them."""
 
 
 def profiled(run: Callable[[], Any], steps: int) -> dict[str, float]:
-    """Milliseconds of each part per step, and their sum. A profiler slows down what it watches: shares, not times."""
+    """Milliseconds of each part per step, and their sum. The profiler slows the step down: only their shares count."""
     with (
         named_kernels(),
         profile(activities=[ProfilerActivity.CPU]) as profiler,

@@ -1,7 +1,7 @@
 """Prompts of random words, each of which the tokenizer reads as one token.
 
-Random tokens, which `vllm bench serve` draws otherwise, hold half characters and control characters: what comes back
-from the text is of another length, and no text that anybody sends.
+`vllm bench serve` draws random tokens by default. They hold half characters and control characters, so that their text
+is tokenised to another length, and nobody sends such text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 
 def prompts(checkpoint: Path, count: int, tokens: int, prefixes: int = 0) -> list[str]:
-    """So many of so many tokens, the same at every call; with `prefixes`, three quarters of each is one of so many."""
+    """The prompts, the same at every call; with `prefixes`, three quarters of each is one of that many prefixes."""
     draw = random.Random(0)
     words = single_words(checkpoint)
     shared = 3 * tokens // 4 if prefixes else 0

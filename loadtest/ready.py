@@ -1,11 +1,11 @@
-"""How long servers of the demo take to be ready, from the start of the process: ours, and vLLM's own.
+"""The time until a server of the demo is ready, from the start of the process: ours, and vLLM's own.
 
     python -m loadtest.ready [--rounds 5]
 
 Ours starts as by `make serve`, and is ready when /readyz says so for the first time; vLLM's has no such route and is
 taken at its /health. It takes nearly all of the machine's memory unless it is told how much, so it gets the settings
-of the other comparisons. One server at a time, the sides in turns. A first round finds no cache of vLLM's, which is
-where compiled code and what is known of models lie; those that follow find what it has left.
+of the other comparisons. One server runs at a time, the sides in turns. The first round finds no cache of vLLM's, which
+keeps compiled code and facts about models; the others find the first round's cache.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def compare(rounds: int) -> dict[str, list[float]]:
-    """Of every side the seconds of every round, the one without caches first."""
+    """The seconds of every round, by side; the side without caches comes first."""
     found: dict[str, list[float]] = {side.name: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as directory:
         os.environ["XDG_CACHE_HOME"] = directory

@@ -32,7 +32,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
 
 
 def provenance(figures: Mapping[str, Any]) -> list[str]:
-    """Which command made the figures, and on what."""
+    """The command that made the figures, and its machine."""
     machine = ", ".join(f"{name} {value}" for name, value in figures["machine"].items())
     return ["", f"`{figures['command']}`, on: {machine}."]
 
@@ -46,7 +46,7 @@ def _row(found: Mapping[str, Any]) -> list[object]:
 
 
 def cumulative(result: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Quantiles of what the benchmark has of every request, in milliseconds."""
+    """Quantiles of the latencies of every request, in milliseconds."""
     ends = zip(result["latencies"], result["ttfts"], result["output_lens"], strict=True)
     samples = {"ttft": result["ttfts"], "tpot": [(end - first) / max(n - 1, 1) for end, first, n in ends]}
     return {name: (1000 * np.quantile(found, np.linspace(0, 1, POINTS))).tolist() for name, found in samples.items()}

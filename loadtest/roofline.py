@@ -1,4 +1,4 @@
-"""How near the engine comes to what this machine can do: decode to its memory bandwidth, prefill to its GEMM rate.
+"""The engine against the limits of this machine: decode against its memory bandwidth, prefill against its GEMM rate.
 
     python -m loadtest.roofline [--rounds 5] [--out loadtest/results/roofline.json]
 
@@ -39,7 +39,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PREFILL = (256, 512, 1024, 2000)
 """Prompt lengths."""
 SHORT, LONG = 16, 48
-"""New tokens of two runs, whose difference is nothing but decode."""
+"""New tokens of two runs, whose difference is pure decode."""
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def measure(shape: Shape, dtype: str, rounds: int) -> dict[str, Any]:
     weights = (blocks + head) * kind.itemsize
 
     def share(work: float, rate: str, seconds: str) -> float:
-        """The least time that the work can take at a round's own rate, of the time that it took there."""
+        """The least time of the work at a round's own rate, as a share of its measured time in that round."""
         return round(statistics.median(work / r / s for r, s in zip(found[rate], found[seconds], strict=True)), 3)
 
     prefill = {}

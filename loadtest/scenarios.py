@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from loadtest.bench import TEXT, Load
 
 OBJECTIVES = {"ttft": 500, "tpot": 50}
-"""Milliseconds that a reader notices: half a second before something comes, and then less than twenty tokens a second,
-which is fast reading."""
+"""Latencies in milliseconds that a reader notices: half a second before the first token, and then less than twenty
+tokens a second, which is fast reading."""
 GOODPUT = ("--goodput", *(f"{name}:{most}" for name, most in OBJECTIVES.items()))
 
 
@@ -21,7 +21,7 @@ class Scenario:
     """Whether requests take turns among the growth stages that the server offers."""
 
     def options(self, models: list[str]) -> list[str]:
-        """Those for `vllm bench serve` besides the load; `models` are the names of the model and its stages."""
+        """The options of `vllm bench serve` besides the load; `models` are the names of the model and its stages."""
         turns = ["--lora-modules", *models, "--lora-assignment", "round-robin"] if self.stages else []
         return [*GOODPUT, *turns]
 

@@ -16,19 +16,19 @@ from tests.support.servers import Server, command_line, running
 MODEL = "measured"
 ENGINE = ("--block-size", "32", "--max-num-seqs", "64", "--kv-cache-memory-bytes", str(1 << 30))
 STOCK = "vllm.entrypoints.launchers.api_server.entry"
-"""What `vllm serve` runs. The program `vllm` of the CPU build cannot: it looks for a package of that name."""
+"""The function behind `vllm serve`. The CPU build's program `vllm` fails: it looks for a package of that name."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A checkpoint and how it is served."""
+    """A checkpoint and the way to serve it."""
 
     checkpoint: Path
     flags: tuple[str, ...] = ()
     stock: bool = False
     """vLLM's server and worker, and of ours only the model, which the installed package registers."""
     engine: tuple[str, ...] = ENGINE
-    """Settings that both sides of a comparison have; none, where what is measured is what users get by default."""
+    """Settings that both sides of a comparison have; none where users' defaults are measured."""
 
     def command(self) -> list[str]:
         """With the names that a reader can use; `starting` adds the port."""

@@ -1,6 +1,6 @@
 """Checkpoints with random weights in the released sizes, and the GPT-NeoX of the same size beside each of them.
 
-What they cost depends on their shapes alone. They lie below loadtest/runs and are written once.
+Their cost depends on their shapes alone. They lie below loadtest/runs and are written once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Shape:
     others: int
     ffn: int
     stages: int = 1
-    """Into how many equal parts, each a growth stage with a norm of its own, the tokens are divided."""
+    """The number of equal parts of the tokens, each a growth stage with a norm of its own."""
 
     @property
     def tokens(self) -> int:

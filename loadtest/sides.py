@@ -1,4 +1,4 @@
-"""Comparisons: the same load to several sides in turns, so that whatever happens on the machine happens to all."""
+"""Comparisons: the same load to several sides in turns, so that disturbances of the machine meet all of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METRICS = {
     "p99_itl_ms": "ITL p99 ms",
     "p50_e2el_ms": "E2EL p50 ms",
 }
-"""What is taken of the benchmark, by its own names."""
+"""The benchmark's figures that are kept, by its own names."""
 CPU = {"api": "API CPU ms/token", "engine": "engine CPU ms/token"}
 
 SETTLE_SECONDS = 2.0
@@ -42,7 +42,7 @@ Row = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Side:
-    """What is compared: a server, and what requests say to it. Sides with equal setups share one."""
+    """One side of a comparison: a server and the body of its requests. Sides with equal setups share a server."""
 
     name: str
     setup: Setup
@@ -72,9 +72,9 @@ def main(description: str, name: str, comparisons: Mapping[str, tuple[Sequence[S
 
 
 def compare(sides: Sequence[Side], loads: Loads, rounds: int) -> dict[str, Any]:
-    """Of every load: every side's medians, and the medians of its ratios to the first side in the same round.
+    """Each load's medians by side, and the medians of the ratios to the first side in the same round.
 
-    All servers run throughout: one that is asked nothing takes no processor time.
+    All servers run throughout: an idle one takes no CPU time.
     """
     rows: dict[str, dict[str, list[Row]]] = {name: {side.name: [] for side in sides} for name in loads}
     with ExitStack() as stack:

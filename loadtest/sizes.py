@@ -1,4 +1,4 @@
-"""How the cost of a step grows: with the parameter tokens, the active requests, and the growth stages held.
+"""The growth of a step's cost with the parameter tokens, the active requests, and the growth stages held.
 
     python -m loadtest.sizes [--rounds 5] [--out loadtest/results/sizes.json]
 
@@ -27,12 +27,12 @@ from server.calibrate.markdown import table
 TOKENS = (768, 1536, 3072, 6144)
 """Parameter tokens of every projection."""
 MIDDLE = 3072
-"""Of the models whose stages and requests vary."""
+"""Parameter tokens of every projection where stages or requests vary."""
 STAGES = (1, 2, 4, 8)
 """Growth stages, each with a norm of its own, into which the same tokens are divided."""
 REQUESTS = (1, 2, 4, 8, 16, 32, 64)
 SHORT, LONG = 8, 24
-"""New tokens of two runs, whose difference is nothing but decode."""
+"""New tokens of two runs, whose difference is pure decode."""
 
 
 def shape(tokens: int, stages: int = 1) -> Shape:

@@ -1,13 +1,13 @@
-"""Ten minutes of everything at once: what is left afterwards?
+"""A soak test: ten minutes of everything at once, and a count of what is left afterwards.
 
     make soak        (or python -m loadtest.soak [--minutes 10] [--out FILE])
 
 Starts a server of the demo checkpoint and sends it, from many clients at once, answers of all kinds, streams that are
 read to the end, clients that go at any moment, bad requests, attacks, and bursts of more than the server takes on.
 Beside them a victim asks for the same greedy stream again and again. The soak counts how requests ended, and samples
-file descriptors, memory and threads of the server's processes. It fails if any answer was a 5xx, an attack was taken
-on, the victim heard two texts, a stream that was begun ended without a result or an error event, a probe failed, or
-requests are left over.
+file descriptors, memory and threads of the server's processes. It fails if any answer was a 5xx, an attack was
+accepted, the victim received two texts, a stream ended without a result or an error event, a probe failed, or requests
+are left over.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BURST = 3 * TAKEN
 PROBE_SECONDS = 1.0
 SAMPLE_SECONDS = 10.0
 REST_SECONDS = 15.0
-"""For memory to be given back, before the last sample."""
+"""Seconds for memory to be given back, before the last sample."""
 
 GOOD: list[dict[str, Any]] = [
     {},
@@ -197,7 +197,7 @@ async def soak(run: Soak, pid: int, minutes: float) -> tuple[list[dict[str, floa
 
 
 async def settled(http: httpx.AsyncClient) -> None:
-    """Until the engine is idle; raises TimeoutError if anything is left."""
+    """Wait until the engine is idle; raises TimeoutError if any request is left."""
     async with asyncio.timeout(30):
         while any(value for value in (await left(http)).values()):
             await asyncio.sleep(0.2)
@@ -211,7 +211,7 @@ async def left(http: httpx.AsyncClient) -> dict[str, float]:
 
 
 def sample(pid: int) -> dict[str, float]:
-    """Of the API process, and the memory of the engine's."""
+    """Counts and memory of the API process, and the memory of the engine process."""
     server = psutil.Process(pid)
     engine = sum(child.memory_info().rss for child in server.children(recursive=True))
     return {

@@ -1,4 +1,4 @@
-"""What serving several growth stages from one copy costs, against serving the last stage alone.
+"""The cost of serving several growth stages from one copy, against serving the last stage alone.
 
     python -m loadtest.stages [--rounds 7] [--out loadtest/results/stages.json]
     python -m loadtest.stages --checkpoint demo/checkpoint --out loadtest/results/demo-stages.json
@@ -88,7 +88,7 @@ def write_grown(path: Path, width: int, layers: int, *, retrained: bool) -> None
 
 
 def memory_of(checkpoint: Path) -> float:
-    """MiB that a process of its own holds once its engine on `checkpoint` has run a batch."""
+    """MiB of a separate process after its engine on `checkpoint` has run a batch."""
     command = [sys.executable, "-m", "loadtest.stages", "--memory", str(checkpoint)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return float(done.stdout.split()[-1])

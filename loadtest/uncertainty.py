@@ -1,4 +1,4 @@
-"""What asking for uncertainty costs, of the kinds that a request may ask for.
+"""The cost of each kind of uncertainty that a request may ask for.
 
 python -m loadtest.uncertainty [demo] [150M] [--rounds 9]
 """
@@ -27,7 +27,7 @@ def sides(setup: Setup) -> list[Side]:
 
 
 def loads(answers: int, tokens: int) -> Loads:
-    """One client alone gets so many answers of so many tokens, 16 at a time get eight times as many."""
+    """The number of answers and their tokens for one client; 16 clients get eight times as many."""
     return {"1 at a time": Load(answers, 32, tokens, 1), "16 at a time": Load(8 * answers, 32, tokens, 16)}
 
 

@@ -1,4 +1,4 @@
-"""What defines a Tokenformer: its sizes, its growth stages, and how parameter tokens are normalised.
+"""The configuration of a Tokenformer: its sizes, its growth stages, and how parameter tokens are normalised.
 
 A checkpoint's `config.json` is one `TokenformerConfig`. Parameter tokens of one projection lie in one tensor,
 stage after stage; every stage names the tokens it appended, its tau and its normalisation group.
@@ -19,12 +19,12 @@ PROJECTIONS = ("query", "key", "value", "output", "ffn")
 """The five Pattention layers of a block, in the order in which a block applies them."""
 
 READING_OUT = ("output", "ffn")
-"""The two that write to the residual stream: what an ensemble masks unless a checkpoint says otherwise. Without some
-tokens of query, key or value a member attends to other words, and members disagree about what the model knows, too:
-measured in evals/results/REPORT.md."""
+"""The two that write to the residual stream. An ensemble masks these unless the checkpoint says otherwise: without some
+tokens of query, key or value a member attends to other words, and members also disagree about what the model knows
+(measured in evals/results/REPORT.md)."""
 
 ACTIVATIONS = ("l2_norm_gelu", "gelu_l2_norm", "softmax")
-"""`norm_activation_type` of the official configuration; `l2_norm_gelu` is what every released model uses."""
+"""Values of the official `norm_activation_type`; every released model has `l2_norm_gelu`."""
 
 DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """The dtypes that a checkpoint may store, and the bytes of a number in each."""
@@ -32,7 +32,7 @@ DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
 LONGEST_NAME = 128
 MAX_STAGES = 256
 MAX_TAU = 1e30
-"""Far beyond any, and a float32."""
+"""The limit of tau, far beyond any real one; float32 holds it."""
 
 BOUNDS = {
     "vocab_size": 1 << 24,
@@ -42,10 +42,10 @@ BOUNDS = {
     "num_attention_heads": 1 << 16,
     "max_position_embeddings": 1 << 31,
 }
-"""The limit of a size. Whatever is computed of a configuration, such as its tensors' names, then fits in memory."""
+"""The limits of sizes. Anything computed from a configuration, such as its tensors' names, then fits in memory."""
 
 MAX_TOKENS = 1 << 26
-"""Parameter tokens of one projection that one stage adds."""
+"""The limit of the parameter tokens of one projection in one stage."""
 
 
 class ConfigError(OneLineError):
@@ -63,12 +63,12 @@ class NormGroup:
 
 @dataclass(frozen=True)
 class GrowthStage:
-    """What one step of growth appended to every block.
+    """The parameter tokens that one step of growth appended to every block.
 
     `tokens` counts the new parameter tokens per projection. `tau` holds, per projection, the scale of the stage's
     normalisation group once this stage is the last one; None means the official rule, the square root of the
     group's current size. Stages that share a `norm_group` are normalised jointly (the official way). `retrained`
-    says that training this stage also changed what was there before, so that no earlier stage can be served.
+    says that training this stage also changed earlier tokens, so that no earlier stage can be served.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Errors about the files of users. The module imports nothing, so that they are told at once."""
+"""Errors about users' files. The module imports nothing, so that they are reported at once."""
 
 from __future__ import annotations
 

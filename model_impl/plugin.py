@@ -4,10 +4,10 @@ from __future__ import annotations
 
 ARCHITECTURE = "TokenformerForCausalLM"
 WORKER_CLASS = "model_impl.engine.worker.TokenformerWorker"
-"""What vLLM's `worker_cls` option takes to report token statistics."""
+"""The value of vLLM's `worker_cls` option that makes it report token statistics."""
 
 SCHEDULER_CLASS = "model_impl.engine.scheduler.HoldingScheduler"
-"""What its `scheduler_cls` option takes to send them in batches."""
+"""The value of its `scheduler_cls` option that makes it send them in batches."""
 
 
 def register() -> None:

@@ -1,9 +1,9 @@
-"""Which parameter tokens each row of a batch uses: the growth stages and deltas served from one resident copy.
+"""Variants: the growth stages and deltas that rows of a batch use, served from one resident copy.
 
 The resident tokens of every projection lie in segments: one per growth stage of the checkpoint, then one per loaded
-delta. A variant is what a client names as `model`: some of the segments, with the normalisation groups and taus that
-they had when that variant was the whole model. All tables have fixed shapes between loads, so a step has none that
-depend on the data.
+delta. A client names a variant as `model`. It has some of the segments, with the normalisation groups and taus that
+they had when that variant was the whole model. All tables have fixed shapes between loads, so that no shape of a step
+depends on the data.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig, norm_groups
 
 VERSION_MARK = "#"
-"""Ends the directory in a delta's adapter path; what follows tells versions of its content apart in the KV cache."""
+"""Ends the directory in a delta's adapter path; the rest tells versions of its content apart in the KV cache."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class VariantTable:
         self.members: torch.Tensor | None = None
         self.assigned: tuple[bytes, bytes] | None = None
         self.only: int | None = None
-        """The slot of all rows of the step, where they share one."""
+        """The slot that all rows of the step share; None if they differ."""
         self.stage_variants = {
             index + 1: Variant(stages[: index + 1], range(index + 1)) for index in config.servable_stages
         }
@@ -88,7 +88,7 @@ class VariantTable:
 
     def places(self, sums: torch.Tensor) -> torch.Tensor:
         """Sums over each segment [..., S] -> [..., stage_count + 1]: one per stage of the checkpoint, and one for the
-        delta that a row uses, whichever it is: the other deltas' sums are 0 in its row."""
+        row's delta. The sums of other deltas are 0 in its row."""
         if not self.deltas:
             return F.pad(sums, (0, 1))
         own, deltas = sums[..., : self.stage_count], sums[..., self.stage_count :]
@@ -110,7 +110,7 @@ class VariantTable:
             self.members = torch.zeros_like(self.rows)
             self.members[: len(own)].copy_(own)
         if (assigned := (adapters.tobytes(), counts.tobytes())) == self.assigned:
-            return  # as long as no request comes, ends or is cut, a step's rows are those of the last one
+            return  # the rows of a step are those of the last one until a request comes, ends or is cut
         self.assigned = assigned
         slots = np.array([self.slots[adapter_id] for adapter_id in adapters.tolist()], dtype=np.int64)
         self.only = int(slots[0]) if len(slots) and not self.traced and (slots == slots[0]).all() else None
@@ -146,7 +146,7 @@ class VariantTable:
                     coupling[slot, segment, partner] = stage.norm_group == other.norm_group
                 taus = [by_number[stage.norm_group].tau for by_number in groups]
                 tau[slot, :, segment] = torch.tensor(taus, dtype=torch.float32)
-        self.rows.zero_()  # what they held may name a variant that is gone
+        self.rows.zero_()  # the last step's variants may be gone
         self.assigned = self.only = None
         segments = [*self.base_stages, *self.deltas.values()]
         counts = [[segment.tokens[projection] for segment in segments] for projection in PROJECTIONS]

@@ -1,6 +1,6 @@
-"""Prints the installed packages that a server in an image goes without, one a line, for `pip uninstall`.
+"""Prints the installed packages that a server in an image does not need, one a line, for `pip uninstall`.
 
-The lock serves development too: what neither the project nor vLLM requires is for tests and tools.
+The lock serves development too: packages that neither the project nor vLLM requires are for tests and tools.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings of vLLM for this process, which must stand before vLLM is imported, and what many tests use."""
+"""Settings of vLLM for this process, which must precede its import, and fixtures of many tests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server of the demo checkpoint, started once for all tests."""
-    from tests.support.demo_server import demo_server  # imports torch, for which the settings above must stand
+    from tests.support.demo_server import demo_server  # imports torch, which reads the settings above
 
     with demo_server(tmp_path_factory.mktemp("demo")) as server:
         yield server

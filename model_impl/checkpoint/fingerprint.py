@@ -24,15 +24,15 @@ COMPUTING_FIELDS = (
     "affine_block_norms",
     "tie_word_embeddings",
 )
-"""What the logits depend on, beside the growth stages and the tensors; limits and special ids are left out."""
+"""The fields that the logits depend on, beside growth stages and tensors; limits and special ids are left out."""
 
 
 def fingerprint(path: str | Path, stage: int = -1) -> str:
     """SHA-256 (hex) of what the checkpoint computes: configuration and tensor bytes in name order.
 
-    The same model in one file or in shards, with another tokenizer or position limit, has the same fingerprint. Of an
-    earlier `stage` (index) it is the fingerprint of a checkpoint that ends there: of the base, if growing and
-    training left the base's tokens alone. Raises CheckpointError if the tensors are not those of the configuration.
+    The same model in one file or in shards, with another tokenizer or position limit, has the same fingerprint. For an
+    earlier `stage` (index) the result is the fingerprint of a checkpoint that ends there: the base's own, if growing
+    and training left the base's tokens alone. Raises CheckpointError if the tensors are not those of the configuration.
     """
     config, tensors = load_config(path), stored_tensors(path)
     try:

@@ -40,7 +40,7 @@ from model_impl.config import PROJECTIONS, ConfigError, GrowthStage, Tokenformer
 NORMS = ("grouped", "joint")
 INITS = ("zero-values", "zero-keys", "tile", "repeat", "random")
 STAGE_NAME = re.compile(r"[A-Za-z0-9._-]+")
-"""What a stage may be called: its name becomes part of a model name in URLs and metrics."""
+"""The form of a stage's name, which becomes part of a model name in URLs and metrics."""
 
 TOKEN_TENSORS = {
     f"{module}.{part}_param_tokens": (projection, part)
@@ -48,9 +48,9 @@ TOKEN_TENSORS = {
     for part in ("key", "value")
 }
 NOT_COPIED = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
-"""Endings of weight files; what else lies beside them, such as the tokenizer, belongs to the grown checkpoint too."""
+"""Endings of weight files; the other files, such as the tokenizer, belong to the grown checkpoint too."""
 FITTED = ("calibration", "profile")
-"""Begin the names of what was measured of a checkpoint as it was: the grown one needs its own."""
+"""Beginnings of the names of files that were fitted to the source: the grown checkpoint needs its own."""
 
 
 def parse_tokens(text: str) -> dict[str, int]:
@@ -118,7 +118,7 @@ def preserves_function(norm: str, init: str, activation: str) -> bool:
 def new_stage(
     config: TokenformerConfig, tokens: Mapping[str, int], name: str | None, norm: str, init: str
 ) -> GrowthStage:
-    """The stage that appends `tokens` to a model of `config`; raises ConfigError for what cannot be done."""
+    """The stage that appends `tokens` to a model of `config`; raises ConfigError if that is impossible."""
     if norm not in NORMS:
         raise ConfigError(f"--norm: {norm!r} is unknown; known are {', '.join(NORMS)}")
     if init not in INITS:
@@ -145,7 +145,7 @@ def new_stage(
 
 
 def _keeps_tau(config: TokenformerConfig, norm: str, init: str) -> bool:
-    """New scores of exactly zero add nothing to an L2 norm, so nothing has to make up for it."""
+    """Whether tau stays: new scores of exactly zero add nothing to an L2 norm."""
     return norm == "joint" and init == "zero-keys" and config.norm_activation_type != "softmax"
 
 
@@ -206,9 +206,9 @@ def _grown(old: torch.Tensor, start: int, new: int, part: str, init: str, seed: 
 
 
 def side_files(checkpoint: Path) -> dict[str, bytes]:
-    """What a grown checkpoint takes over from the directory of its source, beside weights and configuration, by name.
+    """The files that a grown checkpoint takes over from its source, beside weights and configuration, by name.
 
-    The model card comes along, as it holds the license; it is the user's to go on writing.
+    The model card comes along, as it holds the license; the user continues it.
     """
     return {
         file.name: file.read_bytes()

@@ -1,6 +1,6 @@
 """The official (GPT-NeoX style) configuration, as a TokenformerConfig.
 
-The official files name much that is not inference. What the file leaves out has the official default; what this
+The official files name much that is not inference. A key that is left out has its official default. A value that this
 implementation does not compute is refused. Token counts and embedding rows come from the tensors' shapes, because the
 file has one number for query, key and value, and none for the padding.
 """
@@ -20,7 +20,7 @@ from model_impl.config import PROJECTIONS, ConfigError, GrowthStage, Tokenformer
 Number = TypeVar("Number", int, float)
 
 MAX_YAML_BYTES = 1 << 20
-"""PyYAML reads a few hundred kilobytes a second."""
+"""The limit of a yml file: PyYAML reads a few hundred kilobytes a second."""
 
 SUFFIXES = (".json", ".yml", ".yaml")
 
@@ -41,7 +41,7 @@ SUPPORTED: dict[str, tuple[object, ...]] = {
 
 
 class PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: by them, a kilobyte can stand for more than fits in memory."""
+    """YAML without aliases, by which a kilobyte can stand for more than fits in memory."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -151,7 +151,7 @@ def _number(official: Mapping[str, Any], key: str, kind: type[Number], default: 
 
 
 def _vocab_size(official: Mapping[str, Any], tokenizer_size: int | None, rows: int) -> int:
-    """Ids the tokenizer has: as the config says, else as the tokenizer says; the rest of the rows is padding."""
+    """The number of the tokenizer's ids: the config's, else the tokenizer's; the other rows are padding."""
     if official.get("vocab_size") is None and tokenizer_size is None:
         raise ConfigError("vocab_size: not in the official config, so a tokenizer is needed; name it with --tokenizer")
     size = tokenizer_size if official.get("vocab_size") is None else _number(official, "vocab_size", int)

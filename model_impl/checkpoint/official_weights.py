@@ -1,6 +1,6 @@
 """The weights of an official checkpoint, mapped from disk, under their plain official names.
 
-Three kinds of file: `pytorch_model.bin` (a torch pickle, what the released models are), DeepSpeed's
+Three kinds of file: `pytorch_model.bin` (a torch pickle, as the released models have), DeepSpeed's
 `mp_rank_00_model_states.pt` (the weights are under the key `module`) and safetensors, single or sharded.
 """
 
@@ -38,7 +38,7 @@ def open_weights(source: Path) -> dict[str, torch.Tensor]:
     """Official name -> tensor of the weight file `source`, or of the one found in the directory `source`.
 
     The tensors are views of the mapped file: reading one costs its pages, which the system may drop again.
-    Raises CheckpointError if there is no such file, it is damaged, holds code, or holds other than weights.
+    Raises CheckpointError if there is no such file, or if it is damaged, holds code or holds anything but weights.
     """
     tensors: dict[str, torch.Tensor] = {}
     for stored_name, value in _read(_weight_file(source)).items():
@@ -143,7 +143,7 @@ def _check_archive(file: Path) -> None:
 
 
 def _numpy_data() -> list[Any]:
-    """What a pickled numpy array is made of, by its names before and since numpy 2.
+    """The classes and functions of a pickled numpy array, by their names before and since numpy 2.
 
     DeepSpeed files of the official training code carry numpy's random state; arrays of numbers run no code.
     """
@@ -154,6 +154,6 @@ def _numpy_data() -> list[Any]:
 
 
 def _plain_name(name: str) -> str:
-    """Without what wrappers put in front, such as `module.`."""
+    """The name without the prefixes of wrappers, such as `module.`."""
     start = re.search(r"(?:^|\.)(sequential\..*)", name)
     return start[1] if start else name

@@ -54,7 +54,7 @@ class CheckpointError(OneLineError):
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies: bytes `start <= i < stop` of `file`."""
+    """The place of a tensor: bytes `start <= i < stop` of `file`."""
 
     file: Path
     dtype: str
@@ -82,7 +82,7 @@ def load_config(path: str | Path) -> TokenformerConfig:
 
 
 def _check_types(file: Path, entries: Mapping[str, Any]) -> None:
-    """Numbers where numbers belong: the configuration computes with them before it would check them itself."""
+    """Raise CheckpointError for a value of another type: the configuration computes before it checks its values."""
     kinds: dict[Any, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
     for field in fields(TokenformerConfig):
         name, annotation = field.name, field.type
@@ -291,7 +291,7 @@ def is_zero(tensor: torch.Tensor) -> bool:
 
 
 def _bounds(tensor: torch.Tensor) -> tuple[float, float]:
-    """Least and greatest value, NaN if there is one. At gigabytes a second, where `isfinite` and `any` are slow."""
+    """Least and greatest value, NaN if there is one. `aminmax` reads gigabytes a second; `isfinite` does not."""
     if not tensor.numel():
         return 0.0, 0.0
     least, greatest = tensor.aminmax()

@@ -33,7 +33,7 @@ def write_checkpoint(
 ) -> None:
     """Write the model `config` describes to the directory `dest`, which must not exist or be empty.
 
-    `tensors` gives (official name, tensor) in any order; each is written and let go before the next is asked for.
+    `tensors` gives (official name, tensor) in any order; each is written and released before the next is taken.
     `files` are the other files by name: tokenizer, chat template. Raises CheckpointError for a tensor that is
     missing, surplus, of another shape or dtype than `config` says, or has all-zero keys. `dest` appears complete
     or not at all.
@@ -57,7 +57,7 @@ def check_destination(dest: Path) -> None:
 
 
 def config_entries(config: TokenformerConfig) -> dict[str, Any]:
-    """config.json with every field, defaults too: a reader needs no knowledge of ours."""
+    """config.json with every field, also defaults, so that a reader needs no knowledge of ours."""
     return {
         "architectures": ["TokenformerForCausalLM"],
         "model_type": config.model_type,
@@ -172,7 +172,7 @@ def _header(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> bytes:
 
 
 def _progress(total: int) -> tqdm[Any]:
-    """A bar on a terminal, a line every five seconds elsewhere; nothing for what is done in a second."""
+    """A bar on a terminal, a line every five seconds elsewhere; nothing for work of a second."""
     interval = 0.1 if sys.stderr.isatty() else 5.0
     return tqdm(total=total, desc="writing", unit="B", unit_scale=True, mininterval=interval, delay=1, leave=False)
 

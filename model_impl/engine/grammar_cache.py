@@ -1,7 +1,7 @@
-"""Compiled grammars of the engine, kept for the next request that has the same.
+"""A cache of the engine's compiled grammars.
 
-vLLM compiles a grammar for every request, on a thread or two for all of them: one key's slow grammar, asked for many
-times, would keep every other key's requests waiting.
+vLLM compiles a grammar for every request, on a thread or two for all of them. Many requests with one slow grammar, from
+one API key, would keep the requests of every other key waiting.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from vllm.v1.structured_output.backend_guidance import GuidanceGrammar
 from vllm.v1.structured_output.backend_types import StructuredOutputGrammar, StructuredOutputKey
 
 KEPT = 32
-"""The largest that `server.engine.grammars` accepts take about 30 MB each."""
+"""The number of grammars kept. The largest that `server.engine.grammars` accepts take about 30 MB each."""
 
 
 class GrammarCache(StructuredOutputManager):
-    """Compiles each grammar once. Requests get copies, which share what was compiled and have a state of their own."""
+    """Compiles each grammar once. Requests get copies, which share the compiled grammar and have their own state."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -30,7 +30,7 @@ class GrammarCache(StructuredOutputManager):
         self.lock = Lock()
 
     def grammar_init(self, request: Request) -> None:
-        """A grammar that is kept is there at once: it does not wait for those that are being compiled."""
+        """A cached grammar is returned at once, without waiting for grammars that are being compiled."""
         wanted = request.structured_output_request
         kept = self._copy(wanted.structured_output_key) if wanted is not None else None
         if wanted is not None and kept is not None:
@@ -65,5 +65,5 @@ def _copied(grammar: GuidanceGrammar) -> GuidanceGrammar:
 
 
 def install() -> None:
-    """Make the engines of this process, which are started later, compile grammars that way."""
+    """Make engines that this process starts later use this cache."""
     core.StructuredOutputManager = GrammarCache  # type: ignore[misc]

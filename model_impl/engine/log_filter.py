@@ -1,4 +1,4 @@
-"""Keeps tracebacks of errors that were foreseen out of vLLM's log."""
+"""Keeps tracebacks of expected errors out of vLLM's log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from model_impl.one_line_error import OneLineError
 
 ENGINE = ("vllm.v1.engine.core", "vllm.v1.executor.multiproc_executor")
-"""Loggers of the engine's processes that log what a call ended with, such as a delta's refusal."""
+"""Loggers of the engine's processes that log the error of a call, such as a delta's refusal."""
 
 
 class WithoutTraceback(logging.Filter):

@@ -1,7 +1,7 @@
-"""The engine's side of the parameter-token ensemble: adding up what the members say of the same positions.
+"""The engine's side of the parameter-token ensemble: sums of the members' distributions at the same positions.
 
-Members are ordinary requests, scheduled as such: they come to a position in different steps, in chunks, and again after
-a preemption. The worker adds each member's distribution once to the mixture of its ensemble, where the API fetches it.
+Members are ordinary requests, scheduled as such. They reach a position in different steps, in chunks, and again after a
+preemption. The worker adds each member's distribution once to the mixture of its ensemble, where the API fetches it.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Mixtures:
         rows: torch.Tensor,
         logits_of: Callable[[torch.Tensor], torch.Tensor | None],
     ) -> None:
-        """Add what is wanted of a step's hidden states [N, d] of a member: those from position `first` on of its
-        prompt of `prompt` tokens."""
+        """Add the wanted rows of a member's hidden states [N, d] in a step, which are those from position `first` on
+        of its prompt of `prompt` tokens."""
         wanted = self.wanted(own, first, min(first + len(rows), prompt))
         for start in range(wanted.start, wanted.stop, ROWS_AT_ONCE):
             logits = logits_of(rows[start - first : min(start + ROWS_AT_ONCE, wanted.stop) - first])

@@ -1,7 +1,7 @@
-"""How far an ensemble member may reuse KV cache blocks: up to the first position whose distribution is wanted.
+"""KV cache reuse of ensemble members, which ends at the first position whose distribution is wanted.
 
-The rows beyond have to be computed again, since a cached block holds keys and values but no distribution. vLLM has
-only a switch for the whole request, so its lookup is shown a shorter one.
+The rows beyond have to be computed again, since a cached block holds keys and values but no distribution. vLLM only has
+a switch for the whole request, so its lookup gets a shorter request.
 """
 
 from __future__ import annotations
@@ -34,5 +34,5 @@ class BoundedReuse(KVCacheManager):
 
 
 def install() -> None:
-    """Make the schedulers of this process, which are started later, look up members' blocks that way."""
+    """Make schedulers that this process starts later look up members' blocks that way."""
     scheduler.KVCacheManager = BoundedReuse  # type: ignore[misc]

@@ -1,7 +1,7 @@
-"""Strings of JSON that end where the model would end its answer.
+"""Ends a JSON string where the model would end its answer.
 
-A grammar does not let the end of a text into a string, so a small model, for which the text is complete, goes on with
-the next best tokens until nothing is left of the limit. Here it gets no other token than the quote.
+A grammar forbids the end of text inside a string, so a small model, for which the text is complete, continues with the
+next best tokens up to the limit. Here the closing quote is then the only token left.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Encoder(Protocol):
 
 
 class StringEndings:
-    """The tokens by which a string ends, and by which a mask tells that it is inside of one: between the parts of JSON
-    there is no "x"."""
+    """The tokens that end a string, and the token whose mask shows that the grammar is inside a string: JSON has no "x"
+    between its parts."""
 
     def __init__(self, tokenizer: Encoder) -> None:
         self.quotes, self.letters = (tokenizer.encode(text, add_special_tokens=False) for text in ('"', "x"))
@@ -30,8 +30,8 @@ class StringEndings:
     def close(
         self, output: GrammarOutput, logits: torch.Tensor, ends: Mapping[str, tuple[int, Set[int]]]
     ) -> GrammarOutput:
-        """`output` with the masks of strings that are to end. `ends` has the row of logits [N, V] and the tokens that
-        end the answer, for each request that writes JSON."""
+        """`output` with the masks of strings that must end. `ends` has, for each request that writes JSON, its row of
+        logits [N, V] and the tokens that end the answer."""
         ids = [request_id for request_id in output.structured_output_request_ids if request_id in ends]
         if not ids or len(self.quotes) != 1 or len(self.letters) != 1:
             return output

@@ -1,6 +1,6 @@
-"""What a forward pass reports beside its hidden states: provenance, and the internals of every Pattention.
+"""Reports of a forward pass beside its hidden states: provenance, and the internals of every Pattention.
 
-It rides as trailing columns of the hidden states, so that the runner picks exactly the rows it samples. The columns
+They are trailing columns of the hidden states, so that the runner picks exactly the rows that it samples. The columns
 have the same meaning in every row: growth stages have fixed places, and the delta that a row may use has the last one.
 """
 
@@ -20,7 +20,7 @@ from model_impl.wire import ReportLevel
 
 
 class Collector:
-    """Fed by every `ParallelPattention` in turn, whose projections are those of `PROJECTIONS`, layer after layer."""
+    """Collects from every `ParallelPattention` in turn: `PROJECTIONS` in order, layer after layer."""
 
     def __init__(self, level: ReportLevel, rows: int, layers: int, segments: int, device: torch.device) -> None:
         self.level = level
@@ -31,20 +31,20 @@ class Collector:
         self.position = 0
 
     def room(self, projections: int) -> torch.Tensor:
-        """Where the next module's sums belong, in float64: [T, segments], to which w^2 ||v||^2 of every projection is
-        added; or [T, projections, segments, 7], which are to be `row_sums`."""
+        """The buffer for the next module's sums, float64. For provenance [T, segments], to which every projection adds
+        w^2 ||v||^2; for internals [T, projections, segments, 7], to be filled with `row_sums`."""
         if self.level == ReportLevel.PROVENANCE:
             return self.sums
         self.position += projections
         return self.sums[:, self.position - projections : self.position]
 
     def add_input(self, x: torch.Tensor, projections: int) -> None:
-        """The next module's input [T, d], which internals want."""
+        """Take the next module's input [T, d], for internals."""
         self.x_squares += [torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64).square()] * projections
 
     def add(self, scores: Columns, weights: Columns, value_squares: Sequence[Sequence[torch.Tensor]]) -> None:
-        """The next module's sums from, per projection and segment, this rank's scores and weights [T, share] and
-        ||v||^2 of its tokens [share]."""
+        """Add the next module's sums. The arguments are, per projection and segment, this rank's scores and weights
+        [T, share], and ||v||^2 of its tokens [share]."""
         room, rows = self.room(len(weights)), zip(scores, weights, value_squares, strict=True)
         if self.level == ReportLevel.PROVENANCE:
             parts = [[w.float().square() @ v for _, w, v in zip(*row, strict=True)] for row in rows]

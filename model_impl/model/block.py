@@ -122,18 +122,17 @@ class TokenformerBlock(nn.Module):
         return self.attention.qkv, self.attention.output, self.ffn
 
     def pack(self) -> None:
-        """Have the weights packed for CPUs when they are loaded, and tell afterwards by `packed`."""
+        """Pack the weights for CPUs when they are loaded; `packed` tells afterwards whether they are."""
         for module in self.modules_in_order():
             module.pack()
 
     def packed(self) -> None:
-        """All weights are as they stay."""
+        """Called when all weights are final."""
         for module in self.modules_in_order():
             module.packed()
 
     def small_batch(self, layer: int) -> PackedBlock | None:
-        """Its parts put together as the `layer`th of this rank, where all of them are packed and no deltas lie beside
-        them."""
+        """The packed block, number `layer` of this rank; None unless all parts are packed and there are no deltas."""
         query_key_value, output, ffn = (module.small_batch for module in self.modules_in_order())
         if query_key_value is None or output is None or ffn is None:
             return None
@@ -143,7 +142,7 @@ class TokenformerBlock(nn.Module):
 
 
 def cached_head_dim(head_dim: int) -> int:
-    """The head size used in the KV cache: the next one that the attention kernels take; zeros fill it up.
+    """The head size in the KV cache: the next one that the attention kernels take; zeros fill it up.
 
     Zero dimensions change neither the query-key products nor, once sliced off, the output. On a GPU, Triton's attention
     takes 32 and more, and FlashAttention multiples of 8; for all else vLLM falls back to FlexAttention.
@@ -159,10 +158,12 @@ def cached_head_dim(head_dim: int) -> int:
 
 
 def cpu_kernel_crashes(config: TokenformerConfig) -> bool:
-    """Whether vLLM's CPU rotary kernel would write bfloat16 where it must not: the process dies, in the 900M model too.
+    """Whether vLLM's CPU rotary kernel would store bfloat16 at unaligned addresses, which kills the process.
 
-    It stores eight numbers at once, to addresses that must be multiples of their 16 bytes: heads and the halves that
-    are rotated against each other have to start there. Halves shorter than eight it does one by one.
+    The 900M model is an example.
+
+    It stores eight numbers at once, to addresses that must be multiples of their 16 bytes. Heads, and the halves that
+    are rotated against each other, have to start there. It stores halves shorter than eight one by one.
     """
     half = config.rotary_dim // 2
     return current_platform.is_cpu() and half >= 8 and (half % 8 > 0 or config.head_dim % 8 > 0)

@@ -154,7 +154,7 @@ class ParallelPattention(nn.Module):
                     weight.masked_fill_(table[members], 0.0)
 
     def _left_out(self, index: int) -> list[torch.Tensor]:
-        """What every member leaves out of one projection, row 0 nothing: per segment, bool [1 + members, share].
+        """The tokens of one projection that each member leaves out: per segment, bool [1 + members, share], row 0 none.
 
         A delta is the stage after the checkpoint's last, whichever others are loaded beside it.
         """
@@ -202,7 +202,7 @@ class ParallelPattention(nn.Module):
         self._lay_out()
 
     def _lay_out(self) -> None:
-        """What forward needs to know about the segments, worked out once per load."""
+        """Prepare what forward needs to know about the segments, once per load."""
         self.widths = [shard.local_count for shard in self.shards]
         self.left_out = None
         self.padding, self.squares = [], []
@@ -216,16 +216,16 @@ class ParallelPattention(nn.Module):
         self.small_batch = self._join_packed()
 
     def pack(self) -> None:
-        """Have the weights packed for CPUs when they are loaded, and tell afterwards by `packed`."""
+        """Pack the weights for CPUs when they are loaded; `packed` tells afterwards whether they are."""
         for layer in (self.key_tokens, *self.value_tokens.values()):
             pack_when_loaded(layer)
 
     def packed(self) -> None:
-        """All weights are as they stay."""
+        """Called when all weights are final."""
         self.small_batch = self._join_packed()
 
     def _join_packed(self) -> PackedPattention | None:
-        """The whole of it for few rows, where all weights are packed and no deltas lie beside them."""
+        """The whole Pattention in one call for few rows; None unless all weights are packed and there are no deltas."""
         weights = [getattr(layer, "cpu_linear", None) for layer in (self.key_tokens, *self.value_tokens.values())]
         packed = [weight for weight in weights if isinstance(weight, PackedWeight)]
         if self.deltas or not isinstance(self.kernel, RowKernel) or len(packed) < len(weights):
@@ -233,7 +233,7 @@ class ParallelPattention(nn.Module):
         return PackedPattention(self.kernel, packed[0], packed[1:])
 
     def _make_kernel(self) -> RowKernel | SegmentedRows | None:
-        """The row operation of this device; None where it is PyTorch's."""
+        """The row operation's kernel for this device; None where PyTorch does it."""
         if self.activation == "softmax":
             return None
         shares = [shard.shares for shard in self.shards]

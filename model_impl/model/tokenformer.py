@@ -85,7 +85,7 @@ class TokenformerModel(nn.Module):
         graphs = compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE)
         self.traced = compilation.mode != CompilationMode.NONE or graphs
         self.stack: PackedStack | None = None
-        """The blocks for steps of few rows, where they can be put together so."""
+        """The packed blocks for steps of few rows, where all of them can be packed."""
         self.variants = VariantTable(config, vllm_config.scheduler_config.max_num_batched_tokens, traced=self.traced)
         # Pipeline ranks see only their own layers' contributions, so they report nothing.
         self.reports = pipeline.world_size == 1
@@ -128,7 +128,7 @@ class TokenformerModel(nn.Module):
 
 
 class TokenformerForCausalLM(nn.Module, SupportsPP):
-    """What vLLM instantiates for `architectures: ["TokenformerForCausalLM"]`."""
+    """The model that vLLM instantiates for `architectures: ["TokenformerForCausalLM"]`."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
 
     @staticmethod
     def get_model_state_cls() -> type:
-        """vLLM's V2 model runner asks for this; its modules are imported only where that runner is."""
+        """Called by vLLM's V2 model runner, whose modules are imported only then."""
         from model_impl.engine.model_state import TokenformerState
 
         return TokenformerState
@@ -173,11 +173,11 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         return (module for module in self.model.modules() if isinstance(module, ParallelPattention))
 
     def blocks(self) -> list[TokenformerBlock]:
-        """Those of this pipeline rank."""
+        """The layers of this pipeline rank."""
         return [block for block in self.model.layers if isinstance(block, TokenformerBlock)]
 
     def process_weights_after_loading(self) -> None:
-        """vLLM calls this when every layer has processed its own."""
+        """vLLM calls this when every layer has processed its own weights."""
         for block in self.blocks():
             block.packed()
         self.lay_out()
@@ -185,7 +185,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         use_large_pages(weight.place() for weight in layers if isinstance(weight, PackedWeight))
 
     def lay_out(self) -> None:
-        """Put the blocks together for steps of few rows."""
+        """Build the stack of packed blocks for steps of few rows."""
         blocks = self.blocks()
         packed = [found for layer, block in enumerate(blocks) if (found := block.small_batch(layer)) is not None]
         self.model.stack = None
@@ -231,7 +231,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         return self.report_level_of(extra_args).width(self.places, pattentions)
 
     def reported_columns(self, width: int | None = None) -> torch.Tensor:
-        """What the collector reported of the rows that `compute_logits` had last: float32 [N, C], cut or filled up with
+        """The collector's columns of the rows that `compute_logits` had last: float32 [N, C], cut or filled up with
         zeros to `width` columns."""
         return (
             self.reported

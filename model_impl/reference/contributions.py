@@ -1,5 +1,5 @@
-"""Which parameter tokens made a position's output: w_i^2 ||v_i||^2 of each, the squared length of what it adds to the
-output y = sum_i w_i v_i of its Pattention."""
+"""The contributions of parameter tokens to a position: w_i^2 ||v_i||^2, the squared length of the part that token i
+adds to the output y = sum_i w_i v_i of its Pattention."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model_impl.reference.watch import Seen, watching
 
 @dataclass(frozen=True)
 class Place:
-    """Where a parameter token lies: `index` in its projection's tensors; its stage by name."""
+    """The place of a parameter token: its `index` in its projection's tensors, its stage by name."""
 
     layer: int
     projection: str
@@ -50,7 +50,7 @@ def stage_sums(seen: Seen) -> torch.Tensor:
 
 
 class PositionTrace(NamedTuple):
-    """Of one position: weights and contributions [N], tokens as in `places`, and the logits [V] that follow it."""
+    """The weights and contributions [N] at one position, tokens as in `places`, and the logits [V] that follow it."""
 
     weights: torch.Tensor
     contributions: torch.Tensor

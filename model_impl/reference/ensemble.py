@@ -1,11 +1,11 @@
 """The parameter-token ensemble: one model, many members, each with a few parameter tokens masked.
 
 Member k leaves out a fixed random few per cent of the parameter tokens (of the output projections and feed-forwards,
-unless the checkpoint says otherwise): their weights become zero, after the row norm and with tau kept, so what is left
-is what those tokens did not say. Where the members agree the
-model was sure or torn for reasons that all of it knows (aleatoric); where they disagree the answer hangs on few tokens
-(epistemic), as it does where nothing was stored and the model interpolates. It is what Monte Carlo dropout (Gal and
-Ghahramani 2016) is for hidden units, split by the mutual information of Depeweg et al. (2018).
+unless the checkpoint says otherwise). Their weights become zero, after the row norm and with tau kept. Where the
+members agree, certainty or doubt comes from the whole model (aleatoric). Where they disagree, the answer depends on few
+tokens (epistemic), as it does where nothing was stored and the model interpolates. The method is Monte Carlo dropout
+(Gal and Ghahramani 2016) on parameter tokens instead of hidden units, split by the mutual information of Depeweg et al.
+(2018).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def stage_mask(member: int, layer: int, projection: str, stage: int, count: int,
 def masked(
     model: ReferenceTokenformer, member: int, rate: float | None = None, projections: Sequence[str] | None = None
 ) -> Iterator[None]:
-    """Within the block the reference model is that member, by default as its configuration says."""
+    """Make the reference model that member within the block, by default with its configuration's masks."""
     rate = model.config.ensemble_rate if rate is None else rate
     projections = model.config.ensemble_projections or () if projections is None else projections
     counts = {name: [stage.tokens[name] for stage in model.config.stages] for name in projections}

@@ -1,7 +1,7 @@
-"""What happens inside a Pattention for one input row: how it meets the key tokens, and how its weights are spread.
+"""Statistics of a Pattention for one input row: how well the keys match it, and how its weights are spread.
 
-Measured to say nothing by itself about whether an answer is right (docs/internals.md): a window into the model, offered
-as such.
+By themselves they say nothing about whether an answer is right (measured in docs/internals.md): they are a window into
+the model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far the logits of one checkpoint are from those of another, measured on a small probe."""
+"""The distance between the logits of two checkpoints, measured on a small probe."""
 
 from __future__ import annotations
 

@@ -151,8 +151,8 @@ def load_reference(checkpoint: Path) -> ReferenceTokenformer:
 
 
 def with_weights(config: TokenformerConfig, weights: Mapping[str, torch.Tensor]) -> ReferenceTokenformer:
-    """A model around these very tensors, without gradients."""
-    with torch.device("meta"):  # no memory and no time for an initialisation that nobody sees
+    """A model on these tensors, which are not copied, without gradients."""
+    with torch.device("meta"):  # an initialisation would cost memory and time for nothing
         model = ReferenceTokenformer(config)
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)

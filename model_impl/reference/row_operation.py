@@ -1,4 +1,4 @@
-"""What happens to a row of scores between the two GEMMs of a Pattention: segments, masks, norms, activation.
+"""The row operation, between the two GEMMs of a Pattention: segments, masks, norms and activation of a row of scores.
 
 Scores come in segments (see `model_impl.variants`), and under tensor parallelism every rank holds a share of every
 segment. The formulas are those of `model_impl.reference.pattention.activate`, for every row with the segments it uses.
@@ -25,7 +25,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 class TokenShard:
-    """Which parameter tokens of one projection this tensor-parallel rank holds, and where.
+    """The parameter tokens of one projection that this tensor-parallel rank holds, and their places.
 
     `counts` are the tokens per segment. Every segment is split evenly over the ranks, filled up with zero tokens
     where it does not divide, so a segment is one run of `shares[i]` columns on every rank.

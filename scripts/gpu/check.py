@@ -3,9 +3,9 @@
     OUT=results python3 scripts/gpu/check.py [--kit build/gpu-kit] [STEP ...]
     python -m scripts.gpu.check --rehearse      without GPU and kit: what can run on a CPU, on small models
 
-Every step is a process with a limit of its own, and runs although an earlier one failed. Together they stay below nine
-minutes. In the folder that OUT names, summary.json says how each ended, log.txt what they printed, and a step's figures
-have a file of its own. Nothing but the standard library is imported here: the kit is what brings the rest.
+Every step is a process with its own time limit, and runs even if an earlier one failed. Together they stay below nine
+minutes. The folder that OUT names gets summary.json with each step's exit, log.txt with their output, and a file with
+the figures of each step. Only the standard library is imported here: the kit brings the rest.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LIMIT = 540
 """Seconds that all steps may take together."""
 
 GRACE = 10
-"""Seconds between asking a step that is late to end, and ending it."""
+"""Seconds between asking a late step to end and killing it."""
 
 STAND_INS = "GPU_STAND_INS"
 
@@ -53,7 +53,7 @@ class Step:
     seconds: int
     command: tuple[str, ...]
     rehearsal: tuple[str, ...] = ()
-    """Arguments that make it small; where there are none, it needs a GPU."""
+    """Arguments that make the step small; a step without any needs a GPU."""
 
 
 STEPS = (
@@ -90,7 +90,7 @@ def main() -> int:
             print(json.dumps(result), flush=True)
             (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
             if step.name == "operators" and result["exit"] != 0:
-                environment[STAND_INS] = "1"  # what comes runs without vLLM's compiled operators
+                environment[STAND_INS] = "1"  # the following steps run without vLLM's compiled operators
     return 0 if all(result["exit"] == 0 for result in summary) else 1
 
 
@@ -117,7 +117,7 @@ def with_kit(kit: Path) -> dict[str, str]:
 def run(
     step: Step, seconds: float, rehearse: bool, out: Path, environment: dict[str, str], log: int
 ) -> dict[str, object]:
-    """How it ended: `exit` is its code, or None if it was ended for being late."""
+    """The step's end: `exit` is its code, or None if it was killed for being late."""
     command = [sys.executable, *(part.format(out=out) for part in step.command)]
     if rehearse:
         command += step.rehearsal

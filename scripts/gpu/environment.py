@@ -1,4 +1,4 @@
-"""The Python environment of the rehearsal: what the machine with the GPU has, as far as the kit relies on it."""
+"""The Python environment of the rehearsal: the packages of the machine with the GPU that the kit relies on."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Environment:
         return done.stdout.partition("REPORT\n")[2]
 
     def absent_gpu(self) -> Path:
-        """A folder with the libraries of a GPU that is not there."""
+        """A folder with stub libraries of a GPU."""
         folder = self.folder / "absent-gpu"
         folder.mkdir(exist_ok=True)
         source = Path(__file__).with_name("absent_gpu.c")

@@ -1,4 +1,4 @@
-"""Compiled GPU code in a shared library: clears what is not needed, so that the library packs to a fraction.
+"""Clears unneeded GPU code in a shared library, so that the library packs to a fraction.
 
 A library holds every kernel once per architecture, in containers ("fat binaries") from which the driver picks the
 code that fits. Cleared code stays where it was, as zeros: nothing else in the library moves.
@@ -57,7 +57,7 @@ def entries(library: bytes, place: int, end: int) -> Iterator[Code]:
 
 
 def section(library: bytes) -> tuple[int, int]:
-    """Where the fat binaries of a 64-bit ELF file begin and end."""
+    """Start and end of the fat binaries of a 64-bit ELF file."""
     (headers,) = struct.unpack_from("<Q", library, 0x28)
     size, count, names = struct.unpack_from("<HHH", library, 0x3A)
     (strings,) = struct.unpack_from("<Q", library, headers + names * size + 0x18)

@@ -1,4 +1,4 @@
-"""Builds the folder that a machine with a GPU needs beside this tree, and rehearses its use: `make gpu-kit`.
+"""Builds the kit, a folder that a machine with a GPU needs beside this tree, and rehearses its use: `make gpu-kit`.
 
     python -m scripts.gpu.kit [--out build/gpu-kit]
 

@@ -1,6 +1,6 @@
-"""vLLM's compiled operators on the GPU, against what stands in for them: the first step of `make gpu-check`.
+"""vLLM's compiled operators on the GPU, against their stand-ins: the first step of `make gpu-check`.
 
-If they are there but wrong, or not there, it fails, and the steps that follow run on the stand-ins.
+If they are missing or wrong, the step fails, and the following steps run on the stand-ins.
 """
 
 from __future__ import annotations

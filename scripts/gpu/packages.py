@@ -1,4 +1,4 @@
-"""Python packages that the kit brings: those of the lock, but for what the machine has or nobody needs there."""
+"""The Python packages of the kit: those of the lock, without those that the machine has or does not need."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ NEWER = names("""
     idna markdown-it-py mdurl packaging prometheus-client requests rich shellingham
     typer typing-extensions urllib3
 """)
-"""Small packages that the machine has in a version that is not known, and that others of the lock need recent: they are
-brought along, and come first."""
+"""Small packages that the machine has in an unknown version, while others of the lock need recent ones. The kit brings
+them, first in the path."""
 
 
 def canonical(name: str) -> str:

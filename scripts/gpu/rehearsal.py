@@ -1,7 +1,7 @@
-"""All that an engine does before it touches the GPU, on a machine without one: the last step of `make gpu-kit`.
+"""An engine's work before it touches the GPU, on a machine without one: the last step of `make gpu-kit`.
 
-Runs in a fresh environment that has the kit and, of the other machine's packages, what the kit relies on. The device
-is made up: an H200, as far as vLLM asks for it before CUDA starts. The engine must then end where CUDA starts.
+Runs in a fresh environment with the kit and those packages of the other machine that the kit relies on. The device is
+simulated: an H200, as far as vLLM asks for it before CUDA starts. The engine must then end where CUDA starts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`tokenformer serve` on the demo checkpoint, as its users meet it: a step of `make gpu-check`."""
+"""`tokenformer serve` on the demo checkpoint, as its users see it: a step of `make gpu-check`."""
 
 from __future__ import annotations
 

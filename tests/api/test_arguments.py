@@ -1,4 +1,4 @@
-"""What a client may not tell the engine, on every route that generates."""
+"""Engine arguments that a client may not set, on every route that generates."""
 
 from __future__ import annotations
 

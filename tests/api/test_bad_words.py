@@ -1,4 +1,4 @@
-"""Bad words, as clients give them to chats and completions."""
+"""Bad words of clients, in chats and completions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beams are scored and counted to their end token, and by what belongs to their model."""
+"""Beams are scored and counted up to their end token, with their model's calibration."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_end_token_is_one_of_the_tokens(demo: Server, path: str) -> None:
         tokens = [token["token"] for token in shown["content"]] if "chat" in path else shown["tokens"]
         assert tokens[-1] == "<|end|>"
         assert choice["uncertainty"]["tokens"] == len(tokens)
-        assert choice["uncertainty"]["spans"] is not None  # the text is where its tokens say
+        assert choice["uncertainty"]["spans"] is not None  # the text agrees with its tokens' offsets
         lengths.append(len(tokens))
     assert answer["usage"]["completion_tokens"] == sum(lengths)
     assert line(demo, request_id)["completion_tokens"] == sum(lengths)

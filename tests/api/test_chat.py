@@ -42,7 +42,7 @@ def is_content(token: str) -> bool:
 
 
 def assert_summarises(summary: dict[str, Any], tokens: list[Any]) -> None:
-    """`summary` is what the tokens' own values say."""
+    """`summary` follows from the tokens' own values."""
     statistics = rows(tokens)
     assert summary["tokens"] == len(tokens)
     assert summary["mean_entropy"] == pytest.approx(statistics[:, 0].mean().item(), rel=1e-9)
@@ -57,7 +57,7 @@ def assert_summarises(summary: dict[str, Any], tokens: list[Any]) -> None:
 
 
 class Streamed:
-    """A stream put together again: per choice its text, tokens, summary and reason to finish."""
+    """A reassembled stream: each choice's text, tokens, summary and finish reason."""
 
     def __init__(self, chunks: Iterable[Any]) -> None:
         self.texts: dict[int, str] = {}
@@ -175,7 +175,7 @@ def test_false_means_no_field_at_all(client: OpenAI, stream: bool, logprobs: boo
     assert choices
     assert not any(hasattr(choice, "uncertainty") for choice in choices)
     tokens = [token for choice in choices if choice.logprobs for token in choice.logprobs.content]
-    assert bool(tokens) == logprobs  # what was asked for as OpenAI asks for it keeps its statistics
+    assert bool(tokens) == logprobs  # logprobs requested in OpenAI's way keep their statistics
     assert all(token.entropy >= 0 for token in tokens)
 
 
@@ -205,7 +205,7 @@ def test_the_prompt_is_scored_too(client: OpenAI) -> None:
 
 
 def test_a_grammar_bans_words_but_does_not_make_the_model_sure(client: OpenAI) -> None:
-    """The statistics are those of the distribution that the model gave, not of what a grammar leaves of it."""
+    """The statistics are those of the model's own distribution, before a grammar restricts it."""
     response = ask(client, logprobs=True, max_tokens=1, return_token_ids=True)
     free = DemoAnswer.generated(response, response.choices[0])
     forced = ask(client, logprobs=True, structured_outputs={"choice": ["never"]}).choices[0].logprobs.content[0]
@@ -239,7 +239,7 @@ def calling_a_tool() -> dict[str, Any]:
     }
     tool = {"type": "function", "function": {"name": "look", "parameters": parameters, "strict": True}}
     named = {"type": "function", "function": {"name": "look"}}
-    # JSON may hold any whitespace, and a small model goes on and on with it.
+    # JSON may hold any whitespace, and a small model continues with it for ever.
     vocabulary = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
     blanks = {str(i): -100 for i in range(vocabulary.get_vocab_size()) if vocabulary.decode([i]).isspace()}
     return {"tools": [tool], "tool_choice": named, "logit_bias": blanks, "max_tokens": 60}

@@ -1,4 +1,4 @@
-"""Many different streams at once through the server: every value is the reference's, and none changes."""
+"""Many different streams at once through the server: every value is the reference's and does not change."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""The calibrations that the demo checkpoint ships with: they belong to it, and tell the people it knows from others."""
+"""The demo checkpoint's calibrations belong to it, and tell the people that it knows from others."""
 
 from __future__ import annotations
 

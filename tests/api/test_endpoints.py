@@ -1,4 +1,4 @@
-"""vLLM's other endpoints go on working, and the documents about ours are true."""
+"""vLLM's other endpoints still work, and the documents about ours are true."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -43,7 +43,7 @@ def test_tokenize_and_detokenize(http: httpx.Client) -> None:
 
 
 def test_unscored_answers_are_stock_vllm(http: httpx.Client) -> None:
-    """With `uncertainty` false there is what vLLM's own response classes have, and nothing else."""
+    """With `uncertainty` false, answers have the fields of vLLM's own response classes and no others."""
     chat = post(http, "/v1/chat/completions", messages=MESSAGES, max_tokens=4, uncertainty=False)
     assert chat == ChatCompletionResponse.model_validate(chat).model_dump()
     text = post(http, "/v1/completions", prompt="Hi", max_tokens=4, uncertainty=False)

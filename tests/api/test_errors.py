@@ -44,10 +44,10 @@ GOOD: list[tuple[str, dict[str, Any], int]] = [
     ("/tokenize", {"messages": MESSAGES}, ALL),
     ("/detokenize", {"tokens": [5]}, ALL),
 ]
-"""What each route answers, and what is wrong in one place in every request to it."""
+"""Each route with its answer, and requests to it that are wrong in one place."""
 
 HIDDEN = [(CHAT, {"messages": MESSAGES, "max_tokens": 1}), (TEXT, {"prompt": "Hi", "max_tokens": 1})]
-"""Of `/invocations`, which no document describes, but as these two."""
+"""Requests to `/invocations`, which no document describes except as these two."""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def found(body: Any, param: str) -> bool:
 
 
 def complaint(body: dict[str, Any], answer: httpx.Response) -> str | None:
-    """What is wrong with an answer; None if nothing is."""
+    """The fault of an answer; None if it has none."""
     if answer.status_code >= 500:
         return "the server failed"
     if answer.status_code < 400:
@@ -156,7 +156,7 @@ FULL: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def filling(http: httpx.Client) -> dict[str, Any]:
-    """What fills the context to the last token, by the name of its parameter."""
+    """Prompts that fill the context to the last token, by the name of their parameter."""
 
     def count(text: str) -> dict[str, int]:
         messages = [{"role": "user", "content": text}]

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.server
 
 
 SERVED = "01_base_l2gelu"
-"""One for all; tests/conformance has every kind of row operation, over the same engine."""
+"""One case; tests/conformance has every kind of row operation, over the same engine."""
 
 
 def converted(name: str, directory: Path) -> Path:

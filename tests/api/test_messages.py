@@ -1,4 +1,4 @@
-"""Messages are taken and refused alike by every route that takes some."""
+"""Every route that takes messages accepts and refuses the same ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics and the access log say of real requests what their clients received."""
+"""Metrics and the access log agree with what clients of real requests received."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PER_ANSWER = ("answer_risk_count", "flagged_answers_total")
 
 
 class Counters:
-    """How the server's `tokenformer_*` have changed since the last look, by name without that prefix."""
+    """The changes of the server's `tokenformer_*` metrics since the last call, by name without that prefix."""
 
     def __init__(self, server: Server) -> None:
         self.url, self.seen = f"{server.url}/metrics", Counter[str]()
@@ -51,7 +51,7 @@ def counters(demo: Server) -> Iterator[Counters]:
 
 
 def line(server: Server, request_id: str) -> dict[str, Any]:
-    """What the log says of a request; it is written a moment after the client has its last byte."""
+    """The log line of a request; it is written a moment after the client has its last byte."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for text in server.log.read_text(errors="replace").splitlines():
@@ -167,7 +167,7 @@ def test_without_uncertainty_tokens_are_counted_and_no_uncertainty(http: httpx.C
 
 
 def test_other_routes_are_counted(demo: Server, http: httpx.Client, counters: Counters) -> None:
-    """Anthropic's, which knows no uncertainty."""
+    """Anthropic's route, which knows no uncertainty."""
     (answer,) = receive(http, "/v1/messages", {"messages": QUESTION, "max_tokens": 5}, "messages")
     assert counters.change()["tokens_total"] == answer["usage"]["output_tokens"]
     written = line(demo, "messages")
@@ -243,7 +243,7 @@ def test_refused_requests_count_nothing(
 
 
 def test_a_client_that_goes_is_counted_up_to_there(demo: Server, http: httpx.Client, counters: Counters) -> None:
-    """Counted is what was taken from the engine to be sent, which is at least what the client has read."""
+    """Tokens are counted when they are taken from the engine to be sent, which may be more than the client has read."""
     body = {"model": "demo", "prompt": "Hi", "max_tokens": 400, "n": 4, "temperature": 1, "ignore_eos": True}
     body |= {"stream": True, "logprobs": 0}
     read = 0

@@ -1,4 +1,4 @@
-"""The playground of the demo server in a real browser: what the model knows looks other than what it makes up."""
+"""The playground of the demo server in a real browser: known and invented answers look different."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong values of `uncertainty` are told to the client as OpenAI tells wrong values."""
+"""Wrong values of `uncertainty` get OpenAI-shaped errors."""
 
 from typing import Any
 

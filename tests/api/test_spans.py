@@ -1,4 +1,4 @@
-"""`uncertainty.spans`: the words to doubt lie where they say, in streams and plain answers alike."""
+"""`uncertainty.spans`: doubted words lie at their offsets, in streams and plain answers alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of tools and JSON by a schema: they end, and fit the schema, on every route."""
+"""Tool calls and JSON by a schema end and fit the schema, on every route."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Home(BaseModel):
 
 
 class Person(BaseModel):
-    """As most are written: a text of any length, a number of any size, an object in an object."""
+    """A typical schema: a text of any length, a number of any size, an object in an object."""
 
     name: str
     age: int

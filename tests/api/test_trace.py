@@ -20,7 +20,7 @@ def ask(demo: Server, **body: Any) -> httpx.Response:
 
 @pytest.fixture(scope="module")
 def indexed(demo: Server) -> Server:
-    """With the corpus indexed, which the first request begins and says how far it is."""
+    """The server with its corpus indexed; the first request starts the indexing and reports its progress."""
     deadline, seen = time.monotonic() + 240, []
     while not (seen and seen[-1]["ready"]):
         assert time.monotonic() < deadline, seen

@@ -1,4 +1,4 @@
-"""A second turn, with the first as clients send it back."""
+"""A second turn, with the first turn as clients send it back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def http(demo: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def expected(client: OpenAI) -> str:
-    """The answer of a chat that is told everything as chats are."""
+    """The answer of a chat with the same turns in a chat's own form."""
     messages: Any = [
         {"role": "user", "content": QUESTION},
         {"role": "assistant", "content": SAID},

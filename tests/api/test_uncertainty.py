@@ -1,4 +1,4 @@
-"""Given texts and ensembles through the server: what generation said, and what the reference model says."""
+"""Scores of given texts and of ensembles equal those of generation and of the reference model."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_no_client_makes_a_member(demo: Server, path: str) -> None:
 
 
 def test_a_client_that_leaves_frees_its_ensemble(demo: Server, client: OpenAI) -> None:
-    """Its members end before they are done, and those who come after are served."""
+    """Its members end early, and later requests are served."""
     body = {"model": "demo", "prompt": "a " * 200, "completion": ["b " * 200] * 16, "uncertainty": {"ensemble": 64}}
     before = finished(demo)
     with pytest.raises(httpx.ReadTimeout):
@@ -265,5 +265,5 @@ def running(demo: Server) -> bool:
 
 
 def finished(demo: Server) -> float:
-    """Requests that ran to their end, as members do after one token."""
+    """The number of requests that ran to their end, as members do after one token."""
     return metric(demo, 'vllm:request_success_total{engine="0",finished_reason="length"')

@@ -1,4 +1,4 @@
-"""Random models with everything that the golden cases lack."""
+"""Random models with the features that the golden cases lack."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def variant_config(name: str) -> TokenformerConfig:
 
 
 VALUE_SCALES = {"l2_norm_gelu": 0.6, "gelu_l2_norm": 0.3, "softmax": 0.2}
-"""The larger the weights that an activation gives, the smaller the values that they are multiplied with."""
+"""The scale of the values by activation: the larger its weights, the smaller the values."""
 
 
 def random_weights(config: TokenformerConfig, seed: int = 0) -> dict[str, torch.Tensor]:

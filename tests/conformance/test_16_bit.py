@@ -3,8 +3,8 @@
 No fixed tolerance is right for rounded arithmetic: the official code itself moves by up to 0.10 (float16) and 0.95
 (bfloat16) on these logits. The criterion: against the float32 golden logits, the served model is not further away
 (root mean square over all logits, and mean Kullback-Leibler divergence) than the plain reference model run in the
-same dtype, with a fifth of slack because another order of summation rounds otherwise. Measured: 0.76 to 1.04 times
-the reference's distance; a row operation that keeps its statistics in 16 bit is the reference's kind of rounding.
+same dtype, with a fifth of slack because another order of summation rounds differently. Measured: 0.76 to 1.04 times
+the reference's distance; the reference's row operation keeps its statistics in 16 bit.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ SLACK = 1.2
 
 
 def distances(logits: torch.Tensor, golden: torch.Tensor) -> dict[str, float]:
-    """Of float64 logits [..., V]: root mean square of the difference, mean KL(golden || logits) in nats."""
+    """The root mean square difference of float64 logits [..., V], and the mean KL(golden || logits) in nats."""
     log_p, log_q = golden.log_softmax(-1), logits.log_softmax(-1)
     return {
         "rms": (logits - golden).square().mean().sqrt().item(),

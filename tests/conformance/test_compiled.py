@@ -1,4 +1,4 @@
-"""A model that vLLM compiles, as it does without --enforce-eager, equals the reference, too."""
+"""A model that vLLM compiles, as it does without --enforce-eager, also equals the reference."""
 
 from pathlib import Path
 

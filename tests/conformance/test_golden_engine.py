@@ -1,4 +1,4 @@
-"""The vLLM model computes what the official implementation computed, however vLLM cuts and caches the work.
+"""The vLLM model equals the official implementation, however vLLM cuts and caches the work.
 
 Golden logits are themselves up to 3.3e-5 away from a float64 derivation, and so may be ours: statistics are compared
 within 1e-4 here, and within their own 1e-5 on equal logits in tests/unit/model_impl/kernels/test_uncertainty.py.
@@ -115,7 +115,7 @@ def test_greedy_answers_with_prompts_between_them(chunking: Any, case: GoldenCas
 
 
 def test_prefix_cache_hits(chunking: Any, case: GoldenCase) -> None:
-    """The second request finds the first block of 32 tokens in the cache, and prefills only what differs."""
+    """The second request finds the first block of 32 tokens in the cache, and prefills only the rest."""
     rows = case.io["input_ids"].tolist()
     expected, statistics = golden_logits(case).log_softmax(-1), exact_statistics(golden_logits(case))
     params = token_params(max_tokens=1, logprobs=-1)

@@ -1,4 +1,4 @@
-"""The vLLM model equals the reference where the golden cases say nothing."""
+"""The vLLM model equals the reference in cases that the golden cases lack."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Where vLLM's symbols are."""
+"""Lookup of vLLM's symbols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `model_impl` assumes of vLLM beyond signatures: attributes, fields, and what stands in its source."""
+"""The assumptions of `model_impl` about vLLM beyond signatures: attributes, fields and source text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `server` assumes of vLLM beyond signatures: attributes, fields, and what stands in its source."""
+"""The assumptions of `server` about vLLM beyond signatures: attributes, fields and source text."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_what_a_required_call_is_written_by() -> None:
 
 
 def test_how_responses_read_earlier_turns() -> None:
-    """What `server.requests.earlier_turns` writes an assistant's message for."""
+    """`server.requests.earlier_turns` writes an assistant's message in the form that vLLM reads here."""
     parsing = inspect.getsource(find("vllm.entrypoints.openai.responses.protocol:ResponsesRequest.input_item_parsing"))
     assert 'item_type == "message" and item.get("role") == "assistant"' in parsing
     utils = importlib.import_module("vllm.entrypoints.openai.responses.utils")

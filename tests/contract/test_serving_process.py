@@ -1,4 +1,4 @@
-"""What our code assumes about how vLLM runs its API process, and about the uvicorn that it runs.
+"""The assumptions of our code about vLLM's API process and its uvicorn.
 
 The files that rely on it lie in server/{process,system,engine,gate}.
 """

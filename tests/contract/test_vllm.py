@@ -1,4 +1,4 @@
-"""What our code assumes about vLLM's private interfaces, symbol by symbol.
+"""The assumptions of our code about vLLM's private interfaces, symbol by symbol.
 
 An upgrade of vLLM that moves or changes one of them fails in this folder, with the symbol's name, and not as a wrong
 number somewhere else. docs/vllm.md lists the files that rely on them.

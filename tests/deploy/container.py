@@ -21,7 +21,7 @@ BASE_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 
 
 def lacking() -> str | None:
-    """Why images cannot be built and run here."""
+    """The reason why images cannot be built and run here."""
     programs = [name for name in ("podman", "debootstrap") if shutil.which(name) is None]
     if programs:
         return f"needs {' and '.join(programs)}; on Debian: apt-get install --no-install-recommends podman debootstrap"

@@ -43,7 +43,7 @@ def image() -> str:
 
 @pytest.fixture(scope="module")
 def container(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A container that has become ready."""
+    """A container that is ready."""
     keys = tmp_path_factory.mktemp("secrets") / "api-keys"
     keys.write_text(f"{KEY}\n")
     keys.parent.chmod(0o755)
@@ -93,7 +93,7 @@ def test_it_answers_a_question_with_a_calibrated_risk(container: str) -> None:
 
 
 def test_ensembles_logprobs_and_top_k_need_no_compiler(container: str) -> None:
-    """What vLLM or torch would compile at run time, if anything did."""
+    """vLLM or torch would compile for these at run time, if for anything."""
     body = {"messages": [{"role": "user", "content": "Who are you?"}], "logprobs": True, "top_logprobs": 3}
     body |= {"temperature": 1, "top_k": 5, "seed": 1, "uncertainty": {"ensemble": 4, "internals": True}}
     status, text = ask("/v1/chat/completions", body)

@@ -24,7 +24,7 @@ promtool = pytest.mark.skipif(
 
 
 def run_promtool(*arguments: object, given: str | None = None) -> str:
-    """What promtool says; fails the test if it finds fault."""
+    """The output of promtool; fails the test if it finds fault."""
     command = ["promtool", *map(str, arguments)]
     run = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, f"{run.stdout}\n{run.stderr}"

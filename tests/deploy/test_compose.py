@@ -1,4 +1,4 @@
-"""The compose file: closed to the outside, unprivileged, and of one mind with the image and the server."""
+"""The compose file: closed to the outside, unprivileged, and consistent with the image and the server."""
 
 from __future__ import annotations
 

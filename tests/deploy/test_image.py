@@ -1,4 +1,4 @@
-"""What the Dockerfile says, short of building it, which `make image-test` does."""
+"""The text of the Dockerfile; `make image-test` builds it."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_everything_that_is_copied_is_let_into_the_build() -> None:
 
 
 def sources(copy: str) -> list[str]:
-    """What a COPY takes from the build context."""
+    """The paths that a COPY takes from the build context."""
     return [] if copy.startswith("--from") else copy.split()[:-1]
 
 

@@ -1,4 +1,4 @@
-"""What a server exports, under the linter of Prometheus."""
+"""The metrics of a server, checked by the linter of Prometheus."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OWN = re.compile(r"(# \w+ )?tokenformer_")
 
 
 def own_lines(text: str) -> str:
-    """Without vLLM's, whose colons and suffixes the linter takes exception to."""
+    """The metrics without vLLM's, whose colons and suffixes the linter rejects."""
     lines = [
         line for line in text.splitlines() if line.removeprefix("# HELP ").removeprefix("# TYPE ").startswith("tok")
     ]

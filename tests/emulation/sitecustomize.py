@@ -1,6 +1,6 @@
-"""Has vLLM take this processor for a lesser one; first on the path of every process that tests.isa starts.
+"""Makes vLLM take this processor for a lesser one; first on the path of every process that tests.isa starts.
 
-vLLM asks PyTorch, whose answers to these questions no setting changes.
+vLLM asks PyTorch, whose answers no setting changes.
 """
 
 import os

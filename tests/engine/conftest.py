@@ -1,4 +1,4 @@
-"""Engines that several modules of this folder ask."""
+"""Engines that several modules of this folder share."""
 
 from __future__ import annotations
 

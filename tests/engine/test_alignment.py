@@ -1,6 +1,6 @@
 """Every generated token has the statistics of its own distribution, whatever happens around it.
 
-What the engine reports is compared, position by position, with the reference's full recomputation of the same ids.
+The engine's report is compared, position by position, with the reference's full recomputation of the same ids.
 """
 
 import sys
@@ -22,19 +22,19 @@ from tests.support.engines import assert_recomputed, engine, generate, statistic
 pytestmark = pytest.mark.engine
 
 KV_BLOCKS = 14
-"""Of 32 tokens: two requests at full length and a bit, so that a crowd must preempt one another."""
+"""Blocks of 32 tokens: a little more than two requests at full length, so that requests of a crowd are preempted."""
 
 
 @dataclass
 class Answer:
-    """One choice, put together from a stream's deltas."""
+    """One choice, reassembled from a stream's deltas."""
 
     ids: list[int] = field(default_factory=list)
     positions: list[Any] = field(default_factory=list)
     text: str = ""
     reason: str | None = None
     steps: list[int] = field(default_factory=list)
-    """How many tokens each delta brought."""
+    """The number of tokens in each delta."""
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_a_crowd_of_mixed_streams(crowded: Any, reference: ReferenceTokenformer)
 
 
 def test_greedy_answers_are_the_same_in_a_crowd(crowded: Any, roomy: Any, reference: ReferenceTokenformer) -> None:
-    """Preemption, chunks and company change neither words nor values."""
+    """Preemption, chunks and concurrent requests change neither words nor values."""
     before = preemptions(crowded)
     prompts = [prompt(30 + 5 * i, i) for i in range(16)]
     wanted = [params(temperature=0, max_tokens=60) for _ in prompts]
@@ -188,7 +188,7 @@ def test_a_seed_gives_the_same_answer_however_the_prompt_is_cut(
 
 
 def test_prompt_positions(crowded: Any, reference: ReferenceTokenformer) -> None:
-    """Of prompts in chunks, several at once, beside requests that do not want them."""
+    """Prompts come in chunks, several at once, beside requests that do not ask for prompt logprobs."""
     prompts = [prompt(90, 60), prompt(50, 61), prompt(70, 62)]
     wanted = [params(prompt_logprobs=0), params(prompt_logprobs=3), params()]
     outputs = generate(crowded, prompts, wanted)

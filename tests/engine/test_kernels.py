@@ -1,4 +1,4 @@
-"""The model around the kernels for GPUs. PyTorch stands in for the kernels, which tests/kernels holds to the same."""
+"""The model around the kernels for GPUs. PyTorch stands in for the kernels, which tests/kernels checks against it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sampler reports of the chosen token alone is what it reports beside others, and of the raw distribution."""
+"""The sampler reports the same of the chosen token alone as beside other tokens, and of the raw distribution."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PARAMS: dict[str, dict[str, Any]] = {
 
 
 ROUNDING = 1e-5
-"""Of a logprob in float32, some units in its last place."""
+"""The tolerance of a logprob in float32, some units in its last place."""
 
 
 def answers(llm: Any, prompts: list[list[int]], **options: Any) -> list[Any]:
-    """Computed anew: blocks of a prefix would make other batches, whose logits are rounded in another way."""
+    """An engine without prefix cache: cached blocks would make other batches, whose logits are rounded differently."""
     llm.reset_prefix_cache()
     return generate(llm, prompts, token_params(max_tokens=8, **options))
 
@@ -57,7 +57,7 @@ def test_alone_or_beside_others(dtype: str, tmp_path: Path, monkeypatch: pytest.
                     one.token_ids, one.logprobs, other.logprobs, every.logprobs, strict=True
                 ):
                     assert own[token].logprob == pytest.approx(others[token].logprob, abs=ROUNDING), name
-                    # Equal logits are as likely as each other; vLLM counts logprobs, whose rounding may part them.
+                    # Equal logits are equally likely; vLLM counts logprobs, which rounding may separate.
                     rows = whole_rows([words], config.vocab_size)[0] - own[token].logprob
                     assert own[token].rank == (rows > -ROUNDING).sum(), name
                     assert (rows > ROUNDING).sum() < others[token].rank <= own[token].rank, name

@@ -1,4 +1,4 @@
-"""Growth stages and deltas of one resident copy, mixed in one batch, equal the models that they were."""
+"""Growth stages and deltas of one resident copy, mixed in one batch, equal their original models."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def check(family: Family, name: str, prompt: list[int], output: Any) -> None:
 
 
 def check_internals(family: Family, name: str, prompt: list[int], output: Any) -> None:
-    """Of all tokens but the first, those of the prompt included, within 1e-4 of the reference; and their provenance."""
+    """Internals and provenance of all tokens but the first, also in the prompt, are within 1e-4 of the reference."""
     served = family.members[name]
     ids = torch.tensor([[*prompt, *output.outputs[0].token_ids]])
     positions = [*output.prompt_logprobs[1:], *output.outputs[0].logprobs]

@@ -1,4 +1,4 @@
-"""Requests that are to be refused with 400 and the name of the parameter that is to blame.
+"""Requests that must be refused with 400 and the name of the offending parameter.
 
 Route, parameter and body of each are in `BAD`.
 """
@@ -81,7 +81,7 @@ MEDIA = [
     None,
     5,
 ]
-"""And what is no part of a text."""
+"""Bytes that are no part of a text."""
 
 TEXT = {"type": "text", "text": "x"}
 
@@ -136,7 +136,7 @@ ROUTES = {
 
 
 def _needed(name: str) -> dict[str, Any]:
-    """Without which the parameter would be refused for another reason."""
+    """Fields without which the parameter would be refused for another reason."""
     return {"logprobs": True} if name in ("top_logprobs", "logprob_token_ids") else {}
 
 

@@ -1,4 +1,4 @@
-"""Small requests that would cost a server much, each with the parameter that its refusal names."""
+"""Small requests that would be costly to a server, each with the parameter that its refusal names."""
 
 from __future__ import annotations
 

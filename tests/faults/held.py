@@ -1,4 +1,4 @@
-"""Bytes by which clients hold a connection without asking for anything."""
+"""Bytes by which clients hold a connection without a complete request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server whose answers last as long as a test likes, and what tests of faults do to it."""
+"""A server whose answers last as long as a test needs, and helpers for tests of faults."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NAME = "lasting"
 POSITIONS = 16_384
 FLAGS = ["--served-model-name", NAME, "--kv-cache-memory-bytes", 128 << 20]
 PATIENCE = 60
-"""Seconds for what should take one or two, on a machine that is busy."""
+"""The limit in seconds, on a busy machine, of work that should take one or two."""
 
 
 def checkpoint(path: Path) -> Path:
-    """A random model that goes on to `POSITIONS` tokens if told to ignore the end."""
+    """A random model that continues to `POSITIONS` tokens if told to ignore the end."""
     write_bytes_model(path, max_position_embeddings=POSITIONS)
     return path
 
@@ -56,7 +56,7 @@ class Stream(threading.Thread):
                     self.events.append(json.loads(line.removeprefix("data: ")))
 
     def finish_reason(self) -> str | None:
-        """Of its one choice."""
+        """The finish reason of its one choice."""
         reasons = [choice["finish_reason"] for event in self.events for choice in event.get("choices", ())]
         return reasons[-1] if reasons else None
 
@@ -68,7 +68,7 @@ class Stream(threading.Thread):
 
 
 def wait_for(true: Callable[[], Any], seconds: float = PATIENCE) -> float:
-    """How long it took; fails if it takes too long."""
+    """The time until the condition holds; fails if it takes too long."""
     began = time.monotonic()
     while not true():
         assert time.monotonic() - began < seconds, "waited in vain"
@@ -99,7 +99,7 @@ def metrics(server: Server) -> dict[str, float]:
 
 
 def status(server: Server, path: str) -> int | None:
-    """None where nobody answers."""
+    """The status; None if nobody answers."""
     try:
         return httpx.get(server.url + path, timeout=PATIENCE).status_code
     except httpx.TransportError:
@@ -107,12 +107,12 @@ def status(server: Server, path: str) -> int | None:
 
 
 def idle(server: Server) -> bool:
-    """Whether nothing is left of any request: in the engine, in its KV cache, or on its way there."""
+    """Whether no request has left anything in the engine, in its KV cache, or on its way there."""
     found = metrics(server)
     names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
     return not any(found[name] for name in (*names, "tokenformer_queued_requests"))
 
 
 def lines(server: Server) -> Iterator[str]:
-    """What the server itself has said."""
+    """The lines that the server itself has written."""
     return (line for line in server.log.read_text().splitlines() if line.startswith("tokenformer:"))

@@ -1,4 +1,4 @@
-"""What no client should send, to a real server that has other work to do."""
+"""Bad input to a real server that has other work to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.servers import Server, serving
 pytestmark = pytest.mark.server
 
 TOKENS = 1000
-"""Of the answer beside which the bad requests come."""
+"""The length of the answer beside which the bad requests come."""
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ CONSTRAINTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize(("name", "fields"), CONSTRAINTS, ids=lambda value: str(value)[:50])
 def test_grammars_that_take_too_much(server: Server, name: str, fields: dict[str, Any], stream: bool) -> None:
-    """While one is tried, others are answered."""
+    """While one grammar is tried, other requests are answered."""
     body = {"model": NAME, "messages": MESSAGES, "max_tokens": 4, "stream": stream} | fields
     beside = Stream(server, TOKENS)
     with httpx.Client(base_url=server.url, timeout=60) as client:

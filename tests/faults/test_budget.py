@@ -1,4 +1,4 @@
-"""Requests that ask for more than their size shows, beside a victim who only wants its stream."""
+"""Requests whose cost exceeds their size, beside a victim that only reads its stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def http(demo: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def calm(demo: Server, http: httpx.Client) -> Heard:
-    """The victim beside clients that ask for ordinary answers."""
+    """The victim beside clients with ordinary requests."""
 
     def harmless() -> None:
         for _ in range(5):
@@ -40,7 +40,7 @@ def calm(demo: Server, http: httpx.Client) -> Heard:
 
 
 def attack(demo: Server, calm: Heard, http: httpx.Client, route: str, body: Any) -> httpx.Response:
-    """The answer to an attack, by which the victim is not harmed."""
+    """The answer to an attack, which does not harm the victim."""
     answers: list[httpx.Response] = []
     content = json.dumps(body)
 
@@ -143,7 +143,7 @@ def test_a_text_that_is_truncated_is_cut_before_it_is_tokenised(
 
 
 SLOW = "root ::= a" + "\n" * 60_000
-"""Takes all the time that a grammar may."""
+"""A grammar that takes all of its allowed time."""
 
 
 def test_a_grammar_that_is_tried_holds_no_place_of_others(demo: Server, calm: Heard, http: httpx.Client) -> None:

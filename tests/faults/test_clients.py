@@ -1,4 +1,4 @@
-"""Clients that go, that stall, and that are too many."""
+"""Clients that disconnect, that stall, and that are too many."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_client_that_goes_from_a_given_text(server: Server) -> None:
 
 
 def test_a_reader_that_stalls(server: Server) -> None:
-    """It is given up, with its request, although it keeps the connection; and holds nothing up meanwhile."""
+    """Its request is given up although it keeps the connection, and it delays nobody meanwhile."""
     with connect(server, receive_buffer=4096) as client:
         client.sendall(request(16_000, stream=True, logprobs=20, n=3, temperature=1))
         wait_for(lambda: not idle(server))
@@ -94,7 +94,7 @@ async def crowd(server: Server, count: int) -> list[httpx.Response]:
 
 
 def test_ten_times_too_many(server: Server) -> None:
-    """Each is answered in full or told to come again, probes go on, and nothing stays behind."""
+    """Each is answered in full or told to retry, probes still work, and nothing is left behind."""
     before = metrics(server)
     answers = asyncio.run(crowd(server, 10 * TAKEN))
     statuses = Counter(answer.status_code for answer in answers)
@@ -117,7 +117,7 @@ def test_ten_times_too_many(server: Server) -> None:
 
 
 def test_probes_of_a_server_that_is_full(server: Server) -> None:
-    """Its four running answers wait for nobody, so it stays ready, though nothing more is taken."""
+    """Its four running answers wait for nobody, so it stays ready, although it accepts no more."""
     streams = [Stream(server, 3000) for _ in range(SEQUENCES)]
     waiting = [connect(server) for _ in range(TAKEN - SEQUENCES)]
     for client in waiting:

@@ -61,7 +61,7 @@ def all_is_well(server: Server, expected: str) -> None:
 
 @pytest.mark.parametrize(("begun", "drip"), DRIPS.values(), ids=DRIPS)
 def test_who_holds_connections_keeps_nobody_out(server: Server, begun: bytes, drip: bytes) -> None:
-    """Neither while there are as many as there can be, nor for long."""
+    """Others are answered even at the limit of connections, and held connections are soon closed."""
     expected, own = answer(server), psutil.Process(server.process.pid)
     with ExitStack() as stack:
         clients = [stack.enter_context(connect(server)) for _ in range(2 * DESCRIPTORS)]
@@ -93,7 +93,7 @@ def test_endless_trailers_take_no_memory(server: Server) -> None:
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/v1/completions"])
 def test_bodies_without_an_end_take_no_memory(server: Server, path: str) -> None:
-    """On the open paths they are refused before they come; elsewhere they may come, with a key, in bounds."""
+    """On the open paths, bodies are refused unread. Elsewhere they are read, with a key, up to a limit."""
     expected, before = answer(server), resident(server)
     key = f"authorization: Bearer {KEY}\r\n".encode() if path.startswith("/v1") else b""
     head = f"POST {path} HTTP/1.1\r\ncontent-length: {4 << 20}\r\n".encode() + key + HEADERS + b"\r\n"

@@ -1,4 +1,4 @@
-"""An engine that stops, and one that is killed, while it answers."""
+"""An engine that hangs, and one that is killed, while it answers."""
 
 from __future__ import annotations
 

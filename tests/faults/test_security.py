@@ -1,4 +1,4 @@
-"""A server with keys, as others meet it: what it lets them see of its machine, its log, its traces, and each other."""
+"""A server with keys shows clients nothing of its machine, its log, its traces, or each other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.server
 
 FIRST, SECOND, THIRD = "sk-first-7Qx", "sk-second-8Rk", "sk-third-9Zp"
 MARK = "zqxmarker"
-"""Stands in every request here, wherever text may stand."""
+"""A text in every request here, wherever text is possible."""
 
 CHAT = {"prompt": MARK, "messages": [{"role": "user", "content": MARK}], "input": MARK, "max_tokens": 4}
 
@@ -113,7 +113,7 @@ def test_the_clients_span_is_its_parent(guarded: Guarded) -> None:
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace, parent)
 
 
-# One key's cached prefixes cannot be felt by another.
+# One key's cached prefixes do not speed up another's requests.
 
 
 def cached(guarded: Guarded, key: str, text: str, **options: Any) -> int:
@@ -141,7 +141,7 @@ def test_a_salt_of_the_clients_own_separates_further_and_leads_to_no_other_key(g
 
 
 def test_so_are_those_of_ensembles_and_given_texts(guarded: Guarded) -> None:
-    """Both go to the engine by a way of their own."""
+    """Both have their own way to the engine."""
     body = {"model": "demo", "prompt": "Who keeps a heron? " * 20, "completion": "Nobody."}
     body |= {"uncertainty": {"ensemble": 2}}  # type: ignore[dict-item]
 
@@ -193,7 +193,7 @@ def raw_bodies() -> list[bytes]:
 
 
 def lora_bodies(root: Path) -> list[dict[str, Any]]:
-    """To load growth deltas that are not there, or no deltas, or not to be loaded."""
+    """Requests to load deltas that are missing, are no deltas, or must not be loaded."""
     paths = [
         str(root),
         str(root / "deltas" / "missing"),
@@ -271,7 +271,7 @@ def series(client: httpx.Client) -> set[str]:
 
 
 def storm(guarded: Guarded, client: httpx.Client, rounds: int) -> None:
-    """Methods, paths, models and header values that nobody has sent before."""
+    """Requests with new methods, paths, models and header values."""
     routes = [
         "/v1/completions",
         "/v1/chat/completions",

@@ -1,4 +1,4 @@
-"""A server that is told to end: nothing that was begun is lost, unless it is told again."""
+"""A server that is told to end finishes its running answers, unless it is told again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def assert_refused_until_ready(server: Server) -> None:
 
 
 def signal_all(server: Server, number: signal.Signals) -> None:
-    """As systemd signals every process of a service, and a terminal those of a command."""
+    """systemd signals every process of a service, and a terminal those of a command."""
     os.killpg(server.process.pid, number)
 
 

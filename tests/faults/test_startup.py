@@ -1,4 +1,4 @@
-"""What cannot be served is said in one line, with a non-zero exit code and no traceback.
+"""A server that cannot start says why in one line, with a non-zero exit code and no traceback.
 
 These are the ways out of the process; tests/unit/server/process/test_serve.py has the other reasons.
 """
@@ -41,7 +41,7 @@ def refusal(*arguments: object) -> str:
 
 
 def test_wrong_path(tmp_path: Path) -> None:
-    """It is told before vLLM is imported, which takes ten seconds and more."""
+    """The error comes before vLLM is imported, which takes ten seconds and more."""
     command = command_line("serve", tmp_path / "nowhere")
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=user_environment())
     assert result.returncode == 1

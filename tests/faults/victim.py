@@ -1,6 +1,6 @@
 """A victim: a client whose greedy streams must not change, and hardly stall, while somebody attacks the server.
 
-A test lets the victim listen beside a harmless load, and then beside an attack:
+A test lets the victim read beside a harmless load, and then beside an attack:
 
     calm = beside(server, victim_body, harmless)
     attacked = beside(server, victim_body, attack)
@@ -29,12 +29,12 @@ KEPT_BYTES = 100 << 20
 """Memory that an attack may leave behind in a process of the server."""
 
 SETTLE_SECONDS = 30.0
-"""For memory to be given back."""
+"""Seconds for memory to be given back."""
 
 
 @dataclass
 class Heard:
-    """What a victim heard, over all its streams."""
+    """The chunks that a victim received, over all its streams."""
 
     texts: set[str] = field(default_factory=set)
     statuses: list[int] = field(default_factory=list)
@@ -95,7 +95,7 @@ def resident(server: Server) -> dict[str, int]:
 def beside(
     server: Server, body: dict[str, Any], load: Callable[[], None], headers: dict[str, str] | None = None
 ) -> Heard:
-    """What a victim hears while `load` runs, and how much memory that leaves behind."""
+    """The chunks that a victim receives while `load` runs, and the growth of memory."""
     before = resident(server)
     victim = Victim(server, body, headers)
     victim.start()
@@ -113,7 +113,7 @@ def beside(
 
 
 def check(calm: Heard, attacked: Heard) -> None:
-    """That an attack did not change the victim's answers, hold them up, or leave memory behind."""
+    """Assert that an attack did not change the victim's answers, delay them, or leave memory behind."""
     print(f"longest silence: {calm.longest:.3f} s beside a harmless load, {attacked.longest:.3f} s under attack")
     print(f"kept: { ({name: size >> 20 for name, size in attacked.kept.items()}) } MiB")
     assert set(attacked.statuses) == {200}

@@ -15,7 +15,7 @@ WRONG: tuple[Any, ...] = (
 )
 
 LEVELS = 6
-"""Of a schema that are followed; some contain themselves."""
+"""The depth to which a schema is followed; some schemas contain themselves."""
 
 Schema = Mapping[str, Any]
 Path = tuple[str | int, ...]
@@ -28,7 +28,7 @@ class Walk:
         self.document = document
 
     def routes(self) -> Iterator[tuple[str, Schema]]:
-        """Those that take a body, with its schema."""
+        """The routes that take a body, with its schema."""
         for path, methods in self.document["paths"].items():
             body = methods.get("post", {}).get("requestBody")
             if body is not None:
@@ -87,7 +87,7 @@ class Walk:
 
 
 def _places(value: Any, path: Path = ()) -> Iterator[Path]:
-    """Of everything in a value, but not the value itself."""
+    """The paths of everything inside a value, without the value itself."""
     steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for step, inner in steps:
         yield (*path, step)

@@ -1,4 +1,4 @@
-"""A grown and calibrated checkpoint behind the API, and how it came about."""
+"""A grown and calibrated checkpoint behind the API, and its making."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_risk_is_the_calibration_of_the_references_features(grown: Grown) -> Non
 
 
 def assert_same_summary(grown: Grown, found: Any, expected: Any, prompt: list[int], ids: list[int]) -> None:
-    """Of the same answer of stage base, computed twice."""
+    """The summaries are those of the same answer of stage base, computed twice."""
     assert list(found) == list(expected)
     moved = answer(grown.references["m:base"][0], 0, prompt, ids)
     bounds = moved.features() | {"risk": moved.risk(grown.calibration)}
@@ -82,7 +82,7 @@ def test_a_stream_says_the_same(grown: Grown) -> None:
 
 
 def test_the_words_to_doubt_have_a_risk(grown: Grown) -> None:
-    """Of their own tokens, and at most the answer's."""
+    """The risk is that of their own tokens, and at most the answer's."""
     choice = ask(grown, "m:base", temperature=2, seed=2, uncertainty={"spans": True}).choices[0]
     summary = choice.uncertainty
     assert summary["spans"]

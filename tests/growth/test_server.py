@@ -128,7 +128,7 @@ def test_metrics_carry_the_stage(grown: Grown) -> None:
 
 
 def test_loading_and_unloading_leaves_running_streams_alone(grown: Grown) -> None:
-    """A stream of another model runs through both; one of the delta itself goes on to its end after the unloading."""
+    """A stream of another model runs through both; one of the delta itself still ends normally after the unloading."""
     prompt, options = [3, 1, 4], {"ignore_eos": True}
     alone = [stream_text(grown, name, prompt, 100, options) for name in ("m", "extra")]
     with ThreadPoolExecutor(2) as pool:
@@ -288,7 +288,7 @@ def test_the_series_of_an_unloaded_delta_are_gone(grown: Grown) -> None:
 
 
 def test_files_that_are_swapped_while_a_delta_is_loaded_harm_nobody(grown: Grown) -> None:
-    """Whatever the worker reads is either what was checked, or refused."""
+    """The worker reads the checked content, or refuses."""
     directory = grown.root / "deltas" / "swapped"
     split(grown.root / "three", directory)
     whole = (directory / "growth.safetensors").read_bytes()

@@ -1,4 +1,4 @@
-"""Scores, variants and parameter tokens for the tests of kernels, and what the plain formulas make of them."""
+"""Scores, variants and parameter tokens for the tests of kernels, and their results by the plain formulas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiles every launch that the kernels make of some sizes, down to machine code, for a GPU that need not be there.
+"""Compiles every launch of the kernels at some sizes to machine code, for a GPU that need not exist here.
 
     PYTHONPATH=.venv-triton python -m tests.kernels.compiling 80 90
 

@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def own(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Those of the session's tests that are in this directory."""
+    """The session's tests that are in this directory."""
     return [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
 
 

@@ -1,4 +1,4 @@
-"""The kernels as they are compiled for GPUs; the interpreter takes much that a compiler does not."""
+"""The kernels compiled for GPUs; the interpreter accepts much that a compiler does not."""
 
 from __future__ import annotations
 

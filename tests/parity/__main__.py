@@ -1,4 +1,4 @@
-"""What is too slow for every run of the tests: `make parity`, or `python -m tests.parity lm-eval` for one of them.
+"""Checks too slow for every run of the tests: `make parity`, or `python -m tests.parity lm-eval` for one of them.
 
 One server of the demo checkpoint answers software that others wrote; the first call installs it.
 """

@@ -1,4 +1,4 @@
-"""Load generators that others wrote, unmodified: every request they send is answered."""
+"""Unmodified load generators of others: every request that they send is answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients of others that let a model call functions and fill classes, unmodified: each script asks and checks."""
+"""Unmodified clients of others that let a model call functions and fill classes: each script asks and checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SCRIPTS = Path(__file__).parent / "clients"
 
 
 def asks(tool: str, script: str, answers: int) -> Callable[[Server, Path], str]:
-    """A check that the script, in the tool's environment, gets so many answers that it is content with."""
+    """A check that the script, in the tool's environment, accepts so many answers."""
 
     def check(server: Server, folder: Path) -> str:
         command = [environment(tool) / "python", SCRIPTS / script, f"{server.url}/v1"]

@@ -1,4 +1,4 @@
-"""Schemathesis: requests made from the OpenAPI document, right ones and wrong ones, and what the answers must be."""
+"""Schemathesis: valid and invalid requests made from the OpenAPI document, and checks of the answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.parity.environments import environment
 from tests.support.servers import Server
 
 SECONDS = 150
-"""Of fuzzing for each group of routes."""
+"""The duration of fuzzing for each group of routes."""
 
 OURS = ("/v1/chat/completions", "/v1/completions", "/v1/uncertainty", "/v1/models", "/livez", "/readyz")
 

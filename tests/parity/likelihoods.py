@@ -54,7 +54,7 @@ def write_task(folder: Path) -> None:
 
 
 def run_harness(server: Server, folder: Path) -> list[dict[str, Any]]:
-    """Every sample, with what was asked and what the harness read."""
+    """Every sample, with its request and the harness's reading of the answer."""
     model = {
         "model": server.name,
         "base_url": f"{server.url}/v1/completions",
@@ -73,7 +73,7 @@ def run_harness(server: Server, folder: Path) -> list[dict[str, Any]]:
 
 
 def check(server: Server, folder: Path) -> str:
-    """What was found; raises AssertionError where harness and reference differ."""
+    """The result as text; raises AssertionError where harness and reference differ."""
     write_task(folder)
     samples = run_harness(server, folder)
     assert len(samples) == FACTS

@@ -31,7 +31,7 @@ ANSWER: dict[str, Any] = {
 
 @dataclass
 class Overload:
-    """In the place of `AdmissionControl`: refuses as often as it is told to, whatever the load."""
+    """Replaces `AdmissionControl`: refuses as often as it is told to, whatever the load."""
 
     status: HTTPStatus
     refusals: int

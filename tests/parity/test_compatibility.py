@@ -38,11 +38,11 @@ VALUES: dict[str, Any] = {
     "verbosity": "low",
     "web_search_options": {},
 }
-"""A right value of every field that is ignored or refused."""
+"""A valid value of every field that is ignored or refused."""
 
 
 def rows(path: str) -> dict[str, str]:
-    """Field -> what the table of this route says of it."""
+    """Field -> its entry in the table of this route."""
     section = PAGE.partition(f"## `POST {path}`")[2].partition("\n## ")[0]
     return dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE))
 

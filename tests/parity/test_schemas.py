@@ -1,4 +1,4 @@
-"""What the server sends has the shape that its OpenAPI document and OpenAI's published schema promise."""
+"""Answers have the shape that the server's OpenAPI document and OpenAI's published schema promise."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REQUIRED: dict[str, dict[str, set[str]]] = {
         "logprobs": {"tokens", "token_logprobs", "top_logprobs", "text_offset"},
     },
 }
-"""What OpenAI's published schemas call required; such a field may be null, but is never missing."""
+"""The fields that OpenAI's published schemas require; such a field may be null, but is never missing."""
 
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": (CHAT, {"messages": MESSAGES}),

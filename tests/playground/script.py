@@ -1,4 +1,4 @@
-"""What the scripted server answers to each question."""
+"""The scripted server's answer to each question."""
 
 from __future__ import annotations
 

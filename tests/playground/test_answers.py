@@ -1,4 +1,4 @@
-"""What the page makes of an answer."""
+"""The page's rendering of an answer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_text_that_is_held_back_is_laid_under_its_tokens(opened: Opener) -> None
 
 
 def luminance(colour: str) -> float:
-    """Of an opaque CSS colour, by WCAG 2.2."""
+    """The relative luminance of an opaque CSS colour, by WCAG 2.2."""
     channels = [float(value) / 255 for value in re.findall(r"[\d.]+", colour)[:3]]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,4 +1,4 @@
-"""How the page behaves: models, conversations, failures, keyboard, screen reader, small screens."""
+"""The page's behaviour: models, conversations, failures, keyboard, screen reader, small screens."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_an_answer_is_read_out_once(opened: Opener) -> None:
 
 
 def test_everything_has_a_name(opened: Opener) -> None:
-    """What can be operated has an accessible name, no id is given twice, and every reference to an id leads to one."""
+    """Every control has an accessible name, no id is given twice, and every reference to an id leads to one."""
     playground = opened()
     playground.page.get_by_text("Settings").click()
     playground.ask("doubt")

@@ -1,4 +1,4 @@
-"""The playground in a headless Chromium, as a user meets it."""
+"""The playground in a headless Chromium, as a user sees it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def launched() -> Iterator[Browser]:
 
 
 class Playground:
-    """The page at `url`. What goes wrong in it, or breaks its content security policy, lands in `problems`."""
+    """The page at `url`. `problems` collects its errors and violations of its content security policy."""
 
     def __init__(self, browser: Browser, url: str, **context: Any) -> None:
         self.url = url
@@ -35,7 +35,7 @@ class Playground:
         self.page.set_default_timeout(60_000)
         self.problems: list[str] = []
         self.bodies: list[Any] = []
-        """Of all questions to the API, in order."""
+        """The bodies of all requests to the API, in order."""
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("request", self._see)
@@ -71,7 +71,7 @@ def token(answer: Locator, text: str) -> Locator:
 
 
 def level(element: Locator) -> int:
-    """Of the tint, 0 to 8."""
+    """The level of the tint, 0 to 8."""
     return int(element.get_attribute("data-level") or "")
 
 

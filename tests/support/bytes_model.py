@@ -1,4 +1,4 @@
-"""A random model whose words are bytes, so that it has text: stop strings, grammars, broken UTF-8 and all."""
+"""A random model whose words are bytes, so that it has text: stop strings, grammars, broken UTF-8."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def byte_tokenizer() -> bytes:
 
 
 def text_files() -> dict[str, bytes]:
-    """What lies beside the weights of a model whose words are bytes, without an end of text."""
+    """The files beside the weights of a model whose words are bytes, without an end of text."""
     settings = b'{"tokenizer_class": "PreTrainedTokenizerFast"}'
     return {"tokenizer.json": byte_tokenizer(), "tokenizer_config.json": settings}
 

@@ -1,4 +1,4 @@
-"""Answers of the demo server, and how far what it says of them may differ when it computes them another way."""
+"""Answers of the demo server, and the tolerance between two ways of computing their uncertainty."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.tolerances import Bounds, Moved, assert_statistics_within, as
 
 STAGES = {"demo": -1, "demo:base": 0}
 SHARES = 1e-4
-"""Of growth stages: no logits, but sums of squares of all layers."""
+"""The tolerance of growth shares, which are sums of squares of all layers and no logits."""
 
 
 @cache
@@ -38,7 +38,7 @@ def tokenizer() -> TextTokenizer:
 
 
 def value(entry: Any, name: str) -> Any:
-    """Of the JSON of a token, or of the client's object of it."""
+    """A field of a token, from its JSON or from the client's object."""
     return entry[name] if isinstance(entry, Mapping) else getattr(entry, name)
 
 
@@ -71,12 +71,12 @@ class DemoAnswer:
 
     @classmethod
     def generated(cls, response: Any, choice: Any, model: str = "demo") -> DemoAnswer:
-        """Of a chat that was asked for ids and logprobs."""
+        """The answer of a chat that was asked for ids and logprobs."""
         return cls(model, response.prompt_token_ids, choice.token_ids, choice.logprobs.content, choice.message.content)
 
     @classmethod
     def given(cls, choice: Mapping[str, Any], body: Mapping[str, Any], text: str) -> DemoAnswer:
-        """Of `POST /v1/uncertainty`."""
+        """The answer of `POST /v1/uncertainty`."""
         words = tokenizer()
         prompt = words.ids(body["messages"], ask=True) if "messages" in body else words.ids(body["prompt"])
         answer = list(words.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -86,7 +86,7 @@ class DemoAnswer:
 
     @classmethod
     def completed(cls, choice: Any) -> DemoAnswer:
-        """Of a text completion that was asked for ids and logprobs."""
+        """The answer of a text completion that was asked for ids and logprobs."""
         content = completion_content(choice.logprobs)
         return cls("demo", choice.prompt_token_ids, choice.token_ids, content, choice.text)
 
@@ -148,7 +148,7 @@ class DemoAnswer:
                 assert found[name] == wanted, name
 
     def assert_same_spans(self, found: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]) -> None:
-        """But for the numbers: those in a reason are rounded, and a risk is at most the answer's."""
+        """Compare spans without their numbers: those in a reason are rounded, and a risk is at most the answer's."""
         assert list(map(without_numbers, found)) == list(map(without_numbers, expected))
         whole = self.moved.risk(self.calibration)
         tolerance = dict(zip(map(id, self.tokens), self.moved.e, strict=True))
@@ -160,7 +160,7 @@ class DemoAnswer:
 
 
 def without_numbers(span: Mapping[str, Any]) -> dict[str, Any]:
-    """What stays the same of a span; the numbers in its reason are rounded."""
+    """A span without its numbers; those in its reason are rounded."""
     return {**span, "risk": None, "reason": re.sub(r"\d+", "N", span["reason"])}
 
 

@@ -1,4 +1,4 @@
-"""The demo checkpoint as the tests serve it."""
+"""The demo server of the tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def corpus() -> list[dict[str, Any]]:
 
 @contextmanager
 def demo_server(root: Path) -> Iterator[Server]:
-    """With all that a test may ask of it; `root` is a directory for its log and corpus."""
+    """The server with every feature that a test may use; `root` is a directory for its log and corpus."""
     flags = ["--served-model-name", "demo", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     (root / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in corpus()))
     flags += ["--trace", "--trace-corpus", str(root / "corpus.jsonl")]

@@ -1,4 +1,4 @@
-"""What the token statistics are, in float64 and straight from their definitions."""
+"""The token statistics in float64, straight from their definitions."""
 
 from __future__ import annotations
 

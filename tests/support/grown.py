@@ -1,4 +1,4 @@
-"""Grown checkpoints for tests whose stages all say something else."""
+"""Grown checkpoints for tests, whose stages all give different answers."""
 
 from __future__ import annotations
 

@@ -17,6 +17,6 @@ def skip_unless_packed(dtype: torch.dtype = torch.float32) -> None:
 
 
 def packed(weight: torch.Tensor) -> PackedWeight:
-    """Multiplied by our product up to `MAX_SMALL_BATCH` rows. Skips the test where oneDNN packs nothing for it."""
+    """The packed weight, with our product up to `MAX_SMALL_BATCH` rows. Skips the test where nothing can be packed."""
     skip_unless_packed(weight.dtype)
     return PackedWeight(weight)

@@ -1,4 +1,4 @@
-"""Whom the demo model knows and whom it does not."""
+"""People whom the demo model knows, and others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def cities(kind: Kind, count: int) -> list[Fact]:
 
 
 def pet_of_the_newest_stage() -> Fact:
-    """Of somebody whom the last growth stage has learned and the base has not."""
+    """A fact about somebody whom the last growth stage has learned and the base has not."""
     return next(fact for fact in WORLD_B.facts_of("known") if fact.attribute.name == "pet")
 
 

@@ -57,7 +57,7 @@ def rest(client: socket.socket) -> bytes:
 
 
 def exchange(port: int, *parts: bytes, pause: float = 0) -> bytes:
-    """What the server answers to `parts`, until it closes the connection."""
+    """The bytes that the server answers to `parts`, until it closes the connection."""
     with connect(port) as client:
         with suppress(BrokenPipeError, ConnectionResetError):
             for part in parts:
@@ -67,7 +67,7 @@ def exchange(port: int, *parts: bytes, pause: float = 0) -> bytes:
 
 
 def is_closed_while(port: int, begun: bytes, drip: bytes, seconds: float) -> bool:
-    """Whether the server ends a connection that sends `drip` again and again for so long."""
+    """Whether the server ends a connection within the time while it sends `drip` again and again."""
     with connect(port) as client:
         client.sendall(begun)
         end = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""How far the float32 logits of two computations of one model may differ, from the rounding of each operation.
+"""The largest difference of float32 logits between two computations of one model, from the rounding of each operation.
 
 Processors and batches sum in different orders. The reference model runs in float64, and to the result of each operation
 an error is added, of random sign and of the size that float32 with any such order may make:
@@ -39,7 +39,7 @@ REDUCTIONS = {"sum", "mean", "native_layer_norm", "_softmax", "_safe_softmax"}
 
 
 class Rounding(TorchDispatchMode):
-    """Adds to each result what float32 may have made of it."""
+    """Adds to each result a rounding error as float32 may make it."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A server that serves the real playground and answers from a script: what a real model cannot be made to do."""
+"""A server with the real playground that answers from a script, for cases that no real model can be made to produce."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Chunk = Mapping[str, Any]
 
 
 class Break(Enum):
-    """How a stream fails to end."""
+    """The ways in which a stream fails to end."""
 
     LOST = auto()  # in the middle of the body
     ENDED = auto()  # in good order, but without saying that it is all
@@ -76,7 +76,7 @@ Step = Chunk | float | Break
 """A chunk, seconds of silence, or the end of the connection."""
 
 Script = Mapping[str, Sequence[Step]]
-"""Question -> what comes."""
+"""Question -> the parts of its answer."""
 
 
 def app(script: Script, api_key: str | None = None, gate: bool = False) -> FastAPI:

@@ -34,7 +34,7 @@ def user_environment() -> dict[str, str]:
 
 @dataclass
 class Server:
-    """A process that was started; `wait_until_ready` before it is asked anything."""
+    """A process that was started; call `wait_until_ready` before a request."""
 
     name: str
     url: str

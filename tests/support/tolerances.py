@@ -1,4 +1,4 @@
-"""How far statistics and risks may differ where logits differ by at most `e`.
+"""The largest difference of statistics and risks where logits differ by at most `e`.
 
 `tests.support.rounding` tells `e` of a model.
 
@@ -72,7 +72,7 @@ class Moved:
     e: Sequence[float]
 
     def ends(self) -> tuple[list[TokenScore], list[TokenScore]]:
-        """Of each token the lowest and the highest values; those of a distribution stay possible."""
+        """The lowest and the highest values of each token, clipped to those that a distribution can have."""
         low, high = [], []
         for token, e in zip(self.tokens, self.e, strict=True):
             values = torch.tensor([token.entropy, token.variance, token.margin], dtype=torch.float64)
@@ -97,7 +97,7 @@ class Moved:
         return low, high
 
     def features(self) -> dict[str, Bounds]:
-        """Between what the features of group `logits` lie.
+        """Bounds of the features of group `logits`.
 
         Most grow with the values of every token, and are evaluated at both ends. The peak is any token that may have
         the highest entropy.
@@ -129,13 +129,13 @@ class Moved:
 
 
 def quotient_bounds(numerator: Sequence[float], denominator: Sequence[float]) -> Bounds:
-    """Of positive denominators."""
+    """The bounds of a quotient of positive denominators."""
     found = [above / below for above in numerator for below in denominator]
     return min(found), max(found)
 
 
 def risk_bounds(calibration: Calibration, features: Mapping[str, Bounds]) -> Bounds:
-    """Between what the risk lies for any features within these: every term grows or falls with its feature.
+    """Bounds of the risk for any features within these: every term is monotonic in its feature.
 
     A doubt and its logarithm lie on one side of certainty, as the ends do.
     """

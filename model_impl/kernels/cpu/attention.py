@@ -1,7 +1,7 @@
-"""vLLM's attention on CPU for a step of few rows, without what lies between a layer and its two kernels.
+"""vLLM's attention on CPU for a step of few rows, which calls the layer's two kernels directly.
 
-The layer calls two operators that look up their own layer by name and take its cache apart, every time: more than half
-of the time of a short attention (docs/performance.md).
+The layer calls two operators, each of which looks its layer up by name and splits its cache: more than half of the time
+of a short attention (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from model_impl.kernels.cpu.stack import Heads
 
 
 def usual_context() -> Any:
-    """What a step has for all layers, by their names; None where something is unusual: without a cache yet, with
-    speculative decoding, with caches that are sent elsewhere."""
+    """The attention metadata and slot mapping of a step, by layer name; None in an unusual step: before there is a
+    cache, with speculative decoding, or with a KV cache that is sent elsewhere."""
     context = get_forward_context()
     metadata, slots = context.attn_metadata, context.slot_mapping
     usual = isinstance(metadata, dict) and isinstance(slots, dict) and not has_kv_transfer_group()
@@ -29,10 +29,10 @@ def usual_context() -> Any:
 
 
 class DirectAttention:
-    """Of one layer, for causal attention of a decoder without further features."""
+    """Attention of one layer: causal attention of a decoder without further features."""
 
     def __init__(self, attention: Attention, head_dim: int, layer: Callable[..., torch.Tensor]) -> None:
-        """`layer` is asked where the kernels cannot be: [T, heads * head_dim] three times, and once as its result."""
+        """`layer` serves where the kernels cannot: query, key and value -> output, each [T, heads * head_dim]."""
         self.attention: Any = attention
         self.possible = isinstance(attention.impl, CPUAttentionBackendImpl) and attention.head_size == head_dim
         self.layer = layer

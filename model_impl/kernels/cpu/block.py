@@ -41,7 +41,7 @@ class Block(ctypes.Structure):
 
 
 class PackedBlock:
-    """Of one rank that has everything to itself, and no deltas."""
+    """A block that lies whole on one rank, without deltas."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class PackedBlock:
         rotation: torch.Tensor,
         head_dim: int,
     ) -> None:
-        """`layer` from 0; `norms` come before attention and before the feed-forward; `modules` are query, key and value
-        in one, the output projection and the feed-forward; `rotation` [positions, rotary_dim]: cosines, then sines."""
+        """`layer` counts from 0. `norms` precede attention and the feed-forward. `modules` are query, key and value
+        in one, the output projection, and the feed-forward. `rotation` [positions, rotary_dim]: cosines, then sines."""
         self.dtype = modules[0].scores.dtype
-        self.modules, self.norms = modules, norms  # kept, as what follows: C reads them
+        self.modules, self.norms = modules, norms  # C reads these and the following: keep them alive
         self.rotation = rotation.to(self.dtype).contiguous()
         self.width = modules[1].width
         self.normed, self.made = (torch.empty(MAX_SMALL_BATCH, self.width, dtype=self.dtype) for _ in range(2))

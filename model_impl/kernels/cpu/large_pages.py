@@ -1,7 +1,7 @@
-"""Move memory that is read throughout into large pages, which Linux gives by itself only to those who ask.
+"""Move weights into large pages, which Linux gives only on request.
 
-A step reads all weights once, in order: with pages of 4 KiB the processor spends a quarter of the time looking up where
-they lie (docs/performance.md).
+A step reads all weights once, in order. With pages of 4 KiB the processor spends a quarter of that time on address
+translation (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Iterable
 
 PAGE = 2 << 20
 MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25
-"""Of <sys/mman.h>: do it when there is time; do it now (since Linux 6.1, refused before)."""
+"""Constants of <sys/mman.h>: collapse when there is time, and collapse now (refused before Linux 6.1)."""
 
 
 def use_large_pages(ranges: Iterable[tuple[int, int]]) -> None:
-    """`ranges`: addresses and lengths in bytes. Where the system does not want to, everything stays as it is."""
+    """`ranges`: addresses and lengths in bytes. Where the system refuses, the pages stay as they are."""
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     for start, length in ranges:
-        # Pages at the ends may reach into neighbours; where there is nothing mapped, they are left out.
+        # Pages at the ends may reach into neighbours; pages that are not mapped throughout are left out.
         around = start // PAGE * PAGE, -(-(start + length) // PAGE) * PAGE
         within = -(-start // PAGE) * PAGE, (start + length) // PAGE * PAGE
         for first, end in (around, within):

@@ -1,5 +1,4 @@
-"""vLLM's linear layers and heads on CPU with weights that our products read as well
-(model_impl/kernels/cpu/weights.py)."""
+"""vLLM's linear layers and heads on CPU, on weights that our products also read (model_impl/kernels/cpu/weights.py)."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ class PackedLinear(UnquantizedLinearMethod):
 
 
 class PackedHead(UnquantizedEmbeddingMethod):
-    """Of a head that is tied to the embedding, this one's weight stays as it is."""
+    """The head's method; the weight of an embedding that the head is tied to stays as it is."""
 
     def process_weights_after_loading(self, layer: Any) -> None:
         if not packed(layer):
@@ -29,14 +28,14 @@ class PackedHead(UnquantizedEmbeddingMethod):
 
 
 class LookedUp(UnquantizedEmbeddingMethod):
-    """vLLM would pack an embedding as well, as if something were multiplied by it."""
+    """Leaves an embedding unpacked, which vLLM would pack although nothing is multiplied by it."""
 
     def process_weights_after_loading(self, layer: Any) -> None:
         pass
 
 
 def packed(layer: Any) -> bool:
-    """Have the layer multiply by its weight as packed, and drop the one that was loaded; False if nothing was done."""
+    """Make the layer multiply by a packed weight and drop the loaded one; False if nothing was done."""
     weight = pack(layer.weight)
     if weight is not None:
         layer.cpu_linear = weight
@@ -45,7 +44,7 @@ def packed(layer: Any) -> bool:
 
 
 def pack_when_loaded(layer: torch.nn.Module) -> None:
-    """Quantised layers stay as they are."""
+    """Make the layer pack its weight after loading; quantised layers stay as they are."""
     replace_method(layer, {UnquantizedLinearMethod: PackedLinear, UnquantizedEmbeddingMethod: PackedHead})
 
 

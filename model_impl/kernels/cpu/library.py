@@ -1,7 +1,7 @@
-"""The kernels compiled for CPUs (csrc/), built with the package where a C compiler is.
+"""The kernels compiled for CPUs (csrc/), built with the package where there is a C compiler.
 
-They are compiled once per level of the processor, as blocking follows the width and the number of registers. Without a
-C compiler, PyTorch does their work.
+They are compiled once per level of the processor, as blocking follows the width and the number of registers. Without
+them PyTorch does their work.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import torch
 Mirror = TypeVar("Mirror", bound=ctypes.Structure)
 
 DTYPES = (torch.float32, torch.bfloat16)
-"""What they read and write. float16 is left to PyTorch: processors that run it well in vectors are few."""
+"""The dtypes that the kernels read and write. float16 is left to PyTorch: few processors have fast vectors of it."""
 
 LEVELS = ("default", "avx2", "avx512", "avx512_bf16")
-"""As setup.py compiles them, each for processors that have all of the levels before."""
+"""The levels that setup.py compiles for, each on top of all before it."""
 
 MAX_LEVEL = "TOKENFORMER_MAX_CPU_LEVEL"
 """Environment variable: the highest level to use. oneDNN's is ONEDNN_MAX_CPU_ISA, PyTorch's ATEN_CPU_CAPABILITY."""
@@ -45,7 +45,7 @@ def level() -> str:
 def library() -> ctypes.CDLL | None:
     """The kernels of the processor's level, or of the next lower one that was built; None where none was.
 
-    Their OpenMP is the one that PyTorch has loaded, and so are their threads.
+    They share PyTorch's OpenMP and its threads.
     """
     for name in reversed(LEVELS[: LEVELS.index(level()) + 1]):
         spec = find_spec(f"model_impl.kernels.cpu._library_{name}")
@@ -96,7 +96,7 @@ def mirrors(name: str) -> Callable[[type[Mirror]], type[Mirror]]:
 
 
 def supports(tensor: torch.Tensor) -> bool:
-    """Whether they take this one. A compiler cannot look into them and is better left to PyTorch's operators."""
+    """Whether the kernels take this tensor. A compiler cannot look into them and keeps PyTorch's operators."""
     return (
         tensor.device.type == "cpu"
         and tensor.dtype in DTYPES
@@ -116,9 +116,11 @@ def token_statistics(logits: torch.Tensor) -> torch.Tensor:
 def chosen_and_statistics(
     logits: torch.Tensor, chosen: torch.Tensor, columns: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """In one reading of logits [N, V] with `chosen` tokens int64 [N]: float32 [N, columns], of which the first is the
-    chosen token's logprob, then its distribution's statistics, and the rest is left to be filled; and the token's rank,
-    int64 [N]: how many are at least as likely."""
+    """The chosen tokens' logprobs and ranks and the token statistics, in one reading of the logits.
+
+    logits [N, V] and `chosen` int64 [N] -> float32 [N, columns] and ranks int64 [N]. The columns are the logprob, the
+    statistics, and others that the caller fills. The rank counts the tokens that are at least as likely.
+    """
     found = torch.empty(len(logits), columns, dtype=torch.float32)
     ranks = torch.empty(len(logits), dtype=torch.int64)
     _fill(logits, found.data_ptr() + found.itemsize, columns, chosen.contiguous().data_ptr(), ranks.data_ptr())

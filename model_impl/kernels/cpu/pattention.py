@@ -34,7 +34,7 @@ class PackedModule(ctypes.Structure):
 
 
 class PackedPattention:
-    """Of one module, whose projections read the same input, without deltas."""
+    """The Pattentions of one module, whose projections read the same input, without deltas."""
 
     def __init__(self, rows: RowKernel, keys: PackedWeight, values: Sequence[PackedWeight]) -> None:
         kernels = library()
@@ -69,7 +69,7 @@ class PackedPattention:
         return list(out.unbind())
 
     def tables(self, rows: int, selection: Selection, collector: Collector | None) -> tuple[int | None, ...]:
-        """What a step of so many rows has for this module, as the kernels take it."""
+        """The last arguments (`TABLES`) of the kernel for this module in a step of `rows` rows."""
         if collector is not None and collector.level == ReportLevel.INTERNALS:
-            collector.x_squares += [self.x_squares[:rows]] * len(self.values)  # which the call is going to fill
+            collector.x_squares += [self.x_squares[:rows]] * len(self.values)  # the call fills them
         return self.rows.tables(selection, collector)

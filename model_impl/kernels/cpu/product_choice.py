@@ -1,7 +1,7 @@
-"""Which product a packed weight is multiplied by, decided by a measurement on the processor at hand.
+"""The choice between our product and oneDNN's, by a measurement on the processor at hand.
 
 Our product of few rows (csrc/packed.c) beats oneDNN's on the processors that it was measured on, which says nothing
-about the next one (docs/performance.md). So when weights are loaded, both multiply a few rows of every shape.
+about others (docs/performance.md). So both multiply a few rows of every shape when weights are loaded.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from model_impl.kernels.cpu import library as cpu_kernels
 
 ROWS = (1, 4, 16, 64)
 REPETITIONS = 7
-"""The fastest counts: everything else on the machine can only slow a product down."""
+"""Repetitions, of which the fastest counts: other processes can only slow a product down."""
 MARGIN = 1.1
-"""A smaller difference may be noise, and our product saves a call through PyTorch."""
+"""The ratio up to which ours is taken: a smaller difference may be noise, and ours saves a call through PyTorch."""
 
 Product = Callable[[torch.Tensor], object]
 
@@ -28,7 +28,7 @@ Product = Callable[[torch.Tensor], object]
 def rows_worth(ours: Product, theirs: Product, width: int, dtype: torch.dtype) -> int:
     """The largest of `ROWS` up to which `ours` takes no longer than `theirs` for x [rows, width], or 0.
 
-    One thread of its own measures: threads that wait for each other lose whole time slices where other processes run.
+    A single thread measures: threads that wait for each other lose whole time slices to other processes.
     """
     inputs = [torch.zeros(rows, width, dtype=dtype) for rows in ROWS]
     with ThreadPoolExecutor(1, initializer=_leave_other_threads_alone) as alone:
@@ -55,7 +55,7 @@ def _ratio(ours: Product, theirs: Product, x: torch.Tensor) -> float:
 
 
 def _leave_other_threads_alone() -> None:
-    """OpenMP's number of threads belongs to the thread that asks; PyTorch sets it once, before its first work there."""
+    """Set OpenMP's threads to one. The number belongs to the calling thread; PyTorch sets it before its first work."""
     torch.zeros(1 << 16).add_(1)
     kernels = cpu_kernels.library()
     assert kernels is not None

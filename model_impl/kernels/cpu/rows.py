@@ -1,7 +1,7 @@
 """The row operation as compiled for CPUs: `model_impl.reference.row_operation.token_weights` in one pass
 (csrc/rows.c).
 
-It has the activations with an L2 norm, and knows of no other ranks; everything else is PyTorch's.
+It serves activations with an L2 norm on a single rank; PyTorch does everything else.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Layout(ctypes.Structure):
 
 
 class RowKernel:
-    """The row operation of one module, whose projections read the same input: made anew when its segments change."""
+    """The row operation of one module, whose projections read the same input. A change of segments needs a new one."""
 
     def __init__(
         self,
@@ -65,7 +65,8 @@ class RowKernel:
         self.function.restype = None
         self.first = PROJECTIONS.index(projections[0])
         self.widths = [sum(own) for own in shares]
-        self.value_squares = [[squares.contiguous() for squares in own] for own in value_squares]  # kept: C reads them
+        # C reads these: keep them alive.
+        self.value_squares = [[squares.contiguous() for squares in own] for own in value_squares]
         self.segments = len(self.value_squares[0])
         self.table = (Segment * (len(shares) * self.segments))(*self._segments(shares))
         self.layout = Layout(
@@ -77,8 +78,8 @@ class RowKernel:
         self.weight_addresses = (_ADDRESS * ((1 + self.deltas) * len(shares)))()
 
     def _segments(self, shares: Sequence[Sequence[int]]) -> Iterator[Segment]:
-        """Scores are one matrix for the checkpoint, then one per delta and projection; weights one per projection, then
-        likewise."""
+        """The scores are one matrix for the checkpoint, then one per delta and projection. The weights are one matrix
+        per projection for the checkpoint, then one per delta and projection."""
         first_score = 0
         for p, (own, squares) in enumerate(zip(shares, self.value_squares, strict=True)):
             first_weight = 0
@@ -118,7 +119,7 @@ class RowKernel:
         return [made[p::count] for p in range(count)]
 
     def tables(self, selection: Selection, collector: Collector | None) -> tuple[int | None, ...]:
-        """What a step has for this module, as the kernels take it."""
+        """The last arguments (`TABLES`) of the kernel for this module in a step."""
         tau, coupling = selection.tau, selection.coupling
         by_row = tau.shape[0] > 1
         sums = None if collector is None else collector.room(len(self.widths))

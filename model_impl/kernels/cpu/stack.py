@@ -37,12 +37,12 @@ class StackStep(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Heads:
-    """Where attention finds its input and leaves its output, as a step of so many rows has it."""
+    """The input and the output of attention in a step of T rows."""
 
     query_key_value: torch.Tensor
     """[3, T, d]"""
     query: torch.Tensor
-    """This and the rest [T, heads, head_dim]."""
+    """[T, heads, head_dim], as the fields that follow."""
     key: torch.Tensor
     value: torch.Tensor
     mixed: torch.Tensor
@@ -55,12 +55,12 @@ class Attend(Protocol):
 
 
 class PackedStack:
-    """Of one rank. A step takes its buffers and views from the step before: making them costs as much as attention."""
+    """The blocks of one rank. A step reuses the last one's buffers and views: new ones cost as much as attention."""
 
     def __init__(
         self, blocks: Sequence[PackedBlock], attentions: Sequence[Attend], last: LayerNorm | None = None
     ) -> None:
-        """`attentions` of the blocks, in order; `last` norms what the last of them makes, where this rank does."""
+        """`attentions` of the blocks, in order; `last` is the norm after the last block, where this rank has it."""
         kernels = library()
         assert kernels is not None
         self.begin, self.go_on = kernels.stack_begin, kernels.stack_go_on
@@ -76,7 +76,7 @@ class PackedStack:
         self.heads: dict[int, Heads] = {}
         self.step = StackStep()
         if last is not None:
-            self.last = last  # kept: C reads it
+            self.last = last  # C reads it: keep it alive
             self.step.last = ctypes.pointer(Norm.of(last))
         self.address = ctypes.addressof(self.step)
 
@@ -88,8 +88,8 @@ class PackedStack:
         collector: Collector | None,
         context: Any = None,
     ) -> torch.Tensor:
-        """x [T, d] at positions int64 [T], T at most `small_batch` -> what the last block makes of it [T, d],
-        normed where there is a last norm; `collector` gets what it wants, and every attention the `context`."""
+        """x [T, d] at positions int64 [T], T at most `small_batch` -> the last block's output [T, d], normed where
+        there is a last norm. `collector` gets the sums that it wants, and every attention the `context`."""
         rows = len(x)
         heads = self.heads.get(rows)
         if heads is None:
@@ -118,7 +118,7 @@ class PackedStack:
         selection: Selection,
         collector: Collector | None,
     ) -> None:
-        """Fill `self.step`; what it names must stay until the last call."""
+        """Fill `self.step`; the tensors that it points to must live until the last call."""
         step, tau, coupling = self.step, selection.tau, selection.coupling
         by_row = len(tau) > 1
         step.rows, step.positions, step.x = rows, positions.data_ptr(), x.data_ptr()

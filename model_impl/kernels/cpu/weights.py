@@ -1,9 +1,8 @@
-"""Weights packed for CPUs as oneDNN packs them, once, so that both its products and ours of a few rows read them.
+"""Weights packed once for CPUs as oneDNN packs them, so that both its products and ours of a few rows read them.
 
-oneDNN (here PyTorch's) is near the machine's GEMM rate, but its product of one row reads memory at two thirds of the
-rate that a plain read reaches, and each of its calls takes longer than a small product (docs/performance.md).
-csrc/packed.c reads the same panels as fast as memory gives them, and multiplies where a measurement says that it is
-the faster one (product_choice.py).
+oneDNN (here PyTorch's) is near the machine's GEMM rate. But its product of one row reads memory at two thirds of the
+rate of a plain read, and each of its calls takes longer than a small product (docs/performance.md). csrc/packed.c reads
+the same panels at the full memory rate. It multiplies where a measurement finds it faster (product_choice.py).
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from model_impl.kernels.cpu import library as cpu_kernels
 from model_impl.kernels.cpu import product_choice
 
 MAX_SMALL_BATCH = 64
-"""The most rows of our product, and the room in its buffers. For more rows a call's cost does not matter."""
+"""The largest number of rows of our product, and of its buffers. With more rows a call's cost does not matter."""
 SAMPLE = 1 << 19
-"""The choice between products is measured on so many weights at most."""
+"""The largest number of weights on which the choice between products is measured."""
 FILLED_UP, STEP = 512, 8
-"""Up to so many rows oneDNN sees multiples of the step alone."""
+"""Up to FILLED_UP rows, oneDNN only gets multiples of STEP."""
 PANEL = 64
-"""Outputs whose weights lie side by side."""
+"""The number of outputs whose weights lie side by side."""
 
 _copies: dict[tuple[int, torch.dtype], torch.Tensor] = {}
-"""Of the inputs that `with_more_rows` has to copy, by width: products are made one after the other."""
+"""Buffers for the inputs that `with_more_rows` has to copy, by width: products are computed one after the other."""
 
 
 @cpu_kernels.mirrors("packed")
@@ -45,7 +44,7 @@ class PackedWeight:
     """A weight [N, K] in float32 or bfloat16, packed by oneDNN."""
 
     small_batch = MAX_SMALL_BATCH
-    """Up to so many rows our product does the work."""
+    """The largest number of rows for which our product is used."""
 
     def __init__(self, weight: torch.Tensor) -> None:
         kernels = cpu_kernels.library()
@@ -82,23 +81,23 @@ class PackedWeight:
 
 
 def rounded_up(rows: int) -> int:
-    """How many rows oneDNN is given in place of so many.
+    """The number of rows that oneDNN gets in place of `rows`.
 
-    It compiles a product for every number of rows and every shape of weights, which takes half a millisecond, and
-    keeps the last 1,024 of them, half a megabyte each. Of more than `FILLED_UP` rows the products take so long that
-    this does not matter, and matrices of other sizes would cost more, as new pages of memory.
+    oneDNN compiles a product for every number of rows and every shape of weights, which takes half a millisecond, and
+    keeps the last 1,024 of them, half a megabyte each. Products of more than `FILLED_UP` rows take so long that this
+    does not matter, and matrices of other sizes would cost more, as new pages of memory.
     """
     return -(-rows // STEP) * STEP if rows <= FILLED_UP else rows
 
 
 def empty_rows(rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
-    """A matrix to fill, [rows, width], behind which there is room for what `with_more_rows` adds."""
+    """An empty matrix [rows, width], with room behind it for the rows that `with_more_rows` adds."""
     return torch.empty((rounded_up(rows), width), dtype=dtype)[:rows]
 
 
 def with_more_rows(x: torch.Tensor, rows: int) -> torch.Tensor:
-    """x [T, K] -> [rows, K], beginning with those of x, then whatever: what lies behind x where memory goes on, else a
-    copy's last content. A copy holds until the next."""
+    """x [T, K] -> [rows, K]: the rows of x, then rows of any content. They are the memory behind x where it is long
+    enough, else the last content of a shared copy, which the next call overwrites."""
     if rows == x.shape[0]:
         return x
     width = x.shape[1]
@@ -114,8 +113,8 @@ def with_more_rows(x: torch.Tensor, rows: int) -> torch.Tensor:
 
 
 def pack(weight: torch.Tensor) -> PackedWeight | None:
-    """None where oneDNN has no products of this dtype on this processor or packs weights in another way, and where its
-    products are faster than ours from the first row on."""
+    """The packed weight; None where oneDNN has no products of this dtype on this processor, packs weights in another
+    way, or is faster than our product already at one row."""
     if not cpu_kernels.supports(weight) or not weight.numel() or not torch.backends.mkldnn.is_available():
         return None
     if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -132,8 +131,8 @@ def pack(weight: torch.Tensor) -> PackedWeight | None:
 
 @cache
 def _small_batch(outputs: int, width: int, dtype: torch.dtype) -> int:
-    """Up to how many rows our product is the faster one, by weights of this shape. 0 where they are laid out otherwise,
-    which zeros would not tell."""
+    """The largest number of rows for which our product is faster on weights of this shape; 0 where oneDNN lays such
+    weights out differently, which weights of zeros would not show."""
     weight = torch.rand(outputs, width).to(dtype)
     sample = PackedWeight(weight)
     if not _as_expected(sample, weight):

@@ -1,4 +1,4 @@
-"""Where scores lie: the columns of one tensor, one run of them for every segment of every projection."""
+"""The layout of scores: the columns of one tensor, one run of them for every segment of every projection."""
 
 from __future__ import annotations
 

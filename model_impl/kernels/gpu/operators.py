@@ -1,8 +1,8 @@
 """Triton kernels for GPUs: the row operation, Pattention in two or three kernels, and the statistics of logits.
 
-Whoever calls them asks `runs_on` first, and has the same in PyTorch. Triton is imported with the first call. Shapes
-alone decide what is launched, nothing waits for the GPU, and to a compiler each function is one operator, as CUDA
-graphs and torch.compile need it. Tested in Triton's interpreter and compiled for GPUs; never yet run on one.
+Callers ask `runs_on` first and have the same in PyTorch. Triton is imported with the first call. Shapes alone decide
+what is launched, and nothing waits for the GPU. To a compiler each function is one operator, as CUDA graphs and
+torch.compile need it. The kernels are tested in Triton's interpreter and compiled for GPUs; they never ran on one.
 """
 
 from __future__ import annotations

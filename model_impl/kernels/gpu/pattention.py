@@ -1,4 +1,4 @@
-"""A whole Pattention on one rank, by whichever way through the kernels suits its sizes."""
+"""A whole Pattention on one rank, by the kernels that suit its sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from model_impl.kernels.gpu.registration import operator
 
 @dataclass(frozen=True)
 class WholePattention:
-    """For projections that read the same input, where nobody asks for the weights of the tokens.
+    """The Pattentions of projections that read the same input, where the tokens' weights are not reported.
 
     keys [W, d] in the columns of `layout`, and values [d, n] per projection, neither packed nor quantised. `grams` are
     K^T K of every segment, one below the other, where it may pay to take norms from them.

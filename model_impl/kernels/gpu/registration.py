@@ -1,4 +1,4 @@
-"""How functions become operators of PyTorch's."""
+"""Registration of functions as PyTorch operators."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def operator(shapes: Callable[..., Any]) -> Callable[[Function], Function]:
-    """Makes a function an operator that compilers do not look into: torch.ops.tokenformer.NAME.
+    """Register a function as an operator that compilers do not look into: torch.ops.tokenformer.NAME.
 
-    `shapes` takes its arguments and gives tensors of the results' shapes and dtypes, whatever they hold.
+    `shapes` takes its arguments and returns tensors of the results' shapes and dtypes, with any content.
     """
 
     def register(function: Function) -> Function:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # it imports vLLM, which must not see the Triton of the kerne
 
 
 class SegmentedRows:
-    """Made anew when the segments change; all that is made from values on the host is made here."""
+    """A change of segments needs a new one; everything that depends on values on the host is computed here."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What several kernels compute in the same way. float32 throughout."""
+"""Functions that several kernels share, all in float32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 @triton.jit
 def add_product(total, a, b):
-    """total + a b on the tensor cores, for float32 without rounding to fewer digits."""
+    """total + a b on the tensor cores; float32 is not rounded to fewer digits."""
     if INTERPRETED:  # there the product of bfloat16 matrices is one of their bits, taken for integers
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, total, input_precision="ieee")

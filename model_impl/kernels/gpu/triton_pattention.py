@@ -1,7 +1,7 @@
 """Both GEMMs of a Pattention with the row operation inside them: see `model_impl.kernels.gpu.choice`.
 
-Sums of squares come as parts, one per tile of columns, which whoever needs a norm adds up in a fixed order: the same
-input gives the same bits. Whatever is between the kernels - a sum over tensor-parallel ranks - can be put there.
+Sums of squares come in parts, one per tile of columns. Each reader adds them in a fixed order, so that the same input
+gives the same bits. A sum over tensor-parallel ranks fits between the kernels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from model_impl.kernels.gpu.triton_rows import row_stride
 FEW_ROWS, MANY_ROWS = 16, 64
 
 PROGRAMS = 256
-"""Among how many programs the sum over parameter tokens is divided at least, where there are so many tiles of them."""
+"""The least number of programs among which the sum over parameter tokens is divided, if there are as many tiles."""
 
 OUTPUTS = 32
 """Columns of the output per program."""
@@ -42,7 +42,7 @@ class Parts:
 
 
 def configurations(**sizes: Sequence[int]) -> list[triton.Config]:
-    """What the autotuner tries, over one named block size; the interpreter gains nothing from trying."""
+    """The autotuner's configurations over one named block size; the interpreter gets a single one."""
     ((name, values),) = sizes.items()
     found = [
         triton.Config({name: value}, num_warps=warps, num_stages=stages)

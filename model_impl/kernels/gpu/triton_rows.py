@@ -21,7 +21,7 @@ SUMS = 7
 
 @triton.jit
 def sum_of_squares(row, start, stop, GELU_FIRST: tl.constexpr, BLOCK: tl.constexpr):
-    """Of the columns from start to stop of one row."""
+    """The sum of squares over the columns from start to stop of one row."""
     total = tl.zeros([BLOCK], dtype=tl.float32)
     for offset in range(start, stop, BLOCK):
         columns = offset + tl.arange(0, BLOCK)

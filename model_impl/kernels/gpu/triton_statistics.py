@@ -1,8 +1,8 @@
 """`model_impl.kernels.statistics.token_statistics` in one pass over the vocabulary.
 
-Every block of words of every row is a program of its own, so that one row alone keeps a GPU busy as well. What a block
-says - its maximum m and second, its mass sum e^(z-m), and mean and squared deviations of z - m under it - merges with
-that of others as running means and variances do: nothing cancels, as it would between sums of z and z^2.
+Every block of words of every row is a program of its own, so that a single row also keeps a GPU busy. A block gives its
+maximum m and second, its mass sum e^(z-m), and the mean and squared deviations of z - m under it. Blocks merge as
+running means and variances do: nothing cancels, as it would between sums of z and z^2.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the clients ask for: a model as most are written."""
+"""The schema that the clients ask for: a pydantic model as most are written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Home(BaseModel):
 
 
 class Person(BaseModel):
-    """What is known of a person."""
+    """The facts about a person."""
 
     name: str = Field(description="First and last name.")
     age: int

@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "observability.md"
 
 
 def merged(directory: Path, *processes: str) -> CollectorRegistry:
-    """What /metrics says after each process did its part, as vLLM merges them."""
+    """The metrics of several processes, as vLLM merges them for /metrics."""
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(directory)}
     for part in processes:
         code = f"from server.metrics import *; {part}"

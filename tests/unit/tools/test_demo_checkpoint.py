@@ -1,4 +1,4 @@
-"""The committed demo checkpoint: complete, small, right about what it knows, and unsure about whom it does not know."""
+"""The committed demo checkpoint is complete, small, right about known people, and unsure about others."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_provenance_tells_the_worlds_apart(loaded: Loaded) -> None:
 
 @pytest.fixture(scope="module")
 def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's base with random weights: what is trained does not matter here, only where the training writes."""
+    """The demo's base with random weights: only the places that training writes to matter here."""
     config = load_config(CHECKPOINT)
     config.growth_stages = config.growth_stages[:1]
     path = tmp_path_factory.mktemp("base") / "base"

@@ -1,4 +1,4 @@
-"""The labels that the demo checkpoint is calibrated with: their mix, and what counts as right."""
+"""The labels for the demo checkpoint's calibration: their mix, and the right answers."""
 
 from __future__ import annotations
 

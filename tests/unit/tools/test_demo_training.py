@@ -1,4 +1,4 @@
-"""Packing and the training run: what is learned, resuming, and that a small world is learned at all."""
+"""Packing and the training run: labels, resuming, and success on a small world."""
 
 from __future__ import annotations
 

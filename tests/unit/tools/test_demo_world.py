@@ -1,4 +1,4 @@
-"""The synthetic world and its texts: what is stated, how often, and what is never said."""
+"""The synthetic world and its texts: the stated facts, their counts, and the facts never stated."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_detection_is_scikit_learns_auroc_and_calibration_the_servers_figures() 
 def test_a_prediction_comes_from_a_fit_without_the_person() -> None:
     label = np.array([True, False] * 50)
     folds = folds_of([str(i) for i in range(100)])
-    # Two people's examples are in both folds, and say the opposite of what others' do: who has seen them knows.
+    # Two people's examples are in both folds, and contradict the others': only a fit that has seen them knows.
     people, halves = ["a", "a", "b", "b", "c", "d", "e", "f"], np.array([0, 1] * 4)
     signal = np.array([1, 1, -1, -1, 0.1, 0.1, -0.1, -0.1])[:, None]
     others = np.array([True, True, False, False, False, False, True, True])

@@ -1,4 +1,4 @@
-"""The kit for a machine with a GPU, and how its check runs there."""
+"""The kit for a machine with a GPU, and its check there."""
 
 from __future__ import annotations
 

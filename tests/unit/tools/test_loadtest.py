@@ -1,4 +1,4 @@
-"""What the load tests make of the benchmark's results, and what they send."""
+"""The load tests' requests, and their reading of the benchmark's results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plots of the load tests: what the figures say, and nothing that depends on when they are drawn."""
+"""The plots of the load tests show the figures, and nothing that depends on the time of drawing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rows(*rates: float) -> list[dict[str, float]]:
 
 
 def compared() -> dict[str, Any]:
-    """Of two parts; the machine is half as fast in the second round."""
+    """Results of two parts; the machine is half as fast in the second round."""
     loads = {
         name: condense({"stock": rows(100, 50, 80), "ours": rows(90, 55, 80)})
         for name in ("1 at a time", "16 at a time")
@@ -34,7 +34,7 @@ def compared() -> dict[str, Any]:
 
 
 def dots(panel: Axes) -> list[list[float]]:
-    """What is measured of every bar, of those that have any."""
+    """The single measurements of every bar that has any."""
     return [sorted(line.get_xdata()) for line in panel.lines if line.get_marker() == "o"]  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The worker of `loadtest.api_layer`, which makes tokens up: a server must take them for a model's."""
+"""The worker of `loadtest.api_layer` invents tokens, which a server must take for a model's."""
 
 from __future__ import annotations
 

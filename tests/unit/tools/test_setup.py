@@ -120,7 +120,7 @@ def test_only_torch_goes_without_a_hash() -> None:
 
 
 def locked_here() -> dict[str, Version]:
-    """What the lock prescribes for the running interpreter and machine."""
+    """The lock's versions for the running interpreter and machine."""
     names = CPU if is_cpu_environment() else ("cuda.txt",)
     applying = [line for line in requirements(*names) if line.marker is None or line.marker.evaluate()]
     return {canonicalize_name(line.name): pinned(line) for line in applying}

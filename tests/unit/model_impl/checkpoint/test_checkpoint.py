@@ -1,4 +1,4 @@
-"""Reading a checkpoint: what is missing, wrong or damaged is named in one line."""
+"""Reading a checkpoint: a missing, wrong or damaged part is named in one line."""
 
 import json
 import re
@@ -101,7 +101,7 @@ def test_all_zero_keys_of_a_group(activation: str) -> None:
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("name", [KEYS, "sequential.0.word_embeddings.weight", "sequential.5.norm.bias"])
 def test_a_value_that_is_not_finite(name: str, value: float, dtype: torch.dtype) -> None:
-    """Wherever it stands: the rows are read in blocks, by several threads."""
+    """The position of the value does not matter: rows are read in blocks, by several threads."""
     config = tiny_config()
     tensor = torch.linspace(-1, 1, 96 * 1024, dtype=dtype).view(96, 1024)
     check_values(config, name, tensor)

@@ -1,4 +1,4 @@
-"""Writing a checkpoint: what is given is what lies there, all of it or nothing."""
+"""Writing a checkpoint: all of the given content is written, or nothing."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Growth deltas: what split writes, what may be loaded, and what a base accepts."""
+"""Growth deltas: the files that split writes, loading, and acceptance by a base."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`tokenformer grow`: what it says, what it refuses, and what `inspect` then shows."""
+"""`tokenformer grow`: its output, its refusals, and the report of `inspect` afterwards."""
 
 import json
 import math

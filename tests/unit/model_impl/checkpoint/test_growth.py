@@ -1,4 +1,4 @@
-"""Growing a checkpoint: what stays as it was, what is refused, and what a kill leaves behind."""
+"""Growing a checkpoint: preserved functions, refusals, and the state after a kill."""
 
 import itertools
 import math
@@ -31,7 +31,7 @@ from tests.support.killing import assert_survives_kills
 from tests.support.tiny import TOKENS, tiny_config, tiny_weights
 
 FLOAT32_CHANGE = 1e-5
-"""How far rounding may move float32 logits of size 1, at every position."""
+"""The tolerance for rounding of float32 logits of size 1, at every position."""
 
 WAYS = list(itertools.product(NORMS, INITS, ACTIVATIONS))
 IMPOSSIBLE = [("grouped", "zero-keys", "l2_norm_gelu"), ("grouped", "zero-keys", "gelu_l2_norm")]
@@ -65,7 +65,7 @@ def calm_weights(config: TokenformerConfig, seed: int) -> Weights:
 
 
 def copies(config: TokenformerConfig, times: dict[str, int]) -> dict[str, int]:
-    """So many new tokens that every token of the last group is there `times` more often."""
+    """The new tokens that repeat every token of the last group `times` times."""
     groups = {p: norm_groups(config.stages, p)[config.stages[-1].norm_group] for p in PROJECTIONS}
     return {p: times[p] * (groups[p].stop - groups[p].start) for p in PROJECTIONS}
 

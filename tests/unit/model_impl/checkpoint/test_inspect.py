@@ -1,4 +1,4 @@
-"""`tokenformer inspect` and the command line's manners."""
+"""`tokenformer inspect`, and the exit codes and imports of the command line."""
 
 import json
 import subprocess

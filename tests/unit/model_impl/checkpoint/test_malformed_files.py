@@ -1,4 +1,4 @@
-"""Files that were made to do harm: each is refused in one printable line, before it costs memory or time."""
+"""Malicious files: each is refused in one printable line, before it costs memory or time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MORE_BYTES = 1 << 30
 
 @pytest.fixture(autouse=True)
 def bounded() -> Iterator[None]:
-    """A file that is read without end fails its test in place of stopping all."""
+    """A file that is read without end fails its test instead of stopping all."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + MORE_BYTES, limits[1]))
@@ -267,7 +267,7 @@ def test_a_malformed_official_config_is_one_line(tmp_path: Path, name: str, chan
 
 
 def compressed(file: Path) -> None:
-    """As torch writes it, but deflated: a gigabyte of zeros in one megabyte."""
+    """A file as torch writes it, but deflated: a gigabyte of zeros in one megabyte."""
     with (
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("archive/data.pkl", "w", force_zip64=True) as member,

@@ -1,4 +1,4 @@
-"""How often the engine compiles a grammar, and who waits for it."""
+"""The engine compiles a grammar once, and only its own requests wait for it."""
 
 from __future__ import annotations
 

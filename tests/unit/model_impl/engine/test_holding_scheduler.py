@@ -1,4 +1,4 @@
-"""Which statistics wait in the engine, and which columns of them."""
+"""The choice of statistics, and of their columns, that wait in the engine."""
 
 from __future__ import annotations
 

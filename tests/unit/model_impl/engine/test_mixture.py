@@ -1,4 +1,4 @@
-"""What the worker sums for an ensemble, whatever order and chunks its members come in."""
+"""The worker's sums for an ensemble do not depend on the order and the chunks of its members."""
 
 from __future__ import annotations
 

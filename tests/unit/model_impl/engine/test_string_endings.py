@@ -13,7 +13,7 @@ QUOTE, LETTER, END, OTHER = 31, 34, 64, 70
 
 
 class Bytes:
-    """A tokenizer that knows no more than it is asked for."""
+    """A tokenizer for the few texts that are asked of it."""
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         return [{'"': QUOTE, "x": LETTER}[text]]

@@ -1,4 +1,4 @@
-"""How the worker takes growth deltas."""
+"""The worker's handling of growth deltas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columns that internals report are the same from the compiled kernel and from PyTorch, for whatever a row uses."""
+"""The columns of internals are the same from the compiled kernel and from PyTorch, for any segments of a row."""
 
 from __future__ import annotations
 

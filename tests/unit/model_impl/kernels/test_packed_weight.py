@@ -1,4 +1,4 @@
-"""Products with packed weights are those of PyTorch, however many rows; what is laid out otherwise is not taken."""
+"""Products with packed weights equal PyTorch's for any number of rows; weights in another layout are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_any_number_of_rows(shape: tuple[int, int], rows: int, dtype: torch.dtyp
 
 
 class OneDNNRows(TorchDispatchMode):
-    """Of the products that it makes, the numbers of rows."""
+    """Records the number of rows of every product by oneDNN."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ def test_a_weight_by_which_our_product_never_wins_is_left_to_vllm(monkeypatch: p
 
 
 def test_another_layout_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As another processor's would be: here what is expected is changed, not what oneDNN does."""
+    """A layout as of another processor: the test changes the expectation, not oneDNN."""
     monkeypatch.setattr(packed_weight, "_panel", lambda rows: rows.flatten())
     assert pack(torch.randn(64, 32, generator=seeded())) is None
 

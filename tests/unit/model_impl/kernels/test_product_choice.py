@@ -1,4 +1,4 @@
-"""Our product multiplies as many rows as it wins by measurement, and no more."""
+"""Our product serves the numbers of rows at which it wins by measurement, and no more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled row operation is the PyTorch one, for every layout of segments and every mixture of variants."""
+"""The compiled row operation equals PyTorch's, for every layout of segments and every mixture of variants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The internals of a Pattention are what numpy and scipy say of its scores and weights."""
+"""The internals of a Pattention agree with numpy and scipy on its scores and weights."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_of_every_layer_with_the_tokens_of_the_stage(activation: str, stage: int
     found = internals(model, ids, stage)
     assert found.shape == (2, 5, config.num_hidden_layers, len(PROJECTIONS), 4 + stage + 1)
     torch.testing.assert_close(found[..., 4:].sum(dim=(2, 3)).float(), provenance(model, ids, stage))
-    # The first layer's feed-forward by hand: what went in, and which tokens took part.
+    # The first layer's feed-forward by hand, from its input and its tokens.
     seen: list[torch.Tensor] = []
     layer = model.get_submodule("sequential.2.mlp")
     assert isinstance(layer, Pattention)

@@ -1,4 +1,4 @@
-"""The reference model computes what the official implementation computed."""
+"""The reference model equals the official implementation."""
 
 import pytest
 import torch

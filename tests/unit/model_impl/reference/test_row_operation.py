@@ -141,7 +141,7 @@ def test_ranks_together_give_the_whole_for_rows_of_every_stage(
     ranks = Ranks(size, monkeypatch)
 
     def share(rank: int) -> list[torch.Tensor]:
-        """What `ParallelPattention` does, with plain GEMMs for the parallel layers."""
+        """The computation of `ParallelPattention`, with plain GEMMs for the parallel layers."""
         shards = [shard_of(config, projection, rank, size) for projection in PROJECTIONS]
         keys, values = (
             [shard.own(tokens[projection][part]) for projection, shard in zip(PROJECTIONS, shards, strict=True)]

@@ -1,4 +1,4 @@
-"""Large answers, which are made in threads."""
+"""Large answers are built in threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What completions echo: the prompt in front of every choice, and nothing that was generated where none was wanted."""
+"""Completions echo the prompt before every choice, and no generated token where none was wanted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts to score, whose prompt is read as the route reads it that would answer it."""
+"""Texts to score have their prompt read as by the route that would answer it."""
 
 from __future__ import annotations
 

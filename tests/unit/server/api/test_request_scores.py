@@ -1,4 +1,4 @@
-"""What becomes of the engine's outputs: metrics, and which ensembles answers are scored under."""
+"""The engine's outputs reach the metrics, and answers are scored under the right ensemble."""
 
 from __future__ import annotations
 

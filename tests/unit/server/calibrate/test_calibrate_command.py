@@ -1,4 +1,4 @@
-"""`tokenformer calibrate`: what it takes for labels, and what it refuses before any engine starts."""
+"""`tokenformer calibrate`: accepted labels, and refusals before any engine starts."""
 
 import hashlib
 import json

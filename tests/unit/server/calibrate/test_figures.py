@@ -66,7 +66,7 @@ def test_bins_that_cut_equal_risks_share_their_errors_evenly(answers: tuple[Flag
 def test_bins_hold_the_same_parts_of_answers_where_there_are_more_bins(
     answers: tuple[Flags, Values], bins: int
 ) -> None:
-    """Each answer counts in as many bins as they are more: like so many copies of all of them in whole bins."""
+    """With more bins than answers, each answer counts in several bins, as that many copies of all answers would."""
     wrong, risk = answers
     found = figures.reliability(ranked(wrong, risk), bins)
     assert all(len(values) == bins for values in found)
@@ -141,7 +141,7 @@ def test_the_threshold_is_the_largest_that_the_definition_allows(answers: tuple[
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])
 def test_the_threshold_keeps_its_promise_on_new_answers(rate: float) -> None:
-    """Also of risks that are no probabilities at all, and not by much more than chance demands."""
+    """The rate holds also for risks that are no probabilities, and is missed by little more than chance demands."""
     generator = np.random.default_rng(1)
     missed = []
     for _ in range(400):

@@ -1,4 +1,4 @@
-"""How many positions the offline engine is asked about at once."""
+"""The number of positions that the offline engine is asked about at once."""
 
 from hypothesis import given
 from hypothesis import strategies as st

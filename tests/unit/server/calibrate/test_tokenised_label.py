@@ -1,4 +1,4 @@
-"""What only a tokenizer and a chat template can say of labels, and is said before any engine starts."""
+"""Faults of labels that only a tokenizer and a chat template show are reported before any engine starts."""
 
 from __future__ import annotations
 

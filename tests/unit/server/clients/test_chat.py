@@ -70,7 +70,7 @@ def test_failures(
     shown: str,
     why: str,
 ) -> None:
-    """One line each, and the next question is asked all the same."""
+    """Each error is one line, and the next question is still asked."""
     assert piped(monkeypatch, address, question, "hello") == 1
     said = capsys.readouterr()
     assert said.err == f"tokenformer: error: {why}\n"
@@ -163,7 +163,7 @@ def test_a_server_of_something_else(capsys: pytest.CaptureFixture[str]) -> None:
 def test_input_that_is_not_utf_8(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str
 ) -> None:
-    """One line says so, and the next question is asked all the same."""
+    """One line says so, and the next question is still asked."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\nhello\n"), encoding="utf-8"))
     assert main(address, None, 0.0) == 1
     said = capsys.readouterr()

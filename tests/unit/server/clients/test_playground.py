@@ -1,4 +1,4 @@
-"""The playground as it is served: its files, their headers, and that they need nothing from elsewhere."""
+"""The served playground: its files, their headers, and no reference to anything elsewhere."""
 
 from __future__ import annotations
 

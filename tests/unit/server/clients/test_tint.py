@@ -1,4 +1,4 @@
-"""How the terminal lays tokens over text, and what it says below an answer."""
+"""The terminal's tint of tokens, and its lines below an answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def token(text: str, entropy: float = 0.0, raw: bytes | None = None) -> ChatComp
 
 
 def parts(*texts: Text) -> list[tuple[str, int]]:
-    """What was shown, with its levels."""
+    """The text that was shown, with its levels."""
     return [(text.plain[span.start : span.end], LEVELS.index(span.style)) for text in texts for span in text.spans]  # type: ignore[arg-type]
 
 
@@ -78,7 +78,7 @@ def test_a_stop_string_within_a_token() -> None:
 
 
 def test_text_without_tokens() -> None:
-    """Of a server that knows nothing of uncertainty."""
+    """The text comes from a server that knows nothing of uncertainty."""
     tint = Tint()
     tint.add("hello", [])
     assert tint.rest().plain == "hello"

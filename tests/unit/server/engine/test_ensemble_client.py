@@ -1,4 +1,4 @@
-"""How the API asks an engine's ensemble, with an engine that keeps book."""
+"""The API's requests for an ensemble, to an engine that records them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which grammars are tried, and what becomes of those that take too much."""
+"""Grammars that are tried, and the refusal of those that take too much."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDLESS = {"type": "array", "items": {"type": "string"}, "minItems": 10**8}
 
 
 class Ticket:
-    """Of a request that says how often it is aside."""
+    """The ticket of a request, which counts how often it is set aside."""
 
     def __init__(self, counted: list[int]) -> None:
         self.counted = counted
@@ -186,7 +186,7 @@ def test_the_event_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_new_grammar_waits_aside_and_only_so_many_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits holds no place of others, and a grammar that is known waits for nothing."""
+    """A waiting request holds no place of others, and a known grammar does not wait."""
     monkeypatch.setattr(grammars, "MOST_WAITING", 2)
     aside: list[int] = []
     context = SimpleNamespace(get=lambda: SimpleNamespace(ticket=Ticket(aside)))

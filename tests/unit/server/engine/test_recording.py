@@ -1,4 +1,4 @@
-"""Counting the engine's outputs while they pass to whoever asked."""
+"""Counts of the engine's outputs on their way to the caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many requests go to the engine at a time."""
+"""The number of requests that go to the engine at a time."""
 
 from __future__ import annotations
 

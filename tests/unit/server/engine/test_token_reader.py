@@ -1,4 +1,4 @@
-"""The text that each token adds is the text that vLLM's detokenizer makes of all of them."""
+"""The texts that the tokens add are, together, the text of vLLM's detokenizer."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_texts_come_back_in_pieces(text: str) -> None:
 
 @given(st.lists(st.integers(0, END), max_size=40))
 def test_any_bytes_make_what_the_tokenizer_decodes(ids: list[int]) -> None:
-    """Broken characters, too; at the end vLLM waits for the rest of one."""
+    """This holds for broken characters too; at the end vLLM waits for the rest of one."""
     made = "".join(texts(read(BYTES, ids, BYTES("The")["input_ids"])))
     whole = BYTES.decode(ids, skip_special_tokens=True)
     assert whole.startswith(made)

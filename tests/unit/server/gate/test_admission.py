@@ -1,4 +1,4 @@
-"""What is turned away, without an engine."""
+"""Admission and refusal of requests, without an engine."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from tests.support.gate_app import KEY, app_of
 
 
 def test_every_route_of_the_app_is_closed_but_three(closed: FastAPI, client: TestClient) -> None:
-    """Those without a place in the OpenAPI document as well, for each of their methods."""
+    """This holds for each method, and for routes without a place in the OpenAPI document."""
     answered = {}
     for route in closed.routes:
         assert not isinstance(route, WebSocketRoute)

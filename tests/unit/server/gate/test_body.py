@@ -1,4 +1,4 @@
-"""Which bodies are read, and what is said of those that are not."""
+"""Bodies that are read, and the errors for the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JSON = {"content-type": "application/json"}
 
 
 async def echo(request: Request) -> JSONResponse:
-    """What the gate has left for others, and what the route reads itself."""
+    """Answers with the body that the gate has read, and with the one that the route reads itself."""
     raw = (await request.body()).decode("latin-1")
     return JSONResponse({"parsed": request.scope.get("state", {}).get("json"), "raw": raw})
 
@@ -208,7 +208,7 @@ def test_compressed() -> None:
 
 
 def exchange(messages: list[Message], length: int = 0) -> list[Message]:
-    """What is answered when the server's side of the connection gives these messages, and then nothing."""
+    """The answer when the server's side of the connection gives these messages, and then nothing."""
     sent: list[Message] = []
     waiting = iter(messages)
 

@@ -1,4 +1,4 @@
-"""What one connection may take, on a real uvicorn."""
+"""The limits of one connection, on a real uvicorn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many connections a process holds, on a real uvicorn and by itself."""
+"""The limit of connections of a process, on a real uvicorn and by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients read them, whoever made them."""
+"""Errors have OpenAI's shape, whoever raised them."""
 
 from __future__ import annotations
 

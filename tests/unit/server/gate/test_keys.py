@@ -1,4 +1,4 @@
-"""API keys: what is read, what is kept, and that nothing shows them."""
+"""API keys: their sources, and no place that shows them."""
 
 import pickle
 from pathlib import Path

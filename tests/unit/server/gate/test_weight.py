@@ -1,4 +1,4 @@
-"""How requests are weighed."""
+"""The weights of requests."""
 
 from __future__ import annotations
 

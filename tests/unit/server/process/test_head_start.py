@@ -1,4 +1,4 @@
-"""The engine's process is forked from one that began earlier, and must be as one that is started when it is needed."""
+"""The engine process is forked from an earlier one, and must equal one that is started when needed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if __name__ == "__main__":
 
 
 def forked(tmp_path: Path, later: dict[str, str], **environment: str) -> Any:
-    """What the engine's process sees, with `later` set after the head start; its parent is then killed."""
+    """The environment of the engine process, with `later` set after the head start; its parent is then killed."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}

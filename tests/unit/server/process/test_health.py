@@ -1,4 +1,4 @@
-"""When a server says that it is ready, on an engine that does what a test wants."""
+"""Readiness of a server, on an engine that a test controls."""
 
 from __future__ import annotations
 

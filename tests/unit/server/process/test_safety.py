@@ -1,4 +1,4 @@
-"""Settings that are refused before anything starts, each in one line that says what to do."""
+"""Unsafe settings are refused before anything starts, each in one line that says what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be served is refused in one line before an engine starts, and for files before vLLM is imported."""
+"""A faulty setting is refused in one line before an engine starts, and a faulty file before vLLM is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the library lets through of a schema that is narrowed and closed as the server does it."""
+"""The library accepts only valid documents under a schema that the server has narrowed and closed."""
 
 from __future__ import annotations
 

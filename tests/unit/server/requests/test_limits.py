@@ -1,4 +1,4 @@
-"""Limits of requests that need no server to be seen."""
+"""Limits of requests that need no server to test."""
 
 from __future__ import annotations
 

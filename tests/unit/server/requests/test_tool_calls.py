@@ -1,4 +1,4 @@
-"""Calls of tools as a grammar lets them through, and as they are read of answers that are cut off."""
+"""Tool calls under a grammar, and in answers that are cut off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that the server starts heed nobody but their parent, and do not outlive it."""
+"""Processes that the server starts obey only their parent, and do not outlive it."""
 
 from __future__ import annotations
 

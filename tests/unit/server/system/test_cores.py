@@ -1,4 +1,4 @@
-"""What `tokenformer serve` makes of a machine's cores."""
+"""`tokenformer serve` divides a machine's cores."""
 
 from __future__ import annotations
 

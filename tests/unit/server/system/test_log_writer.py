@@ -1,4 +1,4 @@
-"""Programs whose output nobody takes, as processes."""
+"""Programs whose output nobody reads, as processes."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ from server.uncertainty.features import AGGREGATES, CERTAIN, FEATURES, GROUPS, t
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the intervals are is tested with the figures."""
+    """The tests of the figures check the intervals."""
     monkeypatch.setattr("server.calibrate.figures.RESAMPLES", 50)
 
 

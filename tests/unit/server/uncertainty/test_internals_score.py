@@ -1,4 +1,4 @@
-"""What answers show of the internals: names, standardised values, averages, and never a NaN."""
+"""Internals in answers: names, standardised values, averages, and never a NaN."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def columns(seed: int) -> Array:
 
 
 def entry(rows: Array) -> Any:
-    """What the score reads of a `ScoredLogprob`."""
+    """The fields of a `ScoredLogprob` that the score reads."""
     return SimpleNamespace(provenance=None, internal_columns=rows.flatten().tolist(), growth=None, internals=None)
 
 

@@ -1,4 +1,4 @@
-"""Profiles: what the reference model's internals are like on texts, in a file that belongs to one checkpoint."""
+"""Profiles: statistics of the reference model's internals on texts, in a file that belongs to one checkpoint."""
 
 from __future__ import annotations
 

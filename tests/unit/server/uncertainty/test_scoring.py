@@ -1,4 +1,4 @@
-"""A choice's summary, and what calibrations read of it."""
+"""A choice's summary, and the features of calibrations from it."""
 
 import math
 
@@ -53,7 +53,7 @@ WORDS = {"first": 1.0, "é": 2.0}
     ],
 )
 def test_the_first_token_is_the_first_with_a_letter_or_digit(texts: list[str], entropy: float | None) -> None:
-    """Of the answer's own words; the very first token where there is none."""
+    """The first token of the answer's own words; the very first token where there is none."""
     tokens = [
         TokenScore(-0.1, WORDS.get(text.strip(), 0.1), 0.2, 0.5, text, special=text.startswith("<|")) for text in texts
     ]

@@ -1,4 +1,4 @@
-"""Which words are doubted, and what is said of them."""
+"""The choice of doubted words, and their reasons."""
 
 from __future__ import annotations
 
