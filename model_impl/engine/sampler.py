@@ -25,7 +25,7 @@ class StatisticsSampler(Sampler):
 
     raw_statistics: torch.Tensor | None = None
     raw_logits: torch.Tensor | None = None
-    """Those of the step, where only the chosen tokens are asked for and one kernel reads all of it from them."""
+    """The step's raw logits, if only chosen tokens are wanted: one kernel then reads everything from them."""
     report: Callable[[], torch.Tensor] | None = None
     places: int
 

@@ -21,14 +21,14 @@ from vllm.v1.request import Request, RequestStatus
 from model_impl.wire import INTERNALS_ARG, UNSHOWN_ARG, find_columns
 
 AT_ONCE = 16
-"""Tokens whose statistics travel together. Of an answer that is cut off, those of fewer are never sent."""
+"""The number of tokens whose statistics travel together. A shorter rest of an aborted answer is never sent."""
 
 
 class HoldingScheduler(Scheduler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.held: dict[str, list[LogprobsLists]] = {}
-        """Of the requests whose statistics can wait, those that do, by request id."""
+        """The waiting statistics, by request id."""
 
     def add_request(self, request: Request) -> None:
         super().add_request(request)
@@ -67,7 +67,7 @@ class HoldingScheduler(Scheduler):
 
 
 def can_wait(params: SamplingParams | None) -> bool:
-    """Whether nobody sees them before the answer ends, and it is the engine that ends it, as it does but for stop
+    """Whether nobody sees them before the answer ends, and the engine ends it, which is not so with stop
     strings. Internals are hundreds of columns, which are better not kept."""
     wanted = (params and params.extra_args) or {}
     return bool(wanted.get(UNSHOWN_ARG)) and not wanted.get(INTERNALS_ARG) and not (params and params.stop)

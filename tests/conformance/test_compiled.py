@@ -15,7 +15,7 @@ from tests.support.tolerances import assert_within
 pytestmark = pytest.mark.engine
 
 
-def test_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_model_equals_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = variant_config("grown jointly, tau kept")
     model = saved_model(tmp_path / "checkpoint", config, random_weights(config))
     prompts = random_prompts(config)

@@ -106,7 +106,7 @@ def test_greedy_answers_through_the_paged_cache(whole: Any, case: GoldenCase) ->
     assert_greedy_as_golden(whole, case, golden_logits(case, "greedy_step_logits"))
 
 
-def test_chunked_prompts(chunking: Any, case: GoldenCase) -> None:
+def test_chunked_prompts_give_the_golden_logits(chunking: Any, case: GoldenCase) -> None:
     assert_prompts_score_as_golden(chunking, case, golden_logits(case).log_softmax(-1))
 
 

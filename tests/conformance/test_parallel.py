@@ -124,7 +124,7 @@ def test_token_counts_that_do_not_divide(tensor_parallel: Path, name: str) -> No
     assert_statistics_within(found["answer_statistics"], exact_statistics(answered), allowed)
 
 
-def test_pipeline_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_pipeline_ranks_compute_what_one_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `tokenformer serve` starts it: each rank a child process with our worker in it. tests/engine/test_stages.py
     has tensor parallelism in such processes."""
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_variant(name: str, tmp_path: Path) -> None:
+def test_every_variant_equals_the_reference(name: str, tmp_path: Path) -> None:
     config = variant_config(name)
     model = saved_model(tmp_path / "checkpoint", config, random_weights(config))
     prompts = random_prompts(config)

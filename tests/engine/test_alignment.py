@@ -187,7 +187,7 @@ def test_a_seed_gives_the_same_answer_however_the_prompt_is_cut(
         assert_aligned(reference, other, choices[0])
 
 
-def test_prompt_positions(crowded: Any, reference: ReferenceTokenformer) -> None:
+def test_prompt_tokens_have_the_statistics_of_their_positions(crowded: Any, reference: ReferenceTokenformer) -> None:
     """Prompts come in chunks, several at once, beside requests that do not ask for prompt logprobs."""
     prompts = [prompt(90, 60), prompt(50, 61), prompt(70, 62)]
     wanted = [params(prompt_logprobs=0), params(prompt_logprobs=3), params()]
@@ -224,7 +224,9 @@ def test_the_first_logprobs_compile_nothing(checkpoint: Path, reference: Referen
     assert not counters["frames"], "torch.compile ran"
 
 
-def test_accepted_drafts(checkpoint: Path, reference: ReferenceTokenformer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accepted_drafts_have_their_own_statistics(
+    checkpoint: Path, reference: ReferenceTokenformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Speculative decoding makes several tokens in one step.
 
     In a process of its own: it imports numba, and vLLM cannot start an engine where numba has been imported.

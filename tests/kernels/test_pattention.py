@@ -26,7 +26,7 @@ from tests.kernels.cases import (
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(("rows", "width", "counts"), [(1, 32, ONE), (0, 32, ONE), (18, 44, STAGES), (70, 24, [[150]])])
 @pytest.mark.parametrize("way", get_args(Way))
-def test_outputs(
+def test_outputs_equal_the_plain_formulas(
     way: Way, rows: int, width: int, counts: Counts, dtype: torch.dtype, activation: str, device: torch.device
 ) -> None:
     if way == "gram" and activation != "l2_norm_gelu":

@@ -28,7 +28,9 @@ from tests.kernels.cases import (
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(("rows", "counts"), [(1, ONE), (0, STAGES), (7, STAGES), (2, [[1500], [3]])])
-def test_weights(rows: int, counts: Counts, dtype: torch.dtype, activation: str, device: torch.device) -> None:
+def test_weights_equal_the_plain_formulas(
+    rows: int, counts: Counts, dtype: torch.dtype, activation: str, device: torch.device
+) -> None:
     groups, layout = groups_of(rows, len(counts[0])), Layout.of(counts, device)
     coupling, tau = (table.to(device) for table in selection_of(groups, counts))
     scores = (normal(rows, sum(map(sum, counts))) * 3).to(device, dtype)

@@ -11,7 +11,9 @@ from model_impl.kernels.statistics import eager_token_statistics, token_statisti
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(3, 50277), (1, 4096), (2, 2, 4097), (5, 7), (4, 1), (0, 100)])
-def test_any_vocabulary(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+def test_statistics_equal_those_of_pytorch_for_any_vocabulary(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> None:
     logits = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 5).to(device, dtype)
     found = kernels.token_statistics(logits)
     assert found.dtype == torch.float32 and found.shape == (*shape[:-1], 3)

@@ -67,7 +67,7 @@ def ask(client: OpenAI, path: str, **fields: Any) -> str:
 
 @pytest.mark.server
 @pytest.mark.parametrize(("path", "field"), said("refused"), ids=str)
-def test_refused(client: OpenAI, path: str, field: str) -> None:
+def test_a_field_listed_as_refused_is_refused(client: OpenAI, path: str, field: str) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, path, **{field: VALUES[field]})
     assert caught.value.param == field
@@ -76,7 +76,7 @@ def test_refused(client: OpenAI, path: str, field: str) -> None:
 
 @pytest.mark.server
 @pytest.mark.parametrize(("path", "field"), said("ignored"), ids=str)
-def test_ignored(client: OpenAI, path: str, field: str) -> None:
+def test_a_field_listed_as_ignored_changes_nothing(client: OpenAI, path: str, field: str) -> None:
     assert ask(client, path, **{field: VALUES[field]}) == ask(client, path)
 
 

@@ -56,7 +56,7 @@ def test_every_fact_of_the_people_read_about_is_asked_once_and_no_unknown_person
         assert sorted(expected, key=min) == sorted(facts[name], key=min)
 
 
-def test_the_mix(stage: str, labels: list[Label]) -> None:
+def test_labels_have_the_documented_mix(stage: str, labels: list[Label]) -> None:
     known = {person.name for world in READ[stage] for person in world.people if person.known}
     names = {name for world in (WORLD_A, WORLD_B) for name in world.visitors}
     small_talk = {message.rstrip("!?.").lower() for messages, _ in SMALL_TALK for message in messages}

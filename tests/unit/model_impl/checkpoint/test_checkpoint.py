@@ -119,7 +119,7 @@ def test_the_largest_values_are_finite(dtype: torch.dtype) -> None:
     check_values(tiny_config(), KEYS, torch.full((8, 64), limits.min, dtype=dtype))
 
 
-def test_unreadable_directories(tmp_path: Path, checkpoint: Path) -> None:
+def test_an_unreadable_directory_is_refused_with_the_reason(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint directory"):
         load_config(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="No such file"):

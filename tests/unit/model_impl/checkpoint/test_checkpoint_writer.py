@@ -38,7 +38,7 @@ def config() -> TokenformerConfig:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_round_trip(tmp_path: Path, dtype: str) -> None:
+def test_a_written_checkpoint_reads_back_the_same(tmp_path: Path, dtype: str) -> None:
     config = tiny_config(dtype=dtype, eos_token_id=3)
     weights = tiny_weights(config)
     write_checkpoint(tmp_path / "model", config, reversed(weights.items()), {"notes.txt": b"hello"})
@@ -63,7 +63,7 @@ def test_growth_stages_are_kept(tmp_path: Path) -> None:
     assert load_config(tmp_path / "model").stages == stages
 
 
-def test_shards(tmp_path: Path, config: TokenformerConfig) -> None:
+def test_shards_hold_the_same_tensors_as_one_file(tmp_path: Path, config: TokenformerConfig) -> None:
     weights = tiny_weights(config)
     write_checkpoint(tmp_path / "one", config, weights.items(), {})
     write_checkpoint(tmp_path / "many", config, weights.items(), {}, shard_bytes=1000)

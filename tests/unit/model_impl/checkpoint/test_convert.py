@@ -21,7 +21,7 @@ KEYS = "sequential.3.attention.query.key_param_tokens"
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_golden_cases(tmp_path: Path, name: str) -> None:
+def test_golden_cases_convert_with_their_configuration(tmp_path: Path, name: str) -> None:
     convert(GOLDEN / name / WEIGHTS, tmp_path / "model")
     case = load_case(name)
     assert_same(dict(iterate_tensors(tmp_path / "model")), case.weights)
@@ -219,7 +219,7 @@ def test_finding_the_config(tmp_path: Path) -> None:
             read_official_config(source, source / "two.yml")
 
 
-def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_the_model_or_the_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny_config()
     source = write_source(tmp_path / "source", config, tiny_weights(config))
     assert main(["convert", str(source), str(tmp_path / "model")]) == 0

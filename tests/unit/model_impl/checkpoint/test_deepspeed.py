@@ -15,7 +15,7 @@ from model_impl.checkpoint.reading import WEIGHTS, CheckpointError
 from tests.support.tiny import assert_same, official_keys, tiny_config, tiny_weights, write_source
 
 
-def test_deepspeed_layout(tmp_path: Path) -> None:
+def test_a_whole_deepspeed_model_is_converted(tmp_path: Path) -> None:
     config = tiny_config(dtype="float16")
     weights = tiny_weights(config)
     stored = {f"module.{name}": tensor for name, tensor in weights.items()}

@@ -117,7 +117,7 @@ def test_what_cannot_be_split_is_one_line(grown: Path, tmp_path: Path, capsys: p
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_the_command(grown: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_a_delta(grown: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["split", str(grown), str(tmp_path / "delta"), "--stage", "grown-1"]) == 0
     said = capsys.readouterr()
     assert said.out == f"{tmp_path / 'delta'}: stage grown-1 over the base {fingerprint(grown, 0)}\n"

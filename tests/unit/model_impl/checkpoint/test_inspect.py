@@ -27,7 +27,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_json(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_holds_sizes_and_stages(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(checkpoint), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     tokens = {"query": 6, "key": 7, "value": 8, "output": 7, "ffn": 13}
@@ -49,7 +49,7 @@ def test_json(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert grown["tau"] == {"query": 1.5, "key": 1.5, "value": 1.5, "output": None, "ffn": 1.5}
 
 
-def test_table(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_a_line_per_fact_and_stage(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(checkpoint)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "KV cache            64 bytes per token" in lines

@@ -24,7 +24,7 @@ def write_tokenizer(directory: Path) -> Tokenizer:
     return tokenizer
 
 
-def test_tokenizer(tmp_path: Path) -> None:
+def test_the_converted_tokenizer_is_that_of_the_source(tmp_path: Path) -> None:
     config = tiny_config()
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
     source = write_source(tmp_path / "source", config, tiny_weights(config), vocab_size=None)

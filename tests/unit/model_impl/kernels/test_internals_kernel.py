@@ -22,7 +22,9 @@ LAYERS, ROWS, TOKENS = 3, 5, 20
 @pytest.mark.parametrize("deltas", [0, 1, 2])
 @pytest.mark.parametrize("shared", [False, True], ids=["rows of their own", "one row for all"])
 @pytest.mark.parametrize("stages", STAGES)
-def test_columns(stages: str, shared: bool, deltas: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_equal_those_of_pytorch(
+    stages: str, shared: bool, deltas: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     variants, collector, selection = collected(stages, deltas)
     if shared:
         selection = Selection(selection.coupling[:1], selection.tau[:1])

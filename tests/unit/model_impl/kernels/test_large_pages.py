@@ -21,7 +21,7 @@ def large_kib(address: int) -> int:
 
 
 @pytest.mark.parametrize("length", [0, 1000, PAGE, 9 * PAGE + 5000])
-def test_content_stays(length: int) -> None:
+def test_memory_keeps_its_content(length: int) -> None:
     memory = torch.arange(length, dtype=torch.int32)
     use_large_pages([(memory.data_ptr(), memory.nbytes)])
     assert torch.equal(memory, torch.arange(length, dtype=torch.int32))

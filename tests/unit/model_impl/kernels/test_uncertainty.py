@@ -29,7 +29,7 @@ def random_logits(rows: int, words: int, scale: float, seed: int = 0) -> torch.T
 
 @pytest.mark.parametrize("words", [2, 371, RELEASED_VOCABULARY])
 @pytest.mark.parametrize("scale", [1e-4, 0.1, 1.0, 3.0, 10.0, 40.0])
-def test_random_distributions(words: int, scale: float) -> None:
+def test_statistics_of_random_distributions_are_exact(words: int, scale: float) -> None:
     assert_exact(random_logits(16, words, scale))
 
 
@@ -48,7 +48,7 @@ def test_nearly_one_hot(words: int, lead: float) -> None:
 
 
 @pytest.mark.parametrize("words", [1, 2, 371, RELEASED_VOCABULARY])
-def test_flat(words: int) -> None:
+def test_a_flat_distribution_has_maximal_entropy_and_no_variance(words: int) -> None:
     logits = torch.full((1, words), -3.25)
     assert_exact(logits)
     entropy, variance, _ = token_statistics(logits)[0].tolist()
@@ -99,7 +99,7 @@ finite = st.floats(-60, 60, width=32)
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(finite, st.just(-math.inf)), max_size=60), finite)
-def test_any_distribution(logits: list[float], possible: float) -> None:
+def test_statistics_of_any_distribution_are_exact_and_in_bounds(logits: list[float], possible: float) -> None:
     rows = torch.tensor([[possible, *logits]])
     assert_exact(rows)
     entropy, variance, margin = token_statistics(rows)[0].tolist()

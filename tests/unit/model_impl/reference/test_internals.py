@@ -19,7 +19,7 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def test_formulas() -> None:
+def test_internals_agree_with_numpy_and_scipy() -> None:
     x, scores, weights = random(ROWS, WIDTH), random(ROWS, TOKENS), random(ROWS, TOKENS) + 0.3
     found = row_internals(x, scores, weights).numpy()
     w = weights.double().numpy()

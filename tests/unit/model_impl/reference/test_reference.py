@@ -32,7 +32,7 @@ def test_logits_and_layer_outputs(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
-def test_greedy_ids(name: str) -> None:
+def test_greedy_ids_are_the_golden_ones(name: str) -> None:
     case = load_case(name)
     model, expected = reference(case), case.io["greedy_ids"]
     ids = expected[:, :PROMPT_TOKENS]
