@@ -20,9 +20,9 @@ from demo.texts import texts
 from demo.world import Fact
 from model_impl.reference.contributions import at_position
 from model_impl.reference.model import ReferenceTokenformer, load_reference
+from server.api.trace.index import CorpusIndex
 from server.calibrate.markdown import table
 from server.texts import TextTokenizer
-from server.trace.index import CorpusIndex
 
 STAGE = "world-b"
 

@@ -73,6 +73,8 @@ def load_config(path: str | Path) -> TokenformerConfig:
     if entries.get("model_type") != TokenformerConfig.model_type:
         found = entries.get("model_type")
         raise CheckpointError(f"{file}: model_type is {found!r}, not 'tokenformer' (use `tokenformer convert` first)")
+    if "torch_dtype" in entries:  # what transformers before version 5 wrote
+        entries.setdefault("dtype", entries["torch_dtype"])
     _check_types(file, entries)
     try:
         known = {field.name for field in fields(TokenformerConfig)}

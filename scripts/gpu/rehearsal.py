@@ -114,7 +114,7 @@ def collected(*tests: str) -> int:
 
 
 def main() -> None:
-    from server.process.serve import prepare_environment
+    from server.engine.settings import prepare_environment
 
     prepare_environment()
     from vllm.platforms import current_platform

@@ -14,9 +14,9 @@ from model_impl.checkpoint.writing import replace_file
 from model_impl.reference.internals import internals
 from model_impl.reference.model import ReferenceTokenformer, load_reference
 from model_impl.wire import INTERNALS
+from server.api.trace.batches import batches
 from server.calibrate.stage import stage_index
 from server.texts import TextTokenizer, read_texts, tokenised
-from server.trace.batches import batches
 from server.uncertainty.profile import Profile, ProfileError, Table, profile_file
 
 SIGNIFICANT = 6

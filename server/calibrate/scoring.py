@@ -16,8 +16,7 @@ from model_impl.config import TokenformerConfig
 from model_impl.override import override_class
 from model_impl.wire import Membership, report_args
 from server.calibrate.tokenised_label import TokenisedLabel
-from server.process.defaults import cpu_kv_cache_bytes, defaults
-from server.process.serve import prepare_environment
+from server.engine.settings import cpu_kv_cache_bytes, defaults, prepare_environment
 from server.uncertainty.internals import InternalsReader, InternalsScore
 from server.uncertainty.score import ChoiceScore, EnsembleScore
 

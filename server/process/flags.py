@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from server.api.trace.index import MAX_POSITIONS
 from server.gate.keys import KEYS_VARIABLE, VLLM_VARIABLE
-from server.trace.index import MAX_POSITIONS
 
 READINESS_SECONDS = 2.0
 MAX_BODY_BYTES = 4 << 20

@@ -34,6 +34,8 @@ from server.api.given_text import GivenText, GivenTextRequest, GivenTextResponse
 from server.api.openapi import amend_openapi, streamed
 from server.api.responses import CheckedResponses, ResponsesRequest
 from server.api.served_routes import keep_served
+from server.api.trace.route import Tracer
+from server.api.trace.route import router as trace
 from server.clients.playground.routes import router as playground
 from server.engine import statistics as engine
 from server.engine.client import open_client
@@ -58,8 +60,6 @@ from server.requests.tool_calls import ToolMessages, open_tool_calls
 from server.system.log_filter import keep_quotes_out, shorten_streams
 from server.system.stderr import say
 from server.texts import read_texts
-from server.trace.route import Tracer
-from server.trace.route import router as trace
 
 router = APIRouter()
 

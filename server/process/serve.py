@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import os
 import time
@@ -24,10 +23,10 @@ from model_impl.checkpoint.reading import (
 )
 from model_impl.checkpoint.tokenizer import TOKENIZER
 from model_impl.config import TokenformerConfig
+from server.engine.settings import cpu_kv_cache_bytes, defaults, describe_memory, prepare_environment
 from server.gate import MIDDLEWARE
 from server.gate.keys import VARIABLES as KEY_VARIABLES
 from server.gate.keys import ApiKeyError, readable_by_all, take_keys
-from server.process.defaults import cpu_kv_cache_bytes, defaults, describe_memory
 from server.process.early_signals import EarlySignals, is_alone
 from server.process.fitted import calibrations_of, profiles_of
 from server.process.flags import add_flags
@@ -61,23 +60,6 @@ def main(argv: Sequence[str], early: EarlySignals) -> int:
         return 1
     say(f"starting the engine for {args.model}: {args.dtype}, {describe_memory(args)}")
     return run(args, early)
-
-
-def prepare_environment() -> None:
-    """Set the variables that vLLM reads when it is imported. The user's own values stay."""
-    # V2 needs Triton and has not run on a GPU with our model yet.
-    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    # `server.process.lifecycle` ends a server whose engine has died, with an error.
-    os.environ.setdefault("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH", "1")
-    # A library of vLLM's would run a checkpoint's model.py in the directory that SageMaker uses.
-    os.environ.setdefault("CUSTOM_SCRIPT_FILENAME", "")
-    # Endpoint plugins load only when named here. Naming one excludes all others, so the general plugins are named too.
-    allowed = os.environ.get("VLLM_PLUGINS")
-    general = [plugin.name for plugin in importlib.metadata.entry_points(group="vllm.general_plugins")]
-    names = general if allowed is None else allowed.split(",")
-    os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*names, "tokenformer"]))
 
 
 def parse(argv: Sequence[str]) -> Namespace:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from server.process.defaults import GRACE_SECONDS
+from server.engine.settings import GRACE_SECONDS
 from tests.deploy.promql import DEPLOY
 from tests.deploy.test_image import arguments, stages
 

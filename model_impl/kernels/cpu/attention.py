@@ -7,6 +7,7 @@ of a short attention (docs/performance.md).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +17,18 @@ from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.attention import Attention
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
 
-from model_impl.kernels.cpu.stack import Heads
+
+@dataclass(frozen=True)
+class Heads:
+    """The input and the output of attention in a step of T rows."""
+
+    query_key_value: torch.Tensor
+    """[3, T, d]"""
+    query: torch.Tensor
+    """[T, heads, head_dim], as the fields that follow."""
+    key: torch.Tensor
+    value: torch.Tensor
+    mixed: torch.Tensor
 
 
 def usual_context() -> Any:

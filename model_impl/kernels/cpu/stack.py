@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -12,6 +11,7 @@ from vllm.model_executor.layers.layernorm import LayerNorm
 
 from model_impl.config import PROJECTIONS
 from model_impl.kernels.collector import Collector
+from model_impl.kernels.cpu.attention import Heads
 from model_impl.kernels.cpu.block import Norm, PackedBlock
 from model_impl.kernels.cpu.library import library, mirrors
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH
@@ -33,19 +33,6 @@ class StackStep(ctypes.Structure):
         ("sums_stride", _INTEGER),
         ("last", ctypes.POINTER(Norm)),
     )
-
-
-@dataclass(frozen=True)
-class Heads:
-    """The input and the output of attention in a step of T rows."""
-
-    query_key_value: torch.Tensor
-    """[3, T, d]"""
-    query: torch.Tensor
-    """[T, heads, head_dim], as the fields that follow."""
-    key: torch.Tensor
-    value: torch.Tensor
-    mixed: torch.Tensor
 
 
 class Attend(Protocol):

@@ -14,7 +14,7 @@ from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
 
 from scripts.gpu.plugin import gpu_stand_ins
-from server.process.serve import prepare_environment
+from server.engine.settings import prepare_environment
 from tests.support.paths import ROOT
 
 NAMESPACE = "tokenformer_stand_ins"

@@ -55,6 +55,14 @@ def test_a_written_checkpoint_reads_back_the_same(tmp_path: Path, dtype: str) ->
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_the_dtype_is_read_under_the_name_that_older_transformers_gave_it(tmp_path: Path) -> None:
+    config = tiny_config(dtype="bfloat16")
+    write_checkpoint(tmp_path / "model", config, tiny_weights(config).items(), {})
+    file = tmp_path / "model" / "config.json"
+    file.write_text(file.read_text().replace('"dtype"', '"torch_dtype"'))
+    assert load_config(tmp_path / "model").dtype == "bfloat16"
+
+
 def test_growth_stages_are_kept(tmp_path: Path) -> None:
     tau = dict.fromkeys(TOKENS, 2.5)
     stages = [GrowthStage("base", TOKENS, tau), GrowthStage("grown", TOKENS, None, norm_group=1)]

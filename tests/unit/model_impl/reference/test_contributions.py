@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from model_impl.config import ACTIVATIONS
 from model_impl.reference.contributions import at_position, places, provenance, strongest
 from model_impl.reference.model import Pattention, ReferenceTokenformer
-from server.trace import index as trace_index
-from server.trace.batches import batches
-from server.trace.index import CorpusIndex
+from server.api.trace import index as trace_index
+from server.api.trace.batches import batches
+from server.api.trace.index import CorpusIndex
 from tests.support.tiny import tiny_config, tiny_weights
 from tests.unit.model_impl.reference.test_row_operation import STAGES
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from server.engine.settings import defaults, prepare_environment
 from server.gate.keys import KEYS_VARIABLE
-from server.process.defaults import defaults
 from server.process.safety import SAFE_FORMATS, UnsafeError, is_loopback
-from server.process.serve import parse, prepare_environment
+from server.process.serve import parse
 from tests.support.paths import ROOT
 from tests.support.tiny import tiny_config
 

@@ -28,10 +28,10 @@ from vllm.lora.request import LoRARequest
 from model_impl.reference.contributions import at_position, places
 from model_impl.reference.model import ReferenceTokenformer, load_reference
 from server.api.given_text import GivenText, PromptRequest
+from server.api.trace.index import KEPT, CorpusIndex
 from server.engine.variants import VariantModels
 from server.gate.errors import COMPLETION_TOKENS
 from server.texts import Text, TextTokenizer
-from server.trace.index import KEPT, CorpusIndex
 
 router = APIRouter()
 

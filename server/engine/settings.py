@@ -1,7 +1,9 @@
-"""Values of vLLM's flags where the user gives none."""
+"""Settings of vLLM that the user has not given: flags and environment variables."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -17,6 +19,23 @@ LARGEST_KV_SHARE = 0.5
 
 GRACE_SECONDS = 30
 """Grace period of running requests at shutdown, the same as in Kubernetes."""
+
+
+def prepare_environment() -> None:
+    """Set the variables that vLLM reads when it is imported. The user's own values stay."""
+    # V2 needs Triton and has not run on a GPU with our model yet.
+    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # `server.process.lifecycle` ends a server whose engine has died, with an error.
+    os.environ.setdefault("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH", "1")
+    # A library of vLLM's would run a checkpoint's model.py in the directory that SageMaker uses.
+    os.environ.setdefault("CUSTOM_SCRIPT_FILENAME", "")
+    # Endpoint plugins load only when named here. Naming one excludes all others, so the general plugins are named too.
+    allowed = os.environ.get("VLLM_PLUGINS")
+    general = [plugin.name for plugin in importlib.metadata.entry_points(group="vllm.general_plugins")]
+    names = general if allowed is None else allowed.split(",")
+    os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*names, "tokenformer"]))
 
 
 def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[str, object]:

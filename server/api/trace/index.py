@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model_impl.reference.contributions import strongest
 from model_impl.reference.model import ReferenceTokenformer, with_weights
-from server.trace.batches import batches
+from server.api.trace.batches import batches
 
 KEPT = 64
 """Parameter tokens that the index keeps per position, those that contribute most."""
