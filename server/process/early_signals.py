@@ -10,7 +10,8 @@ from argparse import Namespace
 from multiprocessing import resource_tracker
 from types import TracebackType
 
-from server.system.child_process import IGNORED
+from server.gate.keys import VARIABLES as KEY_VARIABLES
+from server.system.child_process import IGNORED, hidden
 from server.system.log_writer import flush_output
 
 
@@ -27,7 +28,8 @@ class EarlySignals(threading.Thread):
 
     def __enter__(self) -> EarlySignals:
         """Call this before there are other threads: a thread inherits the mask of the one that starts it."""
-        resource_tracker.ensure_running()  # when it starts the tracker, it unblocks the signals
+        with hidden(KEY_VARIABLES):  # the tracker keeps the environment that it starts with
+            resource_tracker.ensure_running()  # when it starts the tracker, it unblocks the signals
         signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
         self.start()
         return self

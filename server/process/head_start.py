@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 import torch
 
-from server.system.child_process import ProtectedProcess, starting
+from server.system.child_process import ProtectedProcess, hidden, starting
 
 PROTECTION = "server.system.fork_server"
 
@@ -37,13 +37,9 @@ def is_worthwhile() -> bool:
 
 def give_head_start(without: Iterable[str]) -> None:
     """Start the fork server with this process's environment, less the secrets in the variables `without`."""
-    hidden = {name: os.environ.pop(name) for name in without if name in os.environ}
-    try:
-        multiprocessing.set_forkserver_preload([PROTECTION, *IMPORTED])
-        with starting():
-            forkserver.ensure_running()
-    finally:
-        os.environ |= hidden
+    multiprocessing.set_forkserver_preload([PROTECTION, *IMPORTED])
+    with hidden(without), starting():
+        forkserver.ensure_running()
 
 
 class EngineProcess(ProtectedProcess, ForkServerProcess):

@@ -10,7 +10,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import resource_tracker
@@ -44,6 +44,16 @@ def starting() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def hidden(variables: Iterable[str]) -> Iterator[None]:
+    """Take `variables`, which hold secrets, out of the environment while a process is started."""
+    values = {name: os.environ.pop(name) for name in variables if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ |= values
 
 
 def is_protected() -> bool:

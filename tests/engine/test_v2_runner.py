@@ -17,7 +17,11 @@ pytestmark = [pytest.mark.engine, pytest.mark.interpreter]
 ROOT = Path(__file__).resolve().parents[2]
 TRITON = ROOT / ".venv-triton"
 
-STREAMS = ("a_crowd_of_mixed_streams", "a_seed_gives_the_same_answer_however_the_prompt_is_cut", "prompt_positions")
+STREAMS = (
+    "a_crowd_of_mixed_streams",
+    "a_seed_gives_the_same_answer_however_the_prompt_is_cut",
+    "prompt_tokens_have_the_statistics_of_their_positions",
+)
 STAGES = ("stages_and_siblings_mix_in_one_batch", "a_removed_delta_leaves_the_others_alone")
 ENSEMBLES = ("every_variant_equals_its_reference_in_one_mixed_batch", "a_member_reuses_its_own_blocks_up_to_the_answer")
 

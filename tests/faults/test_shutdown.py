@@ -119,7 +119,7 @@ def test_all_other_processes_live_and_end_with_the_first(tmp_path: Path) -> None
         assert any(stream.is_alive() for stream in streams), "too short to show anything"
         assert_finished(streams)
         assert all(other.is_running() for other in others)
-        streams = [Stream(server, 16_000) for _ in range(STREAMS)]
+        streams = [Stream(server, 16_000) for _ in range(4)]  # more would wait for room in the KV cache
         server.process.kill()
         assert wait_for(lambda: not any(map(runs, others)), seconds=10) < 10
 
