@@ -124,6 +124,16 @@ class ReferenceTokenformer(nn.Module):
     def embedding(self) -> nn.Embedding:
         return self.get_submodule("sequential.0.word_embeddings")  # type: ignore[return-value]
 
+    def final_norm(self) -> nn.LayerNorm:
+        return self.get_submodule(f"sequential.{self.config.num_hidden_layers + 3}.norm")  # type: ignore[return-value]
+
+    def head_weight(self) -> torch.Tensor:
+        """[vocab_size, d]; the padding rows are left out."""
+        if self.config.tie_word_embeddings:
+            return self.embedding().weight[: self.config.vocab_size]
+        head = self.get_submodule(f"sequential.{self.config.num_hidden_layers + 4}.final_linear")
+        return head.get_parameter("weight")[: self.config.vocab_size]
+
     def hidden_states(self, input_ids: torch.Tensor, stage: int = -1) -> list[torch.Tensor]:
         """Output of every block for input_ids [B, T]: a list of L tensors [B, T, d]."""
         x, outputs = self.embedding()(input_ids), []
@@ -134,11 +144,7 @@ class ReferenceTokenformer(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, stage: int = -1) -> torch.Tensor:
         """input_ids int64 [B, T] -> logits [B, T, vocab_size]; the embedding's padding rows are left out."""
-        layers = self.config.num_hidden_layers
-        final = self.sequential[str(layers + 3)].get_submodule("norm")(self.hidden_states(input_ids, stage)[-1])
-        tied = self.config.tie_word_embeddings
-        head = self.embedding() if tied else self.sequential[str(layers + 4)].get_submodule("final_linear")
-        return F.linear(final, head.get_parameter("weight")[: self.config.vocab_size])
+        return F.linear(self.final_norm()(self.hidden_states(input_ids, stage)[-1]), self.head_weight())
 
 
 def load_reference(checkpoint: Path) -> ReferenceTokenformer:

@@ -1,0 +1,81 @@
+"""Epistemic uncertainty of one pass: the mutual information of the parameter-token ensemble in closed form.
+
+Each parameter token i of an output projection or feed-forward adds w_i v_i to the residual stream. Masking every token
+with probability r, independently, moves the logit of word v by -sum_i m_i w_i (v_i . g_v), where g_v is the gradient of
+that logit with respect to the residual stream (direct effect: later blocks are held fixed). To second order in these
+moves, the mutual information between the next word and the mask is half the variance of the centred logits
+(a second-order expansion of the Kullback-Leibler divergence, as in Depeweg et al. 2018 for the split itself):
+
+    I = r (1 - r) / 2 * sum_i w_i^2 * Var_{v ~ p}(v_i . g_v)   nats
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model_impl.reference.model import Pattention, ReferenceTokenformer
+from model_impl.reference.pattention import token_weights
+
+WORDS = 32
+"""Likeliest words whose logits are looked at; their probabilities are renormalised."""
+
+
+@torch.no_grad()
+def epistemic(
+    model: ReferenceTokenformer, input_ids: torch.Tensor, stage: int = -1, words: int = WORDS, all_blocks: bool = False
+) -> torch.Tensor:
+    """Epistemic uncertainty of the token after every position, at the model's `ensemble_rate`: ids [B, T] -> [B, T].
+
+    By default from the parameter tokens of the last feed-forward alone; with `all_blocks` from those of all output
+    projections and feed-forwards.
+    """
+    layers = [m for m in model.modules() if isinstance(m, Pattention) and m.projection in ("output", "ffn")]
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def note(layer: Pattention, inputs: tuple[torch.Tensor, int], _: torch.Tensor) -> None:
+        groups = layer.config.norm_groups(layer.projection, stage)
+        used = groups[-1].stop
+        scores = F.linear(inputs[0], layer.key_param_tokens[:used])
+        seen.append((token_weights(scores, groups, layer.config.norm_activation_type), layer.value_param_tokens[:used]))
+
+    hooks = [layer.register_forward_hook(note) for layer in (layers if all_blocks else layers[-1:])]
+    try:
+        residual = model.hidden_states(input_ids, stage)[-1]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    probabilities, directions = word_directions(residual, model.final_norm(), model.head_weight(), words)
+    rate = model.config.ensemble_rate
+    spread = sum(logit_variance(weights, values, probabilities, directions) for weights, values in seen)
+    return rate * (1 - rate) / 2 * torch.as_tensor(spread)
+
+
+def word_directions(
+    residual: torch.Tensor, norm: nn.LayerNorm, head: torch.Tensor, words: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k likeliest words after `residual` [..., d], k at most `words`: p [..., k], renormalised, and g_v - E_p[g_v]
+    [..., k, d], how each logit, above the mean of all, answers to the residual stream.
+
+    With x^ = (x - mean) / sigma, the logit u . (gamma x^ + beta) has the gradient
+    (a - mean(a) - x^ mean(a x^)) / sigma, a = gamma u.
+    """
+    logits = F.linear(norm(residual), head)
+    found = logits.topk(min(words, logits.shape[-1]), dim=-1)
+    probabilities = found.values.softmax(dim=-1)
+    scaled = head[found.indices] * norm.weight
+    scaled = scaled - (probabilities[..., None] * scaled).sum(dim=-2, keepdim=True)
+    variance = residual.var(dim=-1, correction=0, keepdim=True)
+    inverse = (variance + norm.eps).rsqrt()
+    normed = ((residual - residual.mean(dim=-1, keepdim=True)) * inverse)[..., None, :]
+    along = (scaled * normed).mean(dim=-1, keepdim=True)
+    return probabilities, (scaled - scaled.mean(dim=-1, keepdim=True) - normed * along) * inverse[..., None]
+
+
+def logit_variance(
+    weights: torch.Tensor, values: torch.Tensor, probabilities: torch.Tensor, directions: torch.Tensor
+) -> torch.Tensor:
+    """sum_i w_i^2 Var_{v ~ p}(v_i . g_v) of one Pattention: w [..., n], v [n, d], p [..., k], g [..., k, d]."""
+    moves = F.linear(directions, values)  # [..., k, n]
+    return (weights.square() * (probabilities[..., None] * moves.square()).sum(dim=-2)).sum(dim=-1)
