@@ -24,32 +24,30 @@ WORDS = 32
 
 @torch.no_grad()
 def epistemic(
-    model: ReferenceTokenformer, input_ids: torch.Tensor, stage: int = -1, words: int = WORDS, all_blocks: bool = False
+    model: ReferenceTokenformer, input_ids: torch.Tensor, stage: int = -1, words: int = WORDS
 ) -> torch.Tensor:
     """Epistemic uncertainty of the token after every position, at the model's `ensemble_rate`: ids [B, T] -> [B, T].
 
-    By default from the parameter tokens of the last feed-forward alone; with `all_blocks` from those of all output
-    projections and feed-forwards.
+    It counts the parameter tokens of the last feed-forward alone, whose effect on the logits is direct.
     """
-    layers = [m for m in model.modules() if isinstance(m, Pattention) and m.projection in ("output", "ffn")]
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def note(layer: Pattention, inputs: tuple[torch.Tensor, int], _: torch.Tensor) -> None:
-        groups = layer.config.norm_groups(layer.projection, stage)
-        used = groups[-1].stop
-        scores = F.linear(inputs[0], layer.key_param_tokens[:used])
-        seen.append((token_weights(scores, groups, layer.config.norm_activation_type), layer.value_param_tokens[:used]))
-
-    hooks = [layer.register_forward_hook(note) for layer in (layers if all_blocks else layers[-1:])]
+    last = [m for m in model.modules() if isinstance(m, Pattention)][-1]
+    seen: list[torch.Tensor] = []
+    hook = last.register_forward_hook(lambda layer, inputs, _: seen.append(weights_of(layer, *inputs)))
     try:
         residual = model.hidden_states(input_ids, stage)[-1]
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
     probabilities, directions = word_directions(residual, model.final_norm(), model.head_weight(), words)
+    values = last.value_param_tokens[: seen[0].shape[-1]]
     rate = model.config.ensemble_rate
-    spread = sum(logit_variance(weights, values, probabilities, directions) for weights, values in seen)
-    return rate * (1 - rate) / 2 * torch.as_tensor(spread)
+    return rate * (1 - rate) / 2 * logit_variances(values, probabilities, directions, seen[0]).sum(dim=-1)
+
+
+def weights_of(layer: Pattention, x: torch.Tensor, stage: int) -> torch.Tensor:
+    """The weights [..., n] of a Pattention's parameter tokens for its input [..., d]."""
+    groups = layer.config.norm_groups(layer.projection, stage)
+    scores = F.linear(x, layer.key_param_tokens[: groups[-1].stop])
+    return token_weights(scores, groups, layer.config.norm_activation_type)
 
 
 def word_directions(
@@ -73,9 +71,12 @@ def word_directions(
     return probabilities, (scaled - scaled.mean(dim=-1, keepdim=True) - normed * along) * inverse[..., None]
 
 
-def logit_variance(
-    weights: torch.Tensor, values: torch.Tensor, probabilities: torch.Tensor, directions: torch.Tensor
+def logit_variances(
+    values: torch.Tensor, probabilities: torch.Tensor, directions: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """sum_i w_i^2 Var_{v ~ p}(v_i . g_v) of one Pattention: w [..., n], v [n, d], p [..., k], g [..., k, d]."""
+    """w_i^2 Var_{v ~ p}(v_i . g_v) of every parameter token, [..., n]: v [n, d], p [..., k], g [..., k, d], w [..., n].
+
+    Any MLP's hidden units may stand for the tokens: their activations for w, the rows of its second matrix for v.
+    """
     moves = F.linear(directions, values)  # [..., k, n]
-    return (weights.square() * (probabilities[..., None] * moves.square()).sum(dim=-2)).sum(dim=-1)
+    return weights.square() * (probabilities[..., None] * moves.square()).sum(dim=-2)
