@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from transformers import PreTrainedTokenizerFast
 
 from demo.tokenizer import END, special_id
 from evals.answers import BATCH, Draft, answers, greedy, padded
@@ -24,10 +26,11 @@ from evals.results import RESULTS, rounded
 from evals.run import RATE
 from evals.score import Judged, judge
 from evals.train import RUNS, SEEDS, Subject
-from evals.twin import Mlp
-from model_impl.reference.closed_form import logit_variances, weights_of, word_directions
-from model_impl.reference.model import Pattention, ReferenceTokenformer
-from server.calibrate.report import table
+from evals.twin import Mlp, Twin
+from model_impl.reference.closed_form import logit_variances, word_directions
+from model_impl.reference.model import ReferenceTokenformer
+from model_impl.reference.watch import watching
+from server.calibrate.markdown import table
 
 WORDS = (4, 8, 16, 32, 100)
 MAIN = 32
@@ -41,36 +44,43 @@ Signals = dict[str, Values]
 """By setting, what every token of an answer's value has."""
 
 
+@contextmanager
+def activations(model: ReferenceTokenformer) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Within the block, the list gets w [B, T, n] and v [n, d] of every run of an output projection or feed-forward; of
+    a twin, its hidden units' activations and the rows of its second matrices."""
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    if not isinstance(model, Twin):
+        with watching(model, lambda seen: found.append((seen.weights, seen.values)), ("output", "ffn")):
+            yield found
+        return
+    hooks = [
+        layer.register_forward_hook(lambda m, x, _: found.append((F.gelu(F.linear(x[0], m.keys)), m.values)))
+        for layer in model.modules()
+        if isinstance(layer, Mlp)
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 @torch.no_grad()
 def token_signals(model: ReferenceTokenformer, part: Sequence[Judged]) -> list[Signals]:
     """For each answer, the closed form of the value's tokens in every setting, and their entropy; nats."""
     ids = padded([one.ids for one in part])
     places = [(row, one.prompt.start - 1 + at) for row, one in enumerate(part) for at in range(*one.span.indices(99))]
     rows, columns = torch.tensor(places).unbind(dim=-1)
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def note(layer: torch.nn.Module, inputs: tuple[torch.Tensor, int], _: torch.Tensor) -> None:
-        x = inputs[0][rows, columns]
-        if isinstance(layer, Pattention):
-            weights = weights_of(layer, x, 0)
-            seen.append((weights, layer.value_param_tokens[: weights.shape[-1]]))
-        elif isinstance(layer, Mlp):
-            seen.append((F.gelu(F.linear(x, layer.keys)), layer.values))
-
-    layers = [m for m in model.modules() if isinstance(m, Mlp) or getattr(m, "projection", None) in ("output", "ffn")]
-    hooks = [layer.register_forward_hook(note) for layer in layers]
-    try:
+    with activations(model) as seen:
         residual = model.hidden_states(ids, 0)[-1][rows, columns]
-    finally:
-        for hook in hooks:
-            hook.remove()
     norm, head = model.final_norm(), model.head_weight()
     entropy = torch.special.entr(F.linear(norm(residual), head).softmax(dim=-1)).sum(dim=-1)
     found = {"entropy": entropy}
-    block = len(layers) // model.config.num_hidden_layers
+    units = [(weights[rows, columns], values) for weights, values in seen]
+    block = len(units) // model.config.num_hidden_layers
     for words in WORDS:
         directions = word_directions(residual, norm, head, words)
-        shares = [RATE * (1 - RATE) / 2 * logit_variances(v, *directions, w) for w, v in seen]
+        shares = [RATE * (1 - RATE) / 2 * logit_variances(v, *directions, w) for w, v in units]
         sums = torch.stack([share.sum(dim=-1) for share in shares])
         name = f"{words} words"
         found |= {f"{ALL}, {name}": sums.sum(dim=0), f"{LAST}, {name}": sums[-1]}
@@ -78,17 +88,19 @@ def token_signals(model: ReferenceTokenformer, part: Sequence[Judged]) -> list[S
             found[f"{LAST_BLOCK}, {name}"] = sums[-block:].sum(dim=0)
             found |= {f"{own}, {name}, share of the entropy": found[f"{own}, {name}"] / entropy for own in (ALL, LAST)}
             for count in STRONGEST:
-                strongest = seen[-1][0].abs().topk(min(count, shares[-1].shape[-1]), dim=-1).indices
+                strongest = units[-1][0].abs().topk(min(count, shares[-1].shape[-1]), dim=-1).indices
                 found[f"{LAST}, {name}, {count} tokens"] = shares[-1].gather(-1, strongest).sum(dim=-1)
     lengths = [one.span.stop - one.span.start for one in part]
     split = {name: values.double().split(lengths) for name, values in found.items()}
     return [{name: values[i].numpy() for name, values in split.items()} for i in range(len(part))]
 
 
-def figures(subject: Subject, model: ReferenceTokenformer, tokenizer: object, items: list[Item]) -> dict[str, object]:
+def figures(
+    model: ReferenceTokenformer, tokenizer: PreTrainedTokenizerFast, items: Sequence[Item]
+) -> dict[str, dict[str, float]]:
     """AUROC of every setting and aggregate: unknown and never stated facts against ambiguous ones at equal entropy, and
     wrong answers, of all kinds and of facts with one answer."""
-    prompts = [item.prompt(tokenizer) for item in items]  # type: ignore[arg-type]
+    prompts = [item.prompt(tokenizer) for item in items]
     drafts = [Draft(tuple(p.ids[: p.start]), tuple(p.ids[p.start :])) for p in prompts]
     end, forward = special_id(END), partial(model.forward, stage=0)
     judged = [judge(p, found[0]) for p, found in zip(prompts, answers(forward, drafts, end, greedy), strict=True)]
@@ -97,7 +109,7 @@ def figures(subject: Subject, model: ReferenceTokenformer, tokenizer: object, it
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
         signals |= dict(zip(batch, token_signals(model, [judged[i] for i in batch]), strict=True))
-    texts = [str(tokenizer.decode(one.answer.tokens, skip_special_tokens=True)) for one in judged]  # type: ignore[attr-defined]
+    texts = [str(tokenizer.decode(one.answer.tokens, skip_special_tokens=True)) for one in judged]
     wrong = np.array([not item.right(text) for item, text in zip(items, texts, strict=True)])
     kind = np.array([item.fact.kind for item in items])
     unsure, single = kind != "known", kind != "ambiguous"
@@ -112,17 +124,15 @@ def figures(subject: Subject, model: ReferenceTokenformer, tokenizer: object, it
                 "wrong": float(weighted_auroc(wrong, values, one)[0]),
                 "wrong, one answer": float(weighted_auroc(wrong[single], values[single], one[:, single])[0]),
             }
-    return {"answers": len(items), "wrong": int(wrong.sum()), "signals": rows}
+    return rows
 
 
-def markdown(found: dict[str, dict[str, object]]) -> str:
+def markdown(found: Mapping[str, dict[str, dict[str, float]]]) -> str:
     """Every model's figures side by side."""
-    names = list(next(iter(found.values()))["signals"])  # type: ignore[call-overload]
-    columns = ("unknown", "wrong", "wrong, one answer")
-    rows = [
-        [name, *(f"{figures['signals'][name][c]:.3f}" for figures in found.values() for c in columns)] for name in names
-    ]  # type: ignore[index]
-    return table(["signal", *(f"{model}: {column}" for model in found for column in columns)], rows)
+    columns = [(model, task) for model, signals in found.items() for task in next(iter(signals.values()))]
+    names = next(iter(found.values()))
+    rows = [[name, *(f"{found[model][name][task]:.3f}" for model, task in columns)] for name in names]
+    return table(["signal", *(f"{model}: {task}" for model, task in columns)], rows)
 
 
 def main() -> None:
@@ -138,7 +148,7 @@ def main() -> None:
         for kind in ("base", "twin"):
             if subject.trained(kind):
                 model, tokenizer = subject.twin() if kind == "twin" else subject.tokenformer(kind)
-                found[f"seed {seed} {kind}"] = figures(subject, model, tokenizer, items)
+                found[f"seed {seed} {kind}"] = figures(model, tokenizer, items)
     (arguments.results / "closed-form.json").write_text(json.dumps(rounded(found), indent=1) + "\n")
     (arguments.results / "closed-form.md").write_text(f"# The closed form under study\n\n{markdown(found)}\n")
 

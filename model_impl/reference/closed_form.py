@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model_impl.reference.model import Pattention, ReferenceTokenformer
-from model_impl.reference.pattention import token_weights
+from model_impl.reference.model import ReferenceTokenformer
+from model_impl.reference.watch import Seen, watching
 
 WORDS = 32
 """Likeliest words whose logits are looked at; their probabilities are renormalised."""
@@ -30,24 +30,13 @@ def epistemic(
 
     It counts the parameter tokens of the last feed-forward alone, whose effect on the logits is direct.
     """
-    last = [m for m in model.modules() if isinstance(m, Pattention)][-1]
-    seen: list[torch.Tensor] = []
-    hook = last.register_forward_hook(lambda layer, inputs, _: seen.append(weights_of(layer, *inputs)))
-    try:
+    seen: list[Seen] = []
+    with watching(model, seen.append, ("ffn",)):
         residual = model.hidden_states(input_ids, stage)[-1]
-    finally:
-        hook.remove()
     probabilities, directions = word_directions(residual, model.final_norm(), model.head_weight(), words)
-    values = last.value_param_tokens[: seen[0].shape[-1]]
     rate = model.config.ensemble_rate
-    return rate * (1 - rate) / 2 * logit_variances(values, probabilities, directions, seen[0]).sum(dim=-1)
-
-
-def weights_of(layer: Pattention, x: torch.Tensor, stage: int) -> torch.Tensor:
-    """The weights [..., n] of a Pattention's parameter tokens for its input [..., d]."""
-    groups = layer.config.norm_groups(layer.projection, stage)
-    scores = F.linear(x, layer.key_param_tokens[: groups[-1].stop])
-    return token_weights(scores, groups, layer.config.norm_activation_type)
+    spread = logit_variances(seen[-1].values, probabilities, directions, seen[-1].weights).sum(dim=-1)
+    return rate * (1 - rate) / 2 * spread
 
 
 def word_directions(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.func import jacrev, vmap
 
-from model_impl.checkpoint.grow import new_stage, with_stages
+from model_impl.checkpoint.grow import new_stage
 from model_impl.reference.closed_form import epistemic, logit_variances, word_directions
 from model_impl.reference.model import Pattention, ReferenceTokenformer
 from tests.support.tiny import TOKENS, tiny_config, tiny_weights
@@ -18,7 +18,7 @@ IDS = torch.tensor([[1, 5, 2, 9, 3, 3], [4, 0, 8, 7, 6, 10]])
 
 def tiny_model(rate: float = 0.03, **fields: object) -> ReferenceTokenformer:
     config = tiny_config(ensemble_rate=rate, **fields)
-    config = with_stages(config, [*config.stages, new_stage(config, TOKENS, None, "grouped", "random")])
+    config = config.with_stages([*config.stages, new_stage(config, TOKENS, None, "grouped", "random")])
     model = ReferenceTokenformer(config)
     model.load_state_dict(tiny_weights(config))
     return model.double().eval().requires_grad_(False)
