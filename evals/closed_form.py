@@ -40,6 +40,11 @@ STRONGEST = (16, 64, 256)
 AGGREGATES: dict[str, Callable[[Values], float]] = {"first": lambda v: float(v[0]), "max": np.max, "mean": np.mean}
 ALL, LAST_BLOCK, LAST = "all blocks", "last block", "last feed-forward"
 
+LEGEND = """\
+Written by `python -m evals.closed_form`. AUROC of each signal over the greedy answers of a seed's base stage.
+"unknown": unknown people and facts never stated against ambiguous facts, at equal entropy of the value's first token.
+"wrong": wrong answers against right ones. A signal's last word is its aggregate over the tokens of the value."""
+
 Signals = dict[str, Values]
 """By setting, what every token of an answer's value has."""
 
@@ -150,7 +155,8 @@ def main() -> None:
                 model, tokenizer = subject.twin() if kind == "twin" else subject.tokenformer(kind)
                 found[f"seed {seed} {kind}"] = figures(model, tokenizer, items)
     (arguments.results / "closed-form.json").write_text(json.dumps(rounded(found), indent=1) + "\n")
-    (arguments.results / "closed-form.md").write_text(f"# The closed form under study\n\n{markdown(found)}\n")
+    text = f"# The closed form under study\n\n{LEGEND}\n\n{markdown(found)}\n"
+    (arguments.results / "closed-form.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def _shard_name(number: int, count: int) -> str:
 
 def _header(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> bytes:
     """The safetensors header, by hand: the library's own writer wants every tensor of a file in memory at once."""
-    code = next(code for code, name in DTYPE_CODES.items() if getattr(torch, name) == dtype)
+    code = next(code for code, name in DTYPE_CODES.items() if name == str(dtype).removeprefix("torch."))
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, shape in shapes.items():

@@ -1,4 +1,4 @@
-"""What the gate knows of the request that the running code belongs to, in one context variable."""
+"""The context of the running request: its log record, its admission ticket and the cache salt of its API key."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ class Lifecycle:
             self.state.server.should_exit = True
 
     def _listens(self) -> bool:
-        """Whether the address is still free. Two servers may bind it before either listens, and uvloop raises nothing
-        for the second to listen."""
+        """Whether every socket of the server listens. Two servers may bind one address before either listens. uvloop
+        then raises nothing in the second, but drops its socket."""
         return all(socket for server in self.state.server.servers for socket in server.sockets)
 
     async def _attend(self) -> None:

@@ -114,7 +114,7 @@ class Calibration:
 
     @property
     def reads_internals(self) -> bool:
-        """Whether it reads the internals of an answer, which the engine then has to report."""
+        """True if the risk depends on internals, which the engine must then report."""
         return not self.needs.isdisjoint(GROUPS["internals"])
 
     def judges(self, features: Mapping[str, float]) -> bool:

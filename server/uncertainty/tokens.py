@@ -24,7 +24,7 @@ class TokenScore(NamedTuple):
     start: int = 0
     """Number of characters before `text` in the answer."""
     special: bool = False
-    """Whether it is the end of text, a role of the chat template and the like: never a word of the answer."""
+    """True for the end of text, roles of the chat template and the like, which are no words of the answer."""
     provenance: Mapping[str, float] | None = None
     """Growth stage -> contribution: the sum of w^2 ||v||^2 over its parameter tokens."""
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 import uvicorn
@@ -22,20 +23,26 @@ SECONDS = 1.0
 
 @contextmanager
 def serving(app: ASGIApp) -> Iterator[int]:
-    """Serve `app` in a thread; gives the port."""
-    (port,) = free_ports(1)
-    config = uvicorn.Config(app, port=port, log_level="error", http=BoundedConnection, timeout_keep_alive=int(SECONDS))
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    """Serve `app` in a thread, on our connections with short limits; gives the port."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection, "HEADER_SECONDS", SECONDS)
         patch.setattr(connection, "STALL_SECONDS", SECONDS)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield port
-        server.should_exit = True
-        thread.join()
+        with running(app, log_level="error", http=BoundedConnection, timeout_keep_alive=int(SECONDS)) as port:
+            yield port
+
+
+@contextmanager
+def running(app: ASGIApp, **options: Any) -> Iterator[int]:
+    """Serve `app` in a thread, with these options of uvicorn; gives the port."""
+    (port,) = free_ports(1)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, **options))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield port
+    server.should_exit = True
+    thread.join()
 
 
 def connect(port: int, receive_buffer: int | None = None) -> socket.socket:

@@ -1,4 +1,4 @@
-"""What the API process asks for reaches the engine, and the engine's columns are found again."""
+"""The arguments of the API process reach the engine, and the engine's columns are found again."""
 
 from __future__ import annotations
 

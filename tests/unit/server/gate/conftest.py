@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from tests.support.gate_app import app_of
-from tests.support.ports import free_ports
+from tests.support.raw_server import running
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +26,8 @@ def client(closed: FastAPI) -> TestClient:
 
 @pytest.fixture(scope="module")
 def port(closed: FastAPI) -> Iterator[int]:
-    (port,) = free_ports(1)
-    server = uvicorn.Server(uvicorn.Config(closed, port=port, lifespan="off", log_level="critical", http="httptools"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield port
-    server.should_exit = True
-    thread.join()
+    with running(closed, lifespan="off", log_level="critical", http="httptools") as port:
+        yield port
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What code that runs for a request finds out about it."""
+"""The context that code finds while it runs for a request."""
 
 from __future__ import annotations
 
