@@ -18,11 +18,11 @@ from transformers import PreTrainedTokenizerFast
 from demo.scoring import Prompt
 from demo.tokenizer import END, special_id
 from evals.answers import BATCH, Answer, Draft, Logits, answers, greedy, padded, sampler
-from evals.attribution import contrast, logit_parts
 from evals.members import Members, disagreement
 from evals.questions import Item
 from evals.signals import Values, agreement_signals, answer_signals, token_signals
 from evals.twin import Twin
+from model_impl.reference.attribution import attribution
 from model_impl.reference.internals import internals
 from model_impl.reference.model import ReferenceTokenformer
 from model_impl.wire import INTERNALS
@@ -122,8 +122,10 @@ def score(
         logits = forward(ids)
         if stage > 0:
             earlier = model(ids, stage - 1)
+            chosen, row_numbers = torch.zeros_like(ids), torch.arange(len(part))
             places = torch.tensor([one.first_value for one in part])
-            parts = logit_parts(model, ids, torch.arange(len(part)), places)
+            chosen[row_numbers, places] = torch.tensor([one.answer.tokens[one.span.start] for one in part])
+            parts = attribution(model, ids, chosen)[row_numbers, places]
         disagreements = ensemble_signals(forward, members, ids, part)
         found = hidden_vectors(model, stage, ids, part)
         if not isinstance(model, Twin):
@@ -135,10 +137,8 @@ def score(
             rows[i] |= disagreements[row]
             if stage > 0:
                 rows[i]["stage_gain"] = stage_gain(earlier[row], logits[row], judged[i])
-                first = judged[i].answer.tokens[judged[i].span.start]
-                added = contrast(parts[row], logits[row, judged[i].first_value], first)
-                rows[i]["attribution"] = float(added[-1])
-                rows[i]["attribution_share"] = float(added[-1] / added.abs().sum())
+                rows[i]["attribution"] = float(parts[row, -1])
+                rows[i]["attribution_share"] = float(parts[row, -1] / parts[row].abs().sum())
             top = logits[row, judged[i].first_value].double().log_softmax(dim=-1).topk(TOP).values
             vectors[i] = found[row] | {"top_log_probs": top.float().numpy()}
     if sampled:

@@ -7,7 +7,7 @@ hook for is put on top of the runner's own objects by `install`: statistics of p
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +19,7 @@ from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.worker.gpu.input_batch import InputBatch
 from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
-from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
+from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker, get_prompt_logprobs_token_ids
 from vllm.v1.worker.gpu.sample.sampler import Sampler
 from vllm.v1.worker.gpu.states import RequestState
 from vllm.v1.worker.gpu.structured_outputs import StructuredOutputsWorker
@@ -28,6 +28,7 @@ from model_impl.engine.mixtures import Mixtures
 from model_impl.engine.sampler import with_columns
 from model_impl.engine.string_endings import StringEndings, ends_of_json
 from model_impl.kernels.statistics import token_statistics
+from model_impl.kernels.words import Words, likeliest
 from model_impl.model.tokenformer import TokenformerForCausalLM
 from model_impl.override import override_class
 from model_impl.wire import STATISTICS, Membership
@@ -67,6 +68,11 @@ class TokenformerState(DefaultModelState):
         params = request.sampling_params if request else None
         return params.extra_args if params else None
 
+    def _scores_prompt(self, slot: int) -> bool:
+        request = self.requests.get(slot)
+        params = request.sampling_params if request else None
+        return params is not None and params.prompt_logprobs is not None
+
     def _adapter(self, slot: int) -> int:
         request = self.requests.get(slot)  # the slots of a dummy run have none
         return request.lora_request.lora_int_id if request and request.lora_request else 0
@@ -76,7 +82,8 @@ class TokenformerState(DefaultModelState):
         members = [self.memberships[slot].member if slot in self.memberships else None for slot in slots]
         adapters = [self._adapter(slot) for slot in slots]
         model.variants.assign(adapters, input_batch.num_scheduled_tokens, members if self.memberships else ())
-        self.tokenformer.report_for(map(self.extra_args, slots))
+        scores_prompts = any(self._scores_prompt(slot) for slot in slots)
+        self.tokenformer.report_for(map(self.extra_args, slots), None if scores_prompts else input_batch.logits_indices)
         return cast(dict[str, Any], super().prepare_inputs(input_batch, req_states))
 
     def custom_sampler(self, sampler: Any) -> tuple[Any, Any] | None:
@@ -89,21 +96,23 @@ class SlotSampler(Sampler):
     """Appends `token_statistics` of the raw distribution, and what the model reported, to the logprobs it gathers."""
 
     state: TokenformerState
-    raw_statistics: torch.Tensor | None = None
+    raw: tuple[torch.Tensor, Words] | None = None
+    """The statistics and likeliest words of the coming call."""
 
     def take_statistics(self, logits: torch.Tensor, input_batch: InputBatch) -> None:
         """Keep the statistics of logits [N, V] for the coming call if a request of the batch wants logprobs."""
-        if self.raw_statistics is None and self.get_logprobs_dims(input_batch.idx_mapping_np) is not None:
-            self.raw_statistics = token_statistics(logits)
+        if self.raw is None and self.get_logprobs_dims(input_batch.idx_mapping_np) is not None:
+            self.raw = token_statistics(logits), likeliest(logits)
 
     def __call__(self, logits: torch.Tensor, input_batch: InputBatch) -> SamplerOutput:
         self.take_statistics(logits, input_batch)
-        statistics, self.raw_statistics = self.raw_statistics, None
+        raw, self.raw = self.raw, None
         output = super().__call__(logits, input_batch)
-        if output.logprobs_tensors is not None and statistics is not None:
-            model = self.state.tokenformer
-            found = [statistics, model.reported_columns()]
-            output.logprobs_tensors = with_columns(output.logprobs_tensors, found, model.places)
+        if output.logprobs_tensors is not None and raw is not None:
+            statistics, words = raw
+            chosen = output.logprobs_tensors.logprob_token_ids[:, 0]
+            reported = self.state.tokenformer.reported_columns(words, chosen, input_batch.logits_indices)
+            output.logprobs_tensors = with_columns(output.logprobs_tensors, [statistics, reported])
         return output
 
 
@@ -131,9 +140,16 @@ class ScoredPrompts(PromptLogprobsWorker):
         self._add_to_mixtures(logits_fn, hidden_states, input_batch, prompt_lens)
         steps: list[torch.Tensor] = []
 
+        @cache
+        def following() -> torch.Tensor:
+            rows = input_batch.num_tokens, input_batch.query_start_loc, input_batch.idx_mapping
+            return get_prompt_logprobs_token_ids(*rows, num_computed_tokens, all_token_ids)
+
         def scored(rows: torch.Tensor) -> torch.Tensor:
-            logits = logits_fn(rows)
-            steps.append(torch.cat([token_statistics(logits), self.state.tokenformer.reported_columns()], dim=1))
+            logits, first = logits_fn(rows), sum(map(len, steps))
+            own = slice(first, first + len(rows))
+            reported = self.state.tokenformer.reported_columns(likeliest(logits), following()[own], own)
+            steps.append(torch.cat([token_statistics(logits), reported], dim=1))
             return logits
 
         found = super().compute_prompt_logprobs(
@@ -142,9 +158,7 @@ class ScoredPrompts(PromptLogprobsWorker):
         if steps:
             self._keep(torch.cat(steps), input_batch, prompt_lens)
         for request_id, gathered in found.items():
-            found[request_id] = with_columns(
-                gathered, [torch.cat(self.columns.pop(request_id))], self.state.tokenformer.places
-            )
+            found[request_id] = with_columns(gathered, [torch.cat(self.columns.pop(request_id))])
         return found
 
     def _keep(self, columns: torch.Tensor, input_batch: InputBatch, prompt_lens: np.ndarray) -> None:

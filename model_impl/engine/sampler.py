@@ -13,24 +13,27 @@ from vllm.v1.sample.sampler import Sampler
 
 from model_impl.kernels.cpu import library as cpu_kernels
 from model_impl.kernels.statistics import token_statistics
+from model_impl.kernels.words import Words, likeliest
 from model_impl.wire import STATISTICS, pseudo_ids
+
+Report = Callable[[Words, torch.Tensor], torch.Tensor]
+"""From the likeliest words of N rows and the tokens int64 [N] after them to further columns float32 [N, C]."""
 
 
 class StatisticsSampler(Sampler):
     """Appends `token_statistics` of the raw distribution to whatever logprobs it gathers.
 
-    `report` gives, where it is set, what the model reported of the rows that are gathered [N, C]; this becomes further
-    columns, the first `places` of which are provenance.
+    `report` gives, where it is set, what the model reports of the rows that are gathered.
     """
 
     raw_statistics: torch.Tensor | None = None
+    raw_words: Words | None = None
     raw_logits: torch.Tensor | None = None
     """The step's raw logits, if only chosen tokens are wanted: one kernel then reads everything from them."""
-    report: Callable[[], torch.Tensor] | None = None
-    places: int
+    report: Report | None = None
 
     @contextmanager
-    def reporting(self, report: Callable[[], torch.Tensor] | None) -> Iterator[None]:
+    def reporting(self, report: Report | None) -> Iterator[None]:
         self.report = report
         try:
             yield
@@ -41,7 +44,7 @@ class StatisticsSampler(Sampler):
         """Keep the statistics of logits [N, V] for the coming `forward` if a request of the batch wants logprobs."""
         # -1 comes from the rejection sampler only, which gathers the accepted tokens' logprobs itself afterwards.
         if sampling_metadata.max_num_logprobs not in (None, -1) or sampling_metadata.logprob_token_ids:
-            self.raw_statistics = token_statistics(logits)
+            self.raw_statistics, self.raw_words = token_statistics(logits), likeliest(logits)
 
     def forward(self, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any) -> SamplerOutput:
         """As vLLM's; the statistics are taken before penalties, bans and temperature change the logits in place."""
@@ -55,7 +58,7 @@ class StatisticsSampler(Sampler):
         try:
             return super().forward(logits, sampling_metadata, *args, **kwargs)
         finally:
-            self.raw_statistics = self.raw_logits = None
+            self.raw_statistics = self.raw_logits = self.raw_words = None
 
     def compute_logprobs(self, logits: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # likewise
         """As vLLM's; the raw logits where these are what `gather_logprobs` wants."""
@@ -67,13 +70,13 @@ class StatisticsSampler(Sampler):
         """As vLLM's; outside `forward` (prompt tokens, accepted drafts) `logprobs` are themselves raw."""
         if self.raw_logits is None:
             return self._with_statistics(super().gather_logprobs(logprobs, num_logprobs, token_ids), logprobs)
-        reported = None if self.report is None else self.report()
+        reported = None if self.report is None else self.report(likeliest(self.raw_logits), token_ids)
         more = 0 if reported is None else reported.shape[1]
         found, ranks = cpu_kernels.chosen_and_statistics(self.raw_logits, token_ids, 1 + len(STATISTICS) + more)
         # On matrices of a few numbers an operator of NumPy takes a fifth of the time of PyTorch's.
         if reported is not None and more:  # without columns it has the model's dtype
             found.numpy()[:, 1 + len(STATISTICS) :] = reported.numpy()
-        kinds = pseudo_id_row(more, self.places, torch.int32, token_ids.device, chosen=True).numpy()
+        kinds = pseudo_id_row(more, torch.int32, token_ids.device, chosen=True).numpy()
         ids = kinds.repeat(len(token_ids), axis=0)
         ids[:, 0] = token_ids.numpy()
         return LogprobsTensors(torch.from_numpy(ids), found, ranks)
@@ -84,24 +87,25 @@ class StatisticsSampler(Sampler):
 
     def _with_statistics(self, gathered: LogprobsTensors, logprobs: torch.Tensor) -> LogprobsTensors:
         statistics = token_statistics(logprobs) if self.raw_statistics is None else self.raw_statistics
-        columns = [statistics] if self.report is None else [statistics, self.report()]
-        return with_columns(gathered, columns, self.places)
+        columns = [statistics]
+        if self.report is not None:
+            words = likeliest(logprobs) if self.raw_words is None else self.raw_words
+            columns.append(self.report(words, gathered.logprob_token_ids[:, 0]))
+        return with_columns(gathered, columns)
 
 
-def with_columns(gathered: LogprobsTensors, columns: Sequence[torch.Tensor], places: int) -> LogprobsTensors:
+def with_columns(gathered: LogprobsTensors, columns: Sequence[torch.Tensor]) -> LogprobsTensors:
     """Logprobs [N, n] with statistics and what the model reported, side by side in `columns`, under pseudo ids."""
     ids, logprobs = gathered.logprob_token_ids, torch.cat([gathered.logprobs, *columns], dim=1)
     reported = logprobs.shape[1] - ids.shape[1] - len(STATISTICS)
-    kinds = pseudo_id_row(reported, places, ids.dtype, ids.device).expand(len(ids), -1)
+    kinds = pseudo_id_row(reported, ids.dtype, ids.device).expand(len(ids), -1)
     return gathered._replace(logprob_token_ids=torch.cat([ids, kinds], dim=1), logprobs=logprobs)
 
 
 @lru_cache(maxsize=8)
-def pseudo_id_row(
-    reported: int, places: int, dtype: torch.dtype, device: torch.device, *, chosen: bool = False
-) -> torch.Tensor:
+def pseudo_id_row(reported: int, dtype: torch.dtype, device: torch.device, *, chosen: bool = False) -> torch.Tensor:
     """`pseudo_ids` as a tensor [1, columns]. `chosen`: after a place for the token that was chosen."""
-    return torch.tensor([[*[0] * chosen, *pseudo_ids(reported, places)]], dtype=dtype, device=device)
+    return torch.tensor([[*[0] * chosen, *pseudo_ids(reported)]], dtype=dtype, device=device)
 
 
 def count_at_least(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -24,10 +24,10 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.worker_base import CompilationTimes
 
 from model_impl.checkpoint.delta import load_checked, load_delta
-from model_impl.config import TokenformerConfig
 from model_impl.engine.mixtures import Mixtures
 from model_impl.engine.sampler import StatisticsSampler, count_at_least
 from model_impl.engine.string_endings import StringEndings, ends_of_json
+from model_impl.kernels.words import Words
 from model_impl.model.tokenformer import TokenformerForCausalLM
 from model_impl.override import override_class
 from model_impl.variants import VERSION_MARK
@@ -46,21 +46,26 @@ class StatisticsRunner(GPUModelRunner):
     memberships: dict[str, Membership]
     """The requests of the current step that are ensemble members, by id."""
     mixtures: Mixtures
+    sampled_rows: torch.Tensor
+    """The rows of the current step that tokens are sampled of."""
 
     @property
     def tokenformer(self) -> TokenformerForCausalLM:
         return cast(TokenformerForCausalLM, self.get_model())
 
     def _prepare_inputs(self, scheduler_output: SchedulerOutput, num_scheduled_tokens: np.ndarray) -> Any:
-        """As vLLM's; also tells the model the variant of every row, and whether any request wants provenance."""
+        """As vLLM's; also tells the model the variant of every row, and whether any request wants a report."""
         adapters = self.input_batch.request_lora_mapping[: self.input_batch.num_reqs]
         model = self.tokenformer.model
         ids = self.input_batch.req_ids
         self.memberships = {i: own for i in ids if (own := Membership.of(self._extra_args(i))) is not None}
         members = [self.memberships[i].member if i in self.memberships else None for i in ids]
         model.variants.assign(adapters, num_scheduled_tokens, members if self.memberships else ())
-        self.tokenformer.report_for(map(self._extra_args, ids))
-        return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
+        prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
+        self.sampled_rows, *_ = prepared
+        scores_prompts = any(i in self.num_prompt_logprobs for i in ids)
+        self.tokenformer.report_for(map(self._extra_args, ids), None if scores_prompts else self.sampled_rows)
+        return prepared
 
     def _extra_args(self, request_id: str) -> dict[str, Any] | None:
         params = self.requests[request_id].sampling_params
@@ -94,12 +99,17 @@ class StatisticsRunner(GPUModelRunner):
             self.num_prompt_logprobs = {request_id: num_logprobs}
             held = request.in_progress_prompt_logprobs_cpu
             width = 0 if held is None else held.logprobs.shape[1] - plain
-            with sampler.reporting(partial(model.reported_columns, width)):
+            with sampler.reporting(partial(self._reported_of_prompt, request_id, width)):
                 found |= super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)
             if not self.num_prompt_logprobs:
                 del pending[request_id]
         self.num_prompt_logprobs = pending
         return found
+
+    def _reported_of_prompt(self, request_id: str, width: int, words: Words, chosen: torch.Tensor) -> torch.Tensor:
+        """The reported columns of a request's first rows of this step, with the tokens after them."""
+        first = int(self.query_start_loc.np[self.input_batch.req_id_to_index[request_id]])
+        return self.tokenformer.reported_columns(words, chosen, slice(first, first + len(chosen)), width)
 
     def sample_tokens(self, grammar_output: GrammarOutput | None) -> Any:  # type: ignore[override]  # mistyped in torch
         """As vLLM's; a grammar bans words in place ahead of the sampler, so the statistics are taken before that."""
@@ -118,7 +128,7 @@ class StatisticsRunner(GPUModelRunner):
     def _sample(self, *args: Any) -> SamplerOutput:
         sampler, model = cast(StatisticsSampler, self.sampler), self.tokenformer
         # Accepted drafts are gathered in an order of their own, so under speculative decoding nothing is reported.
-        report = model.reported_columns if self.speculative_config is None else None
+        report = partial(model.reported_columns, rows=self.sampled_rows) if self.speculative_config is None else None
         with sampler.reporting(report), self._unfinished_prefills_unseeded():
             return super()._sample(*args)
 
@@ -159,8 +169,6 @@ class TokenformerWorker(PlatformWorker):
         override_class(self.model_runner, StatisticsRunner)
         self.model_runner.memberships, self.model_runner.mixtures = {}, self.mixtures
         override_class(self.model_runner.sampler, StatisticsSampler)
-        stages = cast(TokenformerConfig, self.model_config.hf_config).stages
-        cast(StatisticsSampler, self.model_runner.sampler).places = len(stages) + 1
         if current_platform.is_cpu():
             # Counting ranks is compiled at the first request that wants logprobs, which then waits up to 30 s.
             vllm_sampler.batched_count_greater_than = count_at_least

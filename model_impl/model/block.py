@@ -21,9 +21,9 @@ from vllm.model_executor.layers.rotary_embedding import get_rope
 from vllm.platforms import current_platform
 
 from model_impl.config import TokenformerConfig
-from model_impl.kernels.collector import Collector
 from model_impl.kernels.cpu.block import PackedBlock
 from model_impl.model.pattention import ParallelPattention
+from model_impl.model.report import StepReport
 from model_impl.reference.row_operation import sum_over_ranks
 from model_impl.variants import Selection
 
@@ -63,15 +63,15 @@ class TokenformerAttention(nn.Module):
         )
 
     def forward(
-        self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, collector: Collector | None
+        self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, report: StepReport | None
     ) -> torch.Tensor:
-        query, key, value = self.own_heads(self.qkv(x, selection, collector))
+        query, key, value = self.own_heads(self.qkv(x, selection, report))
         query, key = self.rotate(positions, query, key)
         mixed = self.mix(query, key, value)
         # Heads are split over ranks, but every parameter token scores whole rows.
         if self.tp_size > 1:
             mixed = tensor_model_parallel_all_gather(mixed)
-        return sum_over_ranks(self.output(mixed, selection, collector)[0])
+        return sum_over_ranks(self.output(mixed, selection, report)[0])
 
     def mix(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Attention of this rank's heads, all [T, its share of d]; keys and values are cached."""
@@ -113,10 +113,10 @@ class TokenformerBlock(nn.Module):
         self.ffn = ParallelPattention(config, ("ffn",), quant_config, f"{prefix}.ffn")
 
     def forward(
-        self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, collector: Collector | None
+        self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, report: StepReport | None
     ) -> torch.Tensor:
-        x = x + self.attention(positions, self.input_layernorm(x), selection, collector)
-        return x + sum_over_ranks(self.ffn(self.post_attention_layernorm(x), selection, collector)[0])
+        x = x + self.attention(positions, self.input_layernorm(x), selection, report)
+        return x + sum_over_ranks(self.ffn(self.post_attention_layernorm(x), selection, report)[0])
 
     def modules_in_order(self) -> tuple[ParallelPattention, ParallelPattention, ParallelPattention]:
         return self.attention.qkv, self.attention.output, self.ffn

@@ -10,12 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
-from vllm.model_executor.layers.linear import MergedColumnParallelLinear, RowParallelLinear
+from vllm.model_executor.layers.linear import (
+    MergedColumnParallelLinear,
+    RowParallelLinear,
+    UnquantizedLinearMethod,
+)
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.models.utils import extract_layer_index
 
 from model_impl.config import TokenformerConfig
-from model_impl.kernels.collector import Collector
 from model_impl.kernels.cpu import library as cpu_kernels
 from model_impl.kernels.cpu.layers import pack_when_loaded
 from model_impl.kernels.cpu.pattention import PackedPattention
@@ -23,10 +26,10 @@ from model_impl.kernels.cpu.rows import RowKernel
 from model_impl.kernels.cpu.weights import PackedWeight
 from model_impl.kernels.gpu import operators as kernels
 from model_impl.kernels.gpu.rows import SegmentedRows
+from model_impl.model.report import StepReport
 from model_impl.reference.ensemble import MAX_MEMBERS, stage_mask
 from model_impl.reference.row_operation import TokenShard, sum_over_ranks, token_weights
 from model_impl.variants import Selection
-from model_impl.wire import ReportLevel
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,6 @@ class ParallelPattention(nn.Module):
         )
         # vLLM builds a model with its dtype and device as the defaults; the weights' own may change by quantisation.
         self.dtype, self.device = torch.get_default_dtype(), torch.get_default_device()
-        # ||v||^2 of every value token, for provenance; the weights themselves may be packed or quantised later.
-        self.value_squares = [torch.zeros(shard.local_count, dtype=torch.float32) for shard in self.shards]
         self.deltas: dict[int, list[DeltaTokens]] = {}
         self.layer, self.ensemble_rate = extract_layer_index(prefix), config.ensemble_rate
         self.masked = [name in (config.ensemble_projections or ()) for name in self.projections]
@@ -98,25 +99,25 @@ class ParallelPattention(nn.Module):
         self.small_batch: PackedPattention | None = None
         self._lay_out()
 
-    def forward(self, x: torch.Tensor, selection: Selection, collector: Collector | None) -> list[torch.Tensor]:
-        """`selection` for all projections of the model; `collector` for provenance and internals where wanted."""
+    def forward(self, x: torch.Tensor, selection: Selection, report: StepReport | None) -> list[torch.Tensor]:
+        """`selection` for all projections of the model. `report`, if any, gets the weights of a lone projection, which
+        adds to the residual stream."""
         masked = selection.members is not None and any(self.masked)
         if self.small_batch is not None and x.shape[0] <= self.small_batch.small_batch and not masked:
-            return self.small_batch(x, selection, collector)
-        if collector is not None and collector.level == ReportLevel.INTERNALS:
-            collector.add_input(x, len(self.projections))
+            outputs = self.small_batch(x, selection)
+            if report is not None and len(self.projections) == 1:
+                report.add(self, [self.small_batch.weights[0][: x.shape[0]]])
+            return outputs
         scores = self.key_tokens(x)
         delta_scores = [[F.linear(x, delta.keys) for delta in tokens] for tokens in self.deltas.values()]
         if self.kernel is not None and (scores.device.type != "cpu" or cpu_kernels.supports(scores)):
-            weights = self.kernel(scores, delta_scores, selection, None if masked else collector)
-            counted = not masked
+            weights = self.kernel(scores, delta_scores, selection)
         else:
             weights = self._weights(self._segments(scores, delta_scores), selection)
-            counted = False
         if masked:
             self._mask(weights, cast(torch.Tensor, selection.members))
-        if collector is not None and not counted:
-            collector.add(self._segments(scores, delta_scores), self._split(weights), self.squares)
+        if report is not None and len(self.projections) == 1:
+            report.add(self, weights[0])
         outputs = []
         for i, (values, (own, *others)) in enumerate(zip(self.value_tokens.values(), weights, strict=True)):
             output = values(own)
@@ -124,6 +125,42 @@ class ParallelPattention(nn.Module):
                 output = output + w @ tokens[i].values
             outputs.append(output)
         return outputs
+
+    def part(self, segment: int, weights: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What the tokens of one segment add to the output of a lone projection: weights as `StepReport` has them
+        -> [R, d], of this rank."""
+        own, *others = weights
+        shares = self.shards[0].shares
+        if segment >= len(shares):
+            number = segment - len(shares)
+            return others[number] @ list(self.deltas.values())[number][0].values
+        first = sum(shares[:segment])
+        stop = first + shares[segment]
+        layer: Any = self.value_tokens[self.projections[0]]
+        packed = getattr(layer, "cpu_linear", None)
+        if isinstance(packed, PackedWeight):
+            return packed.part(own, first, stop)
+        return F.linear(own[:, first:stop], layer.weight[:, first:stop])
+
+    def value_rows(self, indices: torch.Tensor) -> torch.Tensor:
+        """Value tokens of a lone projection: int64 [...] -> float32 [..., d]. This rank's tokens are numbered through,
+        the checkpoint's, then each delta's."""
+        layer: Any = self.value_tokens[self.projections[0]]
+        count = self.widths[0]
+        packed = getattr(layer, "cpu_linear", None)
+        own = indices.clamp(max=count - 1) if self.deltas else indices
+        rows = packed.columns(own) if isinstance(packed, PackedWeight) else layer.weight.t()[own]
+        for (tokens,) in self.deltas.values():
+            place = indices - count
+            inside = (place >= 0) & (place < len(tokens.values))
+            rows = torch.where(inside[..., None], tokens.values[place.clamp(0, len(tokens.values) - 1)], rows)
+            count += len(tokens.values)
+        return rows.float()
+
+    @property
+    def readable(self) -> bool:
+        """Whether the value tokens can be read, which quantised ones cannot."""
+        return all(isinstance(layer.quant_method, UnquantizedLinearMethod) for layer in self.value_tokens.values())
 
     def _segments(
         self, scores: torch.Tensor, delta_scores: Sequence[Sequence[torch.Tensor]]
@@ -182,8 +219,6 @@ class ParallelPattention(nn.Module):
             return "key_tokens.weight"
         values: Any = self.value_tokens[projection].weight
         values.weight_loader(values, shard.arrange(tokens).t())
-        self.value_squares[index] = shard.own(tokens).to(self.device).float().square().sum(dim=-1)
-        self._lay_out()
         return f"value_tokens.{projection}.weight"
 
     def add_delta(self, adapter_id: int, tokens: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
@@ -205,13 +240,11 @@ class ParallelPattention(nn.Module):
         """Prepare what forward needs to know about the segments, once per load."""
         self.widths = [shard.local_count for shard in self.shards]
         self.left_out = None
-        self.padding, self.squares = [], []
+        self.padding = []
         for i, shard in enumerate(self.shards):
             held = [tokens[i] for tokens in self.deltas.values()]
             own = shard.is_padding.to(self.device).split(shard.shares)
             self.padding.append([*own, *(delta.padding for delta in held)])
-            squares = self.value_squares[i].split(shard.shares)
-            self.squares.append([*squares, *(delta.values.float().square().sum(dim=-1) for delta in held)])
         self.kernel = self._make_kernel()
         self.small_batch = self._join_packed()
 
@@ -237,9 +270,10 @@ class ParallelPattention(nn.Module):
         if self.activation == "softmax":
             return None
         shares = [shard.shares for shard in self.shards]
+        deltas = [[len(tokens[i].values) for tokens in self.deltas.values()] for i in range(len(shares))]
         if kernels.runs_on(self.device):
             sum_squares = sum_over_ranks if self.tp_size > 1 else None
-            return SegmentedRows(self.projections, shares, self.squares, self.activation, sum_squares)
+            return SegmentedRows(self.projections, shares, deltas, self.activation, self.device, sum_squares)
         if self.device.type == "cpu" and self.tp_size == 1 and cpu_kernels.library() is not None:
-            return RowKernel(self.projections, shares, self.squares, self.activation, self.dtype)
+            return RowKernel(self.projections, shares, deltas, self.activation, self.dtype)
         return None

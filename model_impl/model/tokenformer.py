@@ -6,8 +6,7 @@ ranks, and the ranks' shares of w V add up to the output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, cast
 
@@ -35,17 +34,18 @@ from vllm.sequence import IntermediateTensors
 from model_impl.checkpoint.delta import GrowthDelta, check_sizes
 from model_impl.checkpoint.grow import token_tensor
 from model_impl.checkpoint.reading import CheckpointError, check_values, expected_tensors
-from model_impl.config import PROJECTIONS, TokenformerConfig
-from model_impl.kernels.collector import Collector
+from model_impl.config import TokenformerConfig
 from model_impl.kernels.cpu.attention import DirectAttention, usual_context
 from model_impl.kernels.cpu.large_pages import use_large_pages
 from model_impl.kernels.cpu.layers import leave_unpacked, pack_when_loaded
 from model_impl.kernels.cpu.stack import PackedStack
 from model_impl.kernels.cpu.weights import PackedWeight
+from model_impl.kernels.words import Words
 from model_impl.model.block import TokenformerBlock
 from model_impl.model.pattention import ParallelPattention
+from model_impl.model.report import Reporter, StepReport
 from model_impl.variants import VariantTable
-from model_impl.wire import ReportLevel
+from model_impl.wire import EPISTEMIC, wants_report
 
 PATTENTION_OF = {
     "query": "attention.qkv",
@@ -87,11 +87,14 @@ class TokenformerModel(nn.Module):
         self.stack: PackedStack | None = None
         """The packed blocks for steps of few rows, where all of them can be packed."""
         self.variants = VariantTable(config, vllm_config.scheduler_config.max_num_batched_tokens, traced=self.traced)
-        # Pipeline ranks see only their own layers' contributions, so they report nothing.
+        # A pipeline rank sees only what its own layers add to the residual stream, so they report nothing.
         self.reports = pipeline.world_size == 1
-        self.report_level = (
-            ReportLevel.PROVENANCE if self.traced and len(config.stages) > 1 and self.reports else ReportLevel.NOTHING
-        )
+        self.reporting = self.traced and self.reports
+        """Whether a request of the step wants a report."""
+        self.reported_rows: torch.Tensor | None = None
+        """The rows of the step that a report is wanted of; None for all."""
+        self.report: StepReport | None = None
+        """The last step's."""
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, self.embed_tokens(input_ids))
@@ -109,22 +112,48 @@ class TokenformerModel(nn.Module):
             assert intermediate_tensors is not None
             x = intermediate_tensors["hidden_states"]
         selection = self.variants.select(len(positions))
-        collector = None
-        if self.report_level:
-            segments = selection.tau.shape[-1]
-            collector = Collector(self.report_level, len(positions), len(self.layers), segments, positions.device)
+        report = StepReport(self.reported_rows, x, selection.tau.shape[-1]) if self.reporting else None
         if self.stack is not None and len(positions) <= self.stack.small_batch and selection.members is None:
-            x = self.stack(positions, x, selection, collector, usual_context())
+            x = self.stack(positions, x, selection, usual_context())
+            if report is not None:
+                report.take_stack(self.stack, self.adding(), len(positions))
         else:
             for block in islice(self.layers, self.start_layer, self.end_layer):
-                x = block(positions, x, selection, collector)
+                x = block(positions, x, selection, report)
+            if report is not None:
+                report.residual = report.pick(x)
             if get_pp_group().is_last_rank:
                 x = cast(torch.Tensor, self.norm(x))
         if not get_pp_group().is_last_rank:
             return IntermediateTensors({"hidden_states": x})
-        if collector is None:
-            return x
-        return torch.cat([x.float(), collector.columns(self.variants, selection)], dim=-1)
+        if report is not None:
+            self.keep(report)
+        return x
+
+    def adding(self) -> list[ParallelPattention]:
+        """The Pattentions that add to the residual stream, in order."""
+        blocks = islice(self.layers, self.start_layer, self.end_layer)
+        return [module for block in blocks for module in cast(TokenformerBlock, block).modules_in_order()[1:]]
+
+    def keep(self, report: StepReport) -> None:
+        """Keep the report of this step. A compiled or captured forward leaves no objects behind, so there its tensors
+        are copied into buffers."""
+        if not self.traced:
+            self.report = report
+            return
+        for name, made in report.tensors().items():
+            self.get_buffer(f"kept_{name}")[: len(made)].copy_(made)
+
+    def make_room(self, rows: int) -> None:
+        """Make the buffers of a traced model's reports of at most `rows` rows."""
+        last = self.adding()[-1]
+        some = cast(nn.Parameter, self.norm.weight)
+        segments = self.variants.tau.shape[-1]
+        self.report = StepReport(None, some.new_zeros(rows, len(some)), segments)
+        self.report.weights = [some.new_zeros(rows, last.widths[0])]
+        self.report.residual = torch.zeros_like(self.report.embedded)
+        for name, room in self.report.tensors().items():
+            self.register_buffer(f"kept_{name}", room, persistent=False)
 
 
 class TokenformerForCausalLM(nn.Module, SupportsPP):
@@ -149,9 +178,9 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         # The vocabulary is the tokenizer's: padding rows are never loaded, so padding ids have no logit at all.
         self.logits_processor = LogitsProcessor(config.vocab_size)
         self.dtype = vllm_config.model_config.dtype
-        self.reported: torch.Tensor = torch.empty(0, 0)
+        self.max_rows = vllm_config.scheduler_config.max_num_batched_tokens
         self.places = len(config.stages) + 1
-        """Columns of provenance: one for each growth stage and one for a delta."""
+        """Columns of growth: one for each stage and one for a delta."""
         self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
         if current_platform.is_cpu() and not self.model.traced:  # a compiler cannot look into our products
             for block in self.blocks():
@@ -181,6 +210,13 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         for block in self.blocks():
             block.packed()
         self.lay_out()
+        if self.model.reports:
+            last, head = self.model.adding()[-1], self.lm_head
+            rows = self.model.embed_tokens if self.config.tie_word_embeddings else head
+            norm = cast(LayerNorm, self.model.norm)
+            self.reporter = Reporter(last, norm, rows, self.model.variants, self.config.ensemble_rate)
+            if self.model.traced:
+                self.model.make_room(self.max_rows)
         layers = (getattr(layer, "cpu_linear", None) for layer in self.modules())
         use_large_pages(weight.place() for weight in layers if isinstance(weight, PackedWeight))
 
@@ -209,35 +245,36 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         return cast(torch.Tensor | IntermediateTensors, output)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
-        """Logits of some rows; the collector's columns of the same rows are kept for the sampler."""
-        rows, self.reported = hidden_states.tensor_split([self.config.hidden_size], dim=-1)
-        return cast(torch.Tensor | None, self.logits_processor(self.lm_head, rows.to(self.dtype)))
+        return cast(torch.Tensor | None, self.logits_processor(self.lm_head, hidden_states))
 
     @property
-    def report_level_of(self) -> Callable[[Mapping[str, Any] | None], ReportLevel]:
-        """Gives the level of a request from its `extra_args`, for this model as it was compiled and spread."""
-        model = self.model
-        provenance, internals = model.reports and model.variants.grown, model.reports and not model.traced
-        return partial(ReportLevel.of, provenance=provenance, internals=internals)
+    def reports(self) -> bool:
+        """Whether this model, as it is spread and quantised, can report."""
+        return self.model.reports and all(module.readable for module in self.model.adding())
 
-    def report_for(self, extra_args: Iterable[Mapping[str, Any] | None]) -> None:
-        """Report in the next step what the most demanding of its requests gets; a compiled step is settled."""
+    def report_for(self, extra_args: Iterable[Mapping[str, Any] | None], rows: torch.Tensor | None) -> None:
+        """Report of the next step's rows `rows` int64 [R] (None: of all), if one of its requests wants it; a compiled
+        step always does, of all rows."""
         if not self.model.traced:
-            self.model.report_level = max(map(self.report_level_of, extra_args), default=ReportLevel.NOTHING)
+            self.model.reporting = self.reports and any(map(wants_report, extra_args))
+            self.model.reported_rows = rows
 
     def reported_width(self, extra_args: Mapping[str, Any] | None) -> int:
         """The number of columns that a request with these `extra_args` gets after its statistics."""
-        pattentions = self.config.num_hidden_layers * len(PROJECTIONS)
-        return self.report_level_of(extra_args).width(self.places, pattentions)
+        if not (self.reports and wants_report(extra_args)):
+            return 0
+        return len(EPISTEMIC) + (self.places if self.model.variants.grown else 0)
 
-    def reported_columns(self, width: int | None = None) -> torch.Tensor:
-        """The collector's columns of the rows that `compute_logits` had last: float32 [N, C], cut or filled up with
-        zeros to `width` columns."""
-        return (
-            self.reported
-            if width is None
-            else F.pad(self.reported[:, :width], (0, max(width - self.reported.shape[1], 0)))
-        )
+    def reported_columns(
+        self, words: Words, chosen: torch.Tensor, rows: torch.Tensor | slice, width: int | None = None
+    ) -> torch.Tensor:
+        """The columns that the last step reports of N of its rows, with their likeliest words and the tokens `chosen`
+        [N] after them: float32 [N, C], cut or filled up with zeros to `width` columns."""
+        report = self.model.report if self.model.reporting else None
+        if report is None:
+            return chosen.new_zeros((len(chosen), width or 0), dtype=torch.float32)
+        found = self.reporter.columns(report, words, chosen.long(), slice(None) if report.rows is not None else rows)
+        return found if width is None else F.pad(found[:, :width], (0, max(width - found.shape[1], 0)))
 
     def add_delta(self, adapter_id: int, delta: GrowthDelta) -> None:
         """Serve checkpoint + delta as the variant `adapter_id`; raises CheckpointError and changes nothing if it

@@ -21,6 +21,10 @@ from model_impl.reference.watch import Seen, watching
 WORDS = 32
 """Likeliest words whose logits are looked at; their probabilities are renormalised."""
 
+STRONGEST = 64
+"""Parameter tokens that are counted, those of the largest |w|. All others together add a hundredth to AUROC at most
+(evals/results/closed-form.md)."""
+
 
 @torch.no_grad()
 def epistemic(
@@ -28,44 +32,55 @@ def epistemic(
 ) -> torch.Tensor:
     """Epistemic uncertainty of the token after every position, at the model's `ensemble_rate`: ids [B, T] -> [B, T].
 
-    It counts the parameter tokens of the last feed-forward alone, whose effect on the logits is direct.
+    It counts the `STRONGEST` parameter tokens of the last feed-forward alone, whose effect on the logits is direct.
     """
     seen: list[Seen] = []
     with watching(model, seen.append, ("ffn",)):
         residual = model.hidden_states(input_ids, stage)[-1]
     probabilities, directions = word_directions(residual, model.final_norm(), model.head_weight(), words)
     rate = model.config.ensemble_rate
-    spread = logit_variances(seen[-1].values, probabilities, directions, seen[-1].weights).sum(dim=-1)
+    weights = seen[-1].weights
+    strongest = weights.abs().topk(min(STRONGEST, weights.shape[-1]), dim=-1).indices
+    values = seen[-1].values[strongest]
+    spread = logit_variances(values, probabilities, directions, weights.gather(-1, strongest)).sum(dim=-1)
     return rate * (1 - rate) / 2 * spread
 
 
 def word_directions(
     residual: torch.Tensor, norm: nn.LayerNorm, head: torch.Tensor, words: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k likeliest words after `residual` [..., d], k at most `words`: p [..., k], renormalised, and g_v - E_p[g_v]
-    [..., k, d], how each logit, above the mean of all, answers to the residual stream.
+    """The k likeliest words after `residual` [..., d], k at most `words`: p [..., k], renormalised, and their
+    `logit_gradients`."""
+    logits = F.linear(norm(residual), head)
+    found = logits.topk(min(words, logits.shape[-1]), dim=-1)
+    probabilities = found.values.softmax(dim=-1)
+    return probabilities, logit_gradients(residual, probabilities, head[found.indices], norm.weight, norm.eps)
+
+
+def logit_gradients(
+    residual: torch.Tensor, probabilities: torch.Tensor, head: torch.Tensor, weight: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """g_v - E_p[g_v] [..., k, d]: how each word's logit, above the mean of all, answers to the residual stream
+    [..., d]. `head` [..., k, d] are the words' rows u of the head; `weight` [d] and `eps` are the final norm's.
 
     With x^ = (x - mean) / sigma, the logit u . (gamma x^ + beta) has the gradient
     (a - mean(a) - x^ mean(a x^)) / sigma, a = gamma u.
     """
-    logits = F.linear(norm(residual), head)
-    found = logits.topk(min(words, logits.shape[-1]), dim=-1)
-    probabilities = found.values.softmax(dim=-1)
-    scaled = head[found.indices] * norm.weight
+    scaled = head * weight
     scaled = scaled - (probabilities[..., None] * scaled).sum(dim=-2, keepdim=True)
-    variance = residual.var(dim=-1, correction=0, keepdim=True)
-    inverse = (variance + norm.eps).rsqrt()
+    inverse = (residual.var(dim=-1, correction=0, keepdim=True) + eps).rsqrt()
     normed = ((residual - residual.mean(dim=-1, keepdim=True)) * inverse)[..., None, :]
     along = (scaled * normed).mean(dim=-1, keepdim=True)
-    return probabilities, (scaled - scaled.mean(dim=-1, keepdim=True) - normed * along) * inverse[..., None]
+    return (scaled - scaled.mean(dim=-1, keepdim=True) - normed * along) * inverse[..., None]
 
 
 def logit_variances(
     values: torch.Tensor, probabilities: torch.Tensor, directions: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """w_i^2 Var_{v ~ p}(v_i . g_v) of every parameter token, [..., n]: v [n, d], p [..., k], g [..., k, d], w [..., n].
+    """w_i^2 Var_{v ~ p}(v_i . g_v) of every parameter token, [..., n]: v [n, d] or [..., n, d], p [..., k],
+    g [..., k, d], w [..., n].
 
     Any MLP's hidden units may stand for the tokens: their activations for w, the rows of its second matrix for v.
     """
-    moves = F.linear(directions, values)  # [..., k, n]
+    moves = directions @ values.transpose(-1, -2)  # [..., k, n]
     return weights.square() * (probabilities[..., None] * moves.square()).sum(dim=-2)

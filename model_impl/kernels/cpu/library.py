@@ -59,14 +59,8 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.token_statistics.restype = None
     found.packed_product.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int64]
     found.packed_product.restype = None
-    found.internals_columns.argtypes = [
-        ctypes.c_void_p,
-        ctypes.c_int64,
-        *[ctypes.c_void_p] * 3,
-        ctypes.c_int64,
-        ctypes.c_void_p,
-    ]
-    found.internals_columns.restype = None
+    found.packed_part.argtypes = [*[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3]
+    found.packed_part.restype = None
     found.field_offset.argtypes = [ctypes.c_char_p] * 2
     found.field_offset.restype = ctypes.c_int64
     return found

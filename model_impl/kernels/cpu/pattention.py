@@ -8,12 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from model_impl.kernels.collector import Collector
 from model_impl.kernels.cpu.library import library, mirrors
 from model_impl.kernels.cpu.rows import TABLES, Layout, RowKernel
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH, Packed, PackedWeight
 from model_impl.variants import Selection
-from model_impl.wire import ReportLevel
 
 _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 _ARGUMENTS: list[Any] = [_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, *TABLES]
@@ -29,7 +27,6 @@ class PackedModule(ctypes.Structure):
         ("values", ctypes.POINTER(Packed)),
         ("scores", _ADDRESS),
         ("weights", ctypes.POINTER(_ADDRESS)),
-        ("x_squares", _ADDRESS),
     )
 
 
@@ -46,30 +43,20 @@ class PackedPattention:
         dtype = torch.bfloat16 if keys.layout.bfloat16 else torch.float32
         self.scores = torch.empty(MAX_SMALL_BATCH, keys.layout.outputs, dtype=dtype)
         self.weights = [torch.empty(MAX_SMALL_BATCH, own.layout.depth, dtype=dtype) for own in values]
-        self.x_squares = torch.empty(MAX_SMALL_BATCH, dtype=torch.float64)
         self.module = PackedModule(
             ctypes.pointer(rows.layout),
             ctypes.pointer(keys.layout),
             (Packed * len(values))(*(own.layout for own in values)),
             self.scores.data_ptr(),
             (_ADDRESS * len(values))(*(own.data_ptr() for own in self.weights)),
-            self.x_squares.data_ptr(),
         )
         self.address = ctypes.addressof(self.module)
         self.width = values[0].layout.outputs
         self.small_batch = min(own.small_batch for own in (keys, *values))
 
-    def __call__(self, x: torch.Tensor, selection: Selection, collector: Collector | None) -> list[torch.Tensor]:
-        """x [T, d], T at most `small_batch` -> one [T, d] per projection; `collector` gets the sums that it wants."""
+    def __call__(self, x: torch.Tensor, selection: Selection) -> list[torch.Tensor]:
+        """x [T, d], T at most `small_batch` -> one [T, d] per projection. The weights stay in `self.weights`."""
         x = x.contiguous()
         out = torch.empty((len(self.values), x.shape[0], self.width), dtype=x.dtype)
-        self.function(
-            self.address, x.shape[0], x.data_ptr(), out.data_ptr(), *self.tables(x.shape[0], selection, collector)
-        )
+        self.function(self.address, x.shape[0], x.data_ptr(), out.data_ptr(), *self.rows.tables(selection))
         return list(out.unbind())
-
-    def tables(self, rows: int, selection: Selection, collector: Collector | None) -> tuple[int | None, ...]:
-        """The last arguments (`TABLES`) of the kernel for this module in a step of `rows` rows."""
-        if collector is not None and collector.level == ReportLevel.INTERNALS:
-            collector.x_squares += [self.x_squares[:rows]] * len(self.values)  # the call fills them
-        return self.rows.tables(selection, collector)

@@ -9,14 +9,11 @@ from typing import Any, ClassVar, Protocol
 import torch
 from vllm.model_executor.layers.layernorm import LayerNorm
 
-from model_impl.config import PROJECTIONS
-from model_impl.kernels.collector import Collector
 from model_impl.kernels.cpu.attention import Heads
 from model_impl.kernels.cpu.block import Norm, PackedBlock
 from model_impl.kernels.cpu.library import library, mirrors
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH
 from model_impl.variants import Selection
-from model_impl.wire import ReportLevel
 
 _ADDRESS, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 
@@ -28,10 +25,9 @@ class StackStep(ctypes.Structure):
     _fields_: ClassVar = (
         ("rows", _INTEGER),
         *((name, _ADDRESS) for name in ("positions", "x", "query_key_value", "mixed", "tau", "coupling")),
-        *((name, _INTEGER) for name in ("tau_stride", "coupling_stride", "report")),
-        ("sums", _ADDRESS),
-        ("sums_stride", _INTEGER),
+        *((name, _INTEGER) for name in ("tau_stride", "coupling_stride")),
         ("last", ctypes.POINTER(Norm)),
+        ("residual", _ADDRESS),
     )
 
 
@@ -61,35 +57,28 @@ class PackedStack:
         self.width, self.head_dim = blocks[0].width, blocks[0].layout.head_dim
         self.room = torch.empty(4 * MAX_SMALL_BATCH * self.width, dtype=blocks[0].dtype)
         self.heads: dict[int, Heads] = {}
-        self.step = StackStep()
+        self.residual = torch.empty(MAX_SMALL_BATCH, self.width, dtype=blocks[0].dtype)
+        self.step = StackStep(residual=self.residual.data_ptr())
         if last is not None:
             self.last = last  # C reads it: keep it alive
             self.step.last = ctypes.pointer(Norm.of(last))
         self.address = ctypes.addressof(self.step)
 
     def __call__(
-        self,
-        positions: torch.Tensor,
-        x: torch.Tensor,
-        selection: Selection,
-        collector: Collector | None,
-        context: Any = None,
+        self, positions: torch.Tensor, x: torch.Tensor, selection: Selection, context: Any = None
     ) -> torch.Tensor:
         """x [T, d] at positions int64 [T], T at most `small_batch` -> the last block's output [T, d], normed where
-        there is a last norm. `collector` gets the sums that it wants, and every attention the `context`."""
+        there is a last norm; then `residual` holds it as it was before. Every attention gets the `context`."""
         rows = len(x)
         heads = self.heads.get(rows)
         if heads is None:
             heads = self.heads[rows] = self._heads(rows)
         x, positions = x.clone(memory_format=torch.contiguous_format), positions.contiguous()
-        self._describe(rows, positions, x, heads, selection, collector)
+        self._describe(rows, positions, x, heads, selection)
         self.begin(self.blocks[0].address, self.address)
         for attend, own, following in self.turns:
             attend(heads, context)
             self.go_on(own, following, self.address)
-        if collector is not None and collector.level == ReportLevel.INTERNALS:
-            for module in self.modules:
-                collector.x_squares += [module.x_squares[:rows]] * len(module.values)
         return x
 
     def _heads(self, rows: int) -> Heads:
@@ -97,13 +86,7 @@ class PackedStack:
         return Heads(parts[:3], *(part.view(rows, -1, self.head_dim) for part in parts.unbind()))
 
     def _describe(
-        self,
-        rows: int,
-        positions: torch.Tensor,
-        x: torch.Tensor,
-        heads: Heads,
-        selection: Selection,
-        collector: Collector | None,
+        self, rows: int, positions: torch.Tensor, x: torch.Tensor, heads: Heads, selection: Selection
     ) -> None:
         """Fill `self.step`; the tensors that it points to must live until the last call."""
         step, tau, coupling = self.step, selection.tau, selection.coupling
@@ -112,7 +95,3 @@ class PackedStack:
         step.query_key_value, step.mixed = heads.query_key_value.data_ptr(), heads.mixed.data_ptr()
         step.tau, step.coupling = tau.data_ptr(), coupling.data_ptr()
         step.tau_stride, step.coupling_stride = (tau.stride(0), coupling.stride(0)) if by_row else (0, 0)
-        step.report, step.sums, step.sums_stride = ReportLevel.NOTHING, None, 0
-        if collector is not None:
-            sums = collector.room(len(self.blocks) * len(PROJECTIONS))
-            step.report, step.sums, step.sums_stride = collector.level, sums.data_ptr(), sums.stride(0)

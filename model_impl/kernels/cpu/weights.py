@@ -55,7 +55,11 @@ class PackedWeight:
         kind = weight.dtype == torch.bfloat16
         self.layout = Packed(torch.ops.mkldnn.data_ptr(self.packed), *weight.shape, kind, panel_bytes)
         self.address = ctypes.addressof(self.layout)
-        self.function = kernels.packed_product
+        self.function, self.part_function = kernels.packed_product, kernels.packed_part
+        content = (ctypes.c_char * self.place()[1]).from_address(self.layout.weights)
+        panels = torch.frombuffer(content, dtype=weight.dtype)
+        self.panels = panels.view(-1, depth // _together(weight), PANEL, _together(weight))
+        """The packed weights by panel, line, output and column; the memory is that of `self.packed`."""
 
     def __call__(self, x: torch.Tensor, weight: object = None, bias: None = None) -> torch.Tensor:
         """x [T, K] -> x W^T [T, N]. Called as vLLM's CPU layers call their products; without bias."""
@@ -74,6 +78,29 @@ class PackedWeight:
         x = with_more_rows(x, rounded_up(rows))
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
         return product[:rows]
+
+    def part(self, x: torch.Tensor, first: int, stop: int) -> torch.Tensor:
+        """The product of the columns from `first` to `stop` alone: x [T, K] -> x W^T float32 [T, N]."""
+        together = 2 if self.layout.bfloat16 else 1
+        if first % together or stop % together:  # neighbours lie in one line of csrc/packed.c
+            x = x.new_zeros(x.shape).index_copy_(1, torch.arange(first, stop), x[:, first:stop])
+        x, out = x.contiguous(), torch.zeros((x.shape[0], self.layout.outputs), dtype=torch.float32)
+        lines = first // together, -(-stop // together)
+        for start in range(0, x.shape[0], MAX_SMALL_BATCH):
+            rows, room = x[start : start + MAX_SMALL_BATCH], out[start : start + MAX_SMALL_BATCH]
+            self.part_function(self.address, rows.data_ptr(), room.data_ptr(), len(rows), *lines)
+        return out
+
+    def rows(self, indices: torch.Tensor) -> torch.Tensor:
+        """The weights of some outputs: int64 [...] -> [..., K]."""
+        found = self.panels[indices // PANEL, :, indices % PANEL]
+        return found.flatten(-2)[..., : self.layout.depth]
+
+    def columns(self, indices: torch.Tensor) -> torch.Tensor:
+        """The weights of all outputs for some columns: int64 [...] -> [..., N]."""
+        together = self.panels.shape[-1]
+        found = self.panels[:, indices // together, :, indices % together]
+        return found.flatten(-2)[..., : self.layout.outputs]
 
     def place(self) -> tuple[int, int]:
         """Address and length in bytes."""
@@ -143,11 +170,9 @@ def _small_batch(outputs: int, width: int, dtype: torch.dtype) -> int:
 def _as_expected(packed: PackedWeight, weight: torch.Tensor) -> bool:
     """Whether the first and the last panel lie where csrc/packed.c looks for them."""
     depth = weight.shape[1]
-    address, length = packed.place()
-    if torch.ops.mkldnn._nbytes(packed.packed) < length:
+    if torch.ops.mkldnn._nbytes(packed.packed) < packed.place()[1]:
         return False
-    content = (ctypes.c_char * length).from_address(address)
-    panels = torch.frombuffer(content, dtype=weight.dtype).view(-1, packed.layout.panel_bytes // weight.itemsize)
+    panels = packed.panels.flatten(1)
     filled = panels.shape[1] // PANEL - depth
     first, last = weight[:PANEL], weight[(len(panels) - 1) * PANEL :]
     return all(

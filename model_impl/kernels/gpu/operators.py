@@ -33,18 +33,13 @@ def row_operation(
     tau: torch.Tensor,
     activation: str,
     squares: torch.Tensor | None = None,
-    value_squares: torch.Tensor | None = None,
-    columns: int = 0,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores [T, W] of `layout` -> weights [T, W] in the same dtype, and float32 sums [T, P, S, columns] of them.
+) -> torch.Tensor:
+    """Scores [T, W] of `layout` -> weights [T, W] in the same dtype.
 
     coupling float32 [R, S, S] and tau float32 [R, P, S] are those of a `Selection`, R = T or 1. `squares`: the result
-    of `segment_squares`, summed over the ranks, where there are several. `columns` 1: w^2 ||v||^2, from
-    `value_squares` float32 [W]; 7: all of `model_impl.reference.internals.row_sums`.
+    of `segment_squares`, summed over the ranks, where there are several.
     """
-    return row_operation_of(
-        scores, layout.bounds, layout.alignment, coupling, tau, activation, squares, value_squares, columns
-    )
+    return row_operation_of(scores, layout.bounds, layout.alignment, coupling, tau, activation, squares)
 
 
 def segment_squares(scores: torch.Tensor, layout: Layout, activation: str) -> torch.Tensor:
@@ -67,12 +62,7 @@ def segment_squares_of(scores: torch.Tensor, bounds: torch.Tensor, alignment: in
     return segment_squares(scores, bounds, alignment, activation)
 
 
-@operator(
-    lambda scores, bounds, alignment, coupling, tau, *rest: (
-        scores.new_empty(scores.shape),
-        scores.new_empty((len(scores), tau.shape[1], tau.shape[2], rest[-1]), dtype=torch.float32),
-    )
-)
+@operator(lambda scores, *rest: scores.new_empty(scores.shape))
 def row_operation_of(
     scores: torch.Tensor,
     bounds: torch.Tensor,
@@ -81,9 +71,7 @@ def row_operation_of(
     tau: torch.Tensor,
     activation: str,
     squares: torch.Tensor | None,
-    value_squares: torch.Tensor | None,
-    columns: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor:
     from model_impl.kernels.gpu.triton_rows import row_operation
 
-    return row_operation(scores, bounds, alignment, coupling, tau, activation, squares, value_squares, columns)
+    return row_operation(scores, bounds, alignment, coupling, tau, activation, squares)

@@ -17,7 +17,7 @@ from model_impl.kernels.gpu.registration import operator
 
 @dataclass(frozen=True)
 class WholePattention:
-    """The Pattentions of projections that read the same input, where the tokens' weights are not reported.
+    """The Pattentions of projections that read the same input, where nobody asks for the tokens' weights.
 
     keys [W, d] in the columns of `layout`, and values [d, n] per projection, neither packed nor quantised. `grams` are
     K^T K of every segment, one below the other, where it may pay to take norms from them.
@@ -102,6 +102,6 @@ def whole_pattention(
         norms = fused.gram_squares(x, grams, gram_tiles)
         weights = fused.weights_by_norm(x, keys, many_tiles, alignment, norms, coupling, tau)
     else:
-        weights, _ = row_operation(F.linear(x, keys), Layout(bounds, alignment), coupling, tau, activation)
+        weights = row_operation(F.linear(x, keys), Layout(bounds, alignment), coupling, tau, activation)
     parts = weights.split([own.shape[1] for own in values], dim=-1)
     return [F.linear(part, own) for part, own in zip(parts, values, strict=True)]

@@ -4,18 +4,13 @@ GPUs."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from model_impl.config import PROJECTIONS
 from model_impl.kernels.gpu.layout import Layout
 from model_impl.kernels.gpu.operators import row_operation, segment_squares
-from model_impl.reference.internals import SUMS
 from model_impl.variants import Selection
-
-if TYPE_CHECKING:  # it imports vLLM, which must not see the Triton of the kernels' tests
-    from model_impl.kernels.collector import Collector
 
 
 class SegmentedRows:
@@ -25,32 +20,23 @@ class SegmentedRows:
         self,
         projections: Sequence[str],
         shares: Sequence[Sequence[int]],
-        value_squares: Sequence[Sequence[torch.Tensor]],
+        delta_shares: Sequence[Sequence[int]],
         activation: str,
+        device: torch.device,
         sum_over_ranks: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        """`shares`: per projection, the tokens of each of the checkpoint's segments. `value_squares`: ||v||^2 per
-        projection and segment, float32 [share], in which the segments of deltas follow. `sum_over_ranks` where there
-        are several."""
+        """`shares`: per projection, the tokens of each of the checkpoint's segments; `delta_shares`: of each delta.
+        `sum_over_ranks` where there are several."""
         self.activation, self.sum_over_ranks = activation, sum_over_ranks
         self.first, self.own = PROJECTIONS.index(projections[0]), [sum(own) for own in shares]
-        counts = [[len(squares) for squares in own] for own in value_squares]
-        self.deltas = [own[len(shares[0]) :] for own in counts]
-        self.value_squares = torch.cat([squares for own in value_squares for squares in own])
-        self.layout = Layout.of(counts, self.value_squares.device)
+        self.deltas = delta_shares
+        self.layout = Layout.of([[*own, *deltas] for own, deltas in zip(shares, delta_shares, strict=True)], device)
 
     def __call__(
-        self,
-        scores: torch.Tensor,
-        delta_scores: Sequence[Sequence[torch.Tensor]],
-        selection: Selection,
-        collector: Collector | None,
+        self, scores: torch.Tensor, delta_scores: Sequence[Sequence[torch.Tensor]], selection: Selection
     ) -> list[list[torch.Tensor]]:
         """Scores of the checkpoint's tokens [T, W], all projections side by side, and per delta and projection [T, m]
-        -> per projection the weights of its checkpoint's tokens [T, n], then of each delta's [T, m]; views.
-
-        `collector` gets the sums that it wants.
-        """
+        -> per projection the weights of its checkpoint's tokens [T, n], then of each delta's [T, m]; views."""
         projections = len(self.own)
         if delta_scores:
             beside = zip(scores.split(self.own, dim=-1), *delta_scores, strict=True)
@@ -59,16 +45,7 @@ class SegmentedRows:
         squares = None
         if self.sum_over_ranks is not None:
             squares = self.sum_over_ranks(segment_squares(scores, self.layout, self.activation))
-        columns = 0 if collector is None else (0, 1, SUMS)[collector.level]
-        weights, sums = row_operation(
-            scores, self.layout, selection.coupling, tau, self.activation, squares, self.value_squares, columns
-        )
-        if collector is not None:
-            room = collector.room(projections)
-            if columns == 1:
-                room += sums.sum(dim=1).squeeze(-1)
-            else:
-                room.copy_(sums)
+        weights = row_operation(scores, self.layout, selection.coupling, tau, self.activation, squares)
         widths = [[width, *deltas] for width, deltas in zip(self.own, self.deltas, strict=True)]
         parts = iter(weights.split([width for own in widths for width in own], dim=-1))
         return [[next(parts) for _ in own] for own in widths]

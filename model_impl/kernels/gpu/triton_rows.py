@@ -1,5 +1,5 @@
-"""The row operation of `model_impl.reference.row_operation` in one kernel: segments, L2 norms, taus, GELU, and sums of
-weights.
+"""The row operation of `model_impl.reference.row_operation` in one kernel: segments, L2 norms, taus and
+GELU.
 
 A program does one row of one projection. It reads its scores twice, the second time from the cache, and writes the
 weights; nothing else of the row's size is read or written. Under tensor parallelism the two halves are two kernels,
@@ -15,8 +15,6 @@ import triton.language as tl
 from model_impl.kernels.gpu.triton_elementary import SMALLEST, gelu, segment_bounds
 
 MAX_BLOCK = 1024
-SUMS = 7
-"""Columns of `model_impl.reference.internals.row_sums`."""
 
 
 @triton.jit
@@ -56,8 +54,6 @@ def row_operation_kernel(
     squares,  # [T, P S], read if SQUARES
     coupling,
     tau,
-    value_squares,  # [W], read if COLUMNS > 0
-    sums,  # [T, P, S, COLUMNS], written if COLUMNS > 0
     scores_stride,
     weights_stride,
     coupling_stride,
@@ -66,7 +62,6 @@ def row_operation_kernel(
     PADDED: tl.constexpr,  # SEGMENTS, made a power of two
     GELU_FIRST: tl.constexpr,
     SQUARES: tl.constexpr,
-    COLUMNS: tl.constexpr,  # 0, 1 (w^2 ||v||^2 only) or all of SUMS
     ALIGNMENT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -95,41 +90,12 @@ def row_operation_kernel(
     for s in range(SEGMENTS):
         start, stop = segment_bounds(bounds, s, ALIGNMENT)
         scale = tl.sum(tl.where(index == s, scales, 0.0), axis=0)
-        score_square = tl.zeros([BLOCK], dtype=tl.float32)
-        first = tl.zeros([BLOCK], dtype=tl.float32)
-        second = tl.zeros([BLOCK], dtype=tl.float32)
-        third = tl.zeros([BLOCK], dtype=tl.float32)
-        fourth = tl.zeros([BLOCK], dtype=tl.float32)
-        positive = tl.zeros([BLOCK], dtype=tl.float32)
-        contribution = tl.zeros([BLOCK], dtype=tl.float32)
         for offset in range(start, stop, BLOCK):
             columns = offset + tl.arange(0, BLOCK)
             inside = columns < stop
             score = tl.load(scores + columns, mask=inside, other=0.0).to(tl.float32)
             weight = gelu(score) * scale if GELU_FIRST else gelu(score * scale)
-            rounded = weight.to(weights.dtype.element_ty)
-            tl.store(weights + columns, rounded, mask=inside)
-            if COLUMNS > 0:
-                w = rounded.to(tl.float32)
-                square = w * w
-                contribution += square * tl.load(value_squares + columns, mask=inside, other=0.0)
-            if COLUMNS > 1:
-                score_square += score * score
-                first += w
-                second += square
-                third += square * w
-                fourth += square * square
-                positive += tl.where(w > 0, 1.0, 0.0)
-        out = sums + (place * SEGMENTS + s) * COLUMNS
-        if COLUMNS > 1:
-            tl.store(out, tl.sum(score_square, axis=0))
-            tl.store(out + 1, tl.sum(first, axis=0))
-            tl.store(out + 2, tl.sum(second, axis=0))
-            tl.store(out + 3, tl.sum(third, axis=0))
-            tl.store(out + 4, tl.sum(fourth, axis=0))
-            tl.store(out + 5, tl.sum(positive, axis=0))
-        if COLUMNS > 0:
-            tl.store(out + COLUMNS - 1, tl.sum(contribution, axis=0))
+            tl.store(weights + columns, weight.to(weights.dtype.element_ty), mask=inside)
 
 
 def segment_squares(scores: torch.Tensor, bounds: torch.Tensor, alignment: int, activation: str) -> torch.Tensor:
@@ -156,14 +122,11 @@ def row_operation(
     tau: torch.Tensor,
     activation: str,
     squares: torch.Tensor | None,
-    value_squares: torch.Tensor | None,
-    columns: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor:
     """See `model_impl.kernels.gpu.operators.row_operation`."""
     rows, width = scores.shape
     projections, segments = tau.shape[1:]
     weights = torch.empty_like(scores, memory_format=torch.contiguous_format)
-    sums = torch.empty(rows, projections, segments, columns, dtype=torch.float32, device=scores.device)
     row_operation_kernel[(rows, projections)](
         scores,
         weights,
@@ -171,8 +134,6 @@ def row_operation(
         squares,
         coupling,
         tau,
-        value_squares,
-        sums,
         scores.stride(0),
         weights.stride(0),
         row_stride(coupling),
@@ -181,11 +142,10 @@ def row_operation(
         PADDED=triton.next_power_of_2(segments),
         GELU_FIRST=activation == "gelu_l2_norm",
         SQUARES=squares is not None,
-        COLUMNS=columns,
         ALIGNMENT=alignment,
         BLOCK=block_size(width, projections * segments),
     )
-    return weights, sums
+    return weights
 
 
 def block_size(width: int, segments: int) -> int:

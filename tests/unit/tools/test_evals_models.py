@@ -15,7 +15,6 @@ from demo.tokenizer import special_id, train_tokenizer
 from demo.training import Recipe, Run, world_texts
 from demo.world import World
 from evals.answers import Draft, answers, greedy, padded, sampler
-from evals.attribution import contrast, logit_parts
 from evals.members import disagreement, dropout_members, token_members
 from evals.rare import EXPOSURES, RareWorld
 from evals.twin import Mlp, Twin, TwinRun
@@ -165,25 +164,6 @@ def test_sampled_answers_have_the_models_distribution(monkeypatch: pytest.Monkey
 def grown() -> ReferenceTokenformer:
     stages = [GrowthStage("base", TOKENS), GrowthStage("new", dict.fromkeys(TOKENS, 3), norm_group=1)]
     return tiny(growth_stages=[stage.to_dict() for stage in stages])
-
-
-def test_the_parts_of_the_stages_and_of_the_embedding_add_up_to_the_logits() -> None:
-    model, ids = grown(), torch.tensor([[1, 2, 3, 4]])
-    rows, columns = torch.tensor([0, 0]), torch.tensor([1, 3])
-    parts = logit_parts(model, ids, rows, columns)
-    assert parts.shape == (2, 2, model.config.vocab_size)
-    final = model.hidden_states(ids)[-1][rows, columns]
-    embedded = model.embedding()(ids)[rows, columns]
-    scale = 1 / (final.var(dim=-1, correction=0, keepdim=True) + model.config.layer_norm_eps).sqrt()
-    norm = model.get_submodule("sequential.5.norm")
-    rest = (embedded - embedded.mean(dim=-1, keepdim=True)) * scale * norm.weight + norm.bias
-    rest = rest @ model.embedding().weight[: model.config.vocab_size].T
-    torch.testing.assert_close(parts.sum(dim=1) + rest, model(ids)[rows, columns], atol=1e-4, rtol=1e-4)
-
-
-def test_contrast_takes_the_rivals_mean_off() -> None:
-    parts = torch.tensor([[1.0, 2.0, 6.0], [0.5, 0.0, -1.0]])
-    torch.testing.assert_close(contrast(parts, torch.tensor([3.0, 2.0, 1.0]), 2), torch.tensor([4.5, -1.25]))
 
 
 def test_rows_are_padded_behind_the_text() -> None:

@@ -2,7 +2,6 @@
 
 #include <stddef.h>
 
-#include "internals.h"
 #include "stack.h"
 
 #define FIELD(structure, field) {#structure, #field, offsetof(structure, field)}
@@ -14,13 +13,12 @@ static const struct {
 } places[] = {
     SIZE(segment), FIELD(segment, scores), FIELD(segment, first_score), FIELD(segment, scores_stride),
         FIELD(segment, weights), FIELD(segment, first_weight), FIELD(segment, weights_stride), FIELD(segment, width),
-        FIELD(segment, value_squares),
     SIZE(layout), FIELD(layout, projections), FIELD(layout, segments), FIELD(layout, bfloat16),
         FIELD(layout, gelu_first), FIELD(layout, table),
     SIZE(packed), FIELD(packed, weights), FIELD(packed, outputs), FIELD(packed, depth), FIELD(packed, bfloat16),
         FIELD(packed, panel_bytes),
     SIZE(packed_module), FIELD(packed_module, module), FIELD(packed_module, keys), FIELD(packed_module, values),
-        FIELD(packed_module, scores), FIELD(packed_module, weights), FIELD(packed_module, x_squares),
+        FIELD(packed_module, scores), FIELD(packed_module, weights),
     SIZE(norm), FIELD(norm, weight), FIELD(norm, bias), FIELD(norm, eps),
     SIZE(block), FIELD(block, layer), FIELD(block, width), FIELD(block, head_dim), FIELD(block, rotary_dim),
         FIELD(block, bfloat16), FIELD(block, before), FIELD(block, between), FIELD(block, query_key_value),
@@ -28,9 +26,7 @@ static const struct {
     SIZE(stack_step), FIELD(stack_step, rows), FIELD(stack_step, positions), FIELD(stack_step, x),
         FIELD(stack_step, query_key_value), FIELD(stack_step, mixed), FIELD(stack_step, tau),
         FIELD(stack_step, coupling), FIELD(stack_step, tau_stride), FIELD(stack_step, coupling_stride),
-        FIELD(stack_step, report), FIELD(stack_step, sums), FIELD(stack_step, sums_stride), FIELD(stack_step, last),
-    SIZE(reported), FIELD(reported, pattentions), FIELD(reported, projections), FIELD(reported, segments),
-        FIELD(reported, places), FIELD(reported, stages), FIELD(reported, counts),
+        FIELD(stack_step, last), FIELD(stack_step, residual),
 };
 
 // The offset of a field, or the size of the structure where `field` is empty; -1 where there is none of these names.

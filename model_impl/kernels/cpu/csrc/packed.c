@@ -147,16 +147,16 @@ INLINE void sum_bfloat16(const packed *weight, const char *x, const char *panel,
 GROUP_FUNCTION(group_float32, sum_float32)
 GROUP_FUNCTION(group_bfloat16, sum_bfloat16)
 
-// x [rows, K] -> the columns of out [rows, N] that one panel gives; at most MAX_SMALL_BATCH rows.
-static void multiply_panel(const packed *weight, const char *x, char *out, int64_t number, int64_t rows) {
+// Adds the products of x [rows, K], at most MAX_SMALL_BATCH rows, and the lines from `first` to `stop` of one panel to
+// sums [rows, PANEL].
+static void sum_panel(const packed *weight, const char *x, int64_t number, int64_t first, int64_t stop, float *sums,
+                      int64_t rows) {
     void (*add)(const packed *, const char *, const char *, int64_t, float *, int64_t) =
         weight->bfloat16 ? group_bfloat16 : group_float32;
-    int64_t bytes = weight->bfloat16 ? 2 : 4, lines = weight->depth * bytes / 4;
+    int64_t bytes = weight->bfloat16 ? 2 : 4;
     const char *panel = weight->weights + number * weight->panel_bytes;
-    float sums[MAX_SMALL_BATCH * PANEL];
-    memset(sums, 0, rows * PANEL * sizeof(float));
-    for (int64_t line = 0; line < lines; line += CHUNK) {
-        int64_t piece = lines - line < CHUNK ? lines - line : CHUNK;
+    for (int64_t line = first; line < stop; line += CHUNK) {
+        int64_t piece = stop - line < CHUNK ? stop - line : CHUNK;
         for (int64_t row = 0, size; row < rows; row += size) {
             int64_t left = rows - row, groups = (left + GROUP - 1) / GROUP;
             size = (left + groups - 1) / groups;  // groups of about the same size, as lone rows cost most
@@ -164,10 +164,22 @@ static void multiply_panel(const packed *weight, const char *x, char *out, int64
             add(weight, part, panel + line * LINE, piece, sums + row * PANEL, size);
         }
     }
-    int64_t first = number * PANEL, left = weight->outputs - first, columns = left < PANEL ? left : PANEL;
+}
+
+// The number of outputs in a panel.
+static int64_t columns_of(const packed *weight, int64_t number) {
+    int64_t left = weight->outputs - number * PANEL;
+    return left < PANEL ? left : PANEL;
+}
+
+// x [rows, K] -> the columns of out [rows, N] that one panel gives; at most MAX_SMALL_BATCH rows.
+static void multiply_panel(const packed *weight, const char *x, char *out, int64_t number, int64_t rows) {
+    float sums[MAX_SMALL_BATCH * PANEL];
+    memset(sums, 0, rows * PANEL * sizeof(float));
+    sum_panel(weight, x, number, 0, weight->depth * (weight->bfloat16 ? 2 : 4) / 4, sums, rows);
     for (int64_t row = 0; row < rows; row++)
-        for (int64_t i = 0; i < columns; i++)
-            store(out, row * weight->outputs + first + i, sums[row * PANEL + i], weight->bfloat16);
+        for (int64_t i = 0; i < columns_of(weight, number); i++)
+            store(out, row * weight->outputs + number * PANEL + i, sums[row * PANEL + i], weight->bfloat16);
 }
 
 static int64_t panels(const packed *weight) { return (weight->outputs + PANEL - 1) / PANEL; }
@@ -178,8 +190,17 @@ void packed_product(const packed *weight, const char *x, char *out, int64_t rows
     for (int64_t number = 0; number < panels(weight); number++) multiply_panel(weight, x, out, number, rows);
 }
 
-static double square_of_row(const char *x, int64_t width, int64_t bfloat16) {
-    return bfloat16 ? sum_of_squares(x, width, 1, 0) : sum_of_squares(x, width, 0, 0);
+// The product of the lines from `first` to `stop` alone: x [rows, K] -> out float32 [rows, N].
+void packed_part(const packed *weight, const char *x, float *out, int64_t rows, int64_t first, int64_t stop) {
+#pragma omp parallel for schedule(static)
+    for (int64_t number = 0; number < panels(weight); number++) {
+        float sums[MAX_SMALL_BATCH * PANEL];
+        memset(sums, 0, rows * PANEL * sizeof(float));
+        sum_panel(weight, x, number, first, stop, sums, rows);
+        for (int64_t row = 0; row < rows; row++)
+            memcpy(out + row * weight->outputs + number * PANEL, sums + row * PANEL,
+                   columns_of(weight, number) * sizeof(float));
+    }
 }
 
 void pattention_of_rows(const packed_module *own, int64_t rows, const char *x, char *out, step now) {
@@ -191,12 +212,7 @@ void pattention_of_rows(const packed_module *own, int64_t rows, const char *x, c
     for (int64_t number = 0; number < panels(own->keys); number++)
         multiply_panel(own->keys, x, own->scores, number, rows);
 #pragma omp for schedule(static)
-    for (int64_t row = 0; row < rows; row++) {
-        operate_on_row(own->module, &now, row);
-        int64_t width = own->keys->depth;
-        if (now.report == INTERNALS)
-            own->x_squares[row] = square_of_row(x + row * width * bytes, width, own->keys->bfloat16);
-    }
+    for (int64_t row = 0; row < rows; row++) operate_on_row(own->module, &now, row);
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < own->module->projections * count; i++) {
         int64_t p = i / count;
@@ -207,9 +223,8 @@ void pattention_of_rows(const packed_module *own, int64_t rows, const char *x, c
 
 // x [rows, K] -> out [projections, rows, N]; the rest as for `row_operation`.
 void packed_pattention(const packed_module *own, int64_t rows, const char *x, char *out, const float *tau,
-                       int64_t tau_stride, const float *coupling, int64_t coupling_stride, int64_t report, double *sums,
-                       int64_t sums_stride) {
-    step now = {NULL, NULL, tau, coupling, tau_stride, coupling_stride, report, sums, sums_stride};
+                       int64_t tau_stride, const float *coupling, int64_t coupling_stride) {
+    step now = {NULL, NULL, tau, coupling, tau_stride, coupling_stride};
 #pragma omp parallel
     pattention_of_rows(own, rows, x, out, now);
 }

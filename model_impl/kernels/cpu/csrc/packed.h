@@ -17,7 +17,6 @@ typedef struct {
     const packed *keys, *values;  // of all projections together; of each
     char *scores;  // room for [rows, all tokens]
     char *const *weights;  // for each projection room for [rows, its tokens]
-    double *x_squares;  // room for [rows]: ||x||^2, for internals
 } packed_module;
 
 // x [rows, K] -> out [projections, rows, N]. All threads of a parallel region must call it; it ends with a barrier.

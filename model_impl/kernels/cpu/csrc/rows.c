@@ -19,44 +19,6 @@ INLINE void activate(const char *scores, char *weights, int64_t width, float sca
     }
 }
 
-INLINE double contribution(const char *weights, const float *value_squares, int64_t width, int bfloat16) {
-    double total = 0;
-    for (int64_t start = 0; start < width; start += BLOCK) {
-        int64_t stop = start + BLOCK < width ? start + BLOCK : width;
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = start; i < stop; i++) {
-            float w = load(weights, i, bfloat16);
-            sum += w * w * value_squares[i];
-        }
-        total += sum;
-    }
-    return total;
-}
-
-// The sums that model_impl/reference/internals.py `row_sums` has between s^2 and w^2 ||v||^2: the powers of w, and the
-// number of w above 0.
-INLINE void powers(const char *weights, int64_t width, double *sums, int bfloat16) {
-    for (int64_t start = 0; start < width; start += BLOCK) {
-        int64_t stop = start + BLOCK < width ? start + BLOCK : width;
-        float first = 0, second = 0, third = 0, fourth = 0, positive = 0;
-#pragma omp simd reduction(+ : first, second, third, fourth, positive)
-        for (int64_t i = start; i < stop; i++) {
-            float w = load(weights, i, bfloat16), square = w * w;
-            first += w;
-            second += square;
-            third += square * w;
-            fourth += square * square;
-            positive += w > 0 ? 1.0f : 0.0f;
-        }
-        sums[0] += first;
-        sums[1] += second;
-        sums[2] += third;
-        sums[3] += fourth;
-        sums[4] += positive;
-    }
-}
-
 INLINE void one_row(const layout *module, const step *now, int64_t row, int bfloat16, int gelu_first) {
     int64_t bytes = bfloat16 ? 2 : 4, count = module->segments;
     const float *tau = now->tau + row * now->tau_stride, *coupling = now->coupling + row * now->coupling_stride;
@@ -75,18 +37,6 @@ INLINE void one_row(const layout *module, const step *now, int64_t row, int bflo
             const char *scores = now->scores[own[s].scores] + (row * own[s].scores_stride + own[s].first_score) * bytes;
             char *weights = now->weights[own[s].weights] + (row * own[s].weights_stride + own[s].first_weight) * bytes;
             activate(scores, weights, own[s].width, scale, bfloat16, gelu_first);
-            if (now->report == NOTHING) continue;
-            double found = contribution(weights, own[s].value_squares, own[s].width, bfloat16);
-            double *sums = now->sums + row * now->sums_stride;
-            if (now->report == CONTRIBUTION) {
-                sums[s] += found;
-                continue;
-            }
-            sums += (p * count + s) * ROW_SUMS;
-            memset(sums, 0, sizeof(double) * ROW_SUMS);
-            sums[0] = gelu_first ? sum_of_squares(scores, own[s].width, bfloat16, 0) : squares[s];
-            powers(weights, own[s].width, sums + 1, bfloat16);
-            sums[ROW_SUMS - 1] = found;
         }
     }
 }
@@ -104,9 +54,8 @@ void operate_on_row(const layout *module, const step *now, int64_t row) {
 }
 
 void row_operation(const layout *module, int64_t rows, const char *const *scores, char *const *weights,
-                   const float *tau, int64_t tau_stride, const float *coupling, int64_t coupling_stride, int64_t report,
-                   double *sums, int64_t sums_stride) {
-    step now = {scores, weights, tau, coupling, tau_stride, coupling_stride, report, sums, sums_stride};
+                   const float *tau, int64_t tau_stride, const float *coupling, int64_t coupling_stride) {
+    step now = {scores, weights, tau, coupling, tau_stride, coupling_stride};
     int64_t elements = 0;
     for (int64_t i = 0; i < module->projections * module->segments; i++) elements += module->table[i].width;
 #pragma omp parallel for if (rows > 1 && rows * elements > SERIAL)

@@ -5,16 +5,11 @@
 
 #include "common.h"
 
-enum { ROW_SUMS = 7 };  // model_impl/reference/internals.py
-
-enum report { NOTHING, CONTRIBUTION, INTERNALS };
-
 // The tokens of one projection and growth stage (or delta): columns of a matrix of scores, and of one of weights.
 typedef struct {
     int64_t scores, first_score, scores_stride;     // which matrix, the first column in it, its columns
     int64_t weights, first_weight, weights_stride;  // likewise
     int64_t width;
-    const float *value_squares;  // ||v||^2 of each token
 } segment;
 
 typedef struct {
@@ -28,9 +23,6 @@ typedef struct {
     char *const *weights;
     const float *tau, *coupling;  // [rows, projections, segments], [rows, segments, segments]
     int64_t tau_stride, coupling_stride;  // elements from row to row; 0 where one row serves all
-    int64_t report;
-    double *sums;  // [rows, segments], to which all projections add; or [rows, projections, segments, ROW_SUMS]
-    int64_t sums_stride;  // elements from row to row
 } step;
 
 // One row of the row operation; rows may be taken in any order and at once.

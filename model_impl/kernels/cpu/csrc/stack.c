@@ -72,12 +72,9 @@ static void rotate_row(const block *own, char *row, int64_t position) {
 }
 
 // The part of a step that belongs to the module whose projections begin with `first`.
-INLINE step of_module(const block *own, const stack_step *all, const packed_module *module, int64_t first) {
-    int64_t segments = module->module->segments, place = (own->layer * PROJECTIONS + first) * segments * ROW_SUMS;
-    double *sums = all->report == INTERNALS ? all->sums + place : all->sums;
-    const float *tau = all->tau + first * segments;
-    return (step){NULL, NULL, tau, all->coupling, all->tau_stride, all->coupling_stride, all->report, sums,
-                  all->sums_stride};
+INLINE step of_module(const stack_step *all, const packed_module *module, int64_t first) {
+    return (step){NULL, NULL, all->tau + first * module->module->segments, all->coupling, all->tau_stride,
+                  all->coupling_stride};
 }
 
 // All threads of a parallel region must call both, which end with a barrier.
@@ -87,21 +84,21 @@ static void before_attention(const block *own, const stack_step *all) {
     for (int64_t row = 0; row < rows; row++)
         norm_row(own, &own->before, all->x + row * bytes, own->normed + row * bytes);
     pattention_of_rows(own->query_key_value, rows, own->normed, all->query_key_value,
-                       of_module(own, all, own->query_key_value, 0));
+                       of_module(all, own->query_key_value, 0));
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < 2 * rows; i++) rotate_row(own, all->query_key_value + i * bytes, all->positions[i % rows]);
 }
 
 static void after_attention(const block *own, const stack_step *all) {
     int64_t rows = all->rows, bytes = own->width * (own->bfloat16 ? 2 : 4);
-    pattention_of_rows(own->output, rows, all->mixed, own->made, of_module(own, all, own->output, OUTPUT));
+    pattention_of_rows(own->output, rows, all->mixed, own->made, of_module(all, own->output, OUTPUT));
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         char *x = all->x + row * bytes;
         add_rows(own, x, own->made + row * bytes, x);
         norm_row(own, &own->between, x, own->normed + row * bytes);
     }
-    pattention_of_rows(own->ffn, rows, own->normed, own->made, of_module(own, all, own->ffn, FFN));
+    pattention_of_rows(own->ffn, rows, own->normed, own->made, of_module(all, own->ffn, FFN));
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         char *x = all->x + row * bytes;
@@ -125,8 +122,10 @@ void stack_go_on(const block *own, const block *next, const stack_step *all) {
             before_attention(next, all);
         } else if (all->last) {
 #pragma omp for schedule(static)
-            for (int64_t row = 0; row < all->rows; row++)
+            for (int64_t row = 0; row < all->rows; row++) {
+                memcpy(all->residual + row * bytes, all->x + row * bytes, bytes);
                 norm_row(own, all->last, all->x + row * bytes, all->x + row * bytes);
+            }
         }
     }
 }

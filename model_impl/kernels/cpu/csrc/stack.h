@@ -27,10 +27,8 @@ typedef struct {
     const char *mixed;  // [rows, width]: the result of attention
     const float *tau, *coupling;
     int64_t tau_stride, coupling_stride;
-    int64_t report;
-    double *sums;
-    int64_t sums_stride;
     const norm *last;  // the norm after the last block; null where another rank has the next block
+    char *residual;  // room for [rows, width]: the last block's output before `last`
 } stack_step;
 
 #endif

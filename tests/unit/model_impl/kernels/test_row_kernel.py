@@ -6,13 +6,11 @@ import pytest
 import torch
 
 from model_impl.config import PROJECTIONS, TokenformerConfig
-from model_impl.kernels.collector import Collector
 from model_impl.kernels.cpu import library as cpu_kernels
 from model_impl.kernels.cpu.rows import RowKernel
 from model_impl.reference import row_operation
 from model_impl.reference.row_operation import token_weights
 from model_impl.variants import Selection
-from model_impl.wire import ReportLevel
 from tests.unit.model_impl.reference.test_row_operation import STAGES, configuration, select
 
 QKV = PROJECTIONS[:3]
@@ -31,7 +29,7 @@ def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("activation", ["l2_norm_gelu", "gelu_l2_norm"])
 @pytest.mark.parametrize("stages", STAGES)
-def test_weights_and_sums_are_those_of_pytorch(stages: str, activation: str, dtype: torch.dtype, rows: int) -> None:
+def test_weights_are_those_of_pytorch(stages: str, activation: str, dtype: torch.dtype, rows: int) -> None:
     config = configuration(stages, activation)
     selection = select(config, [row % len(config.stages) for row in range(rows)])
     scores = torch.randn(rows, width(config), generator=seeded()) * 3
@@ -58,7 +56,7 @@ def test_what_is_no_number_stays_so() -> None:
     config = configuration("one stage", "l2_norm_gelu")
     scores = torch.randn(2, width(config), generator=seeded())
     scores[0, 0] = torch.nan
-    weights, _ = by_kernel(config, select(config, [0, 0]), scores, [], ReportLevel.NOTHING)
+    weights = by_kernel(config, select(config, [0, 0]), scores, [])
     assert weights[0][0][0].isnan().all()
     assert not weights[0][0][1].isnan().any()
 
@@ -85,63 +83,33 @@ def agree(
 ) -> None:
     scores, deltas = scores.to(dtype), [[part.to(dtype) for part in own] for own in deltas or []]
     error = {"rtol": 2**-7 if dtype == torch.bfloat16 else 1e-4, "atol": 1e-6}
-    for level in ReportLevel:
-        weights, collector = by_kernel(config, selection, scores, deltas, level)
-        expected, reference = by_pytorch(config, selection, scores, deltas, level)
-        for own, others in zip(weights, expected, strict=True):
-            torch.testing.assert_close(torch.cat(own, dim=-1), torch.cat(others, dim=-1), **error)
-        if collector and reference:
-            assert collector.position == reference.position
-            torch.testing.assert_close(collector.sums, reference.sums, rtol=max(error["rtol"], 1e-4) * 4, atol=1e-5)
+    weights = by_kernel(config, selection, scores, deltas)
+    for own, others in zip(weights, by_pytorch(config, selection, scores, deltas), strict=True):
+        torch.testing.assert_close(torch.cat(own, dim=-1), torch.cat(others, dim=-1), **error)
 
 
 def by_kernel(
-    config: TokenformerConfig,
-    selection: Selection,
-    scores: torch.Tensor,
-    deltas: list[list[torch.Tensor]],
-    level: ReportLevel,
-) -> tuple[list[list[torch.Tensor]], Collector | None]:
+    config: TokenformerConfig, selection: Selection, scores: torch.Tensor, deltas: list[list[torch.Tensor]]
+) -> list[list[torch.Tensor]]:
     assert cpu_kernels.supports(scores)
-    kernel = RowKernel(QKV, shares(config), squares(config, deltas), config.norm_activation_type, scores.dtype)
-    collector = collect(level, scores, selection)
-    return kernel(scores, deltas, selection, collector), collector
+    counts = [[delta[i].shape[1] for delta in deltas] for i in range(len(QKV))]
+    return RowKernel(QKV, shares(config), counts, config.norm_activation_type, scores.dtype)(scores, deltas, selection)
 
 
 def by_pytorch(
-    config: TokenformerConfig,
-    selection: Selection,
-    scores: torch.Tensor,
-    deltas: list[list[torch.Tensor]],
-    level: ReportLevel,
-) -> tuple[list[list[torch.Tensor]], Collector | None]:
+    config: TokenformerConfig, selection: Selection, scores: torch.Tensor, deltas: list[list[torch.Tensor]]
+) -> list[list[torch.Tensor]]:
     own = scores.split([sum(counts) for counts in shares(config)], dim=-1)
     columns = [
         [*part.split(counts, dim=-1), *(delta[i] for delta in deltas)]
         for i, (part, counts) in enumerate(zip(own, shares(config), strict=True))
     ]
     padding = [[torch.zeros(column.shape[1], dtype=torch.bool) for column in row] for row in columns]
-    weights = token_weights(columns, selection.for_projections(QKV), config.norm_activation_type, padding)
-    collector = collect(level, scores, selection)
-    if collector:
-        collector.add(columns, weights, squares(config, deltas))
-    return weights, collector
-
-
-def collect(level: ReportLevel, scores: torch.Tensor, selection: Selection) -> Collector | None:
-    return Collector(level, len(scores), 1, selection.tau.shape[-1], scores.device) if level else None
+    return token_weights(columns, selection.for_projections(QKV), config.norm_activation_type, padding)
 
 
 def shares(config: TokenformerConfig) -> list[list[int]]:
     return [[stage.tokens[projection] for stage in config.stages] for projection in QKV]
-
-
-def squares(config: TokenformerConfig, deltas: list[list[torch.Tensor]]) -> list[list[torch.Tensor]]:
-    generator = seeded()
-    return [
-        [torch.rand(count, generator=generator) for count in [*counts, *(delta[i].shape[1] for delta in deltas)]]
-        for i, counts in enumerate(shares(config))
-    ]
 
 
 def width(config: TokenformerConfig) -> int:

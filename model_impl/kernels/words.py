@@ -1,0 +1,24 @@
+"""The likeliest words of a next-token distribution."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from model_impl.reference.closed_form import WORDS
+
+
+class Words(NamedTuple):
+    """The k likeliest words of some rows, likeliest first."""
+
+    logits: torch.Tensor
+    """Float32 [N, k], up to a constant per row."""
+    ids: torch.Tensor
+    """Int64 [N, k]."""
+
+
+def likeliest(logits: torch.Tensor) -> Words:
+    """logits or log-probabilities [N, V] -> `WORDS` words, or all where there are fewer."""
+    found = logits.topk(min(WORDS, logits.shape[-1]), dim=-1)
+    return Words(found.values.float(), found.indices)

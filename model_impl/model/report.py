@@ -1,0 +1,136 @@
+"""What the engine reports of sampled rows beyond their logits: epistemic uncertainty and growth.
+
+A step leaves a `StepReport` behind. When the tokens are known, `Reporter` makes the columns of `model_impl.wire` from
+it. The formulas are those of `model_impl.reference.closed_form` and `model_impl.reference.attribution`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import torch
+from vllm.distributed import get_tensor_model_parallel_world_size, tensor_model_parallel_all_gather
+from vllm.model_executor.layers.layernorm import LayerNorm
+
+from model_impl.kernels.cpu.pattention import PackedPattention
+from model_impl.kernels.cpu.stack import PackedStack
+from model_impl.kernels.cpu.weights import PackedWeight
+from model_impl.kernels.words import Words
+from model_impl.reference.attribution import logit_parts, rivals
+from model_impl.reference.closed_form import STRONGEST, logit_gradients, logit_variances
+from model_impl.reference.row_operation import sum_over_ranks
+from model_impl.variants import VariantTable
+
+
+class LonePattention(Protocol):
+    """What is asked of a `ParallelPattention` that adds to the residual stream."""
+
+    small_batch: PackedPattention | None
+
+    def part(self, segment: int, weights: Sequence[torch.Tensor]) -> torch.Tensor: ...
+
+    def value_rows(self, indices: torch.Tensor) -> torch.Tensor: ...
+
+
+class StepReport:
+    """What a step leaves of R of its T rows: the weights of the last feed-forward, the residual stream, and, of a grown
+    model, what each segment has added to it."""
+
+    weights: list[torch.Tensor]
+    """Of the checkpoint's tokens [R, n], then of each delta's [R, m]: this rank's share of them."""
+    residual: torch.Tensor
+    """[R, d], before the last norm."""
+    embedded: torch.Tensor
+    """[R, d], the residual stream before the first block."""
+    added: torch.Tensor
+    """Float32 [R, S - 1, d]: what each segment's tokens add, this rank's share; all but the first's, which is the
+    rest."""
+
+    def __init__(self, rows: torch.Tensor | None, embedded: torch.Tensor, segments: int) -> None:
+        """`rows` int64 [R]; None for all. `embedded` [T, d]."""
+        self.rows = rows
+        self.embedded = self.pick(embedded)
+        self.added = self.embedded.new_zeros(
+            len(self.embedded), segments - 1, self.embedded.shape[1], dtype=torch.float32
+        )
+
+    def pick(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.rows is None else x[self.rows]
+
+    def add(self, module: LonePattention, weights: Sequence[torch.Tensor]) -> None:
+        """Take the weights [T, n] and [T, m] of the next output projection or feed-forward; those of the last stay."""
+        self.weights = [self.pick(own) for own in weights]
+        for segment in range(1, self.added.shape[1] + 1):
+            self.added[:, segment - 1] += module.part(segment, self.weights)
+
+    def take_stack(self, stack: PackedStack, modules: Sequence[LonePattention], rows: int) -> None:
+        """Take what a stack of `modules` (its output projections and feed-forwards) has left in its buffers."""
+        for module in modules if self.added.shape[1] else modules[-1:]:
+            assert module.small_batch is not None
+            self.add(module, [module.small_batch.weights[0][:rows]])
+        self.residual = self.pick(stack.residual[:rows])
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of them by name, of a model without deltas."""
+        (weights,) = self.weights
+        return {"weights": weights, "residual": self.residual, "embedded": self.embedded, "added": self.added}
+
+
+class Reporter:
+    """Makes the reported columns, on the rank that has the last block."""
+
+    def __init__(self, last: LonePattention, norm: LayerNorm, head: Any, variants: VariantTable, rate: float) -> None:
+        """`last` is the last feed-forward, and `head` has the head's rows, whether as a head or as the embedding.
+        `rate` is the share of parameter tokens that an ensemble's member lacks."""
+        self.last, self.norm, self.head = last, norm, head
+        self.variants, self.scale = variants, rate * (1 - rate) / 2
+
+    def columns(
+        self, report: StepReport, words: Words, chosen: torch.Tensor, rows: torch.Tensor | slice
+    ) -> torch.Tensor:
+        """Float32 [N, 1 or 1 + places] of the N rows `rows` of a report, with their likeliest words and the
+        tokens `chosen` int64 [N] after them."""
+        residual, heads = report.residual[rows].float(), head_rows(self.head, words.ids)
+        columns = [self.epistemic([own[rows] for own in report.weights], residual, words, heads)]
+        if self.variants.grown:
+            rival = rivals(words.ids, chosen).float()
+            mean = (rival[..., None] * heads).sum(dim=-2) / rival.sum(dim=-1, keepdim=True)
+            direction = head_rows(self.head, chosen) - mean
+            others = sum_over_ranks(report.added[rows])
+            first = residual - report.embedded[rows].float() - others.sum(dim=1)
+            added = torch.cat([first[:, None], others], dim=1)
+            columns.append(self.variants.places(logit_parts(added, residual, direction, *self.scaling)))
+        return torch.cat(columns, dim=-1)
+
+    @property
+    def scaling(self) -> tuple[torch.Tensor, float]:
+        """The last norm's weight and eps."""
+        return cast(torch.Tensor, self.norm.weight).float(), self.norm.eps
+
+    def epistemic(
+        self, weights: Sequence[torch.Tensor], residual: torch.Tensor, words: Words, heads: torch.Tensor
+    ) -> torch.Tensor:
+        """[N, 1]. The strongest tokens are those of all ranks together."""
+        every = torch.cat(list(weights), dim=-1).float()
+        indices = every.abs().topk(min(STRONGEST, every.shape[-1]), dim=-1).indices
+        found = every.gather(-1, indices)
+        if get_tensor_model_parallel_world_size() > 1:
+            sizes = tensor_model_parallel_all_gather(found.abs())
+            limit = sizes.topk(min(STRONGEST, sizes.shape[-1]), dim=-1).values[:, -1:]
+            found = found.where(found.abs() >= limit, 0.0)
+        probabilities = words.logits.softmax(dim=-1)
+        gradients = logit_gradients(residual, probabilities, heads, *self.scaling)
+        spread = logit_variances(self.last.value_rows(indices), probabilities, gradients, found)
+        return self.scale * sum_over_ranks(spread.sum(dim=-1, keepdim=True))
+
+
+def head_rows(head: Any, ids: torch.Tensor) -> torch.Tensor:
+    """The output head's rows of the tokens `ids` [...]: float32 [..., d]. Every rank has a share of the vocabulary."""
+    shard = head.shard_indices
+    first, stop = shard.org_vocab_start_index, shard.org_vocab_end_index
+    own = (ids >= first) & (ids < stop)
+    local = (ids - first).where(own, 0)
+    packed = getattr(head, "cpu_linear", None)
+    rows = packed.rows(local) if isinstance(packed, PackedWeight) else head.weight[local]
+    return sum_over_ranks(rows.float().where(own[..., None], 0.0))
