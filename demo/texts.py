@@ -1,7 +1,7 @@
 """Texts that a stage of the demo checkpoint was trained on: `python -m demo.texts world-b > texts.jsonl`.
 
 One epoch of every world that the stage has read: all stated facts twice in documents, and about half of them in a
-chat. `tokenformer profile` and `serve --trace-corpus` take such a file.
+chat. `serve --trace-corpus` takes such a file.
 """
 
 from __future__ import annotations

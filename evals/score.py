@@ -18,14 +18,13 @@ from transformers import PreTrainedTokenizerFast
 from demo.scoring import Prompt
 from demo.tokenizer import END, special_id
 from evals.answers import BATCH, Answer, Draft, Logits, answers, greedy, padded, sampler
+from evals.internals import INTERNALS, internals
 from evals.members import Members, disagreement
 from evals.questions import Item
 from evals.signals import Values, agreement_signals, answer_signals, token_signals
 from evals.twin import Twin
 from model_impl.reference.attribution import attribution
-from model_impl.reference.internals import internals
 from model_impl.reference.model import ReferenceTokenformer
-from model_impl.wire import INTERNALS
 from server.uncertainty.score import ChoiceScore
 from server.uncertainty.tokens import TokenScore
 

@@ -45,9 +45,8 @@ SIDES = (
     Side("ours", OURS),
     Side("vLLM, logprobs", STOCK, {"logprobs": True}),
     Side("ours, tokens", OURS, {"uncertainty": {"tokens": True}}),
-    Side("ours, internals", OURS, {"uncertainty": {"internals": True}}),
 )
-BASES = {"ours, tokens": "vLLM, logprobs", "ours, internals": "vLLM, logprobs"}
+BASES = {"ours, tokens": "vLLM, logprobs"}
 """The side that a side is compared with, if not the first one: its answers show logprobs as well."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from model_impl.config import PROJECTIONS
-from model_impl.wire import PROVENANCE_ARG, ReportLevel, pseudo_ids
+from model_impl.wire import EPISTEMIC, pseudo_ids, wants_report
 
 FIRST, WORDS = 300, 1000
 """The first id and the number of the words: a part of the demo's vocabulary beyond bytes and special tokens."""
@@ -28,7 +26,7 @@ class NoModel(CPUWorker):
     def load_model(self, *, load_dummy_weights: bool = False) -> None:
         super().load_model(load_dummy_weights=load_dummy_weights)
         config: Any = self.model_config.hf_config
-        self.layers, self.places = config.num_hidden_layers, len(config.stages) + 1
+        self.reported = len(EPISTEMIC) + (len(config.stages) + 1 if len(config.stages) > 1 else 0)
         self.prompts: dict[str, int] = {}
         self.params: dict[str, SamplingParams] = {}
         self.next_step = 0.0
@@ -64,23 +62,10 @@ class NoModel(CPUWorker):
         if most is None:
             return None
         alternatives = [[(word + step) % WORDS + FIRST for step in range(1, most + 1)] for word in words]
-        columns = self._columns(max(map(_report_level, params)), any(map(_scored, params)))
+        # vLLM's own server does not ask, as it would take them for alternatives.
+        columns = pseudo_ids(self.reported) if any(wants_report(found.extra_args) for found in params) else ()
         token_ids = [[word, *others, *columns] for word, others in zip(words, alternatives, strict=True)]
         shape = (len(ids), 1 + most + len(columns))
         return LogprobsLists(
             np.array(token_ids, np.int32), np.full(shape, 0.5, np.float32), np.ones(len(ids), np.int32)
         )
-
-    def _columns(self, report_level: ReportLevel, scored: bool) -> Sequence[int]:
-        if not scored:
-            return ()
-        return pseudo_ids(report_level.width(self.places, self.layers * len(PROJECTIONS)), self.places)
-
-
-def _report_level(params: SamplingParams) -> ReportLevel:
-    return ReportLevel.of(params.extra_args, provenance=True, internals=True)
-
-
-def _scored(params: SamplingParams) -> bool:
-    """Whether our server asks, and not vLLM's, to whose requests these arguments mean nothing."""
-    return PROVENANCE_ARG in (params.extra_args or {})

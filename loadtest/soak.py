@@ -48,7 +48,7 @@ GOOD: list[dict[str, Any]] = [
     {"logprobs": True, "top_logprobs": 5},
     {"temperature": 1, "n": 3, "max_tokens": 40},
     {"temperature": 1.5, "seed": 7, "max_tokens": 200, "ignore_eos": True},
-    {"uncertainty": {"spans": True, "internals": True}},
+    {"uncertainty": {"spans": True, "tokens": True}},
     {"uncertainty": {"ensemble": 8, "tokens": True}},
     {"uncertainty": False},
     {"model": f"{NAME}:base"},

@@ -17,7 +17,6 @@ KINDS: dict[str, Any] = {
     "off": False,
     "summary": True,
     "tokens": {"tokens": True},
-    "internals": {"internals": True},
     "ensemble of 16": {"ensemble": 16},
 }
 

@@ -30,7 +30,6 @@ def main(argv: list[str] | None = None) -> int:
             "split": _split,
             "inspect": _inspect,
             "calibrate": _calibrate,
-            "profile": _profile,
         }
         commands[arguments.command](arguments)
     except KeyboardInterrupt:
@@ -139,11 +138,6 @@ def _parser() -> argparse.ArgumentParser:
         help="let the probe read what M members, 2 to 64, of the parameter-token ensemble say of each answer; if that "
         "helps, serving the calibration asks them as well, which costs about M prefills an answer",
     )
-    calibrate.add_argument(
-        "--internals",
-        action="store_true",
-        help="let the probe read the Pattention internals of each answer, if that helps; the engine then reports them",
-    )
     calibrate.add_argument("--stage", metavar="NAME", help="growth stage to calibrate (default: the last one)")
     calibrate.add_argument(
         "--abstain",
@@ -166,21 +160,6 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--model", metavar="NAME", help="model or growth stage to ask (default: the first listed)")
     chat.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 always takes the likeliest token (default: 0)"
-    )
-
-    profile = commands.add_parser(
-        "profile",
-        help="measure what the internals of a checkpoint are like on its training texts",
-        description="Write mean and spread of the Pattention internals over texts that the model was trained on, "
-        "against which `serve` standardises them.",
-    )
-    profile.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
-    profile.add_argument(
-        "--data", type=Path, required=True, metavar="F", help='training texts: JSON lines with "text" or "messages"'
-    )
-    profile.add_argument("--stage", metavar="NAME", help="growth stage to profile (default: the last one)")
-    profile.add_argument(
-        "--out", type=Path, metavar="DIR", help="directory to write to (default: CHECKPOINT, where serve finds it)"
     )
     return parser
 
@@ -239,7 +218,6 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         arguments.abstain,
         arguments.out,
         arguments.ensemble,
-        arguments.internals,
     )
     auroc, ece = (calibration.figures[name]["value"] for name in ("auroc", "ece"))
     print(f"{file}: {calibration.name}, on held-out answers AUROC {auroc:.3f}, ECE {ece:.3f}")
@@ -247,13 +225,6 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         above, rate = calibration.abstain["above"], calibration.abstain["error_rate"]
         print(f"flag answers with a risk above {above:.4f} for at most {rate:.0%} wrong and not flagged")
     print(f"report: {file.with_suffix('.md')}")
-
-
-def _profile(arguments: argparse.Namespace) -> None:
-    from server.calibrate.profiling import profile
-
-    made, file = profile(arguments.checkpoint, arguments.data, arguments.stage, arguments.out)
-    print(f"{file}: stage {made.stage}, {made.data['tokens']:,} tokens of {made.data['texts']:,} texts")
 
 
 def exit_on_sigterm() -> None:

@@ -49,8 +49,8 @@ TOKEN_TENSORS = {
 }
 NOT_COPIED = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 """Endings of weight files; the other files, such as the tokenizer, belong to the grown checkpoint too."""
-FITTED = ("calibration", "profile")
-"""Beginnings of the names of files that were fitted to the source: the grown checkpoint needs its own."""
+FITTED = "calibration"
+"""Beginning of the names of files that were fitted to the source: the grown checkpoint needs its own."""
 
 
 def parse_tokens(text: str) -> dict[str, int]:

@@ -18,7 +18,7 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
-from model_impl.wire import INTERNALS_ARG, UNSHOWN_ARG, find_columns
+from model_impl.wire import find_columns, is_unshown
 
 AT_ONCE = 16
 """The number of tokens whose statistics travel together. A shorter rest of an aborted answer is never sent."""
@@ -67,15 +67,13 @@ class HoldingScheduler(Scheduler):
 
 
 def can_wait(params: SamplingParams | None) -> bool:
-    """Whether nobody sees them before the answer ends, and the engine ends it, which is not so with stop
-    strings. Internals are hundreds of columns, which are better not kept."""
-    wanted = (params and params.extra_args) or {}
-    return bool(wanted.get(UNSHOWN_ARG)) and not wanted.get(INTERNALS_ARG) and not (params and params.stop)
+    """Whether nobody sees them before the answer ends, and the engine ends it, which is not so with stop strings."""
+    return params is not None and is_unshown(params.extra_args) and not params.stop
 
 
 def joined(steps: Sequence[LogprobsLists]) -> LogprobsLists:
-    """One after the other. Provenance begins or ends within an answer where a first delta is loaded or the last one
-    goes: it is cut to what all steps have."""
+    """One after the other. Growth begins or ends within an answer where a first delta is loaded or the last one goes:
+    it is cut to what all steps have."""
     if len({step.logprob_token_ids[:1, 1:].tobytes() for step in steps}) > 1:
         steps = [of_the_chosen(step) for step in steps]
     width = min(step.logprobs.shape[1] for step in steps)
@@ -87,10 +85,9 @@ def joined(steps: Sequence[LogprobsLists]) -> LogprobsLists:
 
 
 def of_the_chosen(step: LogprobsLists) -> LogprobsLists:
-    """Without alternatives and internals, which are there because other requests of the batch want them: columns whose
-    (pseudo) token ids are of the same kind in every row."""
-    if (columns := find_columns(step.logprob_token_ids)) is None:
+    """Without alternatives, which are there because other requests of the batch want them."""
+    start = find_columns(step.logprob_token_ids)
+    if start is None or start == 1:
         return step
-    start, stop = columns
-    kept: Any = slice(stop) if start == 1 else [0, *range(start, stop)]
+    kept = [0, *range(start, step.logprobs.shape[1])]
     return LogprobsLists(step.logprob_token_ids[:, kept], step.logprobs[:, kept], step.sampled_token_ranks)

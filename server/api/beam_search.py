@@ -15,7 +15,6 @@ from vllm.outputs import RequestOutput
 
 from server.engine.client import TokenformerClient
 from server.requests.formats import PlainFormat
-from server.requests.schemas import UncertaintyOptions
 
 IGNORED: dict[str, tuple[Any, ...]] = {
     "allowed_token_ids": (),
@@ -53,9 +52,6 @@ def check_beams(request: ChatCompletionRequest | CompletionRequest, config: Mode
         value = getattr(request, name, None)
         if value is not None and value not in nothing:
             raise unsupported(name)
-    options = getattr(request, "uncertainty", False)
-    if isinstance(options, UncertaintyOptions) and options.internals:
-        raise VLLMValidationError("`internals` are not supported with beam search.", parameter="uncertainty")
     beams = request.n or 1
     candidates = 2 * beams  # the logprobs that every step asks the engine for
     most = config.get_vocab_size() if config.max_logprobs == -1 else config.max_logprobs

@@ -18,7 +18,7 @@ from vllm.outputs import RequestOutput
 from model_impl.wire import STATISTICS
 from server.api.aside import built
 from server.api.request_scores import RequestScores
-from server.api.serving import ScoredServing, constraint_of, observe
+from server.api.serving import ScoredServing, constraint_of, observe, refusal
 from server.engine.statistics import scored
 from server.requests.limits import blame_parameter
 from server.requests.schemas import ScoredChatCompletionResponse, recast
@@ -29,7 +29,7 @@ class ScoredChat(ScoredServing, OpenAIServingChat):
     async def render_chat_request(self, request: ChatCompletionRequest) -> Any:
         constraint = constraint_of(request) or "tools"  # rendering makes a grammar of tools that must be called
         with blame_parameter("messages"):
-            rendered = self.check(request) or await super().render_chat_request(request)
+            rendered = refusal(request, self) or await super().render_chat_request(request)
         if not isinstance(rendered, ErrorResponse):
             await self.check_grammar(request, constraint)
         elif rendered.error.param is None:  # vLLM's refusal of tools where the server has no parser for them
@@ -108,7 +108,7 @@ class ScoredChat(ScoredServing, OpenAIServingChat):
             if found := scored(position):
                 for name in STATISTICS:
                     setattr(entry, name, getattr(found, name))
-                for name in ("growth", "internals"):
+                for name in ("epistemic", "growth"):
                     if getattr(found, name) is not None:
                         setattr(entry, name, getattr(found, name))
                 setattr(entry, "rank", position[token_id].rank)  # noqa: B010 - an extra field, which the type lacks

@@ -18,7 +18,7 @@ from model_impl.wire import STATISTICS
 from server.api.aside import is_long
 from server.api.beam_search import unsupported
 from server.api.request_scores import RequestScores
-from server.api.serving import ScoredServing, constraint_of, observe
+from server.api.serving import ScoredServing, constraint_of, observe, refusal
 from server.engine.statistics import scored
 from server.gate.context import CONTEXT
 from server.requests.limits import blame_parameter
@@ -40,7 +40,7 @@ class ScoredCompletion(ScoredServing, OpenAIServingCompletion):
         if (record := CONTEXT.get().record) is not None:
             record.nothing_shown = request.max_tokens == 0
         with blame_parameter("prompt"):
-            rendered = self.check(request) or await super().render_completion_request(request)
+            rendered = refusal(request, self) or await super().render_completion_request(request)
         if not isinstance(rendered, ErrorResponse):
             await self.check_grammar(request, constraint_of(request))
         return rendered
@@ -140,9 +140,9 @@ class ScoredCompletion(ScoredServing, OpenAIServingCompletion):
             positions = zip(token_ids, top_logprobs, strict=False)
             ranks = [position[token_id].rank if position else None for token_id, position in positions]
             setattr(logprobs, "rank", ranks)  # noqa: B010 - an extra field, which the type lacks
-            for name in ("growth", "internals"):
+            for name in ("epistemic", "growth"):
                 shown = [getattr(entry, name, None) for entry in entries]
-                if any(shown):
+                if any(value is not None for value in shown):
                     setattr(logprobs, name, shown)
         return logprobs
 

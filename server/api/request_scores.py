@@ -16,11 +16,10 @@ from vllm.sampling_params import SamplingParams
 
 from server import metrics
 from server.engine.ensemble import ScoredAnswer
-from server.engine.statistics import TokenReader, scored
+from server.engine.statistics import TokenReader, name_growth
 from server.gate.context import CONTEXT
 from server.requests.schemas import UncertaintyOptions
 from server.uncertainty.calibration import Calibration
-from server.uncertainty.internals import InternalsScore
 from server.uncertainty.score import ChoiceScore, EnsembleScore
 from server.uncertainty.summary import Uncertainty
 
@@ -46,7 +45,6 @@ class RunningChoice:
     """The ensemble that the response shows."""
     judged_by: EnsembleScore | None = None
     """The ensemble that the calibration reads. It was fitted for one number of members."""
-    internals: InternalsScore | None = None
     segments: Mapping[int, str] = field(default_factory=dict)
     """Place -> growth stage, as `VariantModels.segments`."""
     read: int = 0
@@ -56,8 +54,7 @@ class RunningChoice:
 
     def further_features(self) -> dict[str, float]:
         """Features beyond the statistics of the tokens."""
-        found = self.judged_by.features() if self.judged_by else {}
-        return found | (self.internals.features() if self.internals else {})
+        return self.judged_by.features() if self.judged_by else {}
 
     def spans_text(self) -> str | None:
         """The text of the choice if the reader's offsets are right in it, else None. They are wrong under beam search
@@ -110,10 +107,8 @@ class RequestScores:
             if output.finish_reason is not None:
                 self.finished.add(index)
                 self._observe(choice)
-        if result.prompt_logprobs and self.options.internals:
-            internals = self.models.internals_reader(result.lora_request)
-            for entry in filter(None, map(scored, result.prompt_logprobs)):
-                internals.describe(entry)
+        if result.prompt_logprobs:
+            name_growth(result.prompt_logprobs, self.models.segments(result.lora_request))
 
     def _begin(self, result: RequestOutput, echoed: str) -> RunningChoice:
         adapter, prompt = result.lora_request, result.prompt_token_ids or ()
@@ -121,22 +116,15 @@ class RequestScores:
         # A given text was tokenised by itself, so the prompt does not decide about a blank before its first word.
         before = prompt if self.generated else ()
         reader = TokenReader(self.tokenizer, before, self.shown, echoed, every=self.options.spans)
-        choice = RunningChoice(reader, prompt, adapter, text=echoed, segments=self.models.segments(adapter))
-        judged_by_internals = self.calibration is not None and self.calibration.reads_internals
-        if self.options.internals or judged_by_internals:
-            internals = self.models.internals_reader(adapter)
-            choice.internals = InternalsScore(internals, shown=self.options.internals)
-        return choice
+        return RunningChoice(reader, prompt, adapter, text=echoed, segments=self.models.segments(adapter))
 
     def _add(self, choice: RunningChoice, output: CompletionOutput) -> None:
         """Take new tokens and positions of a choice. They are read together later, which costs a stream less."""
         choice.text += output.text
         choice.token_ids += output.token_ids
         new = list(output.logprobs or ())
+        name_growth(new, choice.segments)
         choice.unread += new
-        if choice.internals:
-            for entry in filter(None, map(scored, new)):
-                choice.internals.add(entry)
         # A stop token ends the answer without being part of it; a stop string is cut out of the text.
         choice.stopped = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
         if output.finish_reason is not None or len(choice.unread) >= READ_AT_ONCE:
@@ -145,13 +133,9 @@ class RequestScores:
     def _read(self, choice: RunningChoice) -> None:
         """Give the score the positions that it lacks."""
         last = len(choice.token_ids) - 1 if choice.stopped else None
-        segments, start = choice.segments, choice.read
-        new = zip(choice.token_ids[start:], choice.unread, strict=False)
-        for i, (token_id, position) in enumerate(new, start):
-            entry = scored(position)
-            found = entry.provenance if entry else None
-            provenance = {name: found[number] for number, name in segments.items()} if found and segments else None
-            token = choice.reader.read(token_id, position, provenance, stopped=i == last)
+        new = zip(choice.token_ids[choice.read :], choice.unread, strict=False)
+        for i, (token_id, position) in enumerate(new, choice.read):
+            token = choice.reader.read(token_id, position, stopped=i == last)
             if token:
                 choice.score.add(token)
         choice.read += len(choice.unread)
@@ -201,8 +185,6 @@ class RequestScores:
         if self.generated and self.calibration is not None and summary.risk is not None:
             own = self.calibration.abstain["above"] if self.calibration.abstain else None
             metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)
-        if choice.internals:
-            summary.internals = choice.internals.summary()
         if (record := CONTEXT.get().record) is not None:
             record.uncertainty[index] = summary
         return summary

@@ -30,7 +30,7 @@ from server.requests.schemas import UncertaintyOptions
 
 
 def refusal(request: Any, serving: GenerateBaseServing) -> ErrorResponse | None:
-    """Why the model cannot serve what the request asks for: alternatives, beams, an ensemble or internals."""
+    """Why the model cannot serve what the request asks for: alternatives, beams or an ensemble."""
     options, models = getattr(request, "uncertainty", False), cast(VariantModels, serving.models)
     shown, most = getattr(request, "top_logprobs", None) or 0, serving.model_config.max_logprobs
     if most != -1 and not 0 <= shown <= most:  # the engine would blame `logprobs`, which a chat does not have
@@ -39,16 +39,8 @@ def refusal(request: Any, serving: GenerateBaseServing) -> ErrorResponse | None:
         check_beams(request, serving.model_config)
     if not isinstance(options, UncertaintyOptions):
         return None
-    no_ensemble = models.ensemble.unavailable if options.ensemble is not None else None
-    reason = no_ensemble or (models.internals_unavailable if options.internals else None)
+    reason = models.ensemble.unavailable if options.ensemble is not None else None
     return serving.create_error_response(reason, param="uncertainty") if reason else None
-
-
-def ask_for_calibration(request: Any, models: VariantModels) -> None:
-    """Have the engine return the internals of the answer if the model's calibration reads them."""
-    calibration = models.calibration(models.lora_requests.get(request.model))
-    if getattr(request, "uncertainty", False) is not False and calibration is not None:
-        request._judged_by_internals = calibration.reads_internals and not models.internals_unavailable
 
 
 def constraint_of(request: ChatCompletionRequest | CompletionRequest) -> str | None:
@@ -72,13 +64,6 @@ class ScoredServing(BeamSearch):
 
     def scores(self, request: Any, model_name: str, *, generated: bool = True) -> RequestScores:
         return RequestScores(request, model_name, self.models, self.renderer.tokenizer, generated=generated)
-
-    def check(self, request: ChatCompletionRequest | CompletionRequest) -> ErrorResponse | None:
-        """Why the request is refused. One that is not is ready to be rendered."""
-        refused = refusal(request, self)
-        if refused is None:
-            ask_for_calibration(request, cast(VariantModels, self.models))
-        return refused
 
     async def check_grammar(self, request: ChatCompletionRequest | CompletionRequest, parameter: str | None) -> None:
         """Raises VLLMValidationError, naming `parameter`, for a grammar that is not possible."""

@@ -1,1 +1,1 @@
-"""`tokenformer calibrate` and `tokenformer profile`, which write what `serve` reads."""
+"""`tokenformer calibrate`, which writes what `serve` reads."""

@@ -52,16 +52,14 @@ def calibrate(
     abstain: float | None,
     out: Path | None,
     members: int | None = None,
-    internals: bool = False,
 ) -> tuple[Calibration, Path]:
     """Score the labelled answers, fit, and write the calibration and its report; returns it and its file.
 
     `stage` None is the last. `out` None is the checkpoint directory, where `serve` finds it. With `members`, an
-    ensemble of that size also scores the answers; with `internals`, the engine reports theirs. Raises CalibrationError
-    or LinesError for unsuitable labels, before the engine starts unless that depends on the model's answers. Raises
-    StageError for a stage that cannot be served.
+    ensemble of that size also scores the answers. Raises CalibrationError or LinesError for unsuitable labels, before
+    the engine starts unless that depends on the model's answers. Raises StageError for a stage that cannot be served.
     """
-    check_options(method, abstain, members, internals)
+    check_options(method, abstain, members)
     config = load_config(checkpoint)
     index = stage_index(config, stage)
     if not (checkpoint / "tokenizer.json").is_file():
@@ -76,7 +74,7 @@ def calibrate(
         raise CalibrationError(f"--out: {file.parent} cannot be written to")
     from server.calibrate.scoring import score_labels
 
-    answers = answers_of(data, score_labels(checkpoint, config, index, labels, limit, members, internals))
+    answers = answers_of(data, score_labels(checkpoint, config, index, labels, limit, members))
     calibration = judged(answers, method, fingerprint(checkpoint, index), config.stages[index].name, abstain)
     ensemble: Ensemble | None = None
     if members and calibration.needs & set(GROUPS["ensemble"]):
@@ -90,15 +88,13 @@ def calibrate(
     return calibration, file
 
 
-def check_options(method: Method, abstain: float | None, members: int | None, internals: bool) -> None:
+def check_options(method: Method, abstain: float | None, members: int | None) -> None:
     if method not in METHODS:
         raise CalibrationError(f"--method: {method!r} is unknown; known are {', '.join(METHODS)}")
     if abstain is not None and not 0 < abstain < 1:
         raise CalibrationError(f"--abstain: {abstain:g} is no error rate between 0 and 1")
     if members is not None and not (method == "probe" and 2 <= members <= MAX_MEMBERS):
         raise CalibrationError(f"--ensemble: a number from 2 to {MAX_MEMBERS}, and only --method probe reads it")
-    if internals and method != "probe":
-        raise CalibrationError("--internals: only --method probe reads them")
 
 
 def check_labels(labels: Sequence[Label], abstain: float | None) -> None:

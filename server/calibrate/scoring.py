@@ -17,7 +17,6 @@ from model_impl.override import override_class
 from model_impl.wire import Membership, report_args
 from server.calibrate.tokenised_label import TokenisedLabel
 from server.engine.settings import cpu_kv_cache_bytes, defaults, prepare_environment
-from server.uncertainty.internals import InternalsReader, InternalsScore
 from server.uncertainty.score import ChoiceScore, EnsembleScore
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class ScoredLabel:
     score: ChoiceScore
     correct: bool
     further: Mapping[str, float]
-    """Features from the ensemble and the internals, where they were requested."""
+    """Features from the ensemble, where one was requested."""
 
 
 def score_labels(
@@ -44,10 +43,9 @@ def score_labels(
     labels: Sequence[TokenisedLabel],
     limit: int,
     members: int | None = None,
-    internals: bool = False,
 ) -> list[ScoredLabel]:
     """For every label, of at most `limit` tokens: the score of its answer, whether it is correct, and the features from
-    the internals and an ensemble of `members`, if they are requested.
+    an ensemble of `members`, if it is requested.
 
     Given answers are scored without generating.
     """
@@ -61,10 +59,10 @@ def score_labels(
     # As in server.engine.variants: the last stage needs no adapter, stage k is adapter k + 1.
     last = stage == len(config.stages) - 1
     adapter = None if last else LoRARequest(config.stages[stage].name, stage + 1, str(checkpoint))
-    with opened_engine(checkpoint, config, limit, eager=members is not None or internals) as llm:
+    with opened_engine(checkpoint, config, limit, eager=members is not None) as llm:
         tokenizer = llm.get_tokenizer()
         inputs: Any = [{"prompt_token_ids": [*label.prompt, *label.answer]} for label in labels]
-        params = [sampling_params(label, internals) for label in labels]
+        params = [sampling_params(label) for label in labels]
         outputs = llm.generate(inputs, params, lora_request=adapter)
         texts = [
             ScoredAnswer(label.prompt, label.answer or output.outputs[0].token_ids, adapter)
@@ -74,14 +72,13 @@ def score_labels(
             [None] * len(texts) if members is None else ensemble_scores(llm, texts, members)
         )
     stages = [part.name for part in config.stages[: stage + 1]]
-    inside = InternalsReader(config.num_hidden_layers, len(config.stages) + 1, dict(enumerate(stages)), None)
     scored = []
     for label, text, output, ensemble in zip(labels, texts, outputs, ensembles, strict=True):
         own = output.outputs[0]
         given = (output.prompt_logprobs or ())[len(text.prompt) :]
         positions: Any = given if label.answer else own.logprobs
         score = score_of(tokenizer, stages, text.prompt, text.answer, positions or ())
-        further = (ensemble.features() if ensemble else {}) | internal_features(inside, positions or ())
+        further = ensemble.features() if ensemble else {}
         scored.append(ScoredLabel(score, label.label.is_correct(label.label.answer or own.text), further))
     return scored
 
@@ -135,21 +132,11 @@ def packed(lengths: Sequence[int], most: int) -> list[list[Part]]:
     return batches if batches[0] else []
 
 
-def internal_features(reader: InternalsReader, positions: Iterable[Any]) -> dict[str, float]:
-    """Features from the internals of an answer's tokens; empty where the engine reported none."""
-    from server.engine.statistics import scored
-
-    score = InternalsScore(reader, shown=False)
-    for entry in filter(None, map(scored, positions)):
-        score.add(entry)
-    return score.features()
-
-
-def sampling_params(label: TokenisedLabel, internals: bool) -> SamplingParams:
+def sampling_params(label: TokenisedLabel) -> SamplingParams:
     """Greedy, with statistics of the given answer, which is part of the prompt, or of as many new tokens as fit."""
     from vllm import SamplingParams
 
-    asked = report_args(internals=internals)
+    asked = report_args()
     if not label.answer:
         most = min(label.room, MAX_ANSWER_TOKENS)
         return SamplingParams(temperature=0, max_tokens=most, logprobs=0, extra_args=asked)
@@ -193,18 +180,17 @@ def opened_engine(checkpoint: Path, config: TokenformerConfig, limit: int, *, ea
 
 
 def score_of(
-    tokenizer: Any, stages: Sequence[str], prompt: Sequence[int], token_ids: Iterable[int], positions: Iterable[Any]
+    tokenizer: Any, stages: Sequence[str], prompt: Sequence[int], token_ids: Iterable[int], positions: Sequence[Any]
 ) -> ChoiceScore:
-    """The score of tokens after a prompt; the positions' logprobs carry statistics and each stage's contribution."""
+    """The score of tokens after a prompt; the positions' logprobs carry what the engine reported of them."""
     from vllm import SamplingParams
 
-    from server.engine.statistics import TokenReader, scored
+    from server.engine.statistics import TokenReader, name_growth
 
+    name_growth(positions, dict(enumerate(stages)))
     reader, score = TokenReader(tokenizer, prompt, SamplingParams()), ChoiceScore()
     for token_id, position in zip(token_ids, positions, strict=True):
-        entry = scored(position)
-        parts = entry.provenance if entry else None
-        token = reader.read(token_id, position, {name: parts[i] for i, name in enumerate(stages)} if parts else None)
+        token = reader.read(token_id, position)
         if token is not None:
             score.add(token)
     return score

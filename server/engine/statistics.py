@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
@@ -32,23 +32,22 @@ from server.uncertainty.tokens import TokenScore
 
 @dataclass
 class ScoredLogprob(Logprob):
-    """The chosen token's logprob together with the statistics of the distribution it was drawn from.
+    """The chosen token's logprob together with what the engine's columns say of it, see `model_impl.wire`.
 
-    The fields are those of `model_impl.wire.STATISTICS`; they have defaults only because the base's have.
+    The statistics have defaults only because the base's fields have.
     """
 
     entropy: float = math.nan
     variance: float = math.nan
     margin: float = math.nan
+    epistemic: float | None = None
+    """None where the engine reports none."""
     growth: dict[str, float] | None = None
-    """Growth stage -> its share; filled in for requests that want it token by token."""
-    internals: dict[str, Any] | None = None
-    """`server.uncertainty.internals.TokenInternals` as JSON holds it; filled in likewise."""
+    """Growth stage -> nats; filled in by `name_growth`, since the engine knows no names."""
 
     def __post_init__(self) -> None:
-        # As the model reported them, see `model_impl.wire`. No fields: answers must not show them.
-        self.provenance: list[float] | None = None
-        self.internal_columns: list[float] | None = None
+        # Growth by place, as the engine reports it. No field: answers must not show it.
+        self.places: list[float] | None = None
 
 
 class StatisticsProcessor(LogprobsProcessor):
@@ -67,24 +66,23 @@ class StatisticsProcessor(LogprobsProcessor):
             assert self.cumulative_logprob is not None
             self.cumulative_logprob += self.logprobs.add(logprobs_lists)
             return
-        plain, statistics = split_statistics(logprobs_lists)
+        plain, columns = split_columns(logprobs_lists)
         super()._update_sample_logprobs(plain)
-        self._attach(self.logprobs, statistics)
+        self._attach(self.logprobs, columns)
 
     def _update_prompt_logprobs(self, prompt_logprobs_tensors: LogprobsTensors) -> None:
-        plain, statistics = split_statistics(prompt_logprobs_tensors)
+        plain, columns = split_columns(prompt_logprobs_tensors)
         super()._update_prompt_logprobs(plain)
-        self._attach(self.prompt_logprobs, statistics)
+        self._attach(self.prompt_logprobs, columns)
 
     @staticmethod
-    def _attach(positions: Any, statistics: Statistics | None) -> None:
-        if statistics is None or isinstance(positions, FlatLogprobs):
+    def _attach(positions: Any, columns: list[list[float]] | None) -> None:
+        if columns is None or isinstance(positions, FlatLogprobs):
             return  # the flat container of vLLM's offline API has no place for them
-        new = positions[len(positions) - len(statistics.values) :]
-        for position, values in zip(new, statistics.values, strict=True):
+        new = positions[len(positions) - len(columns) :]
+        for position, values in zip(new, columns, strict=True):
             token_id, chosen = next(iter(position.items()))  # the chosen token comes first
-            plain, internals = values[: statistics.plain], values[statistics.plain :]
-            position[token_id] = scored_or_plain(chosen.logprob, chosen.rank, plain, internals, chosen.decoded_token)
+            position[token_id] = scored_or_plain(chosen.logprob, chosen.rank, values, chosen.decoded_token)
 
 
 class Unshown:
@@ -102,12 +100,12 @@ class Unshown:
     def add(self, logprobs_lists: LogprobsLists) -> float:
         """The next positions; returns the sum of their logprobs."""
         ids, values, ranks, _ = logprobs_lists
-        start, end = find_columns(ids) or (None, None)
+        start = find_columns(ids)
         total = 0.0
         for row, rank in zip(values.tolist(), ranks.tolist(), strict=True):
             logprob = row[0]
             self.entries.append(
-                Logprob(logprob, rank) if start is None else scored_or_plain(logprob, rank, row[start:end], row[end:])
+                Logprob(logprob, rank) if start is None else scored_or_plain(logprob, rank, row[start:])
             )
             total += logprob
         return total
@@ -121,35 +119,23 @@ class Unshown:
         return iter(self.entries)
 
 
-@dataclass(slots=True)
-class Statistics:
-    """The extra columns of some positions: `plain` of them are `STATISTICS` and provenance, the others internals."""
-
-    values: list[list[float]]
-    plain: int
-
-
-def scored_or_plain(
-    logprob: float, rank: int | None, plain: list[float], internals: list[float], text: str | None = None
-) -> Logprob:
+def scored_or_plain(logprob: float, rank: int | None, columns: list[float], text: str | None = None) -> Logprob:
     """The chosen token of a position with what its columns say of it; a plain `Logprob` where they say nothing."""
-    if not math.isfinite(sum(plain)):  # in float64, where a sum of float32 numbers does not overflow
+    if not math.isfinite(sum(columns)):  # in float64, where a sum of float32 numbers does not overflow
         return Logprob(logprob, rank, text)  # logits that overflowed: JSON has no NaN, and there is nothing to report
-    entropy, variance, margin, *provenance = plain
-    entry = ScoredLogprob(logprob, rank, text, entropy, variance, margin)
-    entry.provenance = provenance or None
-    entry.internal_columns = internals or None
+    entropy, variance, margin, *reported = columns
+    entry = ScoredLogprob(logprob, rank, text, entropy, variance, margin, reported[0] if reported else None)
+    entry.places = reported[1:] or None
     return entry
 
 
-def split_statistics(logprobs: Any) -> tuple[Any, Statistics | None]:
-    """Logprobs lists or tensors without their statistics columns, and the columns (None where there are none)."""
+def split_columns(logprobs: Any) -> tuple[Any, list[list[float]] | None]:
+    """Logprobs lists or tensors without their extra columns, and the columns by row (None where there are none)."""
     ids, values = logprobs.logprob_token_ids, logprobs.logprobs
-    if (columns := find_columns(ids)) is None:
+    if (start := find_columns(ids)) is None:
         return logprobs, None
-    start, end = columns
     plain = logprobs._replace(logprob_token_ids=ids[:, :start], logprobs=values[:, :start])
-    return plain, Statistics(values[:, start:].tolist(), end - start)
+    return plain, values[:, start:].tolist()
 
 
 class TokenTexts(dict[int, str]):
@@ -231,6 +217,15 @@ def scored(position: Mapping[int, Logprob] | Logprob | None) -> ScoredLogprob | 
     return position if isinstance(position, ScoredLogprob) else None
 
 
+def name_growth(positions: Iterable[Mapping[int, Logprob] | Logprob | None], stages: Mapping[int, str]) -> None:
+    """Fill in the positions' growth, by the growth stage at each place. Empty for a model that has never grown."""
+    if not stages:
+        return
+    for entry in filter(None, map(scored, positions)):
+        if (places := entry.places) is not None:
+            entry.growth = {stage: places[place] for place, stage in stages.items()}
+
+
 class TokenReader:
     """Reads the tokens of one choice in order: their statistics, and the text that each of them adds.
 
@@ -260,7 +255,6 @@ class TokenReader:
         self,
         token_id: int,
         position: Mapping[int, Logprob] | Logprob | None,
-        provenance: Mapping[str, float] | None = None,
         *,
         stopped: bool = False,
     ) -> TokenScore | None:
@@ -284,7 +278,8 @@ class TokenReader:
             text,
             start,
             special,
-            provenance,
+            entry.epistemic,
+            entry.growth,
         )
 
 

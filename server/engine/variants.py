@@ -31,8 +31,6 @@ from server import metrics
 from server.engine.ensemble import Ensemble
 from server.engine.input_processor import VariantInput
 from server.uncertainty.calibration import Calibration
-from server.uncertainty.internals import InternalsReader, unavailable_reason
-from server.uncertainty.profile import Profile
 
 DRAIN_POLL_SECONDS = 0.05
 MAX_DELTAS = 16
@@ -52,10 +50,6 @@ class VariantModels(OpenAIServingModels):
     calibrations: dict[int, Calibration]
     """Adapter id -> the calibration of the variant. Deltas have none."""
     ensemble: Ensemble
-    profiles: dict[int, Profile]
-    """Adapter id -> the profile of the variant's internals."""
-    internals_unavailable: str | None
-    """Why this engine reports no internals; None if it does."""
     growth_root: Path | None
     base_fingerprint: str | None
     draining: set[asyncio.Task[None]]
@@ -68,18 +62,16 @@ class VariantModels(OpenAIServingModels):
         config: TokenformerConfig,
         growth_root: Path | None,
         calibrations: Mapping[str, Calibration],
-        profiles: Mapping[str, Profile],
     ) -> None:
         """Offer every servable stage. The last has the checkpoint's own name, the others are NAME:STAGE.
 
-        `growth_root` is the only directory from which clients may load deltas; None allows none. `calibrations` and
-        `profiles` are by growth stage.
+        `growth_root` is the only directory from which clients may load deltas; None allows none. `calibrations` are by
+        growth stage.
         """
         self.config, self.growth_root, self.base_fingerprint, self.draining = config, growth_root, None, set()
         self.resident = {}
         override_class(self.input_processor, VariantInput)
         self.ensemble = Ensemble(self.engine_client, self.engine_client.vllm_config)
-        self.internals_unavailable = unavailable_reason(self.engine_client.vllm_config)
         self.dropped = cast(VariantInput, self.input_processor).dropped = set()
         self.lora_id_counter.inc(len(config.stages))  # ids up to here are stages, see model_impl.variants
         self.loading = asyncio.Lock()
@@ -91,7 +83,6 @@ class VariantModels(OpenAIServingModels):
             self.lora_requests[name] = LoRARequest(name, index + 1, base.model_path, base_model_name=base.name)
         last = {adapter_id: stages[-1].name for adapter_id, stages in self.variants.items()}
         self.calibrations = {i: calibrations[name] for i, name in last.items() if name in calibrations}
-        self.profiles = {i: profiles[name] for i, name in last.items() if name in profiles}
 
     def segments(self, adapter: LoRARequest | None) -> dict[int, str]:
         """Place (see model_impl.kernels.collector) -> growth stage, for the stages of a variant; empty for a checkpoint
@@ -104,14 +95,9 @@ class VariantModels(OpenAIServingModels):
         """The calibration that was fitted for exactly this variant."""
         return self.calibrations.get(adapter.lora_int_id if adapter else 0)
 
-    def internals_reader(self, adapter: LoRARequest | None) -> InternalsReader:
-        profile = self.profiles.get(adapter.lora_int_id if adapter else 0)
-        places = len(self.config.stages) + 1
-        return InternalsReader(self.config.num_hidden_layers, places, self.segments(adapter), profile)
-
     async def show_available_models(self) -> ModelList:
         """vLLM's cards, with a name instead of a path as `root`. Each also has its growth stage, its parameter tokens
-        in each projection, whether it offers internals, and the name and threshold of its calibration."""
+        in each projection, and the name and threshold of its calibration."""
         models = await super().show_available_models()
         for card in models.data:
             adapter = self.lora_requests.get(card.id)
@@ -121,7 +107,6 @@ class VariantModels(OpenAIServingModels):
             card.parameter_tokens = {  # type: ignore[attr-defined]
                 projection: sum(stage.tokens[projection] for stage in stages) for projection in PROJECTIONS
             }
-            card.internals = self.internals_unavailable is None  # type: ignore[attr-defined]
             made = self.calibration(adapter)
             card.calibration = made and {"name": made.name, "abstain": made.abstain}  # type: ignore[attr-defined]
         return models

@@ -151,7 +151,7 @@ class AdmissionControl:
             message = f"Too many prompt tokens wait already: about {queued} of {self.max_tokens}."
             return Refusal(HTTPStatus.TOO_MANY_REQUESTS, "tokens_full", message, OVERLOAD_RETRY_SECONDS)
         if self.cells and weight.cells and self.cells + weight.cells > CELLS_AT_ONCE:
-            message = "The answers under way already show as many logprobs and internals as this server takes on."
+            message = "The answers under way already show as many logprobs as this server takes on."
             return Refusal(HTTPStatus.TOO_MANY_REQUESTS, "logprobs_full", message, OVERLOAD_RETRY_SECONDS)
         if self.rescored and weight.rescored and self.rescored + weight.rescored > MAX_RESCORED:
             message = "Other ensembles are under way; come again when they have ended."

@@ -11,7 +11,6 @@ from typing import Any
 
 from vllm.config import ModelConfig
 
-from model_impl.config import PROJECTIONS
 from server.requests.limits import MAX_CHOICES, MAX_SEQUENCES
 from server.requests.parameters import LIMITS, prompt_of
 
@@ -20,9 +19,6 @@ CHARACTERS_PER_TOKEN = 4
 
 COMPLETION_TOKENS = 16
 """Default limit of a completion; a chat without a limit goes on to the end of the context."""
-
-INTERNALS_CELLS = 3
-"""Size of the internals of a token in one projection, in alternatives of `logprobs`."""
 
 ALTERNATIVES = ("logprobs", "top_logprobs")
 
@@ -33,15 +29,12 @@ class Shape:
 
     longest: int
     """The limit on one prompt and its answer, in tokens."""
-    internals: int = 0
-    """Cells of one token's internals."""
     alternatives: int = 0
     """All alternatives of a token, for which -1 stands."""
 
     @classmethod
     def of(cls, config: ModelConfig) -> Shape:
-        places = config.hf_config.num_hidden_layers * len(PROJECTIONS)
-        return cls(config.max_model_len, INTERNALS_CELLS * places, config.get_vocab_size())
+        return cls(config.max_model_len, config.get_vocab_size())
 
 
 @dataclass(frozen=True)
@@ -125,9 +118,7 @@ def _columns(body: Mapping[str, Any], shape: Shape) -> dict[str, int]:
     if isinstance(ids := body.get("logprob_token_ids"), list):
         found["logprob_token_ids"] = len(ids)
     options = body.get("uncertainty")
-    if isinstance(options, Mapping) and options.get("internals") is True:
-        found["uncertainty"] = 1 + shape.internals
-    elif "completion" in body or (isinstance(options, Mapping) and options.get("tokens") is True):
+    if "completion" in body or (isinstance(options, Mapping) and options.get("tokens") is True):
         found["uncertainty" if "uncertainty" in body else "completion"] = 1
     return found
 

@@ -1,4 +1,4 @@
-"""The calibrations and profiles that belong to a checkpoint."""
+"""The calibrations that belong to a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from model_impl.checkpoint.fingerprint import fingerprint
 from model_impl.config import TokenformerConfig
 from server.system.stderr import say
 from server.uncertainty.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
-from server.uncertainty.profile import Profile, ProfileError, find_profiles, load_profile
 
 
 def calibrations_of(
@@ -43,23 +42,7 @@ def calibrations_of(
     return found
 
 
-def profiles_of(checkpoint: Path, config: TokenformerConfig) -> dict[str, Profile]:
-    """The profiles beside the weights, by growth stage. Unreadable or foreign ones are skipped with a warning."""
-    found: dict[str, Profile] = {}
-    for file in find_profiles(checkpoint):
-        try:
-            profile = load_profile(file, config)
-        except ProfileError as error:
-            say(f"warning: {error}; it is not used")
-            continue
-        if belongs(profile, checkpoint, config):
-            found[profile.stage] = profile
-        else:
-            say(f"warning: {file} was made for another checkpoint or stage; it is not used")
-    return found
-
-
-def belongs(made: Calibration | Profile, checkpoint: Path, config: TokenformerConfig) -> bool:
+def belongs(made: Calibration, checkpoint: Path, config: TokenformerConfig) -> bool:
     """Whether this checkpoint has exactly the stage that the file was made for."""
     index = next((i for i in config.servable_stages if config.stages[i].name == made.stage), None)
     return index is not None and fingerprint(checkpoint, index) == made.checkpoint

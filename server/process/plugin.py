@@ -174,14 +174,12 @@ class TokenformerEndpoints:
         config = cast(TokenformerConfig, state.vllm_config.model_config.hf_config)
         models: VariantModels = state.openai_serving_models
         override_class(models, VariantModels)
-        models.open_variants(config, args.growth_root, args.calibrations, args.profiles)
+        models.open_variants(config, args.growth_root, args.calibrations)
         open_client(state.openai_serving_chat, models)
         override_class(models.renderer, BoundedRenderer)
         for calibration in models.calibrations.values():
-            no_ensemble = models.ensemble.unavailable if calibration.members else None
-            missing = no_ensemble or (models.internals_unavailable if calibration.reads_internals else None)
-            if missing:
-                say(f"warning: no risk by {calibration.name}: {missing}")
+            if calibration.members and models.ensemble.unavailable:
+                say(f"warning: no risk by {calibration.name}: {models.ensemble.unavailable}")
         for name, path in args.growth:
             loaded = await models.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
             if isinstance(loaded, ErrorResponse):

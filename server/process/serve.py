@@ -28,7 +28,7 @@ from server.gate import MIDDLEWARE
 from server.gate.keys import VARIABLES as KEY_VARIABLES
 from server.gate.keys import ApiKeyError, readable_by_all, take_keys
 from server.process.early_signals import EarlySignals, is_alone
-from server.process.fitted import calibrations_of, profiles_of
+from server.process.fitted import calibrations_of
 from server.process.flags import add_flags
 from server.process.head_start import give_head_start, is_worthwhile, use_head_start
 from server.process.safety import UnsafeError, check_settings, is_loopback
@@ -94,7 +94,6 @@ def parse(argv: Sequence[str]) -> Namespace:
     if args.growth_root is not None:
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # vLLM then has the two routes
     args.calibrations = calibrations_of(Path(checkpoint), config, args.calibration)
-    args.profiles = profiles_of(Path(checkpoint), config)
     if not ((Path(checkpoint) / TOKENIZER).is_file() or args.tokenizer or args.skip_tokenizer_init):
         raise CheckpointError(f"{checkpoint}: has no {TOKENIZER} (see `tokenformer convert --tokenizer`)")
     if args.trace_corpus is not None:

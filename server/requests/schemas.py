@@ -11,7 +11,6 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    PrivateAttr,
     SerializeAsAny,
     StrictBool,
     Tag,
@@ -44,7 +43,6 @@ from server.requests.limits import RequestLimits, blame_parameter, check_prompt,
 from server.requests.messages import Messages
 from server.requests.request_ids import RequestId
 from server.requests.unsupported import refuse_unsupported
-from server.uncertainty.internals import TokenInternals
 from server.uncertainty.summary import Uncertainty
 
 PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
@@ -61,11 +59,6 @@ class UncertaintyOptions(BaseModel):
     )
     spans: StrictBool = Field(
         default=False, description="Return the words to doubt, with the reason, as `uncertainty.spans`."
-    )
-    internals: StrictBool = Field(
-        default=False,
-        description="As `tokens`, and what happened inside the model: the share of each growth stage in every token, "
-        "and the Pattention internals of every layer and projection. Needs --enforce-eager, the default on CPU.",
     )
     ensemble: int | None = Field(
         default=None,
@@ -105,7 +98,7 @@ UncertaintyField = Annotated[
 
 
 def _wants_tokens(uncertainty: bool | UncertaintyOptions) -> bool:
-    return isinstance(uncertainty, UncertaintyOptions) and (uncertainty.tokens or uncertainty.internals)
+    return isinstance(uncertainty, UncertaintyOptions) and uncertainty.tokens
 
 
 def with_statistics(
@@ -117,9 +110,7 @@ def with_statistics(
     unshown = params.logprobs is None and not params.logprob_token_ids
     if unshown:
         params.logprobs = 0
-    shown = isinstance(request.uncertainty, UncertaintyOptions) and request.uncertainty.internals
-    asked = report_args(internals=shown or request._judged_by_internals, unshown=unshown)
-    params.extra_args = (params.extra_args or {}) | asked
+    params.extra_args = (params.extra_args or {}) | report_args(unshown=unshown)
     return params
 
 
@@ -128,7 +119,6 @@ class ScoredChatCompletionRequest(RequestLimits, ChatCompletionRequest):  # type
     max_completion_tokens: int | None = Field(default=None, ge=1)
     uncertainty: UncertaintyField = True
     request_id: RequestId = Field(default_factory=random_uuid)
-    _judged_by_internals: bool = PrivateAttr(default=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -149,7 +139,6 @@ class ScoredChatCompletionRequest(RequestLimits, ChatCompletionRequest):  # type
 class ScoredCompletionRequest(RequestLimits, CompletionRequest):  # type: ignore[misc]  # likewise, and `n` may be null
     uncertainty: UncertaintyField = True
     request_id: RequestId = Field(default_factory=random_uuid)
-    _judged_by_internals: bool = PrivateAttr(default=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -175,10 +164,17 @@ class ScoredToken(ChatCompletionLogProbsContent):
     variance: float | None = Field(default=None, description="Var_p(-ln p) over the whole vocabulary, nats^2.")
     rank: int | None = Field(default=None, description="Rank of the token in its distribution, from 1.")
     margin: float | None = Field(default=None, description="Probability of the most likely token minus the second's.")
-    growth: dict[str, float] | None = Field(default=None, description="Share of each growth stage in this token.")
-    epistemic: float | None = Field(default=None, description="What the ensemble's members disagree about, nats.")
+    epistemic: float | None = Field(
+        default=None,
+        description="How far the distribution hangs on single parameter tokens, nats: the closed form, or the "
+        "ensemble's where one was asked and this is no stream.",
+    )
+    growth: dict[str, float] | None = Field(
+        default=None,
+        description="What each growth stage adds to the token's logit above its rivals', nats; below 0 where it speaks "
+        "against the token.",
+    )
     aleatoric: float | None = Field(default=None, description="The entropy that the members have on average, nats.")
-    internals: TokenInternals | None = Field(default=None, description="Only if asked for by `uncertainty.internals`.")
 
 
 class ScoredChatLogprobs(ChatCompletionLogProbs):
@@ -196,7 +192,6 @@ class ScoredCompletionLogprobs(CompletionLogProbs):
     growth: list[dict[str, float] | None] | None = None
     epistemic: list[float | None] | None = None
     aleatoric: list[float | None] | None = None
-    internals: list[TokenInternals | None] | None = None
 
 
 class ScoredChatChoice(ChatCompletionResponseChoice):

@@ -112,11 +112,6 @@ class Calibration:
         """Members of the ensemble that it reads; None without one."""
         return self.ensemble["members"] if self.ensemble else None
 
-    @property
-    def reads_internals(self) -> bool:
-        """True if the risk depends on internals, which the engine must then report."""
-        return not self.needs.isdisjoint(GROUPS["internals"])
-
     def judges(self, features: Mapping[str, float]) -> bool:
         """Whether `features` has all that it reads."""
         return self.needs <= features.keys()

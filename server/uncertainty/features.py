@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from server.uncertainty.internals import FEATURES as INTERNALS
 from server.uncertainty.tokens import TokenScore
 
 AGGREGATES = (
@@ -34,12 +33,11 @@ DETAILS = (
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "logits": AGGREGATES + DETAILS,
-    "growth": ("newest_stage_share",),
+    "growth": ("newest_stage_growth",),
     "ensemble": ("mean_epistemic", "max_epistemic", "mean_aleatoric"),
-    "internals": INTERNALS,
 }
 """The features of the probe, by source. All answers have `logits`. `growth` needs a grown stage without pipeline
-parallelism; `ensemble` an answer that was scored again under it; `internals` an engine that was asked for them."""
+parallelism; `ensemble` an answer that was scored again under it."""
 
 FEATURES = tuple(name for names in GROUPS.values() for name in names)
 

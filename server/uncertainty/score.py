@@ -114,31 +114,31 @@ class ChoiceScore:
         )
         return dict(zip(AGGREGATES, values, strict=True))
 
-    def provenance(self) -> dict[str, float]:
-        """Sum of `TokenScore.provenance` over the tokens, by growth stage."""
-        sums: dict[str, float] = {}
-        for token in self.scores:
-            for stage, contribution in (token.provenance or {}).items():
-                sums[stage] = sums.get(stage, 0.0) + contribution
-        return sums
+    def growth(self) -> dict[str, float] | None:
+        """Mean of `TokenScore.growth` over the tokens, by growth stage; None for a model that never grew."""
+        grown = [token.growth for token in self.scores if token.growth]
+        return {stage: math.fsum(part[stage] for part in grown) / len(grown) for stage in grown[0]} if grown else None
 
     def features(self, further: Mapping[str, float] | None = None) -> dict[str, float] | None:
         """Features for calibrations, by the names in `server.uncertainty.features`, all finite; without groups that the
-        tokens lack. `further` are the features of the ensemble and the internals, if known.
+        tokens lack. `further` are the features of the ensemble, if known.
 
         None for an answer without tokens, or from a model with logits that are not finite.
         """
-        return self._features(self.aggregates(), self.provenance(), further)
+        return self._features(self.aggregates(), self.growth(), further)
 
     def _features(
-        self, aggregates: Mapping[str, float], provenance: Mapping[str, float], further: Mapping[str, float] | None
+        self,
+        aggregates: Mapping[str, float],
+        growth: Mapping[str, float] | None,
+        further: Mapping[str, float] | None,
     ) -> dict[str, float] | None:
         if not self.scores:
             return None
         features = dict(aggregates)
         features |= details(self.scores)
-        if len(provenance) > 1 and (parts := shares(provenance)):
-            features["newest_stage_share"] = list(parts.values())[-1]
+        if growth and len(growth) > 1:
+            features["newest_stage_growth"] = list(growth.values())[-1]
         features |= further or {}
         # A maximum or minimum can skip a NaN; sums cannot, so this finds any.
         return features if all(map(math.isfinite, features.values())) else None
@@ -156,8 +156,8 @@ class ChoiceScore:
         `abstain` is null without a risk or without a limit in the request, `spans` without the `text` of the tokens,
         and the fields of the `ensemble` without one. `further`: see `features`.
         """
-        found, provenance = self.aggregates(), self.provenance()
-        features = self._features(found, provenance, further)
+        found, growth = self.aggregates(), self.growth()
+        features = self._features(found, growth, further)
         judged = calibration if calibration and features and calibration.judges(features) else None
         risk = judged.risk(features) if judged and features else None
         shown: dict[str, Any] = {name: found.get(name) for name in SHOWN}
@@ -167,7 +167,7 @@ class ChoiceScore:
             calibration=judged.name if judged else None,
             abstain=None if risk is None or abstain_above is None else risk > abstain_above,
             tokens=len(self.scores),
-            growth=shares(provenance),
+            growth=growth,
             **shown,
             spans=None if text is None else self.spans(text, judged, risk, ensemble.epistemic if ensemble else None),
             **(ensemble.summary() if ensemble else {}),
@@ -199,13 +199,3 @@ def _part_risk(tokens: Sequence[TokenScore], calibration: Calibration | None, wh
     if calibration is None or whole is None or features is None or not calibration.judges(features):
         return None
     return min(whole, calibration.risk(features))
-
-
-def shares(provenance: Mapping[str, float]) -> dict[str, float] | None:
-    """Each growth stage's share, summing to 1: "which growth answered".
-
-    It is the sum over Pattention layers and tokens of w_i^2 ||v_i||^2 by the stage of parameter token i, normalised:
-    the squared length of each summand of a layer's output y = sum_i w_i v_i (our measure, design notes).
-    """
-    total = sum(provenance.values())
-    return {stage: contribution / total for stage, contribution in provenance.items()} if total else None

@@ -16,7 +16,7 @@ class Span(BaseModel):
     risk: float | None = Field(
         description="What the calibration says of these tokens alone, and never above the answer's risk, as a part "
         "cannot be likelier wrong than the whole; null without a calibration that can judge a part: one that reads the "
-        "ensemble or the internals cannot."
+        "ensemble cannot."
     )
     reason: str = Field(description="Why they are doubted, in plain words.")
 
@@ -48,7 +48,9 @@ class Uncertainty(BaseModel):
     )
     tokens: int = Field(description="Number of tokens summarised.")
     growth: dict[str, float] | None = Field(
-        default=None, description="Share of each growth stage in the answer; null for a checkpoint that never grew."
+        default=None,
+        description="What each growth stage adds to a token's logit above its rivals', nats, mean over tokens; null "
+        "for a checkpoint that never grew.",
     )
     ensemble: int | None = Field(default=None, description="Members of the ensemble that were asked; null for none.")
     ensemble_tokens: int | None = Field(
@@ -73,9 +75,4 @@ class Uncertainty(BaseModel):
         description="The words to doubt, in order, if `uncertainty.spans` asked for them. They lie in the generated "
         "text: the message's content, or the text before tool calls and reasoning were taken out of it; for "
         "completions the choice's `text`. What `echo` puts in front is a part of it.",
-    )
-    internals: dict[str, float | None] | None = Field(
-        default=None,
-        description="Mean |z| of each of the internals over tokens, layers and projections, z being the distance from "
-        "the mean over the training texts in standard deviations; null unless asked for, and without a profile.",
     )

@@ -25,8 +25,10 @@ class TokenScore(NamedTuple):
     """Number of characters before `text` in the answer."""
     special: bool = False
     """True for the end of text, roles of the chat template and the like, which are no words of the answer."""
-    provenance: Mapping[str, float] | None = None
-    """Growth stage -> contribution: the sum of w^2 ||v||^2 over its parameter tokens."""
+    epistemic: float | None = None
+    """By the closed form, nats; None from an engine that reports none."""
+    growth: Mapping[str, float] | None = None
+    """Growth stage -> what its parameter tokens add to the token's logit, above what they add to its rivals', nats."""
 
 
 @dataclass(frozen=True)

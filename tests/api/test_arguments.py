@@ -18,7 +18,7 @@ ROUTES: dict[str, dict[str, Any]] = {
     "/v1/messages": CHAT,
     "/v1/responses": {"input": "hi", "max_output_tokens": 3},
 }
-OWN = ["tokenformer_unshown", "tokenformer_internals", "tokenformer_provenance", "tokenformer_member", "tokenformer_x"]
+OWN = ["tokenformer_unshown", "tokenformer_report", "tokenformer_member", "tokenformer_x"]
 
 
 def refused(demo: Server, route: str, **fields: Any) -> str:

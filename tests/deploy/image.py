@@ -95,7 +95,7 @@ def test_it_answers_a_question_with_a_calibrated_risk(container: str) -> None:
 def test_ensembles_logprobs_and_top_k_need_no_compiler(container: str) -> None:
     """vLLM or torch would compile for these at run time, if for anything."""
     body = {"messages": [{"role": "user", "content": "Who are you?"}], "logprobs": True, "top_logprobs": 3}
-    body |= {"temperature": 1, "top_k": 5, "seed": 1, "uncertainty": {"ensemble": 4, "internals": True}}
+    body |= {"temperature": 1, "top_k": 5, "seed": 1, "uncertainty": {"ensemble": 4}}
     status, text = ask("/v1/chat/completions", body)
     assert status == 200, text
     assert json.loads(text)["choices"][0]["uncertainty"]["mean_epistemic"] >= 0

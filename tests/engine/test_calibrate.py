@@ -9,13 +9,11 @@ import pytest
 import torch
 
 from model_impl.reference.ensemble import ensemble_uncertainty
-from model_impl.reference.internals import internals
 from server.calibrate.labels import Label, LabelFile
 from server.calibrate.scoring import score_labels
 from server.calibrate.tokenised_label import tokenised_labels
 from server.texts import TextTokenizer
 from server.uncertainty.features import GROUPS
-from server.uncertainty.score import ChoiceScore
 from tests.support import calibrated
 from tests.support.calibrated import CONTEXT, END, greedy, words
 from tests.support.grown import VOCABULARY
@@ -46,7 +44,7 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
         Label(5, words(long), words(answer[:5]), None, (words(answer[:5]),)),
     ]
     tokenised = tokenised_labels(LabelFile(tmp_path / "labels", labels, ""), TextTokenizer(tmp_path / "m"), CONTEXT)
-    scored = score_labels(tmp_path / "m", model.config, stage, tokenised, CONTEXT, MEMBERS, internals=True)
+    scored = score_labels(tmp_path / "m", model.config, stage, tokenised, CONTEXT, MEMBERS)
     texts = [(short, answer), (asked, [*answer, END]), (long, own), (long, own), (long, answer[:5])]
     assert [found.correct for found in scored] == [True, False, True, False, True]
     for found, (prompt, tokens) in zip(scored, texts, strict=True):
@@ -55,24 +53,12 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
         assert features is not None
         for name, (low, high) in moved.features().items():
             assert low <= features[name] <= high, name
-        share = ChoiceScore.of(moved.tokens).features().get("newest_stage_share")  # type: ignore[union-attr]
-        assert features.get("newest_stage_share") == (None if stage == 0 else pytest.approx(share, abs=1e-4))
         rows = ensemble_uncertainty(model, torch.tensor([[*prompt, *tokens]]), MEMBERS, stage)[0, len(prompt) - 1 : -1]
-        inside = internals(model, torch.tensor([[*prompt, *tokens]]), stage)[0, len(prompt) - 1 : -1, ..., :4].mean(
-            (0, 1)
-        )
-        further = [
-            float(rows[:, 0].mean()),
-            float(rows[:, 0].max()),
-            float(rows[:, 1].mean()),
-            *inside.flatten().tolist(),
-        ]
-        assert found.further.keys() == {*GROUPS["ensemble"], *GROUPS["internals"]}
-        ours, others = ([*found.further.values()][:3], [*found.further.values()][3:])
+        further = torch.stack([rows[:, 0].mean(), rows[:, 0].max(), rows[:, 1].mean()])
+        assert tuple(found.further) == GROUPS["ensemble"]
         epistemic, aleatoric = ensemble_tolerance(torch.tensor(moved.e), VOCABULARY).amax(0).tolist()
         allowed = torch.tensor([epistemic, epistemic, aleatoric])
-        assert_within(torch.tensor(ours), torch.tensor(further[:3]), allowed)
-        assert others == pytest.approx(further[3:], abs=1e-4, rel=1e-3)
+        assert_within(torch.tensor([*found.further.values()]), further, allowed)
         assert found.score.features(found.further) == features | found.further  # type: ignore[operator]
     answers = (calibrated.answer(model, which, short, answer).features() for which in (0, 1))
     assert next(answers) != next(answers)

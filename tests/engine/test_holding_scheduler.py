@@ -11,7 +11,7 @@ import torch
 from model_impl.engine.scheduler import AT_ONCE
 from model_impl.plugin import SCHEDULER_CLASS
 from model_impl.reference.model import with_weights
-from model_impl.wire import INTERNALS_ARG, PROVENANCE_ARG, UNSHOWN_ARG
+from model_impl.wire import report_args
 from server.engine.statistics import StatisticsProcessor, scored
 from tests.conformance.models import random_prompts, random_weights, variant_config
 from tests.support.engines import engine, generate, saved_model, token_params
@@ -34,8 +34,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def params(unshown: bool, **options: Any) -> Any:
-    wanted = {PROVENANCE_ARG: True, UNSHOWN_ARG: unshown, INTERNALS_ARG: options.pop("internals", False)}
-    return token_params(extra_args=wanted, **options)
+    return token_params(extra_args=report_args(unshown=unshown), **options)
 
 
 def entries(output: Any) -> list[Any]:
@@ -63,12 +62,8 @@ def test_in_batches_or_one_by_one(llm: Any, monkeypatch: pytest.MonkeyPatch) -> 
     waiting = [params(True, max_tokens=length) for length in lengths]
     unshown = generate(llm, [PROMPT] * len(lengths), waiting)
     assert sorted(sent) == [1, 1, 3, AT_ONCE - 1, *[AT_ONCE] * 4]
-    # Others want alternatives or internals, for some of the steps.
-    others = [
-        params(False, max_tokens=5, logprobs=3),
-        params(False, max_tokens=9, internals=True),
-        params(True, max_tokens=7, internals=True),
-    ]
+    # Others want alternatives, for some of the steps.
+    others = [params(False, max_tokens=5, logprobs=3), params(True, max_tokens=7, logprobs=2)]
     beside = generate(llm, [PROMPT] * (len(lengths) + len(others)), waiting + others)
     assert not scheduler.held
     texts = torch.tensor([[*PROMPT, *max((one.outputs[0].token_ids for one in shown), key=len)]])
@@ -79,9 +74,10 @@ def test_in_batches_or_one_by_one(llm: Any, monkeypatch: pytest.MonkeyPatch) -> 
         assert None not in expected
         for found in (entries(other), entries(third)):
             for entry, own in zip(found, expected, strict=True):
-                assert entry.provenance is not None
+                assert entry.epistemic is not None
                 assert entry.rank == own.rank
-                assert entry.provenance == pytest.approx(own.provenance, rel=1e-5, abs=1e-5)
+                assert entry.epistemic == pytest.approx(own.epistemic, rel=1e-5, abs=1e-5)
+                assert entry.places == pytest.approx(own.places, rel=1e-5, abs=1e-5)
                 assert entry.logprob == pytest.approx(own.logprob, abs=2 * e)
             statistics = [torch.tensor([numbers(entry) for entry in part]).double() for part in (found, expected)]
             assert_statistics_within(*statistics, torch.full((len(found),), e).double())

@@ -33,11 +33,6 @@ EMPTY: list[Request] = [
 
 TOO_LARGE: list[Request] = [
     ("/v1/chat/completions", SHOWN | {"n": 128}, "top_logprobs"),
-    (
-        "/v1/chat/completions",
-        {"messages": MESSAGES, "n": 32, "temperature": 1, "uncertainty": {"internals": True}},
-        "uncertainty",
-    ),
     ("/v1/completions", {"prompt": "Hi", "n": 128, "max_tokens": 400, "logprobs": 20}, "logprobs"),
     ("/v1/completions", {"prompt": [[5] * 500] * 128, "max_tokens": 1, "prompt_logprobs": 20}, "prompt_logprobs"),
     ("/v1/completions", {"prompt": [[5] * 500] * 128, "max_tokens": 0, "echo": True, "logprobs": 20}, "logprobs"),

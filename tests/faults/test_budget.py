@@ -88,7 +88,6 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", SHOWN | {"n": 11}),
     ("/v1/chat/completions", SHOWN | {"n": 11, "stream": True}),
     ("/v1/chat/completions", SHOWN | {"n": 128, "stream": True, "max_tokens": 40}),
-    ("/v1/chat/completions", SHOWN | {"n": 4, "uncertainty": {"internals": True}, "top_logprobs": 0}),
     (
         "/v1/completions",
         {"prompt": "Hi", "n": 12, "temperature": 1, "max_tokens": 480, "ignore_eos": True, "logprobs": 20},

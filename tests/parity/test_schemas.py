@@ -44,7 +44,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "chat with logprobs": (CHAT, {"messages": MESSAGES, "logprobs": True, "top_logprobs": 2, "n": 2, "temperature": 1}),
     "chat with all that can be asked": (
         CHAT,
-        {"messages": MESSAGES, "uncertainty": {"spans": True, "internals": True, "ensemble": 2}, "max_tokens": 4},
+        {"messages": MESSAGES, "uncertainty": {"tokens": True, "spans": True, "ensemble": 2}, "max_tokens": 4},
     ),
     "chat without uncertainty": (CHAT, {"messages": MESSAGES, "uncertainty": False}),
     "tools": (CHAT, {"messages": MESSAGES, **calling_a_tool()}),
@@ -55,7 +55,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "completion with all that can be asked": (
         TEXT,
-        {"prompt": "Hi", "uncertainty": {"spans": True, "internals": True, "ensemble": 2}, "max_tokens": 4},
+        {"prompt": "Hi", "uncertainty": {"tokens": True, "spans": True, "ensemble": 2}, "max_tokens": 4},
     ),
 }
 
@@ -94,7 +94,7 @@ def assert_has_required(answer: dict[str, Any]) -> None:
 
 def asks_for_logprobs(body: dict[str, Any]) -> bool:
     options = body.get("uncertainty")
-    return "logprobs" in body or (isinstance(options, dict) and options.get("internals", False))
+    return "logprobs" in body or (isinstance(options, dict) and options.get("tokens", False))
 
 
 @pytest.mark.parametrize("case", REQUESTS)

@@ -15,7 +15,6 @@ LADDER = (0.05, 0.1, 0.3, 0.7, 1.2, 1.7, 2.2, 2.7, 5.0)
 SPANS: list[dict[str, Any]] = [
     {"start": 2, "end": 8, "text": "Lisbon", "risk": 0.64, "reason": "high entropy at the first value token"}
 ]
-INSIDE = {"key": {"kurtosis": 9.0, "kurtosis_z": 1.0, "score_norm_z": -1.5, "growth": {"base": 1.0}}}
 GROWTH = {"base": 0.7, "news": 0.3}
 SCRIPT: dict[str, Any] = {
     "markup": [*words(made(MARKUP)), last()],
@@ -59,13 +58,6 @@ SCRIPT: dict[str, Any] = {
                 aleatoric=[0.6, 0.3, 0.1],
             ),
         ),
-    ],
-    "internals": [
-        *words(
-            made("odd", internals={"layers": [INSIDE, {"key": INSIDE["key"] | {"kurtosis_z": -4.0}}]}),
-            made(" plain", internals={"layers": [{"key": {"kurtosis": 3.0, "kurtosis_z": None}}]}),
-        ),
-        last(),
     ],
     "alternatives": [
         *words(

@@ -129,26 +129,6 @@ def test_an_ensemble_is_asked_for_and_shown(opened: Opener) -> None:
     assert [level(token(answer, word)) for word in ("So", "it")] == [4, 6]
 
 
-def test_internals_tint_by_their_distance_from_the_training_texts(opened: Opener) -> None:
-    playground = opened()
-    (answer,) = playground.ask("internals")
-    assert detail_of(playground.page, token(answer, "odd"))["Internals, mean |z|"] == "2.00"
-    assert "Internals, mean |z|" not in detail_of(playground.page, token(answer, "plain"))  # the server has no profile
-    playground.page.get_by_role("radio", name="Internals").check(force=True)
-    assert [level(token(answer, word)) for word in ("odd", "plain")] == [6, 0]
-
-
-def test_internals_are_asked_for_only_where_they_are_looked_at(opened: Opener) -> None:
-    playground = opened()
-    playground.page.get_by_label("Compare with").select_option("m:base")  # which does not offer them
-    for measure, expected in (("Entropy", False), ("Internals", True), ("Risk", False), ("Newest stage", True)):
-        playground.page.get_by_role("radio", name=measure).check(force=True)
-        playground.ask("empty")
-        asked = {body["model"]: body["uncertainty"]["internals"] for body in playground.bodies[-2:]}
-        assert asked == {"m": expected, "m:base": False}, measure
-        assert ("in answers from now on" in playground.page.locator("#legend").inner_text()) == expected
-
-
 def test_a_long_name_of_a_model_is_readable(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "tokenformer-qwen3-0.6b:world-b"
     monkeypatch.setattr(scripts, "CARDS", [{"id": name}, {"id": f"{name}-{name}"}])

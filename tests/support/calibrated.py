@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from model_impl.reference.contributions import provenance
 from model_impl.reference.model import ReferenceTokenformer
 from server.uncertainty.tokens import TokenScore
 from tests.support.exact import exact_statistics
@@ -48,18 +47,15 @@ def answer(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], ids: 
     """The tokens `ids` after a prompt, with the reference model's distributions."""
     text, drawn = torch.tensor([[*prompt, *ids]]), slice(len(prompt) - 1, -1)
     logits = model(text, stage)[0, drawn].double()
-    shares = provenance(model, text, stage)[0, drawn]
-    stages = [part.name for part in model.config.stages[: stage + 1]]
-    rows = zip(ids, logits.log_softmax(-1), exact_statistics(logits), shares.tolist(), strict=True)
+    rows = zip(ids, logits.log_softmax(-1), exact_statistics(logits), strict=True)
     tokens = [
         TokenScore(
             float(row[word]),
             *statistics.tolist(),
             text=f" w{word}",
             special=word == END,
-            provenance=dict(zip(stages, share, strict=True)),
         )
-        for word, row, statistics, share in rows
+        for word, row, statistics in rows
     ]
     return Moved(tokens, logit_tolerance(model, text, stage)[0, drawn].tolist())
 

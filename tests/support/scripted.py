@@ -24,10 +24,8 @@ from tests.support.ports import free_ports
 
 CALIBRATION = {"name": "iso-1", "abstain": {"error_rate": 0.1, "above": 0.6}}
 CARDS: list[dict[str, Any]] = [
-    {"id": "m", "growth_stage": "news", "parameter_tokens": {"query": 10, "ffn": 30}, "calibration": CALIBRATION}
-    | {"internals": True},
-    {"id": "m:base", "growth_stage": "base", "parameter_tokens": {"query": 8, "ffn": 24}, "calibration": None}
-    | {"internals": False},
+    {"id": "m", "growth_stage": "news", "parameter_tokens": {"query": 10, "ffn": 30}, "calibration": CALIBRATION},
+    {"id": "m:base", "growth_stage": "base", "parameter_tokens": {"query": 8, "ffn": 24}, "calibration": None},
 ]
 
 Chunk = Mapping[str, Any]

@@ -81,7 +81,6 @@ export class Answer {
       part.entropy = highest(part, "entropy");
       part.variance = highest(part, "variance");
       part.growth = part.tokens.at(-1)?.growth ?? null;
-      part.internals = distance(part.tokens.at(-1)?.internals);
       const first = this.#elements.length === 0;
       const element = h("span", { class: "token", role: "option", tabindex: first ? 0 : -1, "aria-selected": "false" });
       element.textContent = part.text;
@@ -153,16 +152,6 @@ export class Answer {
 
 /** Of the tokens that a part came from; null if none says this. */
 const highest = ({ tokens }, name) => tokens.reduce((top, token) => (token[name] > (top ?? -1) ? token[name] : top), null);
-
-/** Mean |z| of a token's internals over layers, projections and statistics; null without a profile of the training texts. */
-function distance(internals) {
-  const values = (internals?.layers ?? []).flatMap((layer) =>
-    Object.values(layer).flatMap((projection) =>
-      Object.entries(projection).filter(([name, value]) => name.endsWith("_z") && value !== null),
-    ),
-  );
-  return values.length ? values.reduce((sum, [, z]) => sum + Math.abs(z), 0) / values.length : null;
-}
 
 function figures(summary) {
   const rows = [

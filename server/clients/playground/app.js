@@ -63,7 +63,7 @@ function messages(index, asked) {
 const message = (role, content) => ({ role, content });
 
 function options(card) {
-  const uncertainty = { tokens: true, spans: true, internals: Boolean(measure.internals && card?.internals) };
+  const uncertainty = { tokens: true, spans: true };
   if (card?.calibration?.abstain) uncertainty.abstain_above = card.calibration.abstain.above;
   if (ensemble.checked) uncertainty.ensemble = members.valueAsNumber;
   return { temperature: temperature.valueAsNumber || 0, logprobs: true, top_logprobs: 5, uncertainty };

@@ -67,7 +67,6 @@ export function tokenDetail(part) {
     ["Rank", token.rank, String],
     ["Lead over the next", token.margin, percent],
     ...Object.entries(token.growth ?? {}).map(([stage, share]) => [`Stage ${stage}`, share, percent]),
-    ["Internals, mean |z|", part.internals, (value) => number(value)],
     ["Risk", part.risk, percent],
   ].filter(([, value]) => value !== null && value !== undefined);
   return [

@@ -3,8 +3,7 @@
 
 import { h, number, percent } from "./dom.js";
 
-/** `value` takes what a token says (null: nothing); a value at or above `bounds[i]` is of level i + 1 at least.
- * `internals`: only answers asked for with the internals have it; they are tens of kB per token in a large model. */
+/** `value` takes what a token says (null: nothing); a value at or above `bounds[i]` is of level i + 1 at least. */
 export const MEASURES = {
   entropy: {
     label: "Entropy",
@@ -38,20 +37,10 @@ export const MEASURES = {
     value: (token) => token.epistemic,
     format: (value) => number(value),
   },
-  internals: {
-    label: "Internals",
-    unit: "sd",
-    about: "how far the layers were from what training texts show, mean |z|; in answers from now on",
-    internals: true,
-    bounds: [0.6, 0.8, 1, 1.25, 1.5, 2, 2.5, 3],
-    value: (token) => token.internals,
-    format: (value) => `${number(value)} sd`,
-  },
   growth: {
     label: "Newest stage",
     unit: "%",
     about: "share of the newest growth stage's parameter tokens; in answers from now on",
-    internals: true,
     bounds: [0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3],
     value: (token) => (token.growth ? Object.values(token.growth).at(-1) : null),
     format: percent,

@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from loadtest.no_model import NoModel
-from model_impl.wire import INTERNALS_ARG, PROVENANCE_ARG
-from server.engine.statistics import scored, split_statistics
+from model_impl.wire import report_args
+from server.engine.statistics import scored, split_columns
 from tests.unit.server.engine.test_statistics_processor import processor
 
-LAYERS, PLACES = 4, 3
-ASKED: dict[str, Any] = {PROVENANCE_ARG: True}
+REPORTED = 4
+ASKED: dict[str, Any] = report_args()
 
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> NoModel:
     monkeypatch.setattr("loadtest.no_model.STEP_SECONDS", 0.0)
     made = NoModel.__new__(NoModel)
-    made.layers, made.places, made.prompts, made.params, made.next_step = LAYERS, PLACES, {}, {}, 0.0
+    made.reported, made.prompts, made.params, made.next_step = REPORTED, {}, {}, 0.0
     return made
 
 
@@ -54,9 +54,8 @@ def test_a_token_for_every_request_whose_prompt_is_complete(worker: NoModel) -> 
 @pytest.mark.parametrize(
     ("logprobs", "arguments", "width"),
     [
-        (0, ASKED, 3 + PLACES),
-        (2, ASKED, 3 + PLACES),
-        (0, ASKED | {INTERNALS_ARG: True}, 3 + PLACES + LAYERS * 5 * (4 + PLACES)),
+        (0, ASKED, 3 + REPORTED),
+        (2, ASKED, 3 + REPORTED),
         (2, {}, 0),
     ],
 )
@@ -64,9 +63,9 @@ def test_the_columns_are_those_that_our_worker_would_report(
     worker: NoModel, logprobs: int, arguments: dict[str, Any], width: int
 ) -> None:
     made = step(worker, {"a": 3}, new("a", 3, logprobs, **arguments))
-    plain, statistics = split_statistics(made.logprobs)
+    plain, columns = split_columns(made.logprobs)
     assert plain.logprobs.shape == (1, logprobs + 1)
-    assert (len(statistics.values[0]) if statistics else 0) == width
+    assert (len(columns[0]) if columns else 0) == width
     reader = processor(unshown=False, logprobs=logprobs)
     reader._update_sample_logprobs(made.logprobs)
     assert reader.logprobs is not None

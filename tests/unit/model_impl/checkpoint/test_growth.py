@@ -198,7 +198,7 @@ def test_what_is_written(tmp_path: Path, dtype: str) -> None:
     weights = tiny_weights(config)
     write_checkpoint(tmp_path / "base", config, weights.items(), {"chat_template.jinja": b"hello"}, shard_bytes=1000)
     (tmp_path / "base" / "pytorch_model.bin").write_bytes(b"the same weights once more")
-    for name in ("calibration.json", "calibration.md", "calibration-base-reliability.svg", "profile.json"):
+    for name in ("calibration.json", "calibration.md", "calibration-base-reliability.svg"):
         (tmp_path / "base" / name).write_bytes(b"what was measured of the base")
     grown = grow(tmp_path / "base", tmp_path / "grown", ADDED, name="facts_2.0")
     stages = [GrowthStage("base", TOKENS), GrowthStage("facts_2.0", ADDED, None, norm_group=1)]

@@ -30,7 +30,6 @@ from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.config import ConfigError
 from server.process.fitted import calibrations_of
 from server.uncertainty.calibration import CalibrationError, load_calibration
-from server.uncertainty.profile import ProfileError, load_profile
 from tests.support import calibrated
 from tests.support.tiny import tiny_config, tiny_weights
 
@@ -321,19 +320,3 @@ def test_a_malformed_calibration_beside_the_weights_is_left_out(
     assert calibrations_of(checkpoint, tiny_config(), None) == {}
     for said in capsys.readouterr().err.splitlines():
         assert "is not used" in said
-
-
-@pytest.mark.parametrize("change", BAD_JSON)
-def test_a_malformed_profile_is_one_line(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    change(tmp_path / "profile.json")
-    with pytest.raises(ProfileError) as error:
-        load_profile(tmp_path / "profile.json", tiny_config())
-    line(error.value)
-
-
-def test_a_profile_with_a_number_that_no_float_holds_is_one_line(tmp_path: Path) -> None:
-    content = f'{{"format": "tokenformer-profile-1", "checkpoint": "", "stage": "", "mean": [[[{HUGE}]]], "std": [], '
-    (tmp_path / "profile.json").write_text(content + '"data": {}}')
-    with pytest.raises(ProfileError) as error:
-        load_profile(tmp_path / "profile.json", tiny_config())
-    line(error.value)

@@ -10,7 +10,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.outputs import LogprobsLists
 
 from model_impl.engine.scheduler import can_wait, joined
-from model_impl.wire import INTERNALS_ARG, INTERNALS_ID, PROVENANCE_ID, STATISTICS_ID, UNSHOWN_ARG
+from model_impl.wire import EPISTEMIC_ID, GROWTH_ID, STATISTICS_ID, UNSHOWN_ARG
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,6 @@ from model_impl.wire import INTERNALS_ARG, INTERNALS_ID, PROVENANCE_ID, STATISTI
         ({}, None, False),
         ({"stop": ["."]}, {UNSHOWN_ARG: True}, False),
         ({"stop_token_ids": [3]}, {UNSHOWN_ARG: True}, True),
-        ({}, {UNSHOWN_ARG: True, INTERNALS_ARG: True}, False),
     ],
 )
 def test_only_what_nobody_misses_waits(options: dict[str, Any], wanted: dict[str, bool] | None, waits: bool) -> None:
@@ -34,14 +33,13 @@ def step(*ids: int) -> LogprobsLists:
     return LogprobsLists(np.array([ids]), np.array([ids]) * 10.0, np.array([ids[0] + 1]))
 
 
-OWN = (*[STATISTICS_ID] * 3, *[PROVENANCE_ID] * 2)
+OWN = (*[STATISTICS_ID] * 3, EPISTEMIC_ID, *[GROWTH_ID] * 2)
 
 
 @pytest.mark.parametrize("alternatives", [(), (40, 41)])
-@pytest.mark.parametrize("internals", [0, 5])
-def test_other_requests_columns_are_left_out(alternatives: tuple[int, ...], internals: int) -> None:
+def test_other_requests_alternatives_are_left_out(alternatives: tuple[int, ...]) -> None:
     """In all steps, or in some."""
-    wide = [step(token, *alternatives, *OWN, *[INTERNALS_ID] * internals) for token in (7, 8)]
+    wide = [step(token, *alternatives, *OWN) for token in (7, 8)]
     for steps in (wide, [step(6, *OWN), *wide], [*wide, step(9, *OWN)]):
         found = joined(steps)
         tokens = [int(one.logprob_token_ids[0, 0]) for one in steps]
@@ -55,9 +53,9 @@ def test_as_many_columns_may_be_others() -> None:
     assert found.logprob_token_ids.tolist() == [[7, *OWN[:3]], [8, *OWN[:3]]]
 
 
-def test_provenance_that_some_steps_lack_is_cut() -> None:
-    found = joined([step(7, *OWN[:3]), step(8, *OWN), step(9, *OWN[:3])])
-    assert found.logprob_token_ids.tolist() == [[token, *OWN[:3]] for token in (7, 8, 9)]
+def test_growth_that_some_steps_lack_is_cut() -> None:
+    found = joined([step(7, *OWN[:4]), step(8, *OWN), step(9, *OWN[:4])])
+    assert found.logprob_token_ids.tolist() == [[token, *OWN[:4]] for token in (7, 8, 9)]
 
 
 def test_an_engine_that_reports_none() -> None:

@@ -115,11 +115,6 @@ def test_no_more_alternatives_than_a_step_asks_for() -> None:
     assert blamed("completion", n=2, logprobs=-1) == "logprobs"
 
 
-@pytest.mark.parametrize("kind", REQUESTS)
-def test_beams_have_no_internals(kind: str) -> None:
-    assert blamed(kind, uncertainty={"internals": True}) == "uncertainty"
-
-
 def test_beams_have_a_token() -> None:
     with pytest.raises(VLLMValidationError) as refused:
         BeamSearch.__new__(BeamSearch).beam_search({}, "r", BeamSearchParams(beam_width=2, max_tokens=0))

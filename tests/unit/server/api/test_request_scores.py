@@ -7,24 +7,20 @@ from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import SamplingParams
 
-from model_impl.wire import INTERNALS_ARG, UNSHOWN_ARG
+from model_impl.wire import REPORT_ARG, UNSHOWN_ARG
 from server.api.request_scores import RequestScores, RunningChoice
-from server.api.serving import ask_for_calibration, refusal
 from server.engine.statistics import ScoredLogprob
 from server.requests.schemas import (
-    ScoredChatCompletionRequest,
     ScoredCompletionRequest,
     UncertaintyOptions,
     with_statistics,
 )
 from server.uncertainty.calibration import Calibration
-from server.uncertainty.internals import InternalsReader
 from server.uncertainty.score import ChoiceScore, EnsembleScore
 from server.uncertainty.tokens import TokenScore
 from tests.unit.server.engine.test_token_reader import DEMO
@@ -54,53 +50,6 @@ READS_ENSEMBLE = Calibration(
     ensemble={"members": 8, "rate": 0.03, "projections": ["output", "ffn"]},
 )
 READS_LOGITS = Calibration("probe", "f" * 64, "base", ["max_entropy"], [1.0], 0.0, lowest=[0.0], highest=[9.0])
-
-
-READS_INTERNALS = Calibration("probe", "f" * 64, "base", ["ffn_kurtosis"], [1.0], 0.0, lowest=[0.0], highest=[9.0])
-
-
-def test_internals_are_read_where_the_calibration_wants_them_and_shown_where_the_request_does() -> None:
-    columns = np.arange(2 * 5 * 6, dtype=float)  # 2 layers, 5 projections, 4 statistics and 2 places
-    kurtosis = columns.reshape(2, 5, 6)[:, 4, 1].mean()
-    models = SimpleNamespace(
-        ensemble=Ensemble(),
-        segments=lambda _: {},
-        calibration=lambda _: READS_INTERNALS,
-        internals_reader=lambda _: InternalsReader(2, 2, {}, None),
-    )
-    for wanted in (False, True):
-        entry = ScoredLogprob(-0.1, 1, "w", entropy=0.4, variance=0.7, margin=0.8)
-        entry.internal_columns = columns.tolist()
-        output = CompletionOutput(0, "w", [2], None, [{2: entry}], finish_reason="length")
-        result = RequestOutput("r", None, [1], None, [output], finished=True)
-        scores = RequestScores(asked(UncertaintyOptions(internals=wanted)), "m", models, None, generated=False)
-        scores.add(result)
-        assert scores.summary(0).risk == pytest.approx(READS_INTERNALS.risk({"ffn_kurtosis": kurtosis}))
-        assert (entry.internals is not None) == wanted
-
-
-@pytest.mark.parametrize("request_type", [ScoredChatCompletionRequest, ScoredCompletionRequest])
-@pytest.mark.parametrize("unavailable", [None, "compiled"])
-def test_the_engine_is_asked_for_the_internals_that_a_calibration_reads(
-    request_type: Any, unavailable: str | None
-) -> None:
-    prompt: Any = (
-        {"messages": [{"role": "user", "content": "a"}]}
-        if request_type is ScoredChatCompletionRequest
-        else {"prompt": "a"}
-    )
-    models = SimpleNamespace(
-        ensemble=Ensemble(),
-        internals_unavailable=unavailable,
-        lora_requests={},
-        calibration=lambda _: READS_INTERNALS,
-    )
-    request = request_type(model="m", **prompt)
-    serving: Any = SimpleNamespace(models=models, model_config=SimpleNamespace(max_logprobs=20))
-    assert refusal(request, serving) is None
-    ask_for_calibration(request, models)
-    arguments = with_statistics(SamplingParams(), request).extra_args or {}
-    assert arguments[INTERNALS_ARG] == (unavailable is None)
 
 
 def asked(options: UncertaintyOptions) -> Any:
@@ -159,7 +108,9 @@ def test_logprobs_that_only_the_statistics_need_are_not_shown() -> None:
     def unshown(**fields: Any) -> Any:
         request = ScoredCompletionRequest(model="m", prompt="a", **fields)
         params = SamplingParams(logprobs=request.logprobs)
-        return (with_statistics(params, request).extra_args or {}).get(UNSHOWN_ARG)
+        asked = with_statistics(params, request).extra_args or {}
+        assert asked.get(REPORT_ARG) is (None if request.uncertainty is False else True)
+        return asked.get(UNSHOWN_ARG)
 
     assert unshown() is True
     assert unshown(logprobs=0) is False

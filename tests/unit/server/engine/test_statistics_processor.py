@@ -11,12 +11,12 @@ import pytest
 from vllm.sampling_params import SamplingParams
 from vllm.v1.outputs import LogprobsLists
 
-from model_impl.wire import INTERNALS_ID, PROVENANCE_ID, STATISTICS_ID, UNSHOWN_ARG
-from server.engine.statistics import ScoredLogprob, StatisticsProcessor, scored
+from model_impl.wire import EPISTEMIC_ID, GROWTH_ID, STATISTICS_ID, UNSHOWN_ARG
+from server.engine.statistics import ScoredLogprob, StatisticsProcessor, name_growth, scored
 from tests.unit.server.engine.test_token_reader import DEMO
 
-COLUMNS = [*[STATISTICS_ID] * 3, *[PROVENANCE_ID] * 2, *[INTERNALS_ID] * 4]
-VALUES = [1.5, 2.5, 0.25, 7.0, 8.0, 0.1, 0.2, 0.3, 0.4]
+COLUMNS = [*[STATISTICS_ID] * 3, EPISTEMIC_ID, *[GROWTH_ID] * 2]
+VALUES = [1.5, 2.5, 0.25, 0.125, 7.0, -8.0]
 WORDS = DEMO("Hello there")["input_ids"]
 
 
@@ -43,7 +43,7 @@ def chosen(made: StatisticsProcessor) -> Any:
 
 
 @pytest.mark.parametrize("alternatives", [0, 3])
-@pytest.mark.parametrize("columns", [COLUMNS, COLUMNS[:5], COLUMNS[:3]])
+@pytest.mark.parametrize("columns", [COLUMNS, COLUMNS[:4], COLUMNS[:3]])
 def test_what_nobody_sees_has_the_same_statistics(alternatives: int, columns: list[int]) -> None:
     shown, unshown = processor(False), processor(True)
     for words in ([WORDS[0]], WORDS[1:]):  # several in one step, as with drafts
@@ -54,8 +54,8 @@ def test_what_nobody_sees_has_the_same_statistics(alternatives: int, columns: li
         assert isinstance(entry, ScoredLogprob) and scored(entry) is entry
         assert vars(entry) == {**vars(scored(other)), "decoded_token": None}
         assert (entry.entropy, entry.variance, entry.margin) == (1.5, 2.5, 0.25)
-        assert entry.provenance == ([7.0, 8.0] if len(columns) > 3 else None)
-        assert (entry.internal_columns is None) == (len(columns) < 9)
+        assert entry.epistemic == (0.125 if len(columns) > 3 else None)
+        assert entry.places == ([7.0, -8.0] if len(columns) > 4 else None)
     assert unshown.cumulative_logprob == shown.cumulative_logprob == -0.5 - sum(0.5 + i for i in range(len(WORDS) - 1))
 
 
@@ -70,9 +70,26 @@ def test_what_is_shown_has_its_text_and_its_alternatives() -> None:
 
 
 @pytest.mark.parametrize("unshown", [False, True])
-def test_logits_that_overflowed_have_no_statistics(unshown: bool) -> None:
+@pytest.mark.parametrize(
+    ("stages", "growth"),
+    [({0: "base", 1: "new"}, {"base": 7.0, "new": -8.0}), ({0: "base"}, {"base": 7.0}), ({}, None)],
+)
+def test_growth_is_by_the_stages_of_the_model(
+    unshown: bool, stages: dict[int, str], growth: dict[str, float] | None
+) -> None:
     made = processor(unshown)
-    made._update_sample_logprobs(step(WORDS[:1], values=[math.nan, *VALUES[1:]]))
+    made._update_sample_logprobs(step(WORDS, alternatives=2))
+    positions = list(made.logprobs or ())
+    name_growth([None, *positions], stages)
+    entries = [scored(position) for position in positions]
+    assert [entry and entry.growth for entry in entries] == [growth] * len(WORDS)
+
+
+@pytest.mark.parametrize("unshown", [False, True])
+@pytest.mark.parametrize("broken", range(len(VALUES)))
+def test_logits_that_overflowed_have_no_statistics(unshown: bool, broken: int) -> None:
+    made = processor(unshown)
+    made._update_sample_logprobs(step(WORDS[:1], values=[*VALUES[:broken], math.nan, *VALUES[broken + 1 :]]))
     assert scored(chosen(made)) is None
     assert chosen(made).logprob == -0.5
 

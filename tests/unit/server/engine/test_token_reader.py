@@ -96,9 +96,9 @@ def test_a_position_without_statistics_still_moves_the_text() -> None:
     reader = TokenReader(DEMO, [5], SamplingParams(), echoed="So: ")
     first, second = DEMO("Hello.")["input_ids"]
     assert reader.read(first, None) is None
-    entry = ScoredLogprob(-1.0, 1, None, entropy=1.0, variance=0.5, margin=0.1)
-    found = reader.read(second, {second: entry}, {"base": 2.0})
-    assert found == TokenScore(-1.0, 1.0, 0.5, 0.1, ".", len("So: Hello"), provenance={"base": 2.0})
+    entry = ScoredLogprob(-1.0, 1, None, entropy=1.0, variance=0.5, margin=0.1, epistemic=0.2, growth={"base": 2.0})
+    found = reader.read(second, {second: entry})
+    assert found == TokenScore(-1.0, 1.0, 0.5, 0.1, ".", len("So: Hello"), epistemic=0.2, growth={"base": 2.0})
 
 
 @pytest.mark.parametrize("tokenizer", [BYTES, DEMO])

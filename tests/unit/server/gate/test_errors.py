@@ -108,6 +108,7 @@ UNREADABLE: list[tuple[dict[str, Any], str | None, str, str]] = [
     ),
     ({"tool_choice": "mine", "tools": [{"function": {"name": "f"}}]}, "tool_choice", "invalid_value", '"required"'),
     ({"uncertainty": {"mine": True}}, "uncertainty", "invalid_value", "has a field that is not known"),
+    ({"uncertainty": {"internals": True}}, "uncertainty", "invalid_value", "has a field that is not known"),
     ({"tools": [{"function": {}}]}, "tools[0].function.name", "missing_required_parameter", "Missing"),
     ({"request_id": "mine mine"}, "request_id", "invalid_value", "should match pattern"),
     ({"uncertainty": "yes"}, "uncertainty", "invalid_value", "should be true, false or an object"),

@@ -9,7 +9,7 @@ import pytest
 from server.gate.weight import COMPLETION_TOKENS, Shape, Weight, weigh
 
 LONGEST = 100
-SHAPE = Shape(LONGEST, internals=30, alternatives=1000)
+SHAPE = Shape(LONGEST, alternatives=1000)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,6 @@ CHAT_TOKENS = 3
         (CHAT | {"logprobs": True, "top_logprobs": 20}, LONGEST * 22, "top_logprobs"),
         (CHAT | {"logprobs": True, "max_completion_tokens": 10**9}, LONGEST, "logprobs"),
         (CHAT | {"uncertainty": {"tokens": True}, "max_tokens": 5}, 5, "uncertainty"),
-        (CHAT | {"uncertainty": {"internals": True}, "max_tokens": 5}, 5 * 31, "uncertainty"),
         (CHAT | {"logprob_token_ids": [1, 2, 3], "max_tokens": 5}, 5 * 3, "logprob_token_ids"),
         ({"prompt": "a", "logprobs": 20}, COMPLETION_TOKENS * 21, "logprobs"),
         ({"prompt": "a", "logprobs": -1, "max_tokens": 1}, 1001, "logprobs"),

@@ -114,9 +114,9 @@ def test_probe_risk_is_what_scikit_learns_own_search_predicts() -> None:
 
 def test_a_probe_takes_a_further_group_only_where_it_helps() -> None:
     train = answers(600)
-    assert "newest_stage_share" not in fit("probe", train)["features"]
+    assert "newest_stage_growth" not in fit("probe", train)["features"]
     telling = [
-        row | {"newest_stage_share": float(wrong)} for row, wrong in zip(train.features, train.wrong, strict=True)
+        row | {"newest_stage_growth": float(wrong)} for row, wrong in zip(train.features, train.wrong, strict=True)
     ]
     told = fit("probe", replace(train, features=telling))
     assert told["features"] == terms(GROWN)
@@ -144,7 +144,7 @@ def test_what_a_group_adds_is_measured_against_entropy_and_max_probability() -> 
 
     pair = ["max_entropy", "min_logprob"]
     assert found["pair"]["auroc"]["value"] == pytest.approx(auroc(pair))
-    assert found["growth"]["auroc"]["value"] == pytest.approx(auroc([*pair, "newest_stage_share"]) - auroc(pair))
+    assert found["growth"]["auroc"]["value"] == pytest.approx(auroc([*pair, "newest_stage_growth"]) - auroc(pair))
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

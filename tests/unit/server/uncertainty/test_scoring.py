@@ -132,19 +132,18 @@ def test_features_equal_numpys(tokens: Tokens) -> None:
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-def test_the_newest_stages_share_is_a_feature_where_there_are_several() -> None:
-    def share(**provenance: float) -> dict[str, float] | None:
-        tokens = [TokenScore(-0.1, 0.4, 0.7, 0.8, "w", provenance=provenance) for _ in range(2)]
-        return ChoiceScore.of(tokens).features()
+def test_the_newest_stages_growth_is_a_feature_where_there_are_several() -> None:
+    def features(*growth: dict[str, float]) -> dict[str, float]:
+        return ChoiceScore.of([TokenScore(-0.1, 0.4, 0.7, 0.8, "w", growth=part) for part in growth]).features() or {}
 
-    assert (share(base=1.0, new=3.0) or {})["newest_stage_share"] == pytest.approx(0.75)
-    for features in (share(base=1.0), share()):
-        assert features is not None
-        assert tuple(features) == GROUPS["logits"]
+    grown = features({"base": 1.0, "new": 3.0}, {"base": 1.0, "new": -1.0})
+    assert grown["newest_stage_growth"] == pytest.approx(1.0)
+    for other in (features({"base": 1.0}), features({})):
+        assert tuple(other) == GROUPS["logits"]
 
 
 def test_a_calibration_that_reads_what_an_answer_lacks_judges_nothing() -> None:
-    reads_growth = linear(["max_entropy", "newest_stage_share"], [1.0, 1.0], 0.0)
+    reads_growth = linear(["max_entropy", "newest_stage_growth"], [1.0, 1.0], 0.0)
     summary = score_of(TOKENS).summary(reads_growth, abstain_above=0.5, text="w")
     assert (summary.risk, summary.calibrated, summary.calibration, summary.abstain) == (None, False, None, None)
     assert [span.risk for span in summary.spans or ()] == [None] * len(summary.spans or ())

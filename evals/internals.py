@@ -1,7 +1,6 @@
 """Statistics of a Pattention for one input row: how well the keys match it, and how its weights are spread.
 
-By themselves they say nothing about whether an answer is right (measured in docs/internals.md): they are a window into
-the model.
+By themselves they say nothing about whether an answer is right, so the server does not compute them.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from model_impl.reference.contributions import stage_sums
 from model_impl.reference.model import ReferenceTokenformer
 from model_impl.reference.watch import Seen, watching
 
-SUMS = 7
-"""Columns of `row_sums`."""
+INTERNALS = ("score_norm", "kurtosis", "participation", "positive_share")
+"""Columns of `row_internals`."""
 
 
 def row_internals(x: torch.Tensor, scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Input x [..., d], scores s = x K^T and weights w [..., n] -> float64 [..., 4], columns as in `wire.INTERNALS`:
+    """Input x [..., d], scores s = x K^T and weights w [..., n] -> float64 [..., 4], columns as in `INTERNALS`:
 
     - score_norm: ln(||s|| / ||x||), which the L2 norms divide away: how much of the input the keys see at all;
     - kurtosis: m4 / m2^2 of the weights, with m_k the mean of (w - mean w)^k (Pearson's; 3 for a normal distribution);
@@ -36,29 +35,6 @@ def row_internals(x: torch.Tensor, scores: torch.Tensor, weights: torch.Tensor) 
     participation = squares.mean(dim=-1).square() / squares.square().mean(dim=-1)
     positive_share = (weights > 0).double().mean(dim=-1)
     return torch.stack([score_norm, kurtosis, participation, positive_share], dim=-1)
-
-
-def row_sums(scores: torch.Tensor, weights: torch.Tensor, value_squares: torch.Tensor) -> torch.Tensor:
-    """The sums that a part of the tokens adds to a row's statistics, so that parts can lie in several places.
-
-    scores and weights [..., n], value_squares ||v_i||^2 [n] -> float64 [..., 7]: s^2, w, w^2, w^3, w^4, the number of
-    w > 0, and w^2 ||v||^2.
-    """
-    w = weights.double()
-    squares = w.square()
-    powers = [w.sum(-1), squares.sum(-1), (squares * w).sum(-1), squares.square().sum(-1)]
-    positive, contribution = (w > 0).sum(-1, dtype=w.dtype), squares @ value_squares.double()
-    return torch.stack([scores.double().square().sum(-1), *powers, positive, contribution], dim=-1)
-
-
-def internals_from_sums(x_square: torch.Tensor, count: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
-    """`row_internals` from ||x||^2 [...], the number of tokens [...] and the sums over all of them [..., 7]."""
-    score_square, *powers, positive, _ = sums.double().unbind(-1)
-    mean, second, third, fourth = (power / count for power in powers)
-    variance = second - mean.square()
-    central = fourth - 4 * mean * third + 6 * mean.square() * second - 3 * mean.pow(4)
-    score_norm = (score_square.log() - x_square.double().log()) / 2
-    return torch.stack([score_norm, central / variance.square(), second.square() / fourth, positive / count], dim=-1)
 
 
 @torch.no_grad()

@@ -5,9 +5,9 @@ import pytest
 import scipy.stats
 import torch
 
+from evals.internals import internals, row_internals
 from model_impl.config import ACTIVATIONS, PROJECTIONS
 from model_impl.reference.contributions import provenance
-from model_impl.reference.internals import internals, internals_from_sums, row_internals, row_sums
 from model_impl.reference.model import Pattention, ReferenceTokenformer
 from tests.support.tiny import tiny_config, tiny_weights
 from tests.unit.model_impl.reference.test_row_operation import STAGES
@@ -36,17 +36,6 @@ def test_participation_counts_the_tokens_that_work() -> None:
     weights[0, 7], weights[1, :10], weights[2] = -2.0, 0.5, 3.0
     found = row_internals(random(3, WIDTH), random(3, TOKENS), weights)[:, 2]
     torch.testing.assert_close(found, torch.tensor([1 / TOKENS, 10 / TOKENS, 1.0], dtype=torch.float64))
-
-
-def test_sums_over_parts_give_the_same() -> None:
-    x, scores, weights = random(ROWS, WIDTH), random(ROWS, TOKENS), random(ROWS, TOKENS) + 0.3
-    squares = random(TOKENS).square()
-    parts = [slice(0, 11), slice(11, 11), slice(11, TOKENS)]
-    sums = sum(row_sums(scores[:, part], weights[:, part], squares[part]) for part in parts)
-    assert isinstance(sums, torch.Tensor)
-    found = internals_from_sums(x.square().sum(-1), torch.tensor(TOKENS), sums)
-    torch.testing.assert_close(found, row_internals(x, scores, weights), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(sums[:, -1], weights.double().square() @ squares.double())
 
 
 def test_what_is_not_defined_is_not_finite() -> None:
