@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 
+from model_impl.kernels.cpu import library as cpu_kernels
+from model_impl.kernels.cpu.report import likeliest_words
 from model_impl.reference.closed_form import WORDS
 
 
@@ -20,5 +22,8 @@ class Words(NamedTuple):
 
 def likeliest(logits: torch.Tensor) -> Words:
     """logits or log-probabilities [N, V] -> `WORDS` words, or all where there are fewer."""
-    found = logits.topk(min(WORDS, logits.shape[-1]), dim=-1)
+    count = min(WORDS, logits.shape[-1])
+    if cpu_kernels.supports(logits):
+        return Words(*likeliest_words(logits, count))
+    found = logits.topk(count, dim=-1)
     return Words(found.values.float(), found.indices)

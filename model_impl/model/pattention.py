@@ -134,13 +134,18 @@ class ParallelPattention(nn.Module):
         if segment >= len(shares):
             number = segment - len(shares)
             return others[number] @ list(self.deltas.values())[number][0].values
-        first = sum(shares[:segment])
-        stop = first + shares[segment]
+        place = self.tokens_of(segment)
         layer: Any = self.value_tokens[self.projections[0]]
         packed = getattr(layer, "cpu_linear", None)
         if isinstance(packed, PackedWeight):
-            return packed.part(own, first, stop)
-        return F.linear(own[:, first:stop], layer.weight[:, first:stop])
+            return packed.part(own, place.start, place.stop)
+        return F.linear(own[:, place.start : place.stop], layer.weight[:, place.start : place.stop])
+
+    def tokens_of(self, segment: int) -> range:
+        """The tokens of one of the checkpoint's segments among a lone projection's tokens of this rank."""
+        shares = self.shards[0].shares
+        first = sum(shares[:segment])
+        return range(first, first + shares[segment])
 
     def value_rows(self, indices: torch.Tensor) -> torch.Tensor:
         """Value tokens of a lone projection: int64 [...] -> float32 [..., d]. This rank's tokens are numbered through,

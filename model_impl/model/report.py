@@ -14,6 +14,7 @@ from vllm.distributed import get_tensor_model_parallel_world_size, tensor_model_
 from vllm.model_executor.layers.layernorm import LayerNorm
 
 from model_impl.kernels.cpu.pattention import PackedPattention
+from model_impl.kernels.cpu.report import ReportKernel, SegmentParts
 from model_impl.kernels.cpu.stack import PackedStack
 from model_impl.kernels.cpu.weights import PackedWeight
 from model_impl.kernels.words import Words
@@ -27,6 +28,8 @@ class LonePattention(Protocol):
     """What is asked of a `ParallelPattention` that adds to the residual stream."""
 
     small_batch: PackedPattention | None
+
+    def tokens_of(self, segment: int) -> range: ...
 
     def part(self, segment: int, weights: Sequence[torch.Tensor]) -> torch.Tensor: ...
 
@@ -64,12 +67,13 @@ class StepReport:
         for segment in range(1, self.added.shape[1] + 1):
             self.added[:, segment - 1] += module.part(segment, self.weights)
 
-    def take_stack(self, stack: PackedStack, modules: Sequence[LonePattention], rows: int) -> None:
-        """Take what a stack of `modules` (its output projections and feed-forwards) has left in its buffers."""
-        for module in modules if self.added.shape[1] else modules[-1:]:
-            assert module.small_batch is not None
-            self.add(module, [module.small_batch.weights[0][:rows]])
-        self.residual = self.pick(stack.residual[:rows])
+    def take_stack(self, stack: PackedStack, rows: int) -> None:
+        """Take what a stack has left in its buffers."""
+        self.weights = [self.pick(stack.modules[-1].weights[0][:rows])]
+        added = self.added if self.rows is None else self.added.new_zeros(rows, *self.added.shape[1:])
+        for segment, add in enumerate(stack.parts or ()):
+            add(added[:, segment])
+        self.added, self.residual = self.pick(added), self.pick(stack.residual[:rows])
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All of them by name, of a model without deltas."""
@@ -85,12 +89,15 @@ class Reporter:
         `rate` is the share of parameter tokens that an ensemble's member lacks."""
         self.last, self.norm, self.head = last, norm, head
         self.variants, self.scale = variants, rate * (1 - rate) / 2
+        self.kernel = self._kernel()
 
     def columns(
         self, report: StepReport, words: Words, chosen: torch.Tensor, rows: torch.Tensor | slice
     ) -> torch.Tensor:
         """Float32 [N, 1 or 1 + places] of the N rows `rows` of a report, with their likeliest words and the
         tokens `chosen` int64 [N] after them."""
+        if self.kernel is not None and not self.variants.deltas:
+            return self.kernel(list(report.tensors().values()), numbers(rows, len(chosen)), *words, chosen)
         residual, heads = report.residual[rows].float(), head_rows(self.head, words.ids)
         columns = [self.epistemic([own[rows] for own in report.weights], residual, words, heads)]
         if self.variants.grown:
@@ -102,6 +109,15 @@ class Reporter:
             added = torch.cat([first[:, None], others], dim=1)
             columns.append(self.variants.places(logit_parts(added, residual, direction, *self.scaling)))
         return torch.cat(columns, dim=-1)
+
+    def _kernel(self) -> ReportKernel | None:
+        """All columns in one call, for packed value tokens on a single rank."""
+        packed, head = self.last.small_batch, self.head.weight
+        if packed is None or get_tensor_model_parallel_world_size() > 1 or head.dtype != packed.scores.dtype:
+            return None
+        if not head.numel():  # packed as well
+            return None
+        return ReportKernel(packed.values[0], head, cast(torch.Tensor, self.norm.weight), self.norm.eps, self.scale)
 
     @property
     def scaling(self) -> tuple[torch.Tensor, float]:
@@ -123,6 +139,26 @@ class Reporter:
         gradients = logit_gradients(residual, probabilities, heads, *self.scaling)
         spread = logit_variances(self.last.value_rows(indices), probabilities, gradients, found)
         return self.scale * sum_over_ranks(spread.sum(dim=-1, keepdim=True))
+
+
+def numbers(rows: torch.Tensor | slice, count: int) -> torch.Tensor | None:
+    """The rows as int64 [N]; None for the first `count`."""
+    if isinstance(rows, torch.Tensor):
+        return rows.long().contiguous()
+    return torch.arange(rows.start, rows.stop) if rows.start else None
+
+
+def segment_parts(modules: Sequence[LonePattention]) -> list[SegmentParts] | None:
+    """What the tokens of each segment after the first add, for all `modules` together, which are packed. None in
+    bfloat16 where a segment begins or ends with half a pair of tokens (csrc/packed.c)."""
+    packed = [module.small_batch for module in modules if module.small_batch is not None]
+    parts = []
+    for segment in range(1, packed[0].rows.segments):
+        tokens = [module.tokens_of(segment) for module in modules]
+        if packed[0].scores.dtype == torch.bfloat16 and any(own.start % 2 or own.stop % 2 for own in tokens):
+            return None
+        parts.append(SegmentParts([own.values[0] for own in packed], [own.weights[0] for own in packed], tokens))
+    return parts
 
 
 def head_rows(head: Any, ids: torch.Tensor) -> torch.Tensor:

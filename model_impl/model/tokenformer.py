@@ -43,7 +43,7 @@ from model_impl.kernels.cpu.weights import PackedWeight
 from model_impl.kernels.words import Words
 from model_impl.model.block import TokenformerBlock
 from model_impl.model.pattention import ParallelPattention
-from model_impl.model.report import Reporter, StepReport
+from model_impl.model.report import Reporter, StepReport, segment_parts
 from model_impl.variants import VariantTable
 from model_impl.wire import EPISTEMIC, wants_report
 
@@ -113,10 +113,11 @@ class TokenformerModel(nn.Module):
             x = intermediate_tensors["hidden_states"]
         selection = self.variants.select(len(positions))
         report = StepReport(self.reported_rows, x, selection.tau.shape[-1]) if self.reporting else None
-        if self.stack is not None and len(positions) <= self.stack.small_batch and selection.members is None:
-            x = self.stack(positions, x, selection, usual_context())
+        stack = None if report is not None and self.stack is not None and self.stack.parts is None else self.stack
+        if stack is not None and len(positions) <= stack.small_batch and selection.members is None:
+            x = stack(positions, x, selection, usual_context())
             if report is not None:
-                report.take_stack(self.stack, self.adding(), len(positions))
+                report.take_stack(stack, len(positions))
         else:
             for block in islice(self.layers, self.start_layer, self.end_layer):
                 x = block(positions, x, selection, report)
@@ -229,7 +230,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
             own = [block.attention for block in blocks]
             attentions = [DirectAttention(attention.attn, attention.head_dim, attention.mix) for attention in own]
             norm = None if isinstance(self.model.norm, PPMissingLayer) else self.model.norm
-            self.model.stack = PackedStack(packed, attentions, norm)
+            self.model.stack = PackedStack(packed, attentions, norm, segment_parts(self.model.adding()))
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return self.model.embed_input_ids(input_ids)

@@ -14,10 +14,10 @@ import torch
 
 from model_impl.checkpoint.delta import load_delta, split
 from model_impl.config import PROJECTIONS
-from model_impl.reference.contributions import provenance
-from model_impl.reference.internals import internals
+from model_impl.reference.attribution import attribution
+from model_impl.reference.closed_form import epistemic
 from model_impl.reference.model import ReferenceTokenformer
-from model_impl.wire import INTERNALS_ARG, PROVENANCE_ARG
+from model_impl.wire import report_args
 from tests.support.engines import assert_recomputed, engine, statistics_rows, token_params
 from tests.support.grown import grown_checkpoint
 
@@ -86,13 +86,10 @@ def sibling(directory: Path, name: str, base: ReferenceTokenformer) -> Reference
 
 
 def ask(family: Family, requests: list[tuple[str, list[int]]], **options: Any) -> list[Any]:
-    """All requests at once, each (member, prompt); statistics and provenance of every token come along, and the
-    internals for every other request."""
-    wishes: list[dict[str, Any]] = [{PROVENANCE_ARG: True}, {PROVENANCE_ARG: True, INTERNALS_ARG: True}]
-    params = [token_params(extra_args=wishes[i % 2], **({"max_tokens": 8} | options)) for i in range(len(requests))]
+    """All requests at once, each (member, prompt); the statistics and the report of every token come along."""
     outputs: list[Any] = family.llm.generate(
         [{"prompt_token_ids": prompt} for _, prompt in requests],
-        params,
+        [token_params(extra_args=report_args(), **({"max_tokens": 8} | options)) for _ in requests],
         lora_request=[family.members[name].adapter for name, _ in requests],
         use_tqdm=False,
     )
@@ -100,7 +97,7 @@ def ask(family: Family, requests: list[tuple[str, list[int]]], **options: Any) -
 
 
 def check(family: Family, name: str, prompt: list[int], output: Any) -> None:
-    """Greedy tokens and statistics are the reference's, and provenance within 1e-4 (relative)."""
+    """Greedy tokens, statistics and report are the reference's."""
     served = family.members[name]
     answer = list(output.outputs[0].token_ids)
     ids = torch.tensor([[*prompt, *answer]])
@@ -109,27 +106,20 @@ def check(family: Family, name: str, prompt: list[int], output: Any) -> None:
     assert answer == logits.argmax(-1).tolist()
     reported = statistics_rows(output.outputs[0].logprobs)
     assert_recomputed(reported, served.reference, prompt, answer, served.stage)
-    expected = provenance(served.reference, ids, served.stage)[0, len(prompt) - 1 : -1]
-    entries = [next(iter(position.values())).provenance for position in output.outputs[0].logprobs]
-    found = torch.tensor([[share for share in entry if share] for entry in entries])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    check_report(family, served, ids, output.outputs[0].logprobs)
 
 
-def check_internals(family: Family, name: str, prompt: list[int], output: Any) -> None:
-    """Internals and provenance of all tokens but the first, also in the prompt, are within 1e-4 of the reference."""
-    served = family.members[name]
-    ids = torch.tensor([[*prompt, *output.outputs[0].token_ids]])
-    positions = [*output.prompt_logprobs[1:], *output.outputs[0].logprobs]
-    entries = [next(iter(position.values())) for position in positions]
-    expected = internals(served.reference, ids, served.stage)[0, :-1]
-    stages = family.members["base"].reference.config.stages
-    found = torch.tensor([entry.internal_columns for entry in entries]).unflatten(1, (*expected.shape[1:3], -1))
-    # The columns of stages and deltas that the row's model leaves out are there, and 0.
-    assert found.shape[-1] == 4 + len(stages) + 1
-    assert not found[..., expected.shape[-1] :].any()
-    torch.testing.assert_close(found[..., : expected.shape[-1]], expected.float(), rtol=1e-4, atol=1e-4)
-    shares = torch.tensor([entry.provenance for entry in entries])[:, : served.stage + 1]
-    torch.testing.assert_close(shares, provenance(served.reference, ids, served.stage)[0, :-1], rtol=1e-4, atol=1e-5)
+def check_report(family: Family, served: Served, ids: torch.Tensor, positions: list[Any]) -> None:
+    """Epistemic uncertainty and growth of the last tokens of `ids` [1, T] are within 1e-4 of the reference (relative);
+    the columns of stages and deltas that the row's model leaves out are there, and 0."""
+    entries, drawn = [next(iter(position.values())) for position in positions], slice(-len(positions) - 1, -1)
+    expected = epistemic(served.reference, ids, served.stage)[0, drawn]
+    torch.testing.assert_close(torch.tensor([entry.epistemic for entry in entries]), expected, rtol=1e-4, atol=1e-6)
+    places = torch.tensor([entry.places for entry in entries])
+    assert places.shape[1] == len(family.members["base"].reference.config.stages) + 1
+    parts = attribution(served.reference, ids[:, :-1], ids[:, 1:], served.stage)[0, -len(positions) :]
+    torch.testing.assert_close(places[:, : parts.shape[1]], parts, rtol=1e-4, atol=1e-4)
+    assert not places[:, parts.shape[1] :].any()
 
 
 def check_mixed_batch(family: Family) -> None:
@@ -138,14 +128,9 @@ def check_mixed_batch(family: Family) -> None:
     names = [name for name in family.members for _ in range(5)]
     prompts = [[draw.randrange(VOCABULARY) for _ in range(draw.randrange(3, 60))] for _ in names]
     requests = list(zip(names, prompts, strict=True))
-    for i, ((name, prompt), output) in enumerate(zip(requests, ask(family, requests, prompt_logprobs=0), strict=True)):
+    for (name, prompt), output in zip(requests, ask(family, requests, prompt_logprobs=0), strict=True):
         check(family, name, prompt, output)
-        if i % 2:
-            check_internals(family, name, prompt, output)
-        else:
-            prompted = [next(iter(position.values())) for position in output.prompt_logprobs[1:]]
-            assert {entry.internal_columns for entry in prompted} == {None}
-            assert all(entry.provenance for entry in prompted)
+        check_report(family, family.members[name], torch.tensor([prompt]), output.prompt_logprobs[1:])
 
 
 def test_stages_and_siblings_mix_in_one_batch(family: Family) -> None:
@@ -194,10 +179,10 @@ def test_a_removed_delta_leaves_the_others_alone(family: Family) -> None:
     check(family, "right", PROMPT, ask(family, [("right", PROMPT)])[0])
 
 
-def test_nothing_is_collected_unless_asked_for(family: Family) -> None:
+def test_nothing_is_reported_unless_asked_for(family: Family) -> None:
     (output,) = family.llm.generate([{"prompt_token_ids": PROMPT}], token_params(max_tokens=2), use_tqdm=False)
     entries = [next(iter(position.values())) for position in output.outputs[0].logprobs]
-    assert [(entry.provenance, entry.internal_columns) for entry in entries] == [(None, None)] * 2
+    assert [(entry.epistemic, entry.places) for entry in entries] == [(None, None)] * 2
     rows = statistics_rows(output.outputs[0].logprobs)
     answer = list(output.outputs[0].token_ids)
     assert_recomputed(rows, family.members["last"].reference, PROMPT, answer)

@@ -61,6 +61,10 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.packed_product.restype = None
     found.packed_part.argtypes = [*[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3]
     found.packed_part.restype = None
+    found.likeliest_words.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 5, *[ctypes.c_void_p] * 2]
+    found.add_parts.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 2, ctypes.c_void_p, ctypes.c_int64]
+    found.report_rows.argtypes = [ctypes.c_void_p] * 2
+    found.likeliest_words.restype = found.add_parts.restype = found.report_rows.restype = None
     found.field_offset.argtypes = [ctypes.c_char_p] * 2
     found.field_offset.restype = ctypes.c_int64
     return found

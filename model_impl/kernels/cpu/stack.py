@@ -12,6 +12,7 @@ from vllm.model_executor.layers.layernorm import LayerNorm
 from model_impl.kernels.cpu.attention import Heads
 from model_impl.kernels.cpu.block import Norm, PackedBlock
 from model_impl.kernels.cpu.library import library, mirrors
+from model_impl.kernels.cpu.report import SegmentParts
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH
 from model_impl.variants import Selection
 
@@ -41,15 +42,20 @@ class PackedStack:
     """The blocks of one rank. A step reuses the last one's buffers and views: new ones cost as much as attention."""
 
     def __init__(
-        self, blocks: Sequence[PackedBlock], attentions: Sequence[Attend], last: LayerNorm | None = None
+        self,
+        blocks: Sequence[PackedBlock],
+        attentions: Sequence[Attend],
+        last: LayerNorm | None = None,
+        parts: Sequence[SegmentParts] | None = (),
     ) -> None:
-        """`attentions` of the blocks, in order; `last` is the norm after the last block, where this rank has it."""
+        """`attentions` of the blocks, in order; `last` is the norm after the last block, where this rank has it.
+        `parts`: of each segment after the first; None where its parts cannot be told apart."""
         kernels = library()
         assert kernels is not None
         self.begin, self.go_on = kernels.stack_begin, kernels.stack_go_on
         self.begin.argtypes, self.go_on.argtypes = [_ADDRESS] * 2, [_ADDRESS] * 3
         self.begin.restype = self.go_on.restype = None
-        self.blocks = blocks
+        self.blocks, self.parts = blocks, parts
         addresses = [block.address for block in blocks]
         self.turns = list(zip(attentions, addresses, [*addresses[1:], None], strict=True))
         self.modules = [module for block in blocks for module in block.modules]

@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "report.h"
 #include "stack.h"
 
 #define FIELD(structure, field) {#structure, #field, offsetof(structure, field)}
@@ -27,6 +28,14 @@ static const struct {
         FIELD(stack_step, query_key_value), FIELD(stack_step, mixed), FIELD(stack_step, tau),
         FIELD(stack_step, coupling), FIELD(stack_step, tau_stride), FIELD(stack_step, coupling_stride),
         FIELD(stack_step, last), FIELD(stack_step, residual),
+    SIZE(part), FIELD(part, values), FIELD(part, weights), FIELD(part, first), FIELD(part, stop),
+    SIZE(reporter), FIELD(reporter, width), FIELD(reporter, bfloat16), FIELD(reporter, words),
+        FIELD(reporter, strongest), FIELD(reporter, rivals), FIELD(reporter, values), FIELD(reporter, head),
+        FIELD(reporter, norm), FIELD(reporter, eps), FIELD(reporter, scale),
+    SIZE(reported), FIELD(reported, rows), FIELD(reported, segments), FIELD(reported, numbers),
+        FIELD(reported, weights), FIELD(reported, residual), FIELD(reported, embedded), FIELD(reported, added),
+        FIELD(reported, logits), FIELD(reported, ids), FIELD(reported, chosen), FIELD(reported, out),
+        FIELD(reported, columns),
 };
 
 // The offset of a field, or the size of the structure where `field` is empty; -1 where there is none of these names.

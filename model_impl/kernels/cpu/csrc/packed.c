@@ -10,8 +10,7 @@
 #include <immintrin.h>
 #endif
 
-enum { PANEL = 64, LINE = 4 * PANEL, CACHE_LINE = 64 };
-enum { MAX_SMALL_BATCH = 64 };  // rows; model_impl/kernels/cpu/weights.py
+enum { CACHE_LINE = 64 };
 enum { GROUP = 6 };             // rows whose sums fit into the registers beside the weights
 enum { AHEAD = 6144, SMALL = 1 << 20 };  // bytes
 
@@ -149,8 +148,8 @@ GROUP_FUNCTION(group_bfloat16, sum_bfloat16)
 
 // Adds the products of x [rows, K], at most MAX_SMALL_BATCH rows, and the lines from `first` to `stop` of one panel to
 // sums [rows, PANEL].
-static void sum_panel(const packed *weight, const char *x, int64_t number, int64_t first, int64_t stop, float *sums,
-                      int64_t rows) {
+void sum_panel(const packed *weight, const char *x, int64_t number, int64_t first, int64_t stop, float *sums,
+               int64_t rows) {
     void (*add)(const packed *, const char *, const char *, int64_t, float *, int64_t) =
         weight->bfloat16 ? group_bfloat16 : group_float32;
     int64_t bytes = weight->bfloat16 ? 2 : 4;

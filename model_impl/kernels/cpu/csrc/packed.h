@@ -5,6 +5,9 @@
 
 #include "rows.h"
 
+enum { PANEL = 64, LINE = 4 * PANEL };  // outputs and bytes of a line; see packed.c
+enum { MAX_SMALL_BATCH = 64 };          // rows; model_impl/kernels/cpu/weights.py
+
 typedef struct {
     const char *weights;
     int64_t outputs, depth;  // N and K; in bfloat16 K is even
@@ -21,6 +24,9 @@ typedef struct {
 
 // x [rows, K] -> out [projections, rows, N]. All threads of a parallel region must call it; it ends with a barrier.
 // `now` has no scores and weights yet.
+void sum_panel(const packed *weight, const char *x, int64_t number, int64_t first, int64_t stop, float *sums,
+               int64_t rows);
+
 void pattention_of_rows(const packed_module *own, int64_t rows, const char *x, char *out, step now);
 
 #endif

@@ -1,0 +1,216 @@
+// What is reported of sampled rows: the likeliest words, epistemic uncertainty and growth.
+//
+// The formulas are those of model_impl/reference/closed_form.py and attribution.py. The PyTorch form stands in
+// model_impl/model/report.py.
+
+#include "report.h"
+
+#include <stdlib.h>
+
+enum { TOGETHER = 4 };  // parameter tokens that share a reading of a word's gradient
+
+// The `count` largest of a row, largest first. They are few, so that a later one seldom finds its place among them.
+INLINE void largest(const char *row, int64_t width, int64_t count, float *values, int64_t *ids, int bfloat16, int sizes) {
+    for (int64_t i = 0; i < count; i++) values[i] = -INFINITY, ids[i] = 0;
+    for (int64_t start = 0; start < width; start += BLOCK) {
+        int64_t stop = start + BLOCK < width ? start + BLOCK : width;
+        float least = values[count - 1];
+        int32_t above = 0;
+#pragma omp simd reduction(+ : above)
+        for (int64_t i = start; i < stop; i++) {
+            float value = load(row, i, bfloat16);
+            above += (sizes ? fabsf(value) : value) > least;
+        }
+        for (int64_t i = start; above && i < stop; i++) {
+            float value = load(row, i, bfloat16);
+            if (sizes) value = fabsf(value);
+            if (!(value > values[count - 1])) continue;
+            int64_t place = count - 1;
+            for (; place > 0 && values[place - 1] < value; place--) {
+                values[place] = values[place - 1];
+                ids[place] = ids[place - 1];
+            }
+            values[place] = value;
+            ids[place] = i;
+        }
+    }
+}
+
+// logits [rows, width], `stride` elements from row to row -> the `count` largest of each row and their places.
+void likeliest_words(const char *logits, int64_t rows, int64_t width, int64_t stride, int64_t bfloat16, int64_t count,
+                     float *values, int64_t *ids) {
+#pragma omp parallel for if (rows > 1 && rows * width > SERIAL)
+    for (int64_t row = 0; row < rows; row++) {
+        const char *own = logits + row * stride * (bfloat16 ? 2 : 4);
+        if (bfloat16)
+            largest(own, width, count, values + row * count, ids + row * count, 1, 0);
+        else
+            largest(own, width, count, values + row * count, ids + row * count, 0, 0);
+    }
+}
+
+// Adds what the parts of several products give: out float32 [rows, width], `stride` numbers from row to row.
+void add_parts(const part *parts, int64_t count, int64_t rows, float *out, int64_t stride) {
+    const packed *any = parts->values;
+#pragma omp parallel for schedule(static)
+    for (int64_t number = 0; number < (any->outputs + PANEL - 1) / PANEL; number++) {
+        float sums[MAX_SMALL_BATCH * PANEL];
+        int64_t left = any->outputs - number * PANEL, columns = left < PANEL ? left : PANEL;
+        memset(sums, 0, rows * PANEL * sizeof(float));
+        for (int64_t i = 0; i < count; i++)
+            sum_panel(parts[i].values, parts[i].weights, number, parts[i].first, parts[i].stop, sums, rows);
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t i = 0; i < columns; i++) out[row * stride + number * PANEL + i] += sums[row * PANEL + i];
+    }
+}
+
+INLINE float sum(const float *x, int64_t width) {
+    float total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < width; i++) total += x[i];
+    return total;
+}
+
+INLINE float dot(const float *x, const float *y, int64_t width) {
+    float total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < width; i++) total += x[i] * y[i];
+    return total;
+}
+
+INLINE void read_row(const char *matrix, int64_t number, int64_t width, float *out, int bfloat16) {
+    const char *row = matrix + number * width * (bfloat16 ? 2 : 4);
+    for (int64_t i = 0; i < width; i++) out[i] = load(row, i, bfloat16);
+}
+
+// One value token [width] out of the panels.
+INLINE void read_token(const packed *values, int64_t token, float *out, int bfloat16) {
+    for (int64_t first = 0; first < values->outputs; first += PANEL) {
+        int64_t left = values->outputs - first, columns = left < PANEL ? left : PANEL;
+        const char *panel = values->weights + first / PANEL * values->panel_bytes;
+        const char *line = panel + (bfloat16 ? token / 2 : token) * LINE;
+        for (int64_t i = 0; i < columns; i++) out[first + i] = load(line, bfloat16 ? 2 * i + token % 2 : i, bfloat16);
+    }
+}
+
+// How the logit of each likely word, above the mean of all, answers to the residual stream: [words, width].
+INLINE void gradients(const reporter *own, const float *x, float inverse, const float *norm, const float *probabilities,
+                      const int64_t *ids, float *mean, float *out, int bfloat16) {
+    int64_t width = own->width;
+    memset(mean, 0, width * sizeof(float));
+    for (int64_t word = 0; word < own->words; word++) {
+        float *g = out + word * width;
+        read_row(own->head, ids[word], width, g, bfloat16);
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) mean[i] += probabilities[word] * (g[i] *= norm[i]);
+    }
+    for (int64_t word = 0; word < own->words; word++) {
+        float *g = out + word * width;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) g[i] -= mean[i];
+        float level = sum(g, width) / width, along = dot(g, x, width) / width;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) g[i] = (g[i] - level - x[i] * along) * inverse;
+    }
+}
+
+// The sum over the strongest tokens of w^2 Var_p(v . g).
+INLINE double spread(const reporter *own, const char *weights, const float *probabilities, const float *g, float *room,
+                     int bfloat16) {
+    int64_t width = own->width, count = own->strongest, tokens[count];
+    float sizes[count];
+    largest(weights, own->values->depth, count, sizes, tokens, bfloat16, 1);
+    double total = 0;
+    for (int64_t first = 0; first < count; first += TOGETHER) {
+        for (int64_t i = 0; i < TOGETHER; i++) {
+            if (first + i < count)
+                read_token(own->values, tokens[first + i], room + i * width, bfloat16);
+            else
+                memset(room + i * width, 0, width * sizeof(float));
+        }
+        double variances[TOGETHER] = {0};
+        for (int64_t word = 0; word < own->words; word++) {
+            const float *gradient = g + word * width;
+            float a = 0, b = 0, c = 0, d = 0;
+#pragma omp simd reduction(+ : a, b, c, d)
+            for (int64_t i = 0; i < width; i++) {
+                a += gradient[i] * room[i];
+                b += gradient[i] * room[width + i];
+                c += gradient[i] * room[2 * width + i];
+                d += gradient[i] * room[3 * width + i];
+            }
+            float moves[TOGETHER] = {a, b, c, d};
+            for (int64_t i = 0; i < TOGETHER; i++)
+                variances[i] += (double)probabilities[word] * moves[i] * moves[i];
+        }
+        for (int64_t i = 0; i < TOGETHER && first + i < count; i++)
+            total += (double)sizes[first + i] * sizes[first + i] * variances[i];
+    }
+    return total;
+}
+
+// What a part of the residual stream adds to the logit whose direction, times the norm's weight, is given.
+INLINE float logit_part(const float *added, const float *direction, float level, int64_t width) {
+    return dot(added, direction, width) - sum(added, width) / width * level;
+}
+
+INLINE void growth(const reporter *own, const reported *step, int64_t row, int64_t number, const float *residual,
+                   float inverse, const float *norm, float *direction, float *room, float *out, int bfloat16) {
+    int64_t width = own->width, rivals = 0, chosen = step->chosen[row];
+    const int64_t *ids = step->ids + row * own->words;
+    memset(direction, 0, width * sizeof(float));
+    for (int64_t word = 0; word < own->words && rivals < own->rivals; word++) {
+        if (ids[word] == chosen) continue;
+        rivals++;
+        read_row(own->head, ids[word], width, room, bfloat16);
+        for (int64_t i = 0; i < width; i++) direction[i] -= room[i];
+    }
+    read_row(own->head, chosen, width, room, bfloat16);
+    for (int64_t i = 0; i < width; i++) direction[i] = (room[i] + direction[i] / rivals) * norm[i];
+    float level = sum(direction, width), rest = logit_part(residual, direction, level, width);
+    read_row(step->embedded, number, width, room, bfloat16);
+    rest -= logit_part(room, direction, level, width);
+    for (int64_t s = 1; s < step->segments; s++) {
+        const float *added = step->added + (number * (step->segments - 1) + s - 1) * width;
+        out[s] = logit_part(added, direction, level, width);
+        rest -= out[s];
+        out[s] *= inverse;
+    }
+    out[0] = rest * inverse;
+}
+
+INLINE void report_row(const reporter *own, const reported *step, int64_t row, float *room, int bfloat16) {
+    int64_t width = own->width, number = step->numbers ? step->numbers[row] : row, words = own->words;
+    float *residual = room, *x = residual + width, *norm = x + width, *mean = norm + width, *g = mean + width;
+    float *tokens = g + words * width, probabilities[words], mass = 0;
+    const float *logits = step->logits + row * words;
+    read_row(own->norm, 0, width, norm, bfloat16);
+    read_row(step->residual, number, width, residual, bfloat16);
+    float level = sum(residual, width) / width, square = 0;
+    for (int64_t i = 0; i < width; i++) square += (x[i] = residual[i] - level) * x[i];
+    float inverse = 1 / sqrt(square / width + own->eps);
+    for (int64_t i = 0; i < width; i++) x[i] *= inverse;
+    for (int64_t word = 0; word < words; word++) mass += probabilities[word] = expf(logits[word] - logits[0]);
+    for (int64_t word = 0; word < words; word++) probabilities[word] /= mass;
+    gradients(own, x, inverse, norm, probabilities, step->ids + row * words, mean, g, bfloat16);
+    const char *weights = step->weights + number * own->values->depth * (bfloat16 ? 2 : 4);
+    float *out = step->out + row * step->columns;
+    out[0] = own->scale * spread(own, weights, probabilities, g, tokens, bfloat16);
+    if (step->segments > 1)
+        growth(own, step, row, number, residual, inverse, norm, mean, tokens, out + 1, bfloat16);
+}
+
+void report_rows(const reporter *own, const reported *step) {
+#pragma omp parallel if (step->rows > 1)
+    {
+        float *room = malloc((4 + own->words + TOGETHER) * own->width * sizeof(float));
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < step->rows; row++) {
+            if (own->bfloat16)
+                report_row(own, step, row, room, 1);
+            else
+                report_row(own, step, row, room, 0);
+        }
+        free(room);
+    }
+}
