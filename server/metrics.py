@@ -40,7 +40,8 @@ FLAGGED_ANSWERS = Counter(
 )
 TOKENS = Counter(
     "tokenformer_tokens",  # prometheus adds _total
-    "Tokens generated for clients, by the growth stage that made them: the newest that the model consists of.",
+    "Tokens generated for clients, by the growth stage that adds most to their logits; where that is not known, by the "
+    "newest that the model consists of.",
     ["model_name", "growth_stage"],
 )
 

@@ -62,8 +62,8 @@ class TokenformerClient(AsyncLLM):
         if record is None:
             return outputs
         record.model = self.models.model_name(adapter)
-        stage = self.models.variants[adapter.lora_int_id if adapter else 0][-1].name
-        return counted(outputs, record, stage, stream=stream)
+        stages = [stage.name for stage in self.models.variants[adapter.lora_int_id if adapter else 0]]
+        return counted(outputs, record, stages, stream=stream)
 
     async def check_grammar(self, request: ChatCompletionRequest | CompletionRequest, parameter: str | None) -> None:
         """Raises VLLMValidationError, naming `parameter`, for a grammar that is not possible."""

@@ -21,7 +21,7 @@ from typing_extensions import TypedDict  # pydantic takes that of `typing` from 
 
 from model_impl.one_line_error import OneLineError
 from model_impl.reference.ensemble import MAX_MEMBERS
-from server.uncertainty.features import FEATURES, GROUPS, LOG, is_term, term
+from server.uncertainty.features import GROUPS, LOG, is_term, term
 from server.uncertainty.saved import EXACT, Number, load_saved
 
 Method = Literal["logistic", "isotonic", "probe"]
@@ -38,7 +38,7 @@ class CalibrationError(OneLineError):
 
 def _known(name: str) -> str:
     if not is_term(name):
-        raise ValueError(f"{name!r} is unknown; known are {', '.join(FEATURES)}")
+        raise ValueError(f"{name!r} is no feature of this version; make the file anew by `tokenformer calibrate`")
     return name
 
 

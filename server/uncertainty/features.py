@@ -31,13 +31,18 @@ DETAILS = (
 )
 """The peak is the first token with the highest entropy; its position among the tokens is from 0 to 1."""
 
+CLOSED_FORM = ("mean_closed_form", "max_closed_form", "first_token_closed_form", "peak_closed_form")
+"""Epistemic uncertainty by the closed form, as of entropy: the first token is that with the first letter or digit."""
+
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "logits": AGGREGATES + DETAILS,
+    "closed_form": CLOSED_FORM,
     "growth": ("newest_stage_growth",),
     "ensemble": ("mean_epistemic", "max_epistemic", "mean_aleatoric"),
 }
-"""The features of the probe, by source. All answers have `logits`. `growth` needs a grown stage without pipeline
-parallelism; `ensemble` an answer that was scored again under it."""
+"""The features of the probe, by source. All answers have `logits`. `closed_form` needs an engine that reports it, which
+one with pipeline parallelism does not, and `growth` a grown stage as well. `ensemble` needs an answer that was scored
+again under it."""
 
 FEATURES = tuple(name for names in GROUPS.values() for name in names)
 
@@ -45,7 +50,7 @@ CERTAIN = dict.fromkeys(("mean_margin", "min_margin", "peak_margin"), 1.0) | dic
     (
         *("mean_entropy", "max_entropy", "first_token_entropy", "worst_window_entropy"),
         *("mean_logprob", "min_logprob", "peak_logprob", "mean_variance", "max_variance", "peak_variance"),
-        *GROUPS["ensemble"],
+        *(*CLOSED_FORM, *GROUPS["ensemble"]),
     ),
     0.0,
 )
@@ -55,13 +60,16 @@ LOG = "log "
 LEAST_DOUBT = 1e-4
 """Smaller doubts are not told apart: rounding errors of half precision are of this order."""
 
+LEAST_CLOSED_FORM = 1e-7
+"""As LEAST_DOUBT. The closed form is a sum of squares, so its rounding errors are smaller where it is small."""
+
 LOWEST_LOGPROB = -9999.0
 """OpenAI's logprob of a probability of zero; JSON has no infinity."""
 
 
 def details(tokens: Sequence[TokenScore]) -> dict[str, float]:
     """`DETAILS` of an answer of at least one token."""
-    position = max(range(len(tokens)), key=lambda i: tokens[i].entropy)
+    position = peak_index(tokens)
     peak = tokens[position]
     logprobs = [max(token.logprob, LOWEST_LOGPROB) for token in tokens]
     values = (
@@ -73,6 +81,29 @@ def details(tokens: Sequence[TokenScore]) -> dict[str, float]:
         position / len(tokens),
     )
     return dict(zip(DETAILS, values, strict=True))
+
+
+def peak_index(tokens: Sequence[TokenScore]) -> int:
+    """The first token with the highest entropy."""
+    return max(range(len(tokens)), key=lambda i: tokens[i].entropy)
+
+
+def closed_form(tokens: Sequence[TokenScore], first: int) -> dict[str, float]:
+    """`CLOSED_FORM`; empty where a token has none. `first` is the index of the first token with a letter or digit."""
+    values = [token.epistemic for token in tokens if token.epistemic is not None]
+    if not values or len(values) < len(tokens):
+        return {}
+    found = (math.fsum(values) / len(values), max(values), values[first], values[peak_index(tokens)])
+    return dict(zip(CLOSED_FORM, found, strict=True))
+
+
+def newest_growth(tokens: Sequence[TokenScore]) -> dict[str, float]:
+    """The most that the newest stage adds to a token's logit; empty for a model of one stage.
+
+    An answer that it made has such tokens among many that any stage could have made, which a mean would dilute.
+    """
+    grown = [[*token.growth.values()][-1] for token in tokens if token.growth and len(token.growth) > 1]
+    return {"newest_stage_growth": max(grown)} if grown else {}
 
 
 def terms(names: Sequence[str]) -> list[str]:
@@ -88,8 +119,9 @@ def is_term(name: str) -> bool:
 
 
 def term(features: Mapping[str, float], name: str) -> float:
-    """A feature's value; for a name that begins with `log `, ln(distance from certainty + 0.0001)."""
+    """A feature's value; for a name that begins with `log `, the logarithm of the distance from certainty."""
     if not name.startswith(LOG):
         return features[name]
     feature = name.removeprefix(LOG)
-    return math.log(abs(features[feature] - CERTAIN[feature]) + LEAST_DOUBT)
+    least = LEAST_CLOSED_FORM if feature in CLOSED_FORM else LEAST_DOUBT
+    return math.log(abs(features[feature] - CERTAIN[feature]) + least)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.uncertainty.calibration import Calibration
-from server.uncertainty.features import AGGREGATES, GROUPS, LOWEST_LOGPROB, details
+from server.uncertainty.features import AGGREGATES, GROUPS, LOWEST_LOGPROB, closed_form, details, newest_growth
 from server.uncertainty.spans import doubted_spans
 from server.uncertainty.summary import Span, Uncertainty
 from server.uncertainty.tokens import TokenScore, placed
@@ -48,17 +48,19 @@ class EnsembleScore:
         summary = self.summary()
         return {name: summary[name] for name in GROUPS["ensemble"] if summary[name] is not None}
 
-    def summary(self) -> dict[str, Any]:
-        """The fields of `Uncertainty` that come from it."""
+    def summary(self, first: int = 0) -> dict[str, Any]:
+        """The fields of `Uncertainty` that come from it; `first` as in `ChoiceScore.first_index`."""
         epistemic = [value for value in self.epistemic if value is not None]
         aleatoric = [value for value in self.aleatoric if value is not None]
         return {
+            "estimator": "ensemble",
             "ensemble": self.members,
             "ensemble_tokens": self.computed,
             "epistemic": self.epistemic,
             "aleatoric": self.aleatoric,
             "mean_epistemic": math.fsum(epistemic) / len(epistemic) if epistemic else None,
             "max_epistemic": max(epistemic, default=None),
+            "first_token_epistemic": self.epistemic[first] if self.epistemic else None,
             "mean_aleatoric": math.fsum(aleatoric) / len(aleatoric) if aleatoric else None,
         }
 
@@ -78,10 +80,9 @@ class ChoiceScore:
         self.scores.append(token)
 
     @property
-    def first_token_entropy(self) -> float | None:
-        """Entropy of the first token with (a part of) a letter or digit; of the first token if there is none."""
-        first = next((token.score for token in placed(self.scores) if token.is_content), None)
-        return first.entropy if first else self.scores[0].entropy if self.scores else None
+    def first_index(self) -> int:
+        """Index of the first token with (a part of) a letter or digit; 0 if there is none."""
+        return next((token.index for token in placed(self.scores) if token.is_content), 0)
 
     def aggregates(self) -> dict[str, Any]:
         """The features of `AGGREGATES`; empty without tokens.
@@ -103,7 +104,7 @@ class ChoiceScore:
         values = (
             sum(entropies) / count,
             max(entropies),
-            self.first_token_entropy,
+            entropies[self.first_index],
             max(map(math.fsum, windows)) / min(count, WINDOW),
             min(logprobs),
             variance / count,
@@ -125,21 +126,17 @@ class ChoiceScore:
 
         None for an answer without tokens, or from a model with logits that are not finite.
         """
-        return self._features(self.aggregates(), self.growth(), further)
+        return self._features(self.aggregates(), closed_form(self.scores, self.first_index), further)
 
     def _features(
         self,
         aggregates: Mapping[str, float],
-        growth: Mapping[str, float] | None,
+        closed: Mapping[str, float],
         further: Mapping[str, float] | None,
     ) -> dict[str, float] | None:
         if not self.scores:
             return None
-        features = dict(aggregates)
-        features |= details(self.scores)
-        if growth and len(growth) > 1:
-            features["newest_stage_growth"] = list(growth.values())[-1]
-        features |= further or {}
+        features = {**aggregates, **details(self.scores), **closed, **newest_growth(self.scores), **(further or {})}
         # A maximum or minimum can skip a NaN; sums cannot, so this finds any.
         return features if all(map(math.isfinite, features.values())) else None
 
@@ -156,8 +153,9 @@ class ChoiceScore:
         `abstain` is null without a risk or without a limit in the request, `spans` without the `text` of the tokens,
         and the fields of the `ensemble` without one. `further`: see `features`.
         """
-        found, growth = self.aggregates(), self.growth()
-        features = self._features(found, growth, further)
+        found, first = self.aggregates(), self.first_index
+        closed = closed_form(self.scores, first)
+        features = self._features(found, closed, further)
         judged = calibration if calibration and features and calibration.judges(features) else None
         risk = judged.risk(features) if judged and features else None
         shown: dict[str, Any] = {name: found.get(name) for name in SHOWN}
@@ -167,10 +165,10 @@ class ChoiceScore:
             calibration=judged.name if judged else None,
             abstain=None if risk is None or abstain_above is None else risk > abstain_above,
             tokens=len(self.scores),
-            growth=growth,
+            growth=self.growth(),
             **shown,
             spans=None if text is None else self.spans(text, judged, risk, ensemble.epistemic if ensemble else None),
-            **(ensemble.summary() if ensemble else {}),
+            **(ensemble.summary(first) if ensemble else closed_form_summary(closed)),
         )
 
     def spans(
@@ -191,6 +189,14 @@ class ChoiceScore:
             )
             for span in doubted_spans(self.scores, text, epistemic)
         ]
+
+
+def closed_form_summary(closed: Mapping[str, float]) -> dict[str, Any]:
+    """The fields of `Uncertainty` that come from the closed form."""
+    if not closed:
+        return {}
+    names = ("mean", "max", "first_token")
+    return {"estimator": "closed-form"} | {f"{name}_epistemic": closed[f"{name}_closed_form"] for name in names}
 
 
 def _part_risk(tokens: Sequence[TokenScore], calibration: Calibration | None, whole: float | None) -> float | None:

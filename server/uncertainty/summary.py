@@ -56,10 +56,20 @@ class Uncertainty(BaseModel):
     ensemble_tokens: int | None = Field(
         default=None, description="Tokens that its members ran through the model: what it cost."
     )
+    estimator: Literal["closed-form", "ensemble"] | None = Field(
+        default=None,
+        description="What epistemic uncertainty is estimated by: the closed form of one pass, or the members of the "
+        "ensemble where one was asked; their numbers have different scales. null where the engine reports none.",
+    )
     mean_epistemic: float | None = Field(
-        default=None, description="Mean over the tokens of the mutual information of token and member, nats."
+        default=None,
+        description="Mean over the tokens of the epistemic uncertainty, nats: the mutual information of the token and "
+        "the parameter tokens that are masked.",
     )
     max_epistemic: float | None = Field(default=None, description="Highest epistemic uncertainty of a token, nats.")
+    first_token_epistemic: float | None = Field(
+        default=None, description="That of the first token with a letter or digit, nats."
+    )
     mean_aleatoric: float | None = Field(
         default=None, description="Mean over the tokens of the members' entropy, nats."
     )

@@ -13,6 +13,7 @@ from vllm.v1.metrics.stats import RequestStateStats
 from server.api.chat import ScoredChat
 from server.api.completion import ScoredCompletion
 from server.engine.recording import counted
+from server.engine.statistics import ScoredLogprob
 from server.gate.context import RequestContext, RequestRecord, entered
 
 
@@ -56,7 +57,7 @@ def test_a_stream(record: RequestRecord) -> None:
         outputs = engine(
             result(1, stats=stats), result(2, 0, stats=stats), result(1, reason="stop", stats=stats), closed=[]
         )
-        async for _ in counted(outputs, record, "s", stream=True):
+        async for _ in counted(outputs, record, ["s"], stream=True):
             pass
 
     asyncio.run(run())
@@ -70,11 +71,41 @@ def test_a_stream(record: RequestRecord) -> None:
     assert value("time_per_output_token_seconds_sum") == seconds + 1.0
 
 
+def grown(*places: list[float] | None) -> list[ScoredLogprob]:
+    entries = []
+    for part in places:
+        entries.append(ScoredLogprob(-0.1, 1, None, entropy=0.5, variance=0.5, margin=0.5))
+        entries[-1].places = part
+    return entries
+
+
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_a_token_counts_for_the_stage_that_adds_most_to_it(
+    record: RequestRecord, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """The statistics lag behind the tokens, and those of the last token never come. The third place is of no stage of
+    the model."""
+    monkeypatch.setattr("server.engine.recording.COUNTED_AT_ONCE", at_once)
+    results = [result(length) for length in (1, 2, 3)]
+    entries = grown([2.0, 1.0, 0.0], [-1.0, 1.0, 9.0], [0.5, 0.0, 0.0], None, [3.0, -3.0, 9.0])
+    for found, part in zip(results, (entries[:0], entries[:2], entries[2:]), strict=True):
+        found.outputs[0].logprobs = part  # type: ignore[assignment]
+    before = [value("tokens_total", growth_stage=stage) for stage in ("old", "new")]
+
+    async def run() -> None:
+        async for _ in counted(engine(*results, closed=[]), record, ["old", "new"], stream=True):
+            pass
+
+    asyncio.run(run())
+    after = [value("tokens_total", growth_stage=stage) for stage in ("old", "new")]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [3, 1 + 2]
+
+
 def test_who_leaves_lets_go_of_the_engine_at_once(record: RequestRecord) -> None:
     closed: list[bool] = []
 
     async def run() -> None:
-        outputs = counted(engine(result(1), result(1), closed=closed), record, "s", stream=True)
+        outputs = counted(engine(result(1), result(1), closed=closed), record, ["s"], stream=True)
         async for _ in outputs:
             break
         await outputs.aclose()
@@ -86,7 +117,7 @@ def test_who_leaves_lets_go_of_the_engine_at_once(record: RequestRecord) -> None
 
 def test_an_engine_that_fails(record: RequestRecord) -> None:
     async def run() -> None:
-        async for _ in counted(engine(result(1), RuntimeError(), closed=[]), record, "s", stream=False):
+        async for _ in counted(engine(result(1), RuntimeError(), closed=[]), record, ["s"], stream=False):
             pass
 
     with pytest.raises(RuntimeError):

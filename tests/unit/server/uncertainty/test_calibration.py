@@ -206,9 +206,11 @@ def test_names_tell_calibrations_apart() -> None:
         (
             "logistic",
             {"features": ["mood"] * len(AGGREGATES)},
-            "features[0]: 'mood' is unknown; known are mean_entropy, ",
+            "features[0]: 'mood' is no feature of this version; make the file anew by `tokenformer calibrate`",
         ),
-        ("probe", {"features": ["log tokens"]}, "features[0]: 'log tokens' is unknown"),
+        ("probe", {"features": ["log tokens"]}, "features[0]: 'log tokens' is no feature of this version"),
+        ("probe", {"features": ["ffn_kurtosis"]}, "features[0]: 'ffn_kurtosis' is no feature of this version"),
+        ("probe", {"features": ["newest_stage_share"]}, "features[0]: 'newest_stage_share' is no feature of this"),
         (
             "probe",
             {"ensemble": {"members": 8, "rate": 0.03, "projections": ["output", "ffn"]}},

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from server.uncertainty.calibration import Calibration
 from server.uncertainty.features import GROUPS, LOWEST_LOGPROB
-from server.uncertainty.score import WINDOW, ChoiceScore
+from server.uncertainty.score import WINDOW, ChoiceScore, EnsembleScore
 from server.uncertainty.tokens import TokenScore
 
 Tokens = list[tuple[float, float, float, float]]
@@ -66,10 +66,10 @@ def test_the_first_token_is_the_first_with_a_letter_or_digit(texts: list[str], e
 def test_a_letter_in_several_tokens_begins_with_the_first_of_them() -> None:
     parts = [(" ", 0.1), ("", 3.0), ("", 0.2), ("日", 0.3)]
     tokens = [TokenScore(-0.1, entropy, 0.2, 0.5, text) for text, entropy in parts]
-    assert ChoiceScore.of(tokens).first_token_entropy == 3.0
+    assert ChoiceScore.of(tokens).aggregates()["first_token_entropy"] == 3.0
     emoji = [*tokens[:3], TokenScore(-0.1, 0.3, 0.2, 0.5, "🙂"), TokenScore(-0.1, 0.7, 0.2, 0.5, "a")]
-    assert ChoiceScore.of(emoji).first_token_entropy == 0.7
-    assert ChoiceScore.of(tokens[:3]).first_token_entropy == 0.1, "the letter was never finished"
+    assert ChoiceScore.of(emoji).aggregates()["first_token_entropy"] == 0.7
+    assert ChoiceScore.of(tokens[:3]).aggregates()["first_token_entropy"] == 0.1, "the letter was never finished"
 
 
 def test_nothing_generated_gives_null_and_no_sentinel() -> None:
@@ -136,10 +136,66 @@ def test_the_newest_stages_growth_is_a_feature_where_there_are_several() -> None
     def features(*growth: dict[str, float]) -> dict[str, float]:
         return ChoiceScore.of([TokenScore(-0.1, 0.4, 0.7, 0.8, "w", growth=part) for part in growth]).features() or {}
 
-    grown = features({"base": 1.0, "new": 3.0}, {"base": 1.0, "new": -1.0})
-    assert grown["newest_stage_growth"] == pytest.approx(1.0)
+    assert features({"base": 1.0, "new": 3.0}, {"base": 9.0, "new": -1.0})["newest_stage_growth"] == 3.0
     for other in (features({"base": 1.0}), features({})):
         assert tuple(other) == GROUPS["logits"]
+
+
+EPISTEMIC = [("<|x|>", 0.9, 0.5), (" ", 0.1, 0.25), ("Lis", 0.4, 0.75), ("bon", 2.0, 0.0625)]
+"""Text, entropy and epistemic uncertainty of each token."""
+
+
+def with_epistemic(*epistemic: float | None) -> ChoiceScore:
+    parts = zip(EPISTEMIC, epistemic, strict=True)
+    return ChoiceScore.of(
+        TokenScore(-0.1, entropy, 0.7, 0.8, text, special=text.startswith("<"), epistemic=value)
+        for (text, entropy, _), value in parts
+    )
+
+
+def test_the_closed_form_is_summarised_and_a_feature() -> None:
+    score = with_epistemic(*(value for *_, value in EPISTEMIC))
+    features, summary = score.features(), score.summary()
+    assert features is not None
+    expected = {
+        "mean_closed_form": 1.5625 / 4,
+        "max_closed_form": 0.75,
+        "first_token_closed_form": 0.75,
+        "peak_closed_form": 0.0625,
+    }
+    assert {name: features[name] for name in GROUPS["closed_form"]} == expected
+    assert summary.estimator == "closed-form"
+    assert summary.mean_epistemic == 1.5625 / 4
+    assert summary.max_epistemic == summary.first_token_epistemic == 0.75
+    assert (summary.epistemic, summary.aleatoric, summary.mean_aleatoric) == (None, None, None)
+
+
+def test_an_ensembles_numbers_replace_those_of_the_closed_form() -> None:
+    score = with_epistemic(*(value for *_, value in EPISTEMIC))
+    ensemble = EnsembleScore(4, [0.0, 0.1, 0.2, 0.3], [1.0, 1.0, 1.0, 1.0], 9)
+    summary = score.summary(ensemble=ensemble)
+    assert summary.estimator == "ensemble"
+    assert summary.mean_epistemic == pytest.approx(0.15)
+    assert (summary.max_epistemic, summary.first_token_epistemic) == (0.3, 0.2)
+    features = score.features(ensemble.features())
+    assert features is not None
+    assert (features["max_closed_form"], features["max_epistemic"]) == (0.75, 0.3)
+
+
+@pytest.mark.parametrize("values", [[None] * 4, [0.1, None, 0.1, 0.1]])
+def test_without_the_closed_form_of_every_token_there_is_none(values: list[float | None]) -> None:
+    score = with_epistemic(*values)
+    features, summary = score.features(), score.summary()
+    assert features is not None
+    assert tuple(features) == GROUPS["logits"]
+    assert (summary.estimator, summary.mean_epistemic, summary.first_token_epistemic) == (None, None, None)
+
+
+def test_the_growth_of_an_answer_is_the_mean_over_its_tokens() -> None:
+    grown = [{"base": 1.0, "new": 3.0}, {"base": 2.0, "new": -1.0}]
+    score = ChoiceScore.of(TokenScore(-0.1, 0.4, 0.7, 0.8, "w", growth=part) for part in grown)
+    assert score.summary().growth == {"base": 1.5, "new": 1.0}
+    assert score_of(TOKENS).summary().growth is None
 
 
 def test_a_calibration_that_reads_what_an_answer_lacks_judges_nothing() -> None:
