@@ -15,7 +15,7 @@ LADDER = (0.05, 0.1, 0.3, 0.7, 1.2, 1.7, 2.2, 2.7, 5.0)
 SPANS: list[dict[str, Any]] = [
     {"start": 2, "end": 8, "text": "Lisbon", "risk": 0.64, "reason": "high entropy at the first value token"}
 ]
-GROWTH = {"base": 0.7, "news": 0.3}
+GROWTH = {"base": 2.5, "news": -0.5}
 SCRIPT: dict[str, Any] = {
     "markup": [*words(made(MARKUP)), last()],
     "split": [
@@ -43,13 +43,21 @@ SCRIPT: dict[str, Any] = {
             growth=GROWTH,
         ),
     ],
+    "closed form": [
+        *words(
+            made("So", 1.0, epistemic=0.00005, growth={"base": 9.0, "news": 2.5}),
+            made(" it", 1.0, epistemic=0.0025, growth={"base": 8.0, "news": -0.75}),
+        ),
+        last(estimator="closed-form", mean_epistemic=0.001275, max_epistemic=0.0025),
+    ],
     "ensemble": [
-        *words(made("So", 1.0), made(" it", 1.0)),
+        *words(made("So", 1.0, epistemic=0.0025), made(" it", 1.0)),
         chunk(
             "",
             [made("<|end|>", 0.1)],
             finish_reason="stop",
             uncertainty=summary(
+                estimator="ensemble",
                 ensemble=4,
                 mean_epistemic=0.41,
                 max_epistemic=0.42,

@@ -101,9 +101,9 @@ def test_without_a_calibration_it_says_so(opened: Opener) -> None:
     expect(answer.locator(".badge")).to_have_text("highest entropy 0.50 nats not calibrated")
 
 
-def test_provenance_and_sparkline_say_their_numbers(opened: Opener) -> None:
+def test_growth_and_sparkline_say_their_numbers(opened: Opener) -> None:
     (answer,) = opened().ask("doubt")
-    expect(answer.get_by_role("img", name="base 70 %, news 30 %")).to_be_visible()
+    expect(answer.get_by_role("img", name="base +2.50 nats, news −0.50 nats")).to_be_visible()
     expect(answer.get_by_role("img", name="highest 2.00 nats, at Lisbon")).to_be_visible()
 
 
@@ -124,9 +124,29 @@ def test_an_ensemble_is_asked_for_and_shown(opened: Opener) -> None:
     assert playground.bodies[-1]["uncertainty"]["ensemble"] == 4
     expect(answer.locator(".figures div", has_text="Mean epistemic")).to_contain_text("0.41 nats")
     numbers = detail_of(playground.page, token(answer, "So"))
-    assert (numbers["Epistemic"], numbers["Aleatoric"]) == ("0.400 nats", "0.600 nats")
-    playground.page.get_by_role("radio", name="Epistemic").check(force=True)
+    assert [numbers[name] for name in ("Epistemic", "Ensemble", "Aleatoric")] == [
+        "2.500 mnats",
+        "0.400 nats",
+        "0.600 nats",
+    ]
+    playground.page.get_by_role("radio", name="Ensemble").check(force=True)
     assert [level(token(answer, word)) for word in ("So", "it")] == [4, 6]
+
+
+def test_the_closed_form_and_growth_are_shown_without_an_ensemble(opened: Opener) -> None:
+    playground = opened()
+    (answer,) = playground.ask("closed form")
+    assert "ensemble" not in playground.bodies[-1]["uncertainty"]
+    expect(answer.locator(".figures div", has_text="Highest epistemic")).to_contain_text("2.50 mnats")
+    numbers = detail_of(playground.page, token(answer, "it"))
+    assert [numbers[name] for name in ("Epistemic", "Stage base", "Stage news")] == [
+        "2.500 mnats",
+        "+8.00 nats",
+        "−0.75 nats",
+    ]
+    for measure, levels in (("Epistemic", [0, 2]), ("Newest stage", [5, 0])):
+        playground.page.get_by_role("radio", name=measure).check(force=True)
+        assert [level(token(answer, word)) for word in ("So", "it")] == levels, measure
 
 
 def test_a_long_name_of_a_model_is_readable(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 // One model's answer to one question: the tinted tokens, and below them what the server says about the whole.
 
-import { provenance, sparkline } from "./charts.js";
+import { growthBars, sparkline } from "./charts.js";
 import { describes, tokenDetail } from "./detail.js";
-import { h, number, percent } from "./dom.js";
+import { h, mnats, number, percent } from "./dom.js";
 import { MEASURES, level } from "./scale.js";
 import { TokenText, utf16Offset } from "./tokens.js";
 
@@ -61,7 +61,7 @@ export class Answer {
     if (this.#finish === "length") this.notes.append(h("p", { class: "note" }, "Cut off at the greatest length."));
     if (!error && !this.#tokens.text) this.notes.append(h("p", { class: "note" }, "The answer is empty."));
     if (this.#summary) this.#conclude(this.#summary);
-    this.below.append(...[sparkline(this.#tokens.parts), provenance(this.#summary?.growth)].filter(Boolean));
+    this.below.append(...[sparkline(this.#tokens.parts), growthBars(this.#summary?.growth)].filter(Boolean));
     return error ?? `${this.#tokens.text} ${this.badge.textContent}`;
   }
 
@@ -80,6 +80,7 @@ export class Answer {
     for (const part of parts) {
       part.entropy = highest(part, "entropy");
       part.variance = highest(part, "variance");
+      part.epistemic = highest(part, "epistemic");
       part.growth = part.tokens.at(-1)?.growth ?? null;
       const first = this.#elements.length === 0;
       const element = h("span", { class: "token", role: "option", tabindex: first ? 0 : -1, "aria-selected": "false" });
@@ -104,8 +105,8 @@ export class Answer {
 
   /** What is known at the end only: the ensemble's numbers, and which parts to doubt (the highest risk of several). */
   #learn({ spans, epistemic, aleatoric }) {
-    if (epistemic) this.#stream.forEach((token, i) => Object.assign(token, { epistemic: epistemic[i], aleatoric: aleatoric[i] }));
-    for (const part of this.#tokens.parts) part.epistemic = highest(part, "epistemic");
+    if (epistemic) this.#stream.forEach((token, i) => Object.assign(token, { ensemble: epistemic[i], aleatoric: aleatoric[i] }));
+    for (const part of this.#tokens.parts) part.ensemble = highest(part, "ensemble");
     for (const span of spans ?? []) {
       const [start, end] = [span.start, span.end].map((offset) => utf16Offset(this.#tokens.text, offset));
       for (const part of this.#tokens.parts) {
@@ -154,20 +155,22 @@ export class Answer {
 const highest = ({ tokens }, name) => tokens.reduce((top, token) => (token[name] > (top ?? -1) ? token[name] : top), null);
 
 function figures(summary) {
+  const nats = (value) => `${number(value)} nats`;
+  const epistemic = summary.estimator === "ensemble" ? nats : mnats;
   const rows = [
-    ["Mean entropy", summary.mean_entropy, "nats"],
-    ["Worst 8 tokens", summary.worst_window_entropy, "nats"],
-    ["Mean epistemic", summary.mean_epistemic, "nats"],
-    ["Highest epistemic", summary.max_epistemic, "nats"],
-    ["Mean aleatoric", summary.mean_aleatoric, "nats"],
-    ["Mean variance", summary.mean_variance, "nats²"],
-    ["Lowest probability", summary.min_logprob === null ? null : 100 * Math.exp(summary.min_logprob), "%"],
+    ["Mean entropy", summary.mean_entropy, nats],
+    ["Worst 8 tokens", summary.worst_window_entropy, nats],
+    ["Mean epistemic", summary.mean_epistemic, epistemic],
+    ["Highest epistemic", summary.max_epistemic, epistemic],
+    ["Mean aleatoric", summary.mean_aleatoric, nats],
+    ["Mean variance", summary.mean_variance, (value) => `${number(value)} nats²`],
+    ["Lowest probability", summary.min_logprob, (value) => `${number(100 * Math.exp(value))} %`],
   ].filter(([, value]) => value !== null && value !== undefined);
   const known = summary.calibration ? [h("dt", {}, "Calibration"), h("dd", {}, summary.calibration)] : [];
   return h(
     "dl",
     { class: "figures" },
-    rows.map(([name, value, unit]) => h("div", {}, h("dt", {}, name), h("dd", {}, `${number(value)} ${unit}`))),
+    rows.map(([name, value, format]) => h("div", {}, h("dt", {}, name), h("dd", {}, format(value)))),
     known.length ? h("div", {}, known) : null,
   );
 }

@@ -1,6 +1,6 @@
 // The two small drawings under an answer.
 
-import { h, number, percent, svg, visible } from "./dom.js";
+import { added, h, number, svg, visible } from "./dom.js";
 import { MEASURES, level } from "./scale.js";
 
 const HEIGHT = 40;
@@ -36,26 +36,27 @@ export function sparkline(parts) {
   );
 }
 
-/** Each growth stage's share in the answer; null for a model that never grew. */
-export function provenance(growth) {
+/** What each growth stage added to the tokens' logits, on average; null for a model that never grew. */
+export function growthBars(growth) {
   if (!growth) return null;
-  let left = 0;
   const stages = Object.entries(growth);
-  const bars = stages.map(([, share], i) => {
-    const bar = svg("rect", { x: 100 * left, y: 0, width: 100 * share, height: 10, "data-stage": i });
-    left += share;
-    return bar;
+  const values = Object.values(growth);
+  const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
+  const at = (nats) => (100 * (nats - low)) / (high - low || 1);
+  const bars = stages.map(([, nats], i) => {
+    const [from, to] = [at(Math.min(0, nats)), at(Math.max(0, nats))];
+    return svg("rect", { x: from, y: 10 * i, width: to - from, height: 8, "data-stage": i });
   });
-  const words = stages.map(([stage, share]) => `${stage} ${percent(share)}`).join(", ");
+  const words = stages.map(([stage, nats]) => `${stage} ${added(nats)}`);
   return h(
     "figure",
-    { class: "provenance" },
-    h("figcaption", {}, "Growth stages drawn on"),
-    svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": words }, bars),
+    { class: "growth" },
+    h("figcaption", {}, "What growth stages add to a token, on average"),
+    svg("svg", { viewBox: `0 0 100 ${10 * stages.length}`, preserveAspectRatio: "none", role: "img", "aria-label": words.join(", ") }, bars),
     h(
       "ul",
       { "aria-hidden": "true" },
-      stages.map(([stage, share], i) => h("li", {}, h("span", { class: "key", "data-stage": i }), `${stage} ${percent(share)}`)),
+      words.map((text, i) => h("li", {}, h("span", { class: "key", "data-stage": i }), text)),
     ),
   );
 }

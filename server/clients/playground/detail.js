@@ -1,6 +1,6 @@
 // The one tooltip: the numbers of the token under the pointer or the focus, and what else could have stood there.
 
-import { byId, h, number, percent, svg, visible } from "./dom.js";
+import { added, byId, h, mnats, number, percent, svg, visible } from "./dom.js";
 
 const box = byId("detail");
 const GAP = 6;
@@ -60,13 +60,14 @@ export function tokenDetail(part) {
   if (!token) return [h("p", {}, "This text belongs to no single token.")];
   const rows = [
     ["Entropy", part.entropy, (value) => `${number(value, 3)} nats`],
-    ["Epistemic", part.epistemic, (value) => `${number(value, 3)} nats`],
+    ["Epistemic", part.epistemic, (value) => mnats(value, 3)],
+    ["Ensemble", part.ensemble, (value) => `${number(value, 3)} nats`],
     ["Aleatoric", token.aleatoric, (value) => `${number(value, 3)} nats`],
     ["Variance", token.variance, (value) => `${number(value, 3)} nats²`],
     ["Probability", Math.exp(token.logprob), percent],
     ["Rank", token.rank, String],
     ["Lead over the next", token.margin, percent],
-    ...Object.entries(token.growth ?? {}).map(([stage, share]) => [`Stage ${stage}`, share, percent]),
+    ...Object.entries(token.growth ?? {}).map(([stage, nats]) => [`Stage ${stage}`, nats, added]),
     ["Risk", part.risk, percent],
   ].filter(([, value]) => value !== null && value !== undefined);
   return [

@@ -20,6 +20,9 @@ export function percent(share) {
   if (share > 0.995 && share < 1) return ">99 %";
   return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 }
+/** The closed form's numbers are small. */
+export const mnats = (nats, digits = 2) => `${(1000 * nats).toFixed(digits)} mnats`;
+export const added = (nats) => `${nats < 0 ? "−" : "+"}${Math.abs(nats).toFixed(2)} nats`;
 export const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
 /** Text of which every character can be seen. */

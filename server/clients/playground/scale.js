@@ -1,7 +1,7 @@
 // From a token's number to one of nine levels, whose looks are in style.css: darker in light mode, lighter in dark
 // mode, always monotone in luminance, and underlined ever more thickly, so that no level is told by its hue alone.
 
-import { h, number, percent } from "./dom.js";
+import { added, h, number, percent } from "./dom.js";
 
 /** `value` takes what a token says (null: nothing); a value at or above `bounds[i]` is of level i + 1 at least. */
 export const MEASURES = {
@@ -31,19 +31,27 @@ export const MEASURES = {
   },
   epistemic: {
     label: "Epistemic",
+    unit: "mnats",
+    about: "how far the token hangs on single parameters, in thousandths of a nat",
+    bounds: [1, 2, 4, 6, 9, 13, 20, 30],
+    value: (token) => (token.epistemic === null ? null : 1000 * token.epistemic),
+    format: (value) => number(value),
+  },
+  ensemble: {
+    label: "Ensemble",
     unit: "nats",
     about: "how much an ensemble's members disagree; see Settings",
     bounds: [0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.9, 1.2],
-    value: (token) => token.epistemic,
+    value: (token) => token.ensemble,
     format: (value) => number(value),
   },
   growth: {
     label: "Newest stage",
-    unit: "%",
-    about: "share of the newest growth stage's parameter tokens; in answers from now on",
-    bounds: [0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3],
+    unit: "nats",
+    about: "what the newest growth stage adds to the token's logit, above what it adds to its rivals",
+    bounds: [0.25, 0.5, 1, 1.5, 2, 3, 4, 6],
     value: (token) => (token.growth ? Object.values(token.growth).at(-1) : null),
-    format: percent,
+    format: added,
   },
 };
 
