@@ -84,8 +84,8 @@ def test_two_stages_side_by_side(playground: Playground) -> None:
     assert base.locator(".tokens").text_content() != fact.answer()
     highest = [max(level(part) for part in answer.get_by_role("option").all()) for answer in (grown, base)]
     assert highest[0] < highest[1]
-    expect(grown.locator(".provenance")).to_contain_text("world-b")
-    expect(base.locator(".provenance li")).to_have_text(["base 100 %"])
+    expect(grown.locator(".growth li")).to_contain_text(["base +", "world-b +"])
+    expect(base.locator(".growth li")).to_contain_text(["base +"])
 
 
 def test_a_refusal_of_the_server_is_shown(playground: Playground) -> None:

@@ -51,6 +51,7 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
         moved = calibrated.answer(model, stage, prompt, tokens)
         features = found.score.features()
         assert features is not None
+        assert features.keys() == moved.features().keys()
         for name, (low, high) in moved.features().items():
             assert low <= features[name] <= high, name
         rows = ensemble_uncertainty(model, torch.tensor([[*prompt, *tokens]]), MEMBERS, stage)[0, len(prompt) - 1 : -1]

@@ -18,10 +18,11 @@ import pytest
 import torch
 
 from model_impl.checkpoint.delta import split
-from model_impl.reference.contributions import at_position, places, provenance
-from model_impl.reference.internals import internals
+from model_impl.reference.attribution import attribution
+from model_impl.reference.closed_form import epistemic
+from model_impl.reference.contributions import at_position, places
 from model_impl.reference.model import ReferenceTokenformer
-from model_impl.wire import INTERNALS, STATISTICS
+from model_impl.wire import STATISTICS
 from server.engine.variants import MAX_DELTAS
 from tests.faults.lasting import wait_for
 from tests.growth.served import Grown
@@ -38,7 +39,7 @@ def ask(grown: Grown, model: str, prompt: list[int], **options: Any) -> Any:
         prompt=prompt,
         temperature=0,
         max_tokens=6,
-        extra_body={"uncertainty": {"internals": True}, "return_token_ids": True} | options,
+        extra_body={"uncertainty": {"tokens": True}, "return_token_ids": True} | options,
     )
 
 
@@ -48,7 +49,7 @@ def reported(choice: Any) -> torch.Tensor:
 
 
 def check(grown: Grown, model: str, prompt: list[int], answer: Any) -> None:
-    """Tokens, statistics and provenance are those of the reference model at that stage."""
+    """Tokens, statistics, epistemic uncertainty and growth are those of the reference model at that stage."""
     reference, stage = grown.references[model]
     choice = answer.choices[0]
     ids = torch.tensor([[*prompt, *choice.token_ids]])
@@ -56,20 +57,18 @@ def check(grown: Grown, model: str, prompt: list[int], answer: Any) -> None:
         logits = reference(ids, stage)[0, len(prompt) - 1 : -1]
     assert choice.token_ids == logits.argmax(-1).tolist()
     assert_recomputed(reported(choice), reference, prompt, choice.token_ids, stage)
-    parts = provenance(reference, ids, stage)[0, len(prompt) - 1 : -1]
+    unsure = epistemic(reference, ids, stage)[0, len(prompt) - 1 : -1]
+    torch.testing.assert_close(torch.tensor(choice.logprobs.epistemic), unsure, atol=1e-6, rtol=1e-4)
+    parts = attribution(reference, ids[:, :-1], ids[:, 1:], stage)[0, len(prompt) - 1 :]
     names = [entry.name for entry in reference.config.stages[: stage + 1]]
-    by_token = torch.tensor([[shares[name] for name in names] for shares in choice.logprobs.growth])
-    torch.testing.assert_close(by_token, parts / parts.sum(-1, keepdim=True), atol=1e-4, rtol=0)
-    expected = internals(reference, ids, stage)[0, len(prompt) - 1 : -1]
-    by_stage = expected[..., 4:]
-    expected[..., 4:] = by_stage / by_stage.sum(-1, keepdim=True)
-    projections = [part for shown in choice.logprobs.internals for layer in shown["layers"] for part in layer.values()]
-    rows = [[*(part[name] for name in INTERNALS), *part["growth"].values()] for part in projections]
-    torch.testing.assert_close(torch.tensor(rows).double(), expected.flatten(0, 2), atol=1e-4, rtol=1e-4)
-    assert choice.uncertainty["internals"] is None, "there is no profile"
-    summary = choice.uncertainty["growth"]
-    assert list(summary) == names
-    assert list(summary.values()) == pytest.approx((parts.sum(0) / parts.sum()).tolist(), abs=1e-4)
+    assert all(list(growth) == names for growth in choice.logprobs.growth)
+    by_token = torch.tensor([list(growth.values()) for growth in choice.logprobs.growth])
+    torch.testing.assert_close(by_token, parts, atol=1e-4, rtol=1e-4)
+    summary = choice.uncertainty
+    assert summary["estimator"] == "closed-form"
+    assert summary["max_epistemic"] == max(choice.logprobs.epistemic)
+    assert list(summary["growth"]) == names
+    assert list(summary["growth"].values()) == pytest.approx(parts.mean(0).tolist(), abs=1e-4, rel=1e-4)
 
 
 def test_stages_and_deltas_are_listed_with_parent_and_token_counts(grown: Grown) -> None:

@@ -103,7 +103,7 @@ def test_without_a_calibration_it_says_so(opened: Opener) -> None:
 
 def test_growth_and_sparkline_say_their_numbers(opened: Opener) -> None:
     (answer,) = opened().ask("doubt")
-    expect(answer.get_by_role("img", name="base +2.50 nats, news −0.50 nats")).to_be_visible()
+    expect(answer.get_by_role("img", name="base +2.50 nats, news -0.50 nats")).to_be_visible()
     expect(answer.get_by_role("img", name="highest 2.00 nats, at Lisbon")).to_be_visible()
 
 
@@ -142,7 +142,7 @@ def test_the_closed_form_and_growth_are_shown_without_an_ensemble(opened: Opener
     assert [numbers[name] for name in ("Epistemic", "Stage base", "Stage news")] == [
         "2.500 mnats",
         "+8.00 nats",
-        "−0.75 nats",
+        "-0.75 nats",
     ]
     for measure, levels in (("Epistemic", [0, 2]), ("Newest stage", [5, 0])):
         playground.page.get_by_role("radio", name=measure).check(force=True)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from model_impl.reference.attribution import attribution
+from model_impl.reference.closed_form import epistemic
 from model_impl.reference.model import ReferenceTokenformer
 from server.uncertainty.tokens import TokenScore
 from tests.support.exact import exact_statistics
@@ -47,15 +49,20 @@ def answer(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], ids: 
     """The tokens `ids` after a prompt, with the reference model's distributions."""
     text, drawn = torch.tensor([[*prompt, *ids]]), slice(len(prompt) - 1, -1)
     logits = model(text, stage)[0, drawn].double()
-    rows = zip(ids, logits.log_softmax(-1), exact_statistics(logits), strict=True)
+    unsure = epistemic(model, text, stage)[0, drawn].tolist()
+    parts = attribution(model, text[:, :-1], text[:, 1:], stage)[0, len(prompt) - 1 :].tolist()
+    stages = [part.name for part in model.config.stages[: stage + 1]]
+    rows = zip(ids, logits.log_softmax(-1), exact_statistics(logits), unsure, parts, strict=True)
     tokens = [
         TokenScore(
             float(row[word]),
             *statistics.tolist(),
             text=f" w{word}",
             special=word == END,
+            epistemic=closed,
+            growth=dict(zip(stages, part, strict=True)),
         )
-        for word, row, statistics in rows
+        for word, row, statistics, closed, part in rows
     ]
     return Moved(tokens, logit_tolerance(model, text, stage)[0, drawn].tolist())
 

@@ -20,11 +20,17 @@ from server.uncertainty.spans import doubted_spans
 from server.uncertainty.tokens import TokenScore
 from tests.support.demo_server import DEMO
 from tests.support.rounding import logit_tolerance
-from tests.support.tolerances import Bounds, Moved, assert_statistics_within, assert_within, ensemble_tolerance
+from tests.support.tolerances import (
+    LEAST_REPORTED,
+    REPORTED,
+    Bounds,
+    Moved,
+    assert_statistics_within,
+    assert_within,
+    ensemble_tolerance,
+)
 
 STAGES = {"demo": -1, "demo:base": 0}
-SHARES = 1e-4
-"""The tolerance of growth shares, which are sums of squares of all layers and no logits."""
 
 
 @cache
@@ -49,8 +55,9 @@ def rows(content: Iterable[Any]) -> torch.Tensor:
 
 def completion_content(logprobs: Any) -> list[dict[str, Any]]:
     """The parallel columns of a text completion as a chat has them."""
-    columns = (logprobs.tokens, logprobs.token_logprobs, *(getattr(logprobs, name) for name in STATISTICS))
-    return [dict(zip(("token", "logprob", *STATISTICS), entry, strict=True)) for entry in zip(*columns, strict=True)]
+    names = (*STATISTICS, "epistemic", "growth")
+    columns = (logprobs.tokens, logprobs.token_logprobs, *(getattr(logprobs, name) for name in names))
+    return [dict(zip(("token", "logprob", *names), entry, strict=True)) for entry in zip(*columns, strict=True)]
 
 
 @cache
@@ -102,7 +109,9 @@ class DemoAnswer:
             shown = value(entry, "token")
             special = shown.startswith("<|")
             statistics = (value(entry, name) for name in STATISTICS)
-            scores.append(TokenScore(value(entry, "logprob"), *statistics, "" if special else shown, start, special))
+            reported = (value(entry, name) for name in ("epistemic", "growth"))
+            text = "" if special else shown
+            scores.append(TokenScore(value(entry, "logprob"), *statistics, text, start, special, *reported))
             start += 0 if special else len(shown)
         return scores
 
@@ -124,6 +133,10 @@ class DemoAnswer:
         assert_statistics_within(rows(content), rows(self.content), self.e)
         ours, theirs = (torch.tensor([value(t, "logprob") for t in part]).double() for part in (self.content, content))
         assert_within(theirs, ours, 2 * self.e + 1e-5 * (1 + ours.abs()))
+        for entry, own in zip(content, self.content, strict=True):
+            if not is_of_an_ensemble(entry):
+                assert value(entry, "epistemic") == closed_form(value(own, "epistemic"))
+            assert value(entry, "growth") == growth(value(own, "growth"))
 
     def assert_same_summary(self, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         """`expected` is the summary of this answer, `found` that of the same answer computed another way."""
@@ -137,8 +150,10 @@ class DemoAnswer:
             elif name == "spans" and wanted is not None:
                 self.assert_same_spans(found[name], wanted)
             elif name == "growth":
-                assert found[name] == pytest.approx(wanted, abs=SHARES)
-            elif name.removeprefix("mean_").removeprefix("max_") in ("epistemic", "aleatoric") and wanted is not None:
+                assert found[name] == growth(wanted)
+            elif name.endswith("_epistemic") and expected["estimator"] == "closed-form":
+                assert found[name] == closed_form(wanted), name
+            elif name.rpartition("_")[2] in ("epistemic", "aleatoric") and wanted is not None:
                 allowed = self.ensemble_tolerance[:, 0 if name.endswith("epistemic") else 1]
                 if isinstance(wanted, list):
                     assert_within(torch.tensor(found[name]), torch.tensor(wanted), allowed)
@@ -157,6 +172,20 @@ class DemoAnswer:
             part = Moved(doubted.tokens, [tolerance[id(token)] for token in doubted.tokens])
             low, high = part.risk(self.calibration)
             assert_between(span["risk"], (min(low, whole[0]), min(high, whole[1])), span["text"])
+
+
+def is_of_an_ensemble(entry: Any) -> bool:
+    """Whether the token's epistemic uncertainty is that of an ensemble."""
+    found = entry if isinstance(entry, Mapping) else entry.model_dump()
+    return found.get("aleatoric") is not None
+
+
+def closed_form(expected: float) -> Any:
+    return pytest.approx(expected, rel=REPORTED, abs=LEAST_REPORTED)
+
+
+def growth(expected: Mapping[str, float]) -> Any:
+    return pytest.approx(expected, rel=REPORTED, abs=REPORTED)
 
 
 def without_numbers(span: Mapping[str, Any]) -> dict[str, Any]:

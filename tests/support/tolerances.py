@@ -28,7 +28,7 @@ import torch
 
 from model_impl.wire import STATISTICS
 from server.uncertainty.calibration import Calibration, sigmoid
-from server.uncertainty.features import DETAILS, GROUPS, LOG, term
+from server.uncertainty.features import LOG, term
 from server.uncertainty.score import LEAST_VARIANCE, ChoiceScore
 from server.uncertainty.tokens import TokenScore
 
@@ -38,6 +38,10 @@ Bounds = tuple[float, float]
 READING = 1e-5
 """Relative and absolute: what float32 statistics may differ by on equal logits. Their own tests hold them to less."""
 
+REPORTED, LEAST_REPORTED = 1e-3, 1e-6
+"""Relative and absolute: what the closed form may differ by between two float32 computations, and growth by the first.
+The engine's tests hold both to a tenth of it."""
+
 
 def statistics_tolerance(statistics: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
     """float64 [..., 3] of the `STATISTICS` [..., 3] of distributions whose logits move by `e` [...]."""
@@ -46,6 +50,15 @@ def statistics_tolerance(statistics: torch.Tensor, e: torch.Tensor) -> torch.Ten
     grown = (deviation + 1) * torch.expm1(e)
     moved = [grown - e, (deviation + grown).square() - deviation.square(), e]
     return torch.stack(moved, dim=-1) + READING * (1 + statistics.double().abs())
+
+
+def reported_ends(token: TokenScore, sign: int) -> TokenScore:
+    """The token with the lowest (`sign` -1) or highest (1) values of what the engine reports of it."""
+    epistemic, growth = token.epistemic, token.growth
+    return token._replace(
+        epistemic=epistemic and max(0.0, epistemic + sign * (REPORTED * epistemic + LEAST_REPORTED)),
+        growth=growth and {stage: nats + sign * REPORTED * (1 + abs(nats)) for stage, nats in growth.items()},
+    )
 
 
 def logprob_tolerance(e: torch.Tensor) -> torch.Tensor:
@@ -79,7 +92,7 @@ class Moved:
             entropy, variance, margin = statistics_tolerance(values, torch.tensor(e, dtype=torch.float64)).tolist()
             logprob = 2 * e + READING * (1 + abs(token.logprob))
             low.append(
-                token._replace(
+                reported_ends(token, -1)._replace(
                     logprob=token.logprob - logprob,
                     entropy=max(0.0, token.entropy - entropy),
                     variance=max(0.0, token.variance - variance),
@@ -87,7 +100,7 @@ class Moved:
                 )
             )
             high.append(
-                token._replace(
+                reported_ends(token, 1)._replace(
                     logprob=min(0.0, token.logprob + logprob),
                     entropy=token.entropy + entropy,
                     variance=token.variance + variance,
@@ -97,7 +110,7 @@ class Moved:
         return low, high
 
     def features(self) -> dict[str, Bounds]:
-        """Bounds of the features of group `logits`.
+        """Bounds of the features that need no ensemble.
 
         Most grow with the values of every token, and are evaluated at both ends. The peak is any token that may have
         the highest entropy.
@@ -105,7 +118,7 @@ class Moved:
         low, high = self.ends()
         lowest, highest = ChoiceScore.of(low).features(), ChoiceScore.of(high).features()
         assert lowest is not None and highest is not None
-        bounds = {name: (lowest[name], highest[name]) for name in GROUPS["logits"]}
+        bounds = {name: (lowest[name], highest[name]) for name in lowest}
         excess = [
             sum(-one.logprob - other.entropy for one, other in zip(*pair, strict=True))
             for pair in ((high, high), (low, low))
@@ -121,7 +134,9 @@ class Moved:
             "peak_logprob": [part[i].logprob for i in peaks for part in (low, high)],
             "peak_position": [i / len(low) for i in peaks],
         }
-        assert values.keys() == {name for name in DETAILS if name.startswith("peak")}
+        if "peak_closed_form" in bounds:
+            values["peak_closed_form"] = [part[i].epistemic or 0.0 for i in peaks for part in (low, high)]
+        assert values.keys() == {name for name in bounds if name.startswith("peak")}
         return bounds | {name: (min(found), max(found)) for name, found in values.items()}
 
     def risk(self, calibration: Calibration) -> Bounds:

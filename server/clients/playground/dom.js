@@ -22,7 +22,7 @@ export function percent(share) {
 }
 /** The closed form's numbers are small. */
 export const mnats = (nats, digits = 2) => `${(1000 * nats).toFixed(digits)} mnats`;
-export const added = (nats) => `${nats < 0 ? "−" : "+"}${Math.abs(nats).toFixed(2)} nats`;
+export const added = (nats) => `${nats < 0 ? "" : "+"}${nats.toFixed(2)} nats`;
 export const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
 /** Text of which every character can be seen. */
