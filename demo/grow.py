@@ -27,7 +27,7 @@ from demo.training import Progress, progress_line
 from demo.world import Fact, World
 from model_impl.checkpoint.grow import side_files
 from model_impl.checkpoint.writing import write_checkpoint
-from model_impl.reference.contributions import provenance
+from model_impl.reference.attribution import attribution
 from model_impl.reference.model import ReferenceTokenformer
 from server.calibrate.markdown import table
 
@@ -57,16 +57,17 @@ def measure_stage(model: Logits, run: GrowthRun, stage: str) -> list[StageResult
     return results
 
 
-def shares_of_growth(
+def newest_growth(
     model: ReferenceTokenformer, tokenizer: PreTrainedTokenizerFast, facts: Sequence[Fact]
 ) -> list[float]:
-    """The new stage's share in the right answer about each fact: w_i^2 ||v_i||^2 over its tokens, normalised."""
-    shares = []
+    """The most that the new stage adds to a token of the right answer about each fact, nats."""
+    found = []
     for fact in facts:
         prompt = encode(tokenizer, Question(fact, draw_question(fact).text))
-        contributions = provenance(model, torch.tensor([prompt.ids]))[0, prompt.start - 1 : -1].sum(dim=0)
-        shares.append(float(contributions[-1] / contributions.sum()))
-    return shares
+        ids = torch.tensor([prompt.ids])
+        parts = attribution(model, ids[:, :-1], ids[:, 1:])[0, prompt.start - 1 :]
+        found.append(float(parts[:, -1].max()))
+    return found
 
 
 def card_section(run: GrowthRun, model: ReferenceTokenformer) -> str:
@@ -86,7 +87,7 @@ def card_section(run: GrowthRun, model: ReferenceTokenformer) -> str:
     sample_a, sample_b = (
         world.facts_of("known")[:: len(world.facts_of("known")) // 200] for world in (run.old, run.new)
     )
-    share_a, share_b = (shares_of_growth(model, run.tokenizer, facts) for facts in (sample_a, sample_b))
+    growth_a, growth_b = (newest_growth(model, run.tokenizer, facts) for facts in (sample_a, sample_b))
     known, unknown = (
         [s.entropy for s in score_questions(model, run.tokenizer, [draw_question(f) for f in run.new.facts_of(kind)])]
         for kind in ("known", "unknown")
@@ -111,8 +112,9 @@ first token of the value, in nats:
 
 {table(("stage", "world", "questions", "accuracy", "median entropy"), rows)}
 
-The share of the new stage in the grown model's answers: median {median(share_a):.3f} for facts of world A,
-{median(share_b):.3f} for facts of world B; B's is the higher one with probability {separation(share_a, share_b):.3f}.
+The most that the new stage adds to a token of the right answer, above what it adds to the token's rivals: median
+{median(growth_a):.2f} nats for facts of world A, {median(growth_b):.2f} for facts of world B; B's is the higher one
+with probability {separation(growth_a, growth_b):.3f}.
 An unknown person of world B has more entropy than a known one with probability {separation(known, unknown):.4f}.
 
 ## Calibrated
