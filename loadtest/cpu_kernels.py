@@ -74,12 +74,12 @@ def product_cases(dtype: torch.dtype) -> list[dict[str, Any]]:
 
 def row_case(rows: int, tokens: int, dtype: torch.dtype) -> dict[str, Any]:
     scores = torch.randn(rows, tokens).to(dtype)
-    kernel = RowKernel(["ffn"], [[tokens]], [[torch.ones(tokens)]], "l2_norm_gelu", dtype)
+    kernel = RowKernel(["ffn"], [[tokens]], [[]], "l2_norm_gelu", dtype)
     tau = tokens**0.5
     selection = Selection(torch.ones(1, 1, 1), torch.full((1, len(PROJECTIONS), 1), tau))
     times = microseconds(
         {
-            "ours": lambda: kernel(scores, [], selection, None),
+            "ours": lambda: kernel(scores, [], selection),
             "pytorch": lambda: activate(scores, tau, "l2_norm_gelu"),
         }
     )

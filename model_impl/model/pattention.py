@@ -162,6 +162,12 @@ class ParallelPattention(nn.Module):
             count += len(tokens.values)
         return rows.float()
 
+    def value_matrix(self) -> torch.Tensor | None:
+        """The value tokens of a lone projection as they lie, [d, n]; None where others belong to them: deltas, or those
+        of other ranks."""
+        layer: Any = self.value_tokens[self.projections[0]]
+        return layer.weight if self.tp_size == 1 and not self.deltas and layer.weight.numel() else None
+
     @property
     def readable(self) -> bool:
         """Whether the value tokens can be read, which quantised ones cannot."""

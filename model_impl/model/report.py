@@ -17,6 +17,7 @@ from model_impl.kernels.cpu.pattention import PackedPattention
 from model_impl.kernels.cpu.report import ReportKernel, SegmentParts
 from model_impl.kernels.cpu.stack import PackedStack
 from model_impl.kernels.cpu.weights import PackedWeight
+from model_impl.kernels.gpu import operators as gpu_kernels
 from model_impl.kernels.words import Words
 from model_impl.reference.attribution import logit_parts, rivals
 from model_impl.reference.closed_form import STRONGEST, logit_gradients, logit_variances
@@ -34,6 +35,8 @@ class LonePattention(Protocol):
     def part(self, segment: int, weights: Sequence[torch.Tensor]) -> torch.Tensor: ...
 
     def value_rows(self, indices: torch.Tensor) -> torch.Tensor: ...
+
+    def value_matrix(self) -> torch.Tensor | None: ...
 
 
 class StepReport:
@@ -99,7 +102,8 @@ class Reporter:
         if self.kernel is not None and not self.variants.deltas:
             return self.kernel(list(report.tensors().values()), numbers(rows, len(chosen)), *words, chosen)
         residual, heads = report.residual[rows].float(), head_rows(self.head, words.ids)
-        columns = [self.epistemic([own[rows] for own in report.weights], residual, words, heads)]
+        weights = [own[rows] for own in report.weights]
+        columns = [self.scale * self.spread(weights, report.residual[rows], words, heads)[:, None]]
         if self.variants.grown:
             rival = rivals(words.ids, chosen).float()
             mean = (rival[..., None] * heads).sum(dim=-2) / rival.sum(dim=-1, keepdim=True)
@@ -124,10 +128,10 @@ class Reporter:
         """The last norm's weight and eps."""
         return cast(torch.Tensor, self.norm.weight).float(), self.norm.eps
 
-    def epistemic(
+    def spread(
         self, weights: Sequence[torch.Tensor], residual: torch.Tensor, words: Words, heads: torch.Tensor
     ) -> torch.Tensor:
-        """[N, 1]. The strongest tokens are those of all ranks together."""
+        """The sum of `logit_variances` [N]. The strongest tokens are those of all ranks together."""
         every = torch.cat(list(weights), dim=-1).float()
         indices = every.abs().topk(min(STRONGEST, every.shape[-1]), dim=-1).indices
         found = every.gather(-1, indices)
@@ -136,9 +140,13 @@ class Reporter:
             limit = sizes.topk(min(STRONGEST, sizes.shape[-1]), dim=-1).values[:, -1:]
             found = found.where(found.abs() >= limit, 0.0)
         probabilities = words.logits.softmax(dim=-1)
-        gradients = logit_gradients(residual, probabilities, heads, *self.scaling)
+        if (values := self.last.value_matrix()) is not None and gpu_kernels.runs_on(residual.device):
+            head, norm = self.head.weight, cast(torch.Tensor, self.norm.weight)
+            place = residual, head, norm, self.norm.eps
+            return gpu_kernels.logit_spread(*place, words.ids, probabilities, values, indices, found)
+        gradients = logit_gradients(residual.float(), probabilities, heads, *self.scaling)
         spread = logit_variances(self.last.value_rows(indices), probabilities, gradients, found)
-        return self.scale * sum_over_ranks(spread.sum(dim=-1, keepdim=True))
+        return sum_over_ranks(spread.sum(dim=-1))
 
 
 def numbers(rows: torch.Tensor | slice, count: int) -> torch.Tensor | None:

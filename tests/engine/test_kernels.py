@@ -12,7 +12,6 @@ from model_impl.kernels.gpu import operators as kernels
 from model_impl.kernels.gpu import rows as segmented_rows
 from model_impl.kernels.gpu.layout import Layout
 from model_impl.kernels.statistics import eager_token_statistics
-from model_impl.reference.internals import row_sums
 from model_impl.reference.row_operation import token_weights
 from model_impl.variants import Selection
 from tests.engine.test_stages import check_mixed_batch, open_family
@@ -27,24 +26,20 @@ def row_operation(
     tau: torch.Tensor,
     activation: str,
     squares: torch.Tensor | None,
-    value_squares: torch.Tensor,
-    columns: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor:
     """As `kernels.row_operation`."""
     projections, segments = tau.shape[1:]
     widths = [stop - start for start, stop in pairwise(layout.bounds.tolist())]
     parts = scores.split(widths, dim=-1)
     rows = [parts[p * segments : (p + 1) * segments] for p in range(projections)]
     weights = [own for row in token_weights(rows, Selection(coupling, tau), activation, []) for own in row]
-    sums = [row_sums(*segment) for segment in zip(parts, weights, value_squares.split(widths), strict=True)]
-    whole = torch.stack(sums, dim=1).unflatten(1, (projections, segments)).float()
-    return torch.cat(weights, dim=-1), whole[..., whole.shape[-1] - columns :]
+    return torch.cat(weights, dim=-1)
 
 
 def test_stages_and_siblings_mix_in_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
-    def counted(scores: torch.Tensor, *rest: object) -> tuple[torch.Tensor, torch.Tensor]:
+    def counted(scores: torch.Tensor, *rest: object) -> torch.Tensor:
         calls.append(len(scores))
         return row_operation(scores, *rest)
 

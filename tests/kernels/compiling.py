@@ -29,6 +29,7 @@ from model_impl.kernels.gpu import operators as kernels
 from model_impl.kernels.gpu import triton_pattention
 from model_impl.kernels.gpu.layout import Layout
 from model_impl.kernels.gpu.pattention import WholePattention
+from model_impl.reference.closed_form import STRONGEST, WORDS
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
@@ -87,13 +88,16 @@ def launch_all() -> None:
     scores, layout = torch.empty(64, tokens, dtype=dtype), Layout.of([[tokens]], "cpu")
     squares = kernels.segment_squares(scores, layout, "gelu_l2_norm")
     kernels.row_operation(scores, layout, coupling, tau, "gelu_l2_norm", squares)
-    kernels.row_operation(scores, layout, coupling, tau, "l2_norm_gelu", None, torch.empty(tokens), 7)
+    kernels.row_operation(scores, layout, coupling, tau, "l2_norm_gelu", None)
     whole = WholePattention.of(keys, [values], [[tokens]], "l2_norm_gelu")
     x = torch.empty(1, width, dtype=dtype)
     whole(x, coupling, tau, "fused")
     norms = triton_pattention.gram_squares(x, keys[:width], whole.gram_tiles)
     triton_pattention.weights_by_norm(x, keys, whole.many_tiles, layout.alignment, norms, coupling, tau)
     kernels.token_statistics(torch.empty(4, 50277, dtype=dtype))
+    head, norm = torch.empty(50277, width, dtype=dtype), torch.empty(width, dtype=dtype)
+    ids, strongest = torch.zeros(4, WORDS, dtype=torch.int64), torch.zeros(4, STRONGEST, dtype=torch.int64)
+    kernels.logit_spread(x.expand(4, -1), head, norm, 1e-5, ids, ids.float(), values, strongest, strongest.float())
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ KERNELS = {
     "sum_kernel",
     "blocks_kernel",
     "merge_kernel",
+    "spread_kernel",
 }
 
 

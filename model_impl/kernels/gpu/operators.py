@@ -55,6 +55,28 @@ def token_statistics(logits: torch.Tensor) -> torch.Tensor:
     return token_statistics(logits)
 
 
+@operator(lambda residual, *rest: residual.new_empty(len(residual), dtype=torch.float32))
+def logit_spread(
+    residual: torch.Tensor,
+    head: torch.Tensor,
+    norm: torch.Tensor,
+    eps: float,
+    ids: torch.Tensor,
+    probabilities: torch.Tensor,
+    values: torch.Tensor,
+    tokens: torch.Tensor,
+    weights: torch.Tensor,
+) -> torch.Tensor:
+    """The sum of `model_impl.reference.closed_form.logit_variances` over parameter tokens: float32 [N].
+
+    residual [N, d] before the last norm, whose weight [d] and eps follow the head [V, d]; likely words' ids and
+    probabilities [N, k]; values [d, n], of which `tokens` [N, m] count with their `weights` float32 [N, m].
+    """
+    from model_impl.kernels.gpu.triton_spread import logit_spread
+
+    return logit_spread(residual, head, norm, eps, ids, probabilities, values, tokens, weights)
+
+
 @operator(lambda scores, bounds, *rest: scores.new_empty((len(scores), len(bounds) - 1), dtype=torch.float32))
 def segment_squares_of(scores: torch.Tensor, bounds: torch.Tensor, alignment: int, activation: str) -> torch.Tensor:
     from model_impl.kernels.gpu.triton_rows import segment_squares

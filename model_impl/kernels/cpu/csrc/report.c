@@ -186,9 +186,9 @@ INLINE void report_row(const reporter *own, const reported *step, int64_t row, f
     const float *logits = step->logits + row * words;
     read_row(own->norm, 0, width, norm, bfloat16);
     read_row(step->residual, number, width, residual, bfloat16);
-    float level = sum(residual, width) / width, square = 0;
-    for (int64_t i = 0; i < width; i++) square += (x[i] = residual[i] - level) * x[i];
-    float inverse = 1 / sqrt(square / width + own->eps);
+    float level = sum(residual, width) / width;
+    for (int64_t i = 0; i < width; i++) x[i] = residual[i] - level;
+    float inverse = 1 / sqrt(dot(x, x, width) / width + own->eps);
     for (int64_t i = 0; i < width; i++) x[i] *= inverse;
     for (int64_t word = 0; word < words; word++) mass += probabilities[word] = expf(logits[word] - logits[0]);
     for (int64_t word = 0; word < words; word++) probabilities[word] /= mass;
