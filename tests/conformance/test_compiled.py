@@ -7,8 +7,9 @@ import torch
 
 from model_impl.model.pattention import ParallelPattention
 from model_impl.model.tokenformer import TokenformerForCausalLM
+from model_impl.wire import report_args
 from tests.conformance.models import random_prompts, random_weights, variant_config
-from tests.support.engines import engine, generate, saved_model, token_params, whole_rows
+from tests.support.engines import assert_reported, engine, generate, saved_model, token_params, whole_rows
 from tests.support.rounding import logit_tolerance
 from tests.support.tolerances import assert_within
 
@@ -24,7 +25,7 @@ def test_a_compiled_model_equals_the_reference(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(
         TokenformerForCausalLM, "process_weights_after_loading", lambda self: (built.append(self), process(self))
     )
-    params = token_params(max_tokens=4, logprobs=-1)
+    params = token_params(max_tokens=4, logprobs=-1, extra_args=report_args())
     with engine(tmp_path / "checkpoint", enforce_eager=False, logprobs_mode="raw_logits") as llm:
         answers = generate(llm, prompts, params)
     assert built[0].model.traced
@@ -38,3 +39,4 @@ def test_a_compiled_model_equals_the_reference(tmp_path: Path, monkeypatch: pyte
         found = whole_rows(answer.outputs[0].logprobs, config.vocab_size)
         e = logit_tolerance(model, torch.tensor([[*prompt, *ids[:-1]]]))[0, len(prompt) - 1 :]
         assert_within(found, expected, e[:, None])
+        assert_reported(model, [*prompt, *ids], answer.outputs[0].logprobs)

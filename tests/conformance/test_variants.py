@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from model_impl.wire import report_args
 from tests.conformance.models import VARIANTS, random_prompts, random_weights, variant_config
 from tests.support.engines import (
     assert_exact_statistics,
     assert_recomputed,
+    assert_reported,
     engine,
     generate,
     saved_model,
@@ -28,8 +30,10 @@ def test_every_variant_equals_the_reference(name: str, tmp_path: Path) -> None:
     model = saved_model(tmp_path / "checkpoint", config, random_weights(config))
     prompts = random_prompts(config)
     with engine(tmp_path / "checkpoint", logprobs_mode="raw_logits") as llm:
-        scored = generate(llm, prompts, token_params(max_tokens=1, logprobs=-1, prompt_logprobs=-1))
-        answered = generate(llm, prompts, token_params(max_tokens=20))
+        scored = generate(
+            llm, prompts, token_params(max_tokens=1, logprobs=-1, prompt_logprobs=-1, extra_args=report_args())
+        )
+        answered = generate(llm, prompts, token_params(max_tokens=20, extra_args=report_args()))
     with torch.no_grad():
         expected = model(torch.tensor(prompts))
     allowed = logit_tolerance(model, torch.tensor(prompts))
@@ -46,3 +50,5 @@ def test_every_variant_equals_the_reference(name: str, tmp_path: Path) -> None:
         assert ids == greedy.tolist()
         found = statistics_rows(answer.outputs[0].logprobs)
         assert_recomputed(found, model, prompts[row], ids)
+        assert_reported(model, [*prompts[row], *score.outputs[0].token_ids], positions)
+        assert_reported(model, [*prompts[row], *ids], answer.outputs[0].logprobs)

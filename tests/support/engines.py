@@ -12,6 +12,8 @@ import torch
 
 from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.config import TokenformerConfig
+from model_impl.reference.attribution import attribution
+from model_impl.reference.closed_form import epistemic
 from model_impl.reference.model import ReferenceTokenformer
 from model_impl.wire import STATISTICS, Membership
 from tests.support.exact import exact_statistics
@@ -116,6 +118,23 @@ def assert_recomputed(
     ids, drawn = torch.tensor([[*prompt, *answer]]), slice(len(prompt) - 1, -1)
     logits, e = model(ids, stage)[0, drawn], logit_tolerance(model, ids, stage)[0, drawn]
     assert_statistics_within(found, exact_statistics(logits), e)
+
+
+@torch.no_grad()
+def assert_reported(model: ReferenceTokenformer, ids: Sequence[int], positions: Sequence[Any], stage: int = -1) -> None:
+    """Epistemic uncertainty and growth of the last tokens of `ids`, one for each position, are the reference's; the
+    columns of stages and deltas that the request's model leaves out are there, and 0."""
+    entries, whole = [next(iter(position.values())) for position in positions], torch.tensor([ids])
+    before, drawn = whole[:, :-1], slice(-len(positions), None)
+    expected = epistemic(model, before, stage)[0, drawn]
+    torch.testing.assert_close(torch.tensor([entry.epistemic for entry in entries]), expected, rtol=1e-3, atol=1e-6)
+    parts = attribution(model, before, whole[:, 1:], stage)[0, drawn]
+    if entries[0].places is None:
+        assert parts.shape[1] == 1
+        return
+    places = torch.tensor([entry.places for entry in entries])
+    torch.testing.assert_close(places[:, : parts.shape[1]], parts, rtol=1e-3, atol=1e-3)
+    assert not places[:, parts.shape[1] :].any()
 
 
 def assert_exact_statistics(found: torch.Tensor, logits: torch.Tensor) -> None:
