@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 
 from model_impl.config import PROJECTIONS
-from model_impl.reference.contributions import stage_sums
 from model_impl.reference.model import ReferenceTokenformer
 from model_impl.reference.watch import Seen, watching
 
@@ -35,6 +34,11 @@ def row_internals(x: torch.Tensor, scores: torch.Tensor, weights: torch.Tensor) 
     participation = squares.mean(dim=-1).square() / squares.square().mean(dim=-1)
     positive_share = (weights > 0).double().mean(dim=-1)
     return torch.stack([score_norm, kurtosis, participation, positive_share], dim=-1)
+
+
+def stage_sums(seen: Seen) -> torch.Tensor:
+    """The contributions in one Pattention, summed over the tokens of each growth stage: [..., stages]."""
+    return torch.stack([part.sum(dim=-1) for part in seen.by_stage(seen.contributions)], dim=-1)
 
 
 @torch.no_grad()

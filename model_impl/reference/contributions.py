@@ -35,20 +35,6 @@ def places(config: TokenformerConfig, stage: int = -1) -> list[Place]:
     ]
 
 
-@torch.no_grad()
-def provenance(model: ReferenceTokenformer, input_ids: torch.Tensor, stage: int = -1) -> torch.Tensor:
-    """The contributions of each growth stage to every position, summed over its tokens: [B, T] -> [B, T, stages]."""
-    found: list[torch.Tensor] = []
-    with watching(model, lambda seen: found.append(stage_sums(seen))):
-        model(input_ids, stage)
-    return torch.stack(found).sum(dim=0)
-
-
-def stage_sums(seen: Seen) -> torch.Tensor:
-    """The contributions in one Pattention, summed over the tokens of each growth stage: [..., stages]."""
-    return torch.stack([part.sum(dim=-1) for part in seen.by_stage(seen.contributions)], dim=-1)
-
-
 class PositionTrace(NamedTuple):
     """The weights and contributions [N] at one position, tokens as in `places`, and the logits [V] that follow it."""
 

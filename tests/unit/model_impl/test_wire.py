@@ -13,31 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_impl import wire
-from model_impl.wire import Membership, ReportLevel, find_columns, pseudo_ids, report_args
+from model_impl.wire import Membership, find_columns, pseudo_ids, report_args, wants_report
 
 WORDS = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=21)
 """The chosen token and its alternatives."""
 
-REPORTS = st.builds(
-    lambda level, places, pattentions: (level.width(places, pattentions), places),
-    st.sampled_from(ReportLevel),
-    st.integers(2, 6),
-    st.integers(1, 60),
-)
-"""Number of reported columns, and how many places of provenance there are."""
+REPORTED = st.sampled_from([0, 1, 3, 8])
+"""Nothing, epistemic uncertainty alone, or with growth by two or seven places."""
 
 
-@given(WORDS, REPORTS, st.integers(1, 3), st.booleans())
-def test_encoded_columns_are_found_again(words: list[int], report: tuple[int, int], rows: int, lists: bool) -> None:
+@given(WORDS, REPORTED, st.integers(1, 3), st.booleans())
+def test_encoded_columns_are_found_again(words: list[int], reported: int, rows: int, lists: bool) -> None:
     """In NumPy's matrices of generated tokens as in PyTorch's of prompts."""
-    reported, places = report
-    matrix = np.tile([*words, *pseudo_ids(reported, places)], (rows, 1))
-    found = find_columns(matrix if lists else torch.from_numpy(matrix))
-    assert found is not None
-    start, end = found
+    matrix = np.tile([*words, *pseudo_ids(reported)], (rows, 1))
+    start = find_columns(matrix if lists else torch.from_numpy(matrix))
+    assert start is not None
     assert matrix[0, :start].tolist() == words
-    assert end - start == len(wire.STATISTICS) + (places if reported else 0)
-    assert matrix.shape[1] - end == max(reported - places, 0)
+    assert matrix.shape[1] - start == len(wire.STATISTICS) + reported
 
 
 @given(WORDS)
@@ -46,10 +38,10 @@ def test_a_row_without_our_columns_has_none(words: list[int]) -> None:
     assert find_columns(np.empty((0, 4))) is None
 
 
-@given(WORDS, st.permutations(pseudo_ids(5, 2)))
+@given(WORDS, st.permutations(pseudo_ids(3)))
 def test_columns_in_an_unknown_order_are_refused(words: list[int], ids: list[int]) -> None:
     row = np.array([[*words, *ids]])
-    if ids == pseudo_ids(5, 2):
+    if ids == pseudo_ids(3):
         assert find_columns(row) is not None
         return
     with pytest.raises(ValueError, match="unknown order"):
@@ -62,32 +54,17 @@ def test_other_columns_are_refused(ids: list[int]) -> None:
         find_columns(np.array([[5, *ids]]))
 
 
-@pytest.mark.parametrize("internals", [False, True])
-@pytest.mark.parametrize(
-    ("engine", "levels"),
-    [
-        ({"provenance": True, "internals": True}, (ReportLevel.PROVENANCE, ReportLevel.INTERNALS)),
-        ({"provenance": False, "internals": True}, (ReportLevel.NOTHING, ReportLevel.INTERNALS)),
-        ({"provenance": True, "internals": False}, (ReportLevel.PROVENANCE, ReportLevel.PROVENANCE)),
-        ({"provenance": False, "internals": False}, (ReportLevel.NOTHING, ReportLevel.NOTHING)),
-    ],
-)
-def test_a_request_gets_what_it_asks_for_and_the_engine_has(
-    engine: dict[str, bool], levels: tuple[ReportLevel, ReportLevel], internals: bool
-) -> None:
-    assert ReportLevel.of(report_args(internals=internals), **engine) == levels[internals]
+@pytest.mark.parametrize("unshown", [False, True])
+def test_a_request_that_asks_for_a_report_gets_it(unshown: bool) -> None:
+    assert wants_report(report_args(unshown=unshown))
+    assert wire.is_unshown(report_args(unshown=unshown)) == unshown
 
 
-@pytest.mark.parametrize("extra_args", [None, {}, {"other": 1}, dict.fromkeys(report_args(internals=True), False)])
+@pytest.mark.parametrize("extra_args", [None, {}, {"other": 1}, dict.fromkeys(report_args(), False)])
 def test_a_request_that_asks_for_nothing_gets_nothing(extra_args: dict[str, Any] | None) -> None:
-    assert ReportLevel.of(extra_args, provenance=True, internals=True) == ReportLevel.NOTHING
+    assert not wants_report(extra_args)
     assert not wire.is_unshown(extra_args)
     assert Membership.of(extra_args) is None
-
-
-def test_an_unshown_request_is_known_as_such() -> None:
-    assert wire.is_unshown(report_args(internals=False, unshown=True))
-    assert not wire.is_unshown(report_args(internals=False))
 
 
 def test_a_membership_reaches_the_engine() -> None:
@@ -96,7 +73,7 @@ def test_a_membership_reaches_the_engine() -> None:
 
 
 def test_clients_can_set_none_of_the_keys() -> None:
-    keys = {*report_args(internals=True), *Membership("e", 1, 2, 3).extra_args()}
+    keys = {*report_args(), *Membership("e", 1, 2, 3).extra_args()}
     assert all(key.startswith(wire.ARG_PREFIX) for key in keys)
 
 

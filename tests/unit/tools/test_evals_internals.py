@@ -7,7 +7,7 @@ import torch
 
 from evals.internals import internals, row_internals
 from model_impl.config import ACTIVATIONS, PROJECTIONS
-from model_impl.reference.contributions import provenance
+from model_impl.reference.contributions import at_position, places
 from model_impl.reference.model import Pattention, ReferenceTokenformer
 from tests.support.tiny import tiny_config, tiny_weights
 from tests.unit.model_impl.reference.test_row_operation import STAGES
@@ -53,7 +53,13 @@ def test_of_every_layer_with_the_tokens_of_the_stage(activation: str, stage: int
     ids = torch.randint(config.vocab_size, (2, 5), generator=torch.Generator().manual_seed(0))
     found = internals(model, ids, stage)
     assert found.shape == (2, 5, config.num_hidden_layers, len(PROJECTIONS), 4 + stage + 1)
-    torch.testing.assert_close(found[..., 4:].sum(dim=(2, 3)).float(), provenance(model, ids, stage))
+    names = [place.stage for place in places(config, stage)]
+    traced = at_position(model, ids[1].tolist(), 3, stage).contributions
+    by_stage = [
+        sum(float(own) for name, own in zip(names, traced, strict=True) if name == step.name)
+        for step in config.stages[: stage + 1]
+    ]
+    assert found[1, 3, ..., 4:].sum(dim=(0, 1)).tolist() == pytest.approx(by_stage, rel=1e-4)
     # The first layer's feed-forward by hand, from its input and its tokens.
     seen: list[torch.Tensor] = []
     layer = model.get_submodule("sequential.2.mlp")
