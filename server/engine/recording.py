@@ -57,7 +57,7 @@ def strongest_places(result: RequestOutput, stages: int) -> Counter[int]:
     known. Statistics may come after their tokens."""
     made = Counter[int]()
     for output in result.outputs:
-        if output.logprobs is None:
+        if stages == 1 or output.logprobs is None:
             made[stages - 1] += len(output.token_ids)
             continue
         for entry in map(scored, output.logprobs):
