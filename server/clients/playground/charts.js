@@ -52,7 +52,7 @@ export function growthBars(growth) {
     "figure",
     { class: "growth" },
     h("figcaption", {}, "What growth stages add to a token, on average"),
-    svg("svg", { viewBox: `0 0 100 ${10 * stages.length}`, preserveAspectRatio: "none", role: "img", "aria-label": words.join(", ") }, bars),
+    svg("svg", { viewBox: `0 0 100 ${10 * stages.length}`, height: 12 * stages.length, preserveAspectRatio: "none", role: "img", "aria-label": words.join(", ") }, bars),
     h(
       "ul",
       { "aria-hidden": "true" },
