@@ -26,7 +26,7 @@ from model_impl.kernels.cpu.rows import RowKernel
 from model_impl.kernels.cpu.weights import PackedWeight
 from model_impl.kernels.gpu import operators as kernels
 from model_impl.kernels.gpu.rows import SegmentedRows
-from model_impl.model.report import StepReport
+from model_impl.model.report import StepReport, has_rows
 from model_impl.reference.ensemble import MAX_MEMBERS, stage_mask
 from model_impl.reference.row_operation import TokenShard, sum_over_ranks, token_weights
 from model_impl.variants import Selection
@@ -97,6 +97,9 @@ class ParallelPattention(nn.Module):
         self.left_out: list[list[torch.Tensor]] | None = None  # made when the first ensemble asks
         self.kernel: RowKernel | SegmentedRows | None = None
         self.small_batch: PackedPattention | None = None
+        self.keeps_values = False
+        """Whether to keep a copy of a lone projection's value tokens, where vLLM packs them."""
+        self.kept_values: torch.Tensor | None = None
         self._lay_out()
 
     def forward(self, x: torch.Tensor, selection: Selection, report: StepReport | None) -> list[torch.Tensor]:
@@ -139,7 +142,11 @@ class ParallelPattention(nn.Module):
         packed = getattr(layer, "cpu_linear", None)
         if isinstance(packed, PackedWeight):
             return packed.part(own, place.start, place.stop)
-        return F.linear(own[:, place.start : place.stop], layer.weight[:, place.start : place.stop])
+        if layer.weight.numel():
+            return F.linear(own[:, place.start : place.stop], layer.weight[:, place.start : place.stop])
+        alone = torch.zeros_like(own)  # vLLM has packed the weight
+        alone[:, place.start : place.stop] = own[:, place.start : place.stop]
+        return cast(torch.Tensor, layer(alone))
 
     def tokens_of(self, segment: int) -> range:
         """The tokens of one of the checkpoint's segments among a lone projection's tokens of this rank."""
@@ -154,7 +161,10 @@ class ParallelPattention(nn.Module):
         count = self.widths[0]
         packed = getattr(layer, "cpu_linear", None)
         own = indices.clamp(max=count - 1) if self.deltas else indices
-        rows = packed.columns(own) if isinstance(packed, PackedWeight) else layer.weight.t()[own]
+        if self.kept_values is not None:
+            rows = self.kept_values[own]
+        else:
+            rows = packed.columns(own) if isinstance(packed, PackedWeight) else layer.weight.t()[own]
         for (tokens,) in self.deltas.values():
             place = indices - count
             inside = (place >= 0) & (place < len(tokens.values))
@@ -170,8 +180,11 @@ class ParallelPattention(nn.Module):
 
     @property
     def readable(self) -> bool:
-        """Whether the value tokens can be read, which quantised ones cannot."""
-        return all(isinstance(layer.quant_method, UnquantizedLinearMethod) for layer in self.value_tokens.values())
+        """Whether `value_rows` can be read: quantised tokens cannot, nor those that vLLM has packed."""
+        layer: Any = self.value_tokens[self.projections[0]]
+        return isinstance(layer.quant_method, UnquantizedLinearMethod) and (
+            self.kept_values is not None or has_rows(layer)
+        )
 
     def _segments(
         self, scores: torch.Tensor, delta_scores: Sequence[Sequence[torch.Tensor]]
@@ -230,6 +243,8 @@ class ParallelPattention(nn.Module):
             return "key_tokens.weight"
         values: Any = self.value_tokens[projection].weight
         values.weight_loader(values, shard.arrange(tokens).t())
+        if self.keeps_values:
+            self.kept_values = shard.own(tokens).to(self.device, self.dtype)
         return f"value_tokens.{projection}.weight"
 
     def add_delta(self, adapter_id: int, tokens: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:

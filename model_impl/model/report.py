@@ -169,6 +169,11 @@ def segment_parts(modules: Sequence[LonePattention]) -> list[SegmentParts] | Non
     return parts
 
 
+def has_rows(layer: Any) -> bool:
+    """Whether the rows of a layer's weight can be read, which those that vLLM has packed cannot."""
+    return bool(layer.weight.numel()) or isinstance(getattr(layer, "cpu_linear", None), PackedWeight)
+
+
 def head_rows(head: Any, ids: torch.Tensor) -> torch.Tensor:
     """The output head's rows of the tokens `ids` [...]: float32 [..., d]. Every rank has a share of the vocabulary."""
     shard = head.shard_indices

@@ -43,7 +43,7 @@ from model_impl.kernels.cpu.weights import PackedWeight
 from model_impl.kernels.words import Words
 from model_impl.model.block import TokenformerBlock
 from model_impl.model.pattention import ParallelPattention
-from model_impl.model.report import Reporter, StepReport, segment_parts
+from model_impl.model.report import Reporter, StepReport, has_rows, segment_parts
 from model_impl.variants import VariantTable
 from model_impl.wire import EPISTEMIC, wants_report
 
@@ -87,9 +87,7 @@ class TokenformerModel(nn.Module):
         self.stack: PackedStack | None = None
         """The packed blocks for steps of few rows, where all of them can be packed."""
         self.variants = VariantTable(config, vllm_config.scheduler_config.max_num_batched_tokens, traced=self.traced)
-        # A pipeline rank sees only what its own layers add to the residual stream, so they report nothing.
-        self.reports = pipeline.world_size == 1
-        self.reporting = self.traced and self.reports
+        self.reporting = False
         """Whether a request of the step wants a report."""
         self.reported_rows: torch.Tensor | None = None
         """The rows of the step that a report is wanted of; None for all."""
@@ -180,9 +178,13 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         self.logits_processor = LogitsProcessor(config.vocab_size)
         self.dtype = vllm_config.model_config.dtype
         self.max_rows = vllm_config.scheduler_config.max_num_batched_tokens
+        self.reporter: Reporter | None = None
+        """None where this model, as it is spread and quantised, cannot report."""
         self.places = len(config.stages) + 1
         """Columns of growth: one for each stage and one for a delta."""
         self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
+        if current_platform.is_cpu() and self.model.traced and self.blocks():
+            self.blocks()[-1].ffn.keeps_values = True
         if current_platform.is_cpu() and not self.model.traced:  # a compiler cannot look into our products
             for block in self.blocks():
                 block.pack()
@@ -211,15 +213,20 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         for block in self.blocks():
             block.packed()
         self.lay_out()
-        if self.model.reports:
-            last, head = self.model.adding()[-1], self.lm_head
-            rows = self.model.embed_tokens if self.config.tie_word_embeddings else head
-            norm = cast(LayerNorm, self.model.norm)
-            self.reporter = Reporter(last, norm, rows, self.model.variants, self.config.ensemble_rate)
-            if self.model.traced:
-                self.model.make_room(self.max_rows)
+        self.prepare_reports()
         layers = (getattr(layer, "cpu_linear", None) for layer in self.modules())
         use_large_pages(weight.place() for weight in layers if isinstance(weight, PackedWeight))
+
+    def prepare_reports(self) -> None:
+        """Make the reporter, of a model that lies on one pipeline rank, which sees all that the layers add."""
+        head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
+        if get_pp_group().world_size > 1 or not (self.model.adding()[-1].readable and has_rows(head)):
+            return
+        last, norm = self.model.adding()[-1], cast(LayerNorm, self.model.norm)
+        self.reporter = Reporter(last, norm, head, self.model.variants, self.config.ensemble_rate)
+        if self.model.traced:
+            self.model.reporting = True
+            self.model.make_room(self.max_rows)
 
     def lay_out(self) -> None:
         """Build the stack of packed blocks for steps of few rows."""
@@ -248,21 +255,16 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
         return cast(torch.Tensor | None, self.logits_processor(self.lm_head, hidden_states))
 
-    @property
-    def reports(self) -> bool:
-        """Whether this model, as it is spread and quantised, can report."""
-        return self.model.reports and all(module.readable for module in self.model.adding())
-
     def report_for(self, extra_args: Iterable[Mapping[str, Any] | None], rows: torch.Tensor | None) -> None:
         """Report of the next step's rows `rows` int64 [R] (None: of all), if one of its requests wants it; a compiled
         step always does, of all rows."""
         if not self.model.traced:
-            self.model.reporting = self.reports and any(map(wants_report, extra_args))
+            self.model.reporting = self.reporter is not None and any(map(wants_report, extra_args))
             self.model.reported_rows = rows
 
     def reported_width(self, extra_args: Mapping[str, Any] | None) -> int:
         """The number of columns that a request with these `extra_args` gets after its statistics."""
-        if not (self.reports and wants_report(extra_args)):
+        if self.reporter is None or not wants_report(extra_args):
             return 0
         return len(EPISTEMIC) + (self.places if self.model.variants.grown else 0)
 
@@ -272,7 +274,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         """The columns that the last step reports of N of its rows, with their likeliest words and the tokens `chosen`
         [N] after them: float32 [N, C], cut or filled up with zeros to `width` columns."""
         report = self.model.report if self.model.reporting else None
-        if report is None:
+        if report is None or self.reporter is None:
             return chosen.new_zeros((len(chosen), width or 0), dtype=torch.float32)
         found = self.reporter.columns(report, words, chosen.long(), slice(None) if report.rows is not None else rows)
         return found if width is None else F.pad(found[:, :width], (0, max(width - found.shape[1], 0)))
