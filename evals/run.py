@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from evals.members import dropout_members, token_members
+from transformers import PreTrainedTokenizerFast
+
+from evals.members import Members, dropout_members, token_members
 from evals.questions import Item, draw_items
 from evals.score import Table, score, score_style
 from evals.signals import Values
 from evals.study import study, study_items
 from evals.train import Subject
-from evals.twin import Twin
 from model_impl.config import READING_OUT
+from model_impl.reference.model import ReferenceTokenformer
 
 RATE, MASKED = 0.03, READING_OUT
 """The ensemble's setting in all tasks but the study of settings: the default, which that study showed on seed 0."""
@@ -61,25 +63,39 @@ def run(subject: Subject, models: Sequence[str] = MODELS, share: float = 1.0) ->
 
 def run_model(scored: Scored, model: str) -> None:
     subject, items = scored.subject, scored.items_of(model)
-    network, tokenizer = subject.twin() if model == "twin" else subject.tokenformer(model)
-    stage = 1 if model == "grown" else 0
-    if isinstance(network, Twin):
-        members = dropout_members(network, RATE, "hidden")
-    else:
-        members = token_members(network, RATE, MASKED)
-    file = subject.directory / "scores" / f"{model}.npz"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scored.tables[model] = saved(
-        file, partial(score, network, stage, tokenizer, items, members, sampled=model != "grown")
-    )
+    scored.tables[model] = answer_table(subject, model, items)
     if model == "grown":
         return
+    network, stage, tokenizer, members = loaded(subject, model)
+    directory = scores(subject)
     names = [person.name for person in subject.world.people if person.known][:STYLE_NAMES]
     scored.styles[model] = saved(
-        file.with_stem(f"{model}-style"), partial(score_style, network, stage, tokenizer, names, members)
+        directory / f"{model}-style.npz", partial(score_style, network, stage, tokenizer, members, names)
     )
-    file = file.with_stem(f"{model}-study")
+    file = directory / f"{model}-study.npz"
     scored.studies[model] = saved(file, lambda: Table(study(network, stage, tokenizer, study_items(items)))).signals
+
+
+def answer_table(subject: Subject, model: str, items: list[Item]) -> Table:
+    """The answers of a trained model to its questions, with their signals."""
+    compute = partial(score, *loaded(subject, model), items=items, sampled=model != "grown")
+    return saved(scores(subject) / f"{model}.npz", compute)
+
+
+def loaded(subject: Subject, model: str) -> tuple[ReferenceTokenformer, int, PreTrainedTokenizerFast, Members]:
+    """A trained model, the stage that answers, its tokenizer, and the members of its ensemble."""
+    if model == "twin":
+        twin, tokenizer = subject.twin()
+        return twin, 0, tokenizer, dropout_members(twin, RATE, "hidden")
+    network, tokenizer = subject.tokenformer(model)
+    return network, int(model == "grown"), tokenizer, token_members(network, RATE, MASKED)
+
+
+def scores(subject: Subject) -> Path:
+    """The directory of the saved tables, which exists."""
+    directory = subject.directory / "scores"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 def saved(file: Path, compute: Callable[[], Table]) -> Table:

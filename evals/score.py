@@ -18,12 +18,14 @@ from transformers import PreTrainedTokenizerFast
 from demo.scoring import Prompt
 from demo.tokenizer import END, special_id
 from evals.answers import BATCH, Answer, Draft, Logits, answers, greedy, padded, sampler
+from evals.epr import epr, wepr_features
 from evals.internals import INTERNALS, internals
 from evals.members import Members, disagreement
 from evals.questions import Item
 from evals.signals import Values, agreement_signals, answer_signals, token_signals
 from evals.twin import Twin
 from model_impl.reference.attribution import attribution
+from model_impl.reference.closed_form import epistemic
 from model_impl.reference.model import ReferenceTokenformer
 from server.uncertainty.score import ChoiceScore
 from server.uncertainty.tokens import TokenScore
@@ -79,6 +81,11 @@ class Judged:
         return [*self.prompt.ids[: self.prompt.start], *self.answer.tokens]
 
     @property
+    def places(self) -> slice:
+        """Positions whose outputs are the distributions of the answer's tokens."""
+        return slice(self.prompt.start - 1, len(self.ids) - 1)
+
+    @property
     def first_value(self) -> int:
         """Position whose output is the distribution of the first value token."""
         return self.prompt.start - 1 + self.span.start
@@ -98,8 +105,8 @@ def score(
     model: ReferenceTokenformer,
     stage: int,
     tokenizer: PreTrainedTokenizerFast,
-    items: Sequence[Item],
     members: Members,
+    items: Sequence[Item],
     sampled: bool = True,
 ) -> Table:
     """Greedy answers of one stage of a Tokenformer, or of a twin, with all their signals.
@@ -128,18 +135,23 @@ def score(
         disagreements = ensemble_signals(forward, members, ids, part)
         found = hidden_vectors(model, stage, ids, part)
         if not isinstance(model, Twin):
+            spread = epistemic(model, ids, stage).double()
             found = [a | b for a, b in zip(found, internal_vectors(model, stage, ids, part), strict=True)]
         for row, i in enumerate(batch):
             name = tokenizer(items[i].person)["input_ids"]
             rows[i] |= output_signals(logits[row], judged[i], pieces(tokenizer, judged[i]))
             rows[i]["name_surprisal"] = name_surprisal(logits[row], judged[i], name)
             rows[i] |= disagreements[row]
+            if not isinstance(model, Twin):
+                rows[i] |= aggregates("closed_form", spread[row, judged[i].places], judged[i].span)
             if stage > 0:
                 rows[i]["stage_gain"] = stage_gain(earlier[row], logits[row], judged[i])
                 rows[i]["attribution"] = float(parts[row, -1])
                 rows[i]["attribution_share"] = float(parts[row, -1] / parts[row].abs().sum())
             top = logits[row, judged[i].first_value].double().log_softmax(dim=-1).topk(TOP).values
-            vectors[i] = found[row] | {"top_log_probs": top.float().numpy()}
+            wepr = wepr_features(logits[row, judged[i].places].double().log_softmax(dim=-1).numpy())
+            rows[i]["epr"] = float(epr(wepr))
+            vectors[i] = found[row] | {"top_log_probs": top.float().numpy(), "wepr": wepr.astype(np.float32)}
     if sampled:
         drawn = answers(forward, drafts, end, sampler(torch.Generator().manual_seed(0)), SAMPLES)
         for signals, one, samples in zip(rows, judged, drawn, strict=True):
@@ -174,15 +186,16 @@ def pieces(tokenizer: PreTrainedTokenizerFast, one: Judged) -> list[str]:
 
 def stage_gain(earlier: torch.Tensor, logits: torch.Tensor, one: Judged) -> float:
     """ln p(answer) of the stage that gave it minus that of an earlier stage: the effect of the growth in between."""
-    places = slice(one.prompt.start - 1, len(one.ids) - 1)
     tokens = torch.tensor(one.answer.tokens)[:, None]
-    later, before = (part[places].double().log_softmax(dim=-1).gather(-1, tokens).sum() for part in (logits, earlier))
+    later, before = (
+        part[one.places].double().log_softmax(dim=-1).gather(-1, tokens).sum() for part in (logits, earlier)
+    )
     return float(later - before)
 
 
 @torch.no_grad()
 def score_style(
-    model: ReferenceTokenformer, stage: int, tokenizer: PreTrainedTokenizerFast, names: Sequence[str], members: Members
+    model: ReferenceTokenformer, stage: int, tokenizer: PreTrainedTokenizerFast, members: Members, names: Sequence[str]
 ) -> Table:
     """The position after a known person's name at the beginning of a document, where the continuation is a matter of
     style: any fact, in any of three wordings."""
@@ -220,17 +233,15 @@ def ensemble_signals(
     columns = torch.tensor([c for one in part for c in range(one.prompt.start - 1, len(one.ids) - 1)])
     [found] = disagreement(forward, members, [MEMBERS], ids, rows, columns).double()
     return [
-        {
-            f"{kind}_{name}": float(value)
-            for kind, column in (("epistemic", both[:, 0]), ("aleatoric", both[:, 1]))
-            for name, value in (
-                ("first", column[one.span][0]),
-                ("max", column[one.span].max()),
-                ("mean", column.mean()),
-            )
-        }
+        aggregates("epistemic", both[:, 0], one.span) | aggregates("aleatoric", both[:, 1], one.span)
         for one, both in zip(part, found.split(lengths), strict=True)
     ]
+
+
+def aggregates(name: str, tokens: torch.Tensor, span: slice) -> dict[str, float]:
+    """Of a signal of the answer's tokens: the value's first, the highest of the value, and the mean of all."""
+    found = {"first": tokens[span][0], "max": tokens[span].max(), "mean": tokens.mean()}
+    return {f"{name}_{how}": float(value) for how, value in found.items()}
 
 
 def hidden_vectors(

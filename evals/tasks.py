@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from evals.fitted import PROBE_STRENGTH, folds_of, logistic
+from evals.fitted import PROBE_STRENGTH, folds_of, logistic, predicted, splits_by
 from evals.matching import (
     Flags,
     Values,
@@ -69,7 +69,8 @@ def separation(view: View, positive: Flags) -> Figures | None:
     signals = view.unlabelled()
     for name, by in (("", folds), (" (held-out shapes)", by_shape)):
         signals |= {
-            f"{probe}{name}": logistic(x, positive, by, c, view.people) for probe, (x, c) in probes(view).items()
+            f"{probe}{name}": predicted(logistic(strength), inputs, positive, splits_by(by, view.people))
+            for probe, (inputs, strength) in probes(view).items()
         }
     return {
         "positive": int(positive.sum()),
@@ -223,7 +224,9 @@ def provenance(view: View) -> Figures:
     weights = resample_counts(right.people)
     signals = shares(right)
     logs = log_shares(right.table.vectors["contributions"]).reshape(len(later), -1)
-    signals["fitted: log shares of layers and projections"] = logistic(logs, later, folds_of(right.people))
+    signals["fitted: log shares of layers and projections"] = predicted(
+        logistic(), logs, later, splits_by(folds_of(right.people))
+    )
     return {
         "answers_b": int(later.sum()),
         "answers_a": int((~later).sum()),

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from evals.fitted import PROBE_STRENGTH, folds_of, isotonic, logistic, text_only
+from evals.fitted import (
+    PROBE_STRENGTH,
+    Inputs,
+    Splits,
+    folds_of,
+    isotonic,
+    logistic,
+    predicted,
+    splits_by,
+    text_only,
+)
 from evals.matching import Flags, Values
 from evals.questions import Item
 from evals.score import SERVED, Table
@@ -34,6 +45,9 @@ PLAIN = {
     "LogTokU, max of value": "logtoku_max",
     "LogTokU aleatoric, first value token": "logtoku_aleatoric_first",
     "LogTokU epistemic, first value token": "logtoku_epistemic_first",
+    "closed form, first value token": "closed_form_first",
+    "closed form, max of value": "closed_form_max",
+    "closed form, mean": "closed_form_mean",
     "name surprisal in the question": "name_surprisal",
     "server: max entropy": f"{SERVED}max_entropy",
     "server: worst window": f"{SERVED}worst_window_entropy",
@@ -70,6 +84,11 @@ ONE_PASS = (*(name for name in PLAIN if name != NAME), "variance, mean + margin 
 it says nothing about the answer, and is reported on its own."""
 
 LEAKAGE = "text only (leakage)"
+ENSEMBLE_PROBE = "calibrated (probe) + ensemble"
+EPR, WEPR = "EPR (published)", "WEPR (published)"
+UNPENALISED = np.inf
+METHODS = ("calibrated (logistic)", "calibrated (isotonic)", "calibrated (probe)", ENSEMBLE_PROBE, EPR, WEPR)
+"""Fits whose risk is a probability that a server, or a client, can compute."""
 
 
 @dataclass(frozen=True)
@@ -141,22 +160,30 @@ class View:
         """Float64 [n, 4 statistics of every layer and projection]."""
         return self.table.vectors["internals"].reshape(len(self.items), -1).astype(np.float64)
 
-    def fitted(self, label: Flags, folds: np.ndarray | None = None) -> dict[str, Values]:
-        """Probability of `label` by each fit, for people whom the fit did not see."""
-        folds = folds_of(self.people) if folds is None else folds
-        signals = np.stack(list(self.table.signals.values()), axis=1)
+    @cached_property
+    def fits(self) -> dict[str, tuple[Any, Inputs]]:
+        """Models to be fitted, each with the inputs that it reads."""
+        vectors, signals = self.table.vectors, np.stack(list(self.table.signals.values()), axis=1)
         texts = [f"{item.text} {answer}" for item, answer in zip(self.items, self.table.answers, strict=True)]
         found = {
-            "calibrated (logistic)": logistic(self.served, label, folds),
-            "calibrated (isotonic)": isotonic(self.column(f"{SERVED}max_entropy"), label, folds),
-            "calibrated (probe)": logistic(self.probed, label, folds),
-            "calibrated (probe) + ensemble": logistic(np.hstack([self.probed, self.ensemble_terms]), label, folds),
-            "all signals": logistic(signals, label, folds),
-            "hidden-state probe": logistic(self.table.vectors["hidden"], label, folds, PROBE_STRENGTH),
-            LEAKAGE: text_only(texts, label, folds),
+            "calibrated (logistic)": (logistic(), self.served),
+            "calibrated (isotonic)": (isotonic(), self.column(f"{SERVED}max_entropy")),
+            "calibrated (probe)": (logistic(), self.probed),
+            ENSEMBLE_PROBE: (logistic(), np.hstack([self.probed, self.ensemble_terms])),
+            EPR: (logistic(UNPENALISED), self.column("epr")[:, None]),
+            WEPR: (logistic(UNPENALISED), vectors["wepr"]),
+            "all signals": (logistic(), signals),
+            "hidden-state probe": (logistic(PROBE_STRENGTH), vectors["hidden"]),
+            LEAKAGE: (text_only(), np.array(texts)),
         }
-        if "internals" in self.table.vectors:
-            both = np.hstack([self.probed, self.internals])
-            found["Pattention internals probe"] = logistic(self.internals, label, folds, PROBE_STRENGTH)
-            found["calibrated (probe) + internals"] = logistic(both, label, folds)
+        if "internals" in vectors:
+            found["Pattention internals probe"] = (logistic(PROBE_STRENGTH), self.internals)
+            found["calibrated (probe) + internals"] = (logistic(), np.hstack([self.probed, self.internals]))
         return found
+
+    def fitted(
+        self, label: Flags, splits: Splits | None = None, names: Iterable[str] | None = None
+    ) -> dict[str, Values]:
+        """Probability of `label` by each fit, or by those of `names`, for people whom the fit did not see."""
+        splits = splits_by(folds_of(self.people)) if splits is None else splits
+        return {name: predicted(*self.fits[name], label, splits) for name in names or self.fits}
