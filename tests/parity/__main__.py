@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.parity.benchmarks import guidellm, vllm_bench
+from tests.parity.detectors import finds_unknown_people
 from tests.parity.environments import environment, version
 from tests.parity.frameworks import asks
 from tests.parity.fuzz import fuzz_others, fuzz_ours
@@ -28,6 +29,7 @@ CHECKS: dict[str, tuple[str | None, tuple[Check, ...]]] = {
         "llama-index-llms-openai-like",
         (asks("llama-index-llms-openai-like", "ask_llama_index.py", 4),),
     ),
+    "artefactual": ("artefactual", (finds_unknown_people,)),
     "lm-eval": ("lm-eval", (check,)),
     "vllm-bench": (None, (vllm_bench,)),
     "guidellm": ("guidellm", (guidellm,)),
