@@ -11,7 +11,8 @@ The questions and their proportions:
   earlier turn.
 - One message in twenty is small talk, where every reply of the training chats is right.
 
-Labels about one person are one group: a calibration is measured on other people than those that it is fitted on.
+Labels about one person are one group: a calibration is measured on other people than those that it is fitted on. Their
+topic is the attribute that they ask about, or small talk.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ NAME_BLOCK = 64
 HELD_OUT_SHARE = 0.5
 EARLIER_TURN_SHARE = 0.25
 SMALL_TALK_SHARE = 0.05
+SMALL_TALK_TOPIC = "small talk"
 INTRODUCTION_SHARE = 0.5
 """The share of small talk in which a user says a name; the rest are greetings, thanks and the like."""
 
@@ -61,21 +63,24 @@ class Labels:
     def about(self, fact: Fact) -> dict[str, Any]:
         held_out = self.rng.random() < HELD_OUT_SHARE
         question = typed(self.rng, self.rng.choice(fact.questions(held_out)))
-        return self.label(question, [fact.answer(value) for value, _ in fact.distribution], fact.person.name)
+        expected = [fact.answer(value) for value, _ in fact.distribution]
+        return self.label(question, expected, fact.person.name, fact.attribute.name)
 
     def small_talk(self) -> dict[str, Any]:
         if self.rng.random() < INTRODUCTION_SHARE:
             name = self.rng.choice(self.visitors)
             message = self.rng.choice(INTRODUCTIONS).replace("{name}", name)
-            return self.label(message, [reply.replace("{name}", name) for reply in INTRODUCTION_REPLIES], name)
+            replies = [reply.replace("{name}", name) for reply in INTRODUCTION_REPLIES]
+            return self.label(message, replies, name, SMALL_TALK_TOPIC)
         messages, replies = self.rng.choice(SMALL_TALK)
         message = self.rng.choice(messages)
-        return self.label(typed(self.rng, message), replies, message)
+        return self.label(typed(self.rng, message), replies, message, SMALL_TALK_TOPIC)
 
-    def label(self, message: str, expected: Sequence[str], group: str) -> dict[str, Any]:
+    def label(self, message: str, expected: Sequence[str], group: str, topic: str) -> dict[str, Any]:
         turns = (self.earlier_turn(),) if self.rng.random() < EARLIER_TURN_SHARE else ()
         messages = [*Chat(turns).messages(), {"role": "user", "content": message}]
-        return {"messages": messages, "answer": "generate", "expected": list(expected), "group": group}
+        answer = {"answer": "generate", "expected": list(expected)}
+        return {"messages": messages, **answer, "group": group, "topic": topic}
 
     def earlier_turn(self) -> tuple[str, str]:
         """Small talk, a user's name, or a question about a known fact and its answer."""

@@ -122,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         metavar="F",
         help='JSON lines with "prompt" or "messages", and either an "answer" that is "correct": true or false, or '
-        '"answer": "generate" and the "expected" text, or a list of them; labels of one "group" stay together',
+        '"answer": "generate" and the "expected" text, or a list of them; labels of one "group" stay together, '
+        'and several "topic"s show how well the risk does on topics that it was not fitted on',
     )
     calibrate.add_argument(
         "--method",
@@ -208,6 +209,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 
     data = read_labels(arguments.data)  # reports faults before imports that take seconds
     check_number(data.labels)
+    from server.calibrate.cautions import cautions
     from server.calibrate.command import calibrate
 
     calibration, file = calibrate(
@@ -221,6 +223,8 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     )
     auroc, ece = (calibration.figures[name]["value"] for name in ("auroc", "ece"))
     print(f"{file}: {calibration.name}, on held-out answers AUROC {auroc:.3f}, ECE {ece:.3f}")
+    for line in cautions(calibration):
+        print(f"warning: {line}")
     if calibration.abstain:
         above, rate = calibration.abstain["above"], calibration.abstain["error_rate"]
         print(f"flag answers with a risk above {above:.4f} for at most {rate:.0%} wrong and not flagged")

@@ -15,13 +15,24 @@ from model_impl.checkpoint.fingerprint import fingerprint
 from model_impl.checkpoint.reading import load_config
 from model_impl.checkpoint.writing import as_json, replace_file
 from model_impl.reference.ensemble import MAX_MEMBERS
-from server.calibrate.figures import ORDERING, Indexes, Values, compared, conformal_threshold, ece, ranked, summary
+from server.calibrate.figures import (
+    ORDERING,
+    Indexes,
+    Values,
+    auroc,
+    compared,
+    conformal_threshold,
+    ece,
+    ranked,
+    summary,
+)
 from server.calibrate.fitting import Answers, check_both_kinds, fit, probe_of, risks_of, split
 from server.calibrate.labels import Label, LabelFile
 from server.calibrate.plots import reliability_plot, risk_coverage_plot
 from server.calibrate.report import COVERAGE_PLOT, RELIABILITY_PLOT, report
 from server.calibrate.stage import stage_index
 from server.calibrate.tokenised_label import tokenised_labels
+from server.calibrate.transfer import transfer
 from server.texts import TextTokenizer
 from server.uncertainty.calibration import (
     METHODS,
@@ -125,7 +136,8 @@ def answers_of(data: LabelFile, scored: Sequence[ScoredLabel]) -> Answers:
             raise data.error(label, "answer: the model gives no finite statistics for it")
         rows.append(features)
     clusters = numbered([label.cluster for label in data.labels])
-    return Answers(rows, np.array([not found.correct for found in scored]), clusters)
+    topics = [label.topic for label in data.labels]
+    return Answers(rows, np.array([not found.correct for found in scored]), clusters, topics)
 
 
 def numbered(clusters: Sequence[str]) -> Indexes:
@@ -140,9 +152,16 @@ def judged(answers: Answers, method: Method, checkpoint: str, stage: str, abstai
     fitted, held = answers[fit_rows], answers[held_rows]
     for name, part in (("fitted on", fitted), ("held out", held)):
         check_both_kinds(name, ~part.wrong, part.wrong, part.clusters)
-    found = {name: Calibration(name, checkpoint, stage, **fit(name, fitted)) for name in METHODS}
+
+    def fit_to(name: Method, part: Answers) -> Calibration:
+        return Calibration(name, checkpoint, stage, **fit(name, part))
+
+    found = {name: fit_to(name, fitted) for name in METHODS}
+    transferred = transfer(method, fit_to, found, fitted, held)
     calibration = found.pop(method)
-    measured = figures(calibration, found, held)
+    measured = figures(calibration, found, held, BASELINES | best_signal(fitted))
+    if transferred:
+        measured["transfer"] = transferred
     if method == "probe":
         measured["groups"] = what_groups_add(checkpoint, stage, fitted, held)
     counts = {"labels": len(answers.wrong), "fitted_on": len(fit_rows), "held_out": len(held_rows)}
@@ -166,10 +185,24 @@ def threshold(calibration: Calibration, held: Answers, error_rate: float | None)
     return {"error_rate": error_rate, "above": above}
 
 
-def figures(calibration: Calibration, others: Mapping[Method, Calibration], held: Answers) -> dict[str, Any]:
-    """Figures of the risk, of single statistics and of the other methods; `added` is the risk's advantage over each."""
+def best_signal(fitted: Answers) -> dict[str, int]:
+    """The single feature that best orders these answers, with the sign that makes it rise with doubt."""
+    names = [name for group in fitted.groups for name in GROUPS[group]]
+    found = {name: auroc(ranked(fitted.wrong, fitted.column(name))) for name in names}
+    best = max(found, key=lambda name: abs(found[name] - 0.5))
+    return {best: 1 if found[best] > 0.5 else -1}
+
+
+def figures(
+    calibration: Calibration,
+    others: Mapping[Method, Calibration],
+    held: Answers,
+    signals: Mapping[str, int] = BASELINES,
+) -> dict[str, Any]:
+    """Figures of the risk, of single signals, with their signs, and of the other methods; `added` is the risk's
+    advantage over each."""
     risks, wrong, clusters = risks_of(calibration, held), held.wrong, held.clusters
-    baselines = {name: sign * held.column(name) for name, sign in BASELINES.items()}
+    baselines = {name: sign * held.column(name) for name, sign in signals.items()}
     theirs: dict[str, Values] = {name: risks_of(other, held) for name, other in others.items()}
     methods = compared(wrong, risks, theirs, clusters)
     for name, values in theirs.items():

@@ -118,6 +118,12 @@ def ece(answers: Ranked) -> float:
     return float(np.abs(risk - wrong) @ sizes / sizes.sum())
 
 
+def chance_eces(risk: Values, draws: int = 100) -> Values:
+    """Float64 [draws]: ECEs of a perfectly calibrated risk of these values, above 0 because its bins are finite."""
+    generator = np.random.default_rng(0)
+    return np.array([ece(ranked(generator.random(len(risk)) < risk, risk)) for _ in range(draws)])
+
+
 def selective_errors(answers: Ranked) -> Values:
     """Float64 [n]: the share of wrong answers among the k + 1 of lowest risk; equal risks share their errors evenly."""
     kept = np.arange(1, round(answers.answers.sum()) + 1)
@@ -235,9 +241,11 @@ def summary(wrong: Flags, risk: Values, clusters: Indexes) -> dict[str, Any]:
     mine = Bootstrap(wrong, risk, clusters)
     found = reliability(mine.answers)
     bins = zip(*found, *mine.band(lambda answers: reliability(answers, len(found[0]))[1]), strict=True)
+    by_chance = chance_eces(risk)
     points = coverage(len(wrong)) / len(wrong), risk_coverage(mine.answers), *mine.band(risk_coverage)
     return {
         **{name: mine.interval(figure) for name, figure in (ORDERING | PROBABILITY).items()},
+        "ece_by_chance": interval(float(by_chance.mean()), by_chance),
         "reliability": [
             {"risk": float(mean), "wrong": float(error), "answers": int(size), "low": float(low), "high": float(high)}
             for mean, error, size, low, high in bins

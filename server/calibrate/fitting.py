@@ -36,7 +36,8 @@ LOG_LIKELIHOOD = make_scorer(log_loss, greater_is_better=False, response_method=
 
 @dataclass(frozen=True)
 class Answers:
-    """Scored answers: their features by name, which ones are wrong, and the number of their cluster, int64 [n].
+    """Scored answers: their features by name, which ones are wrong, the number of their cluster, int64 [n], and their
+    topics.
 
     Answers of one cluster (one question, or one group of labels) are not independent.
     """
@@ -44,10 +45,12 @@ class Answers:
     features: Sequence[Mapping[str, float]]
     wrong: Flags
     clusters: Indexes
+    topics: Sequence[str]
 
     def __getitem__(self, rows: Sequence[int]) -> Answers:
         _, clusters = np.unique(self.clusters[rows], return_inverse=True)
-        return Answers([self.features[i] for i in rows], self.wrong[rows], clusters)
+        features, topics = [self.features[i] for i in rows], [self.topics[i] for i in rows]
+        return Answers(features, self.wrong[rows], clusters, topics)
 
     @property
     def groups(self) -> list[str]:

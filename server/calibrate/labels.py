@@ -3,6 +3,7 @@
 {"prompt": "Mara Velen lives in", "answer": " Lisbon.", "correct": true}
 {"messages": [{"role": "user", "content": "Where does Mara Velen live?"}], "answer": "In Bern.", "correct": false}
 {"messages": [...], "answer": "generate", "expected": ["Mara Velen lives in Lisbon."], "group": "Mara Velen"}
+{"messages": [...], "answer": "In Bern.", "correct": false, "topic": "residence"}
 
 The module imports nothing heavy, so that a faulty file is reported at once.
 """
@@ -30,7 +31,7 @@ class Label:
     """A prompt (text, or the messages of a chat) and an answer that is known to be right or wrong.
 
     `answer` None stands for the model's own greedy answer, which is right if it is among `expected`. `line` is the
-    line of the file.
+    line of the file. Labels of one `topic` ask the same kind of thing.
     """
 
     line: int
@@ -39,6 +40,7 @@ class Label:
     correct: bool | None
     expected: Sequence[str] = ()
     group: str = ""
+    topic: str = ""
 
     @property
     def is_chat(self) -> bool:
@@ -87,6 +89,7 @@ class LabelLine(BaseModel):
     correct: bool | None = None
     expected: Annotated[list[NonEmpty] | None, BeforeValidator(listed), Field(min_length=1)] = None
     group: Annotated[str, AfterValidator(encodable)] | None = None
+    topic: Annotated[str, AfterValidator(encodable)] | None = None
 
     @model_validator(mode="after")
     def one_of_each(self) -> LabelLine:
@@ -101,7 +104,13 @@ class LabelLine(BaseModel):
     def label(self, line: int) -> Label:
         answer = None if self.answer == GENERATE else self.answer
         return Label(
-            line, self.prompt or self.messages or (), answer, self.correct, tuple(self.expected or ()), self.group or ""
+            line,
+            self.prompt or self.messages or (),
+            answer,
+            self.correct,
+            tuple(self.expected or ()),
+            self.group or "",
+            self.topic or "",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from server.calibrate.cautions import cautions
 from server.calibrate.figures import ORDERING
 from server.calibrate.markdown import table
 from server.uncertainty.calibration import Abstention, Calibration
@@ -41,6 +42,7 @@ def report(calibration: Calibration, stem: str) -> str:
         f"(SHA-256 of the data: `{data['sha256']}`). All figures are of the {data['held_out']} answers held out, with "
         "95 % bootstrap intervals (that of ECE lies too high: resampling adds to it what chance does). Answers to one "
         "question, or of one group, are never on both sides, and are drawn together.",
+        *(f"**Caution:** {line}." for line in cautions(calibration)),
         table(["figure", "value"], ([NAMES[key], interval(figures[key])] for key in NAMES)),
         "## Against single statistics and other methods\n\nHow well each orders the same answers; the methods were "
         "fitted on the same ones.",
@@ -48,6 +50,7 @@ def report(calibration: Calibration, stem: str) -> str:
         "What this calibration adds to each: differences on the same resamples.",
         table(["beyond", *HEAD], added),
         calibration_errors(calibration),
+        *transferred(calibration),
         *groups(figures),
         "## Reliability\n\nBins of nearly equal size, from the lowest risk up.",
         f"![Reliability diagram]({RELIABILITY_PLOT.format(stem)})",
@@ -64,7 +67,42 @@ def report(calibration: Calibration, stem: str) -> str:
 def calibration_errors(calibration: Calibration) -> str:
     errors = {calibration.method: calibration.figures["ece"]["value"]}
     errors |= {name: found["ece"] for name, found in calibration.figures["methods"].items()}
-    return f"ECE by method: {', '.join(f'{name} {error:.3f}' for name, error in errors.items())}."
+    chance = calibration.figures["ece_by_chance"]
+    return (
+        f"ECE by method: {', '.join(f'{name} {error:.3f}' for name, error in errors.items())}. A perfectly calibrated "
+        f"risk of these answers would have {chance['value']:.3f} {ends(chance)}, by the chance of finite bins."
+    )
+
+
+def transferred(calibration: Calibration) -> list[str]:
+    """Figures on topics that a fit has not seen; empty for labels of less than two topics."""
+    if "transfer" not in calibration.figures:
+        return []
+    found = calibration.figures["transfer"]
+    rows = [
+        [name, *(interval(part[how]["auroc"]) for how in HOW), difference(part["lost"]), *errors_of(part)]
+        for name, part in found["methods"].items()
+    ]
+    topics = [
+        [part["topic"] or "(none)", part["answers"], *(f"{part[key]:.3f}" for key in ("wrong", *HOW))]
+        for part in found["topics"]
+    ]
+    left = f" Not judged, because the other topics have too few labels: {', '.join(found['left_out'])}."
+    return [
+        "## On topics that the fit has not seen\n\nThe same fits without the labels of the topics that they judge, on "
+        f"{found['answers']} of the held-out answers. Seen: the fit has other answers of the topic."
+        + (left if found["left_out"] else ""),
+        table(["method", "AUROC, seen", "unseen", "lost", "ECE, seen", "unseen"], rows),
+        f"Topic by topic, the mean risk by {calibration.method}:",
+        table(["topic", "answers", "share wrong", "mean risk, seen", "unseen"], topics),
+    ]
+
+
+HOW = ("seen", "unseen")
+
+
+def errors_of(part: Mapping[str, Any]) -> list[str]:
+    return [f"{part[how]['ece']:.3f}" for how in HOW]
 
 
 def groups(figures: Mapping[str, Any]) -> list[str]:

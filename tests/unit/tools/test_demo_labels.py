@@ -12,7 +12,7 @@ import pytest
 
 from demo.grow import WORLD_A, WORLD_B
 from demo.labels import READ, Labels
-from demo.phrases import SMALL_TALK
+from demo.phrases import ATTRIBUTES, SMALL_TALK
 from server.calibrate.labels import Label, read_labels
 from tests.support.paths import ROOT
 
@@ -70,3 +70,5 @@ def test_labels_have_the_documented_mix(stage: str, labels: list[Label]) -> None
     assert sum(len(label.prompt) > 1 for label in labels) / size == pytest.approx(0.25, abs=0.02)
     assert all(label.answer is None and label.expected for label in labels)
     assert all(label.group for label in labels)
+    topics = {label.topic for label in labels if label not in talk}
+    assert topics == {attribute.name for attribute in ATTRIBUTES} and {label.topic for label in talk} == {"small talk"}

@@ -29,14 +29,14 @@ def write_lines(path: Path, *entries: Any) -> Path:
 def test_the_kinds_of_labels(tmp_path: Path) -> None:
     data = write_lines(
         tmp_path / "labels.jsonl",
-        {"prompt": "A b", "answer": " c", "correct": False},
+        {"prompt": "A b", "answer": " c", "correct": False, "topic": "letters"},
         {"messages": CHAT, "answer": "Me.", "expected": ["You.", "Me."]},
         {"prompt": None, "messages": CHAT, "answer": "generate", "expected": "You and me.", "group": "us"},
     )
     found = read_labels(data)
     labels = found.labels
     assert labels == [
-        Label(1, "A b", " c", False),
+        Label(1, "A b", " c", False, topic="letters"),
         Label(2, CHAT, "Me.", None, ("You.", "Me.")),
         Label(3, CHAT, None, None, ("You and me.",), "us"),
     ]
@@ -94,6 +94,7 @@ def said_by(line: str) -> str:
         ('{"prompt": "a", "answer": "b", "expected": {}}', "expected: should be a valid list"),
         (with_field('"expected": ["b"]'), "needs either correct or expected"),
         (with_field('"group": 1'), "group: should be a valid string"),
+        (with_field('"topic": ["a"]'), "topic: should be a valid string"),
         (with_field('"label": 1'), "'label': unknown field"),
         (with_field(f'"two\\nlines{"s" * 99}": 1'), "'two\\nlines" + "s" * 31 + "...': unknown field"),
         (with_field('"\\ud800": 1'), "should be a valid string, unable to parse"),

@@ -49,9 +49,12 @@ def questions(draw: st.DrawFn) -> list[Question]:
     return found
 
 
-def labels_of(found: list[Question]) -> list[Label]:
+def labels_of(found: list[Question], topics: int = 1) -> list[Label]:
     kinds = [(i, correct) for i, q in enumerate(found) for correct in [True] * q.right + [False] * q.wrong]
-    return [Label(line, f"question {i:03}", "answer", correct) for line, (i, correct) in enumerate(kinds, 1)]
+    return [
+        Label(line, f"question {i:03}", "answer", correct, topic=f"topic {i % topics}")
+        for line, (i, correct) in enumerate(kinds, 1)
+    ]
 
 
 def answers_of(labels: list[Label], telling: float, generator: np.random.Generator) -> Answers:
@@ -62,7 +65,7 @@ def answers_of(labels: list[Label], telling: float, generator: np.random.Generat
         {name: CERTAIN.get(name, 0.0) + telling * value for name, value in zip(NAMES, row, strict=True)}
         for row in doubt.tolist()
     ]
-    return Answers(rows, wrong, numbered([label.cluster for label in labels]))
+    return Answers(rows, wrong, numbered([label.cluster for label in labels]), [label.topic for label in labels])
 
 
 def accepts(labels: list[Label]) -> bool:
@@ -100,10 +103,12 @@ WRONG_FOLD = [Question(4, 7), Question(6, 1), Question(7, 2), Question(0, 6), Qu
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(METHODS), questions(), st.sampled_from([0.0, 1e-9, 1.0, 1e4]), st.integers(0, 9))
-@example("logistic", halves(EVEN, FEW), 1.0, 0)
-@example("isotonic", halves(FEW, EVEN), 1.0, 0)
-@example("probe", halves(WRONG_FOLD, WRONG_FOLD), 1.0, 0)
+@given(
+    st.sampled_from(METHODS), questions(), st.sampled_from([0.0, 1e-9, 1.0, 1e4]), st.integers(0, 9), st.integers(1, 20)
+)
+@example("logistic", halves(EVEN, FEW), 1.0, 0, 1)
+@example("isotonic", halves(FEW, EVEN), 1.0, 0, 3)
+@example("probe", halves(WRONG_FOLD, WRONG_FOLD), 1.0, 0, 2)
 def test_accepted_labels_end_in_figures(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -111,9 +116,10 @@ def test_accepted_labels_end_in_figures(
     found: list[Question],
     telling: float,
     seed: int,
+    topics: int,
 ) -> None:
     monkeypatch.setattr("server.calibrate.figures.RESAMPLES", 30)
-    labels = labels_of(found)
+    labels = labels_of(found, topics)
     accepted = accepts(labels)
     event("accepted" if accepted else "refused")
     if not accepted:

@@ -54,7 +54,7 @@ def answers(size: int, seed: int = 0, names: Sequence[str] = GROWN) -> Answers:
     entropy = columns[:, FEATURES.index("max_entropy")]
     wrong = generator.random(size) < 1 / (1 + np.exp(3 - 60 * entropy))
     rows = [{name: row[FEATURES.index(name)] for name in names} for row in columns.tolist()]
-    return Answers(rows, wrong, np.arange(size) // 2)
+    return Answers(rows, wrong, np.arange(size) // 2, [""] * size)
 
 
 def fitted(method: Any, **changes: Any) -> Calibration:
@@ -266,7 +266,7 @@ def test_answers_of_one_cluster_stay_together() -> None:
     assert sorted(fit_rows + held_rows) == list(range(200))
     assert len(fit_rows) == 100
     assert set(clusters[fit_rows]).isdisjoint(clusters[held_rows])
-    part = Answers([{}] * 200, clusters > 20, clusters)[held_rows]
+    part = Answers([{}] * 200, clusters > 20, clusters, [""] * 200)[held_rows]
     assert sorted(set(part.clusters.tolist())) == list(range(25))
     assert len(part.features) == len(part.wrong) == 100
 
