@@ -46,10 +46,12 @@ def calibration_error(calibration: Calibration) -> str | None:
 
 
 def unseen_topics(calibration: Calibration) -> str | None:
-    if "transfer" not in calibration.figures:
+    """The calibration error on topics that the fit has not seen, where it is small on those that it has."""
+    figures = calibration.figures
+    if "transfer" not in figures:
         return None
-    found = calibration.figures["transfer"]["methods"][calibration.method]
-    if found["unseen"]["ece"] <= MOST_ECE:
+    found = figures["transfer"]["methods"][calibration.method]
+    if found["seen"]["ece"] > MOST_ECE or found["unseen"]["ece"] <= max(MOST_ECE, figures["ece_by_chance"]["high"]):
         return None
     return (
         f"on topics that the fit has not seen, ECE is {found['unseen']['ece']:.3f} and AUROC "

@@ -72,6 +72,9 @@ def test_a_calibration_error_on_unseen_topics_is_told() -> None:
         "that will be asked about"
     )
     assert cautions(made(transfer={"methods": {"logistic": {"seen": seen, "unseen": seen}}})) == []
+    bad = made(ece={"value": 0.12}, transfer={"methods": {"logistic": {"seen": unseen, "unseen": unseen}}})
+    [line] = cautions(bad)
+    assert line.startswith("ECE 0.120 is above 0.05")
 
 
 def test_the_error_of_chance_falls_with_the_root_of_the_number_of_answers() -> None:
