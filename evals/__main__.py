@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 
-from evals.aggregate import Results
-from evals.plots import plots
-from evals.report import report
+from evals.report.aggregate import Results
+from evals.report.at_hand import AtHand
+from evals.report.page import report, tables
+from evals.report.plots import plots
 from evals.results import RESULTS, seed_figures, write
 from evals.run import run
 from evals.train import KINDS, RUNS, SEEDS, Subject, show
@@ -36,12 +37,13 @@ def main() -> None:
         "--quick", action="store_true", help="the committed checkpoint alone, few questions, no training"
     )
     parser.add_argument("--trained", action="store_true", help="train nothing: only what is there already")
+    parser.add_argument("--report", action="store_true", help="ask no model: only the report, from the figures' files")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     seeds, runs, results, share = arguments.seeds, arguments.runs, arguments.results, 1.0
     if arguments.quick:
         seeds, share, results, runs = (0,), QUICK_SHARE, runs / "quick", runs / "quick"
-    for seed in seeds:
+    for seed in () if arguments.report else seeds:
         subject = Subject(seed, runs)
         if not (arguments.quick or arguments.trained):
             for kind in KINDS:
@@ -51,7 +53,9 @@ def main() -> None:
             print(f"written: {write(seed_figures(scored), results)}", flush=True)
     found = Results.load(results)
     plots(found, results)
-    (results / "REPORT.md").write_text(report(found, COMMANDS, machine()))
+    at_hand = AtHand.load(results)
+    (results / "REPORT.md").write_text(report(found, at_hand, COMMANDS, machine()))
+    (results / "TABLES.md").write_text(tables(found, at_hand))
     print(f"written: {results / 'REPORT.md'}")
 
 
@@ -66,7 +70,10 @@ COMMANDS = """\
 make eval                           # train what is missing (hours), score, report
 make eval ARGS="--seeds 0 1"        # some seeds only
 make eval ARGS="--trained"          # train nothing
+make eval ARGS="--report"           # ask no model: the report anew, from evals/results/*.json
 make eval ARGS="--quick"            # the committed checkpoint, an eighth of the questions: minutes
+.venv/bin/python -m evals.transfer       # transfer, closed form and published scores of the models at hand: minutes
+.venv/bin/python -m evals.closed_form    # the closed form's settings, on the models at hand
 .venv/bin/python -m evals.train --seeds 3 4 --kinds twin    # only train, for instance beside another process
 ```"""
 

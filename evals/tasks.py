@@ -19,7 +19,7 @@ from evals.matching import (
 )
 from evals.score import Table
 from evals.view import REFERENCE, View
-from server.calibrate.figures import brier, ece, prr, ranked, reliability, risk_coverage
+from server.calibrate.figures import brier, chance_eces, ece, prr, ranked, reliability, risk_coverage
 
 Figures = dict[str, Any]
 
@@ -137,7 +137,7 @@ def calibration(view: View) -> Figures:
         mean_risk, share, _ = reliability(answers)
         found[name] = {
             "ece": ece(answers),
-            "ece_by_chance": chance_ece(risk),
+            "ece_by_chance": float(chance_eces(risk).mean()),
             "brier": brier(answers),
             "reliability": {"risk": mean_risk.tolist(), "wrong": share.tolist()},
             "risk_coverage": risk_coverage(answers).tolist(),
@@ -146,12 +146,6 @@ def calibration(view: View) -> Figures:
 
 
 CALIBRATED = ("calibrated (logistic)", "calibrated (isotonic)", "calibrated (probe)", "calibrated (probe) + ensemble")
-
-
-def chance_ece(risk: Values, draws: int = 100) -> float:
-    """The ECE that a perfectly calibrated risk of these values has on average, because its bins are finite."""
-    generator = np.random.default_rng(0)
-    return float(np.mean([ece(ranked(generator.random(len(risk)) < risk, risk)) for _ in range(draws)]))
 
 
 def value_tokens(view: View) -> Figures | None:

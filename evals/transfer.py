@@ -1,4 +1,4 @@
-"""Transfer: calibrations are fitted on some attributes, wordings, kinds of facts, worlds or models, and judged on others.
+"""Transfer: calibrations fitted on some attributes, wordings, kinds of facts, worlds or models, and judged on others.
 
 `python -m evals.transfer` asks the models of every seed that has them, and writes evals/results/transfer.json. It also
 writes how well the newer signals find errors there, the closed form and the published EPR and WEPR among them: seeds
@@ -21,10 +21,10 @@ from evals.questions import draw_items
 from evals.results import RESULTS, rounded
 from evals.run import answer_table, model_items
 from evals.score import Table
-from evals.tasks import Figures, chance_ece, detection, separation
+from evals.tasks import Figures, detection, separation
 from evals.train import RUNS, SEEDS, Subject
 from evals.view import METHODS, View
-from server.calibrate.figures import ece, ranked
+from server.calibrate.figures import chance_eces, ece, ranked
 
 SIGNALS = ("max probability", "entropy, max of value", "entropy, mean", "variance, mean", "closed form, max of value")
 """Signals without a fit, whose order no transfer changes."""
@@ -55,7 +55,11 @@ def transfer(view: View, kinds: np.ndarray) -> Figures:
 
 
 def judged(wrong: Flags, risk: Values, aurocs: Values) -> Figures:
-    return {"auroc": interval(aurocs), "ece": ece(ranked(wrong, risk)), "ece_by_chance": chance_ece(risk)}
+    return {
+        "auroc": interval(aurocs),
+        "ece": ece(ranked(wrong, risk)),
+        "ece_by_chance": float(chance_eces(risk).mean()),
+    }
 
 
 def shifts(base: View, grown: View) -> dict[str, Figures]:

@@ -16,21 +16,24 @@ from demo.growing import GrowthRecipe, grown_config
 from demo.tokenizer import train_tokenizer
 from demo.training import Recipe, model_config, world_texts
 from demo.world import World
-from evals import tasks
-from evals.aggregate import Results, spread
+from evals import tasks, transfer
 from evals.answers import Answer
-from evals.fitted import folds_of, isotonic, logistic, text_only
-from evals.plots import plots
+from evals.fitted import crossed, folds_of, isotonic, logistic, predicted, splits_by, text_only
 from evals.questions import draw_items
 from evals.rare import RareWorld
-from evals.report import report
+from evals.report.aggregate import Results, spread
+from evals.report.at_hand import AtHand
+from evals.report.page import report, tables
+from evals.report.plots import plots
 from evals.results import seed_figures, write
 from evals.run import MODELS, run
-from evals.score import Table, judge
+from evals.score import SERVED, Table, judge
 from evals.train import Subject
 from evals.twin import Twin
-from evals.view import View
+from evals.view import ENSEMBLE, PLAIN, View
 from model_impl.reference.model import ReferenceTokenformer
+from server.calibrate.figures import chance_eces
+from server.uncertainty.features import GROUPS
 
 RECIPE = Recipe(epochs=16, hidden_size=32, layers=2, heads=2, attention_tokens=32, ffn_tokens=64)
 
@@ -77,7 +80,9 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evals.score.SAMPLES", 2)
 
 
-def test_an_evaluation_runs_from_models_to_the_report(tmp_path: Path, fast: None) -> None:
+def test_an_evaluation_runs_from_models_to_the_report(
+    tmp_path: Path, fast: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scored = run(Untrained(1, tmp_path), share=0.2)
     assert set(scored.tables) == set(MODELS)
     again = run(Untrained(1, tmp_path), share=0.2)  # reads what was saved
@@ -94,9 +99,17 @@ def test_an_evaluation_runs_from_models_to_the_report(tmp_path: Path, fast: None
     assert json.loads(written.read_text())["seed"] == 1
     results = Results.load(tmp_path)
     plots(results, tmp_path)
-    text = report(results, "commands", "machine")
-    value = figures["models"]["base"]["detection"]["all"]["signals"]["perplexity"]["auroc"]["value"]
-    assert f"| perplexity | {value:.3f} |" in text
+    monkeypatch.setattr("evals.tasks.FEWEST", 3)
+    base = View(scored.items_of("base"), scored.tables["base"])
+    views = base.where(base.world == "A"), View(scored.items_of("grown"), scored.tables["grown"])
+    (tmp_path / "transfer.json").write_text(json.dumps(transfer.figures({1: views, 2: views})))
+    at_hand = AtHand.load(tmp_path)
+    text = report(results, at_hand, "commands", "machine") + tables(results, at_hand)
+    found = at_hand.transfer("attributes", "WEPR (published)", "unseen", "ece")
+    assert found.keys() == {1, 2} and 0 < found[1] == found[2] < 1
+    assert f", {found[1]:.2f} |" in text and "not at hand: every twin" in text
+    value = figures["models"]["base"]["detection"]["all"]["signals"]["sequence probability"]["auroc"]["value"]
+    assert f"| sequence probability | {value:.3f} |" in text
     assert all((tmp_path / f"{name}.svg").stat().st_size for name in ("study", "calibration", "exposure"))
 
 
@@ -106,12 +119,12 @@ def test_detection_is_scikit_learns_auroc_and_calibration_the_servers_figures() 
     wrong = rng.random(200) < 1 / (1 + np.exp(-2 * signal))
     folds = folds_of([f"person {i // 2}" for i in range(200)])
     assert all(folds[i] == folds[i + 1] for i in range(0, 200, 2)) and set(folds) == set(range(5))
-    fitted = logistic(signal[:, None], wrong, folds)
+    fitted = predicted(logistic(), signal[:, None], wrong, splits_by(folds))
     assert roc_auc_score(wrong, fitted) == pytest.approx(roc_auc_score(wrong, signal), abs=0.02)
-    stepped = isotonic(signal, wrong, folds)
+    stepped = predicted(isotonic(), signal, wrong, splits_by(folds))
     assert ((stepped >= 0) & (stepped <= 1)).all() and roc_auc_score(wrong, stepped) > 0.75
     # |mean of 100 coins - 1/2| is sqrt(2 / pi) 0.5 / sqrt(100) on average.
-    assert tasks.chance_ece(np.linspace(0.499, 0.501, 1500)) == pytest.approx(0.04, abs=0.005)
+    assert chance_eces(np.linspace(0.499, 0.501, 1500)).mean() == pytest.approx(0.04, abs=0.005)
 
 
 def test_a_prediction_comes_from_a_fit_without_the_person() -> None:
@@ -121,11 +134,44 @@ def test_a_prediction_comes_from_a_fit_without_the_person() -> None:
     people, halves = ["a", "a", "b", "b", "c", "d", "e", "f"], np.array([0, 1] * 4)
     signal = np.array([1, 1, -1, -1, 0.1, 0.1, -0.1, -0.1])[:, None]
     others = np.array([True, True, False, False, False, False, True, True])
-    judged = logistic(signal, others, halves, 100.0, people)
+    judged = predicted(logistic(100.0), signal, others, splits_by(halves, people))
     assert (judged[:2] < 0.5).all() and (judged[2:4] > 0.5).all()
     # The words tell every example apart and nothing else: only a fit that has seen an example could know its label.
-    found = text_only([f"word{i}" for i in range(100)], label, folds)
+    found = predicted(text_only(), np.array([f"word{i}" for i in range(100)]), label, splits_by(folds))
     assert roc_auc_score(label, found) < 0.7
+
+
+def test_a_transferred_prediction_comes_from_a_fit_without_the_person_and_the_kind() -> None:
+    people, kinds = [f"person {i // 2}" for i in range(60)], np.array(["a", "b", "c"] * 20)
+    names = np.array(people)
+    splits = crossed(people, kinds)
+    assert (sum(held.astype(int) for _, held in splits) == 1).all()
+    for fit, held in splits:
+        assert fit.any() and len(set(kinds[held])) == 1
+        assert not set(names[fit]) & set(names[held]) and not set(kinds[fit]) & set(kinds[held])
+
+
+def test_a_fit_that_fails_on_another_kind_loses_there_and_not_where_it_has_seen_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Entropy tells in each world, but in the second at other levels."""
+    monkeypatch.setattr("evals.matching.RESAMPLES", 20)
+    world = World(known=60, unknown=20)
+    items = draw_items(world, World(known=60, unknown=20, offset=128), 1)
+    rng = np.random.default_rng(0)
+    second = np.array([item.world == "B" for item in items])
+    wrong = rng.random(len(items)) < 0.5
+    answers = ["?" if bad else item.fact.answer() for item, bad in zip(items, wrong, strict=True)]
+    noise = {name: rng.random(len(items)) for name in (*PLAIN.values(), *ENSEMBLE.values(), "epr")}
+    served = {f"{SERVED}{name}": rng.random(len(items)) for name in GROUPS["logits"]}
+    served[f"{SERVED}max_entropy"] = wrong + 3.0 * second + 0.1 * rng.random(len(items))
+    vectors = {name: rng.random((len(items), 2)) for name in ("wepr", "hidden")}
+    found = transfer.transfer(View(items, Table(noise | served, vectors, answers)), np.where(second, "B", "A"))
+    assert (found["answers"], found["kinds"]) == (len(items), ["A", "B"])
+    figures = found["methods"]["calibrated (isotonic)"]
+    assert figures["seen"]["auroc"]["value"] > 0.8 and figures["seen"]["ece"] < 0.1
+    assert figures["unseen"]["auroc"]["value"] < 0.6 and figures["unseen"]["ece"] > 0.3
+    assert figures["lost"]["low"] > 0.2
 
 
 def test_the_value_is_between_the_expected_beginning_and_the_full_stop() -> None:

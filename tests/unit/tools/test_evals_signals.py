@@ -12,6 +12,7 @@ from scipy.stats import entropy, rankdata
 from sklearn.metrics import roc_auc_score
 
 from evals.answers import Answer
+from evals.epr import RANKS, epr, wepr_features
 from evals.matching import (
     BIN,
     RESAMPLES,
@@ -123,3 +124,15 @@ def test_a_person_is_drawn_with_all_answers_and_equally_for_every_signal() -> No
 def test_an_interval_holds_the_value_and_most_resamples() -> None:
     found = interval(np.append(0.5, np.linspace(0, 1, 1001)))
     assert found == pytest.approx({"value": 0.5, "low": 0.025, "high": 0.975})
+
+
+def test_wepr_has_the_mean_and_the_maximum_of_each_ranks_part_of_the_entropy() -> None:
+    log_probs = LOGITS.log_softmax(dim=-1).numpy()
+    p = -np.sort(-np.exp(log_probs), axis=-1)[:, :RANKS]
+    parts = [[-x * math.log(x) for x in row] for row in p.tolist()]
+    found = wepr_features(log_probs)
+    for rank, column in enumerate(zip(*parts, strict=True)):
+        assert found[rank] == pytest.approx(sum(column) / len(column))
+        assert found[RANKS + rank] == pytest.approx(max(column))
+    assert epr(found) == pytest.approx(np.mean([sum(row) for row in parts]))
+    assert 0 < epr(found) < entropy(np.exp(log_probs), axis=-1).mean()

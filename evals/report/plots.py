@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evals.aggregate import Results
+from evals.report.aggregate import Results
 from evals.study import MANY, MANY_RATE, RATES, SOME
 
 SETTINGS = (

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from evals.aggregate import Results, spread
+from evals.report.aggregate import Results, spread
 from evals.study import FEW, MANY, PART_RATES, PARTS, RATES
 from evals.train import DEMO
+from evals.view import EPR, LEAKAGE, WEPR
 from server.calibrate.markdown import table
 from server.uncertainty.calibration import find_calibrations, load_calibration
 
@@ -26,6 +27,29 @@ HEADLINE = (
     "calibrated (probe) + ensemble",
 )
 """Signals that are shown seed by seed with their intervals."""
+
+SHOWN = (
+    *HEADLINE,
+    "sequence probability",
+    "entropy, mean",
+    "entropy, max of value",
+    "closed form, max of value",
+    "name surprisal in the question",
+    "LogTokU, first value token",
+    "ensemble aleatoric, first value token",
+    "calibrated (logistic)",
+    "calibrated (isotonic)",
+    EPR,
+    WEPR,
+    "hidden-state probe",
+    LEAKAGE,
+    "Pattention internals probe",
+)
+"""Signals of the longer tables, beside the probes of a task's own; the JSON files have all."""
+
+
+def shown(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name in SHOWN or name.startswith("probe on ")]
 
 
 def seeds(results: Results) -> list[list[str]]:
@@ -67,7 +91,7 @@ def average(cells: Sequence[dict[str, float]], column: str, form: str) -> str:
 
 def detection(results: Results, scope: str) -> list[str]:
     rows = []
-    for signal in results.names("base", "detection", scope, "signals"):
+    for signal in shown(results.names("base", "detection", scope, "signals")):
         path = ("detection", scope, "signals", signal)
         found = [spread(results.values("base", *path, name)) for name in ("auroc", "prr", "above_reference")]
         rows.append([signal, *found, *beside_twin(results, *path, "auroc")])
@@ -117,7 +141,7 @@ def separation(results: Results) -> list[str]:
     parts = []
     for kind, title in (("unknown", "Unknown people"), ("never_stated", "Facts never stated about known people")):
         rows = []
-        for signal in results.names("base", "separation", kind, "signals"):
+        for signal in shown(results.names("base", "separation", kind, "signals")):
             path = ("separation", kind, "signals", signal)
             found = [spread(results.values("base", *path, name)) for name in ("matched", "plain")]
             rows.append([signal, *found, *beside_twin(results, *path, "matched")])
@@ -203,9 +227,7 @@ def shipped_table() -> str:
 def exclusive_table(results: Results) -> str:
     wrong = results.values("base", "exclusive", "all", "wrong")
     rows = []
-    for signal in results.names("base", "exclusive", "all"):
-        if signal in ("wrong", "flagged"):
-            continue
+    for signal in shown(results.names("base", "exclusive", "all")):
         found = [
             results.values("base", "exclusive", "all", signal, key) for key in ("caught", "only_this", "only_entropy")
         ]
@@ -247,6 +269,8 @@ def exposure_table(results: Results) -> str:
 def provenance_table(results: Results) -> str:
     rows = []
     for signal in results.names("grown", "provenance", "signals"):
+        if signal.startswith("mean log share, first value token, "):  # of one layer or projection
+            continue
         found = results.values("grown", "provenance", "signals", signal)
         held = results.held_out.values("grown", "provenance", "signals", signal)
         rows.append(

@@ -40,6 +40,18 @@ After a name at the beginning of a document, what comes next is a matter of styl
 three wordings. AUROC of unknown people's first value token against these positions, at matched entropy. The two barely
 overlap in entropy, so few positions match and intervals are wide."""
 
+CLOSED_FORM = """\
+The mutual information of the ensemble to second order, from one pass, of output projections and feed-forwards of all
+blocks, or of the last feed-forward, which is what is served; over the likeliest words. Its largest value over the
+value's tokens. *Does not know*: facts about unknown people and never stated ones against ambiguous ones, at equal
+entropy of the first value token. One number per seed at hand. All settings are in closed-form.md."""
+
+TRANSFER = """\
+Every calibration method is fitted twice and judged on the same answers. *Seen*: on other people's answers. *Unseen*: on
+other people's answers that are also unlike those judged, and so on fewer: about five in six by attribute, half by
+wording. A fit that lacks a kind of facts learns another share of wrong answers, and what is torn and right looks to it
+like what is unknown and wrong. *models*: on the other seed's model and its world. What is unseen:"""
+
 STUDY = """\
 AUROC at matched entropy, unknown people against ambiguous facts (120 of each), of the epistemic uncertainty at the
 first value token, given the right sentence up to there. Mean ± standard deviation over seeds."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from evals.aggregate import Results, spread
+from evals.report.aggregate import Results, spread
 from evals.train import DEMO
 from evals.view import ENSEMBLE, ONE_PASS
 from server.uncertainty.calibration import find_calibrations, load_calibration

@@ -1,0 +1,1 @@
+"""The report of the evaluation, in Markdown, from the JSON files of the seeds."""
