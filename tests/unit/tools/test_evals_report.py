@@ -107,7 +107,7 @@ def test_an_evaluation_runs_from_models_to_the_report(
     text = report(results, at_hand, "commands", "machine") + tables(results, at_hand)
     found = at_hand.transfer("attributes", "WEPR (published)", "unseen", "ece")
     assert found.keys() == {1, 2} and 0 < found[1] == found[2] < 1
-    assert f", {found[1]:.2f} |" in text and "not at hand: every twin" in text
+    assert f", {found[1]:.2f} |" in text and "not at hand:\n  every twin" in text
     value = figures["models"]["base"]["detection"]["all"]["signals"]["sequence probability"]["auroc"]["value"]
     assert f"| sequence probability | {value:.3f} |" in text
     assert all((tmp_path / f"{name}.svg").stat().st_size for name in ("study", "calibration", "exposure"))
