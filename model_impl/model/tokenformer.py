@@ -32,8 +32,7 @@ from vllm.platforms import current_platform
 from vllm.sequence import IntermediateTensors
 
 from model_impl.checkpoint.delta import GrowthDelta, check_sizes
-from model_impl.checkpoint.grow import token_tensor
-from model_impl.checkpoint.reading import CheckpointError, check_values, expected_tensors
+from model_impl.checkpoint.reading import CheckpointError
 from model_impl.config import TokenformerConfig
 from model_impl.kernels.cpu.attention import DirectAttention, usual_context
 from model_impl.kernels.cpu.large_pages import use_large_pages
@@ -42,19 +41,11 @@ from model_impl.kernels.cpu.stack import PackedStack
 from model_impl.kernels.cpu.weights import PackedWeight
 from model_impl.kernels.words import Words
 from model_impl.model.block import TokenformerBlock
+from model_impl.model.loading import delta_tokens, load_official
 from model_impl.model.pattention import ParallelPattention
 from model_impl.model.report import Reporter, StepReport, has_rows, segment_parts
 from model_impl.variants import VariantTable
 from model_impl.wire import EPISTEMIC, wants_report
-
-PATTENTION_OF = {
-    "query": "attention.qkv",
-    "key": "attention.qkv",
-    "value": "attention.qkv",
-    "output": "attention.output",
-    "ffn": "ffn",
-}
-"""Projection -> the module of a block that computes it."""
 
 
 # Named here because vLLM cannot read them from postponed annotations: the token dimension varies.
@@ -306,65 +297,5 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         return True
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        """Fill the parameters from tensors under their official names.
-
-        Raises CheckpointError for a missing, surplus or wrongly shaped tensor and for what `check_values` refuses.
-        """
-        expected = expected_tensors(self.config)
-        parameters = dict(self.named_parameters())
-        seen: set[str] = set()
-        loaded: set[str] = set()
-        for name, tensor in weights:
-            if name not in expected:
-                raise CheckpointError(f"surplus tensor {name}")
-            if tuple(tensor.shape) != tuple(expected[name]):
-                raise CheckpointError(f"tensor {name} has shape {list(tensor.shape)}, not {list(expected[name])}")
-            check_values(self.config, name, tensor)
-            seen.add(name)
-            loaded |= self._load_tensor(name, tensor, parameters)
-        if missing := sorted(expected.keys() - seen):
-            raise CheckpointError(f"missing tensor {missing[0]}")
-        return loaded
-
-    def _load_tensor(self, name: str, tensor: torch.Tensor, parameters: dict[str, nn.Parameter]) -> set[str]:
-        """Route one official tensor; tensors of other pipeline ranks fill nothing."""
-        _, number, rest = name.split(".", 2)
-        layers = self.config.num_hidden_layers
-        index = int(number) - 2
-        if int(number) == 0:
-            return self._fill("model.embed_tokens.weight", tensor[: self.config.vocab_size], parameters)
-        if index == layers + 1:
-            return self._fill(f"model.{rest}", tensor, parameters)
-        if index == layers + 2:
-            return self._fill("lm_head.weight", tensor[: self.config.vocab_size], parameters)
-        if not self.model.start_layer <= index < self.model.end_layer:
-            return set()
-        prefix = f"model.layers.{index}"
-        role = token_tensor(name)
-        if role is None:
-            return self._fill(f"{prefix}.{rest}", tensor, parameters)
-        module = f"{prefix}.{PATTENTION_OF[role[0]]}"
-        pattention = cast(ParallelPattention, self.get_submodule(module))
-        return {f"{module}.{pattention.load_tokens(*role, tensor)}"}
-
-    @staticmethod
-    def _fill(name: str, tensor: torch.Tensor, parameters: dict[str, nn.Parameter]) -> set[str]:
-        if name not in parameters:
-            return set()
-        parameter = parameters[name]
-        loader = getattr(parameter, "weight_loader", None)
-        if loader is None:
-            parameter.data.copy_(tensor)
-        else:
-            loader(parameter, tensor)
-        return {name}
-
-
-def delta_tokens(delta: GrowthDelta) -> dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]]:
-    """(layer, projection) -> the delta's key and value tokens [m, d]."""
-    parts: dict[tuple[int, str, str], torch.Tensor] = {}
-    for name, tensor in delta.tensors():
-        projection, part = cast(tuple[str, str], token_tensor(name))
-        parts[int(name.split(".")[1]) - 2, projection, part] = tensor
-    keys = [place[:2] for place in parts if place[2] == "key"]
-    return {(layer, name): (parts[layer, name, "key"], parts[layer, name, "value"]) for layer, name in keys}
+        """Fill the parameters from tensors under their official names; raises CheckpointError as `load_official`."""
+        return load_official(self, self.config, range(self.model.start_layer, self.model.end_layer), weights)

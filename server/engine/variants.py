@@ -85,7 +85,7 @@ class VariantModels(OpenAIServingModels):
         self.calibrations = {i: calibrations[name] for i, name in last.items() if name in calibrations}
 
     def segments(self, adapter: LoRARequest | None) -> dict[int, str]:
-        """Place (see model_impl.kernels.collector) -> growth stage, for the stages of a variant; empty for a checkpoint
+        """Place (see `model_impl.wire`) -> growth stage, for the stages of a variant; empty for a checkpoint
         that has never grown."""
         if len(self.variants) == len(self.variants[0]) == 1:
             return {}
