@@ -143,8 +143,8 @@ def summary(uncertainty: object) -> Iterator[Text]:
     if told.mean_entropy is not None:
         parts.append(Text(f"mean {told.mean_entropy:.2f}"))
     if told.growth:
-        shares = (f"{stage} {percent(share)}" for stage, share in told.growth.items())
-        parts.append(Text(f"drew on {', '.join(shares)}"))
+        added = (f"{stage} {nats:+.2f}" for stage, nats in told.growth.items())
+        parts.append(Text(f"growth {', '.join(added)} nats"))
     if parts:
         yield Text("  ").append_text(Text(" · ").join(parts))
     for span in told.spans or ():

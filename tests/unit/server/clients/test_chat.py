@@ -217,7 +217,7 @@ def test_a_server_cannot_operate_the_terminal(
     said = capsys.readouterr()
     shown = "x\ufffd]0;pwned"
     assert sum(line.startswith(shown) for line in said.out.replace("> ", "").splitlines()) == 2  # greeting and answer
-    for line in (f"drew on {shown}", f"  {shown}", f"* {shown}"):
+    for line in (f"growth {shown}", f"  {shown}", f"* {shown}"):
         assert line in said.out
     for line in (f"the server gave up: {shown}", f"there is no model nope; there are {shown}"):
         assert line in said.err
