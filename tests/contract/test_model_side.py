@@ -24,6 +24,9 @@ def test_gathering_is_called_through_the_object() -> None:
     assert "in_progress_prompt_logprobs_cpu" in prompts
     assert "num_prompt_logprobs_dict = self.num_prompt_logprobs" in prompts
     assert "del num_prompt_logprobs_dict[req_id]" in prompts
+    # The rows that a report is made of.
+    assert "offset = self.query_start_loc.np[req_idx].item()" in prompts
+    assert "prompt_hidden_states = hidden_states[offset : offset + num_logits]" in prompts
 
 
 def test_the_rank_count_is_looked_up_in_the_samplers_module() -> None:
@@ -69,6 +72,9 @@ def test_what_the_v2_runner_has() -> None:
     )
     prompts = inspect.getsource(find("vllm.v1.worker.gpu.sample.prompt_logprob:PromptLogprobsWorker"))
     assert "self.in_progress_prompt_logprobs[req_id] = []" in prompts
+    assert "hidden_states[input_batch.logits_indices]" in one  # the rows that a report is made of
+    chunks = inspect.getsource(find("vllm.v1.worker.gpu.sample.prompt_logprob:compute_prompt_logprobs_with_chunking"))
+    assert "logits_fn(prompt_hidden_states[start_idx:end_idx])" in chunks
     assert "hidden_states[: input_batch.num_tokens]" in prompts  # every row of the step, in chunks
     batch = {field.name for field in dataclasses.fields(find("vllm.v1.worker.gpu.input_batch:InputBatch"))}
     assert {"req_ids", "idx_mapping_np", "num_scheduled_tokens", "query_start_loc_np", "prefill_len_np"} <= batch
