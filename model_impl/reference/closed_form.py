@@ -18,7 +18,7 @@ from torch import nn
 from model_impl.reference.model import ReferenceTokenformer
 from model_impl.reference.watch import Seen, watching
 
-WORDS = 32
+WORDS = 16
 """Likeliest words whose logits are looked at; their probabilities are renormalised."""
 
 STRONGEST = 64

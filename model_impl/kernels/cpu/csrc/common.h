@@ -9,6 +9,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+enum { CACHE_LINE = 64 };   // bytes
 enum { BLOCK = 256 };       // float32 sums are cut after so many terms and go on in float64
 enum { SERIAL = 1 << 14 };  // below so many elements, waking a second thread costs more than it saves
 

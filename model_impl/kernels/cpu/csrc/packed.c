@@ -10,7 +10,6 @@
 #include <immintrin.h>
 #endif
 
-enum { CACHE_LINE = 64 };
 enum { GROUP = 6 };             // rows whose sums fit into the registers beside the weights
 enum { AHEAD = 6144, SMALL = 1 << 20 };  // bytes
 

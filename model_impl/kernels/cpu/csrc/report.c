@@ -8,12 +8,13 @@
 #include <stdlib.h>
 
 enum { TOGETHER = 4 };  // parameter tokens that share a reading of a word's gradient
+enum { GLANCE = 32 };   // numbers that are compared at once with the least of the largest
 
 // The `count` largest of a row, largest first. They are few, so that a later one seldom finds its place among them.
 INLINE void largest(const char *row, int64_t width, int64_t count, float *values, int64_t *ids, int bfloat16, int sizes) {
     for (int64_t i = 0; i < count; i++) values[i] = -INFINITY, ids[i] = 0;
-    for (int64_t start = 0; start < width; start += BLOCK) {
-        int64_t stop = start + BLOCK < width ? start + BLOCK : width;
+    for (int64_t start = 0; start < width; start += GLANCE) {
+        int64_t stop = start + GLANCE < width ? start + GLANCE : width;
         float least = values[count - 1];
         int32_t above = 0;
 #pragma omp simd reduction(+ : above)
@@ -83,6 +84,16 @@ INLINE void read_row(const char *matrix, int64_t number, int64_t width, float *o
     for (int64_t i = 0; i < width; i++) out[i] = load(row, i, bfloat16);
 }
 
+// Rows and tokens lie anywhere in memory: all of them are fetched at once, ahead of the work on the first.
+INLINE void fetch(const char *start, int64_t bytes) {
+    for (int64_t byte = 0; byte < bytes; byte += CACHE_LINE) __builtin_prefetch(start + byte, 0, 2);
+}
+
+INLINE void fetch_token(const packed *values, int64_t token, int bfloat16) {
+    for (int64_t panel = 0; panel * PANEL < values->outputs; panel++)
+        fetch(values->weights + panel * values->panel_bytes + (bfloat16 ? token / 2 : token) * LINE, LINE);
+}
+
 // One value token [width] out of the panels.
 INLINE void read_token(const packed *values, int64_t token, float *out, int bfloat16) {
     for (int64_t first = 0; first < values->outputs; first += PANEL) {
@@ -115,11 +126,9 @@ INLINE void gradients(const reporter *own, const float *x, float inverse, const 
 }
 
 // The sum over the strongest tokens of w^2 Var_p(v . g).
-INLINE double spread(const reporter *own, const char *weights, const float *probabilities, const float *g, float *room,
-                     int bfloat16) {
-    int64_t width = own->width, count = own->strongest, tokens[count];
-    float sizes[count];
-    largest(weights, own->values->depth, count, sizes, tokens, bfloat16, 1);
+INLINE double spread(const reporter *own, const int64_t *tokens, const float *sizes, const float *probabilities,
+                     const float *g, float *room, int bfloat16) {
+    int64_t width = own->width, count = own->strongest;
     double total = 0;
     for (int64_t first = 0; first < count; first += TOGETHER) {
         for (int64_t i = 0; i < TOGETHER; i++) {
@@ -184,6 +193,14 @@ INLINE void report_row(const reporter *own, const reported *step, int64_t row, f
     float *residual = room, *x = residual + width, *norm = x + width, *mean = norm + width, *g = mean + width;
     float *tokens = g + words * width, probabilities[words], mass = 0;
     const float *logits = step->logits + row * words;
+    const int64_t *ids = step->ids + row * words;
+    int64_t bytes = bfloat16 ? 2 : 4;
+    for (int64_t word = 0; word < words; word++) fetch(own->head + ids[word] * width * bytes, width * bytes);
+    int64_t strongest[own->strongest];
+    float sizes[own->strongest];
+    const char *weights = step->weights + number * own->values->depth * bytes;
+    largest(weights, own->values->depth, own->strongest, sizes, strongest, bfloat16, 1);
+    for (int64_t i = 0; i < own->strongest; i++) fetch_token(own->values, strongest[i], bfloat16);
     read_row(own->norm, 0, width, norm, bfloat16);
     read_row(step->residual, number, width, residual, bfloat16);
     float level = sum(residual, width) / width;
@@ -192,10 +209,9 @@ INLINE void report_row(const reporter *own, const reported *step, int64_t row, f
     for (int64_t i = 0; i < width; i++) x[i] *= inverse;
     for (int64_t word = 0; word < words; word++) mass += probabilities[word] = expf(logits[word] - logits[0]);
     for (int64_t word = 0; word < words; word++) probabilities[word] /= mass;
-    gradients(own, x, inverse, norm, probabilities, step->ids + row * words, mean, g, bfloat16);
-    const char *weights = step->weights + number * own->values->depth * (bfloat16 ? 2 : 4);
+    gradients(own, x, inverse, norm, probabilities, ids, mean, g, bfloat16);
     float *out = step->out + row * step->columns;
-    out[0] = own->scale * spread(own, weights, probabilities, g, tokens, bfloat16);
+    out[0] = own->scale * spread(own, strongest, sizes, probabilities, g, tokens, bfloat16);
     if (step->segments > 1)
         growth(own, step, row, number, residual, inverse, norm, mean, tokens, out + 1, bfloat16);
 }
