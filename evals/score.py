@@ -206,7 +206,7 @@ def score_style(
         ids = padded(rows)
         place = torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])
         logits = forward(ids)[place]
-        [both] = disagreement(forward, members, [MEMBERS], ids, *place).double()
+        [both] = disagreement(forward, members, [MEMBERS], ids, place[1], *place).double()
         signals = token_signals(logits, logits.argmax(dim=-1)) | {"epistemic": both[:, 0], "aleatoric": both[:, 1]}
         for name, values in signals.items():
             found.setdefault(f"{name}_first", []).extend(values.tolist())
@@ -231,7 +231,8 @@ def ensemble_signals(
     lengths = [len(one.answer.tokens) for one in part]
     rows = torch.tensor([row for row, length in enumerate(lengths) for _ in range(length)])
     columns = torch.tensor([c for one in part for c in range(one.prompt.start - 1, len(one.ids) - 1)])
-    [found] = disagreement(forward, members, [MEMBERS], ids, rows, columns).double()
+    starts = torch.tensor([one.prompt.start - 1 for one in part])
+    [found] = disagreement(forward, members, [MEMBERS], ids, starts, rows, columns).double()
     return [
         aggregates("epistemic", both[:, 0], one.span) | aggregates("aleatoric", both[:, 1], one.span)
         for one, both in zip(part, found.split(lengths), strict=True)

@@ -95,15 +95,17 @@ def study(
     place = torch.tensor([i for batch in batches for i in batch]).argsort()
 
     def over_batches(compute: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """`compute` gets ids, the last position of each prompt, and the last position of each row."""
         parts = []
         for batch in batches:
+            start = torch.tensor([prompts[i].start - 1 for i in batch])
             last = torch.tensor([len(rows[i]) - 1 for i in batch])
-            parts.append(compute(padded([rows[i] for i in batch]), torch.arange(len(batch)), last))
+            parts.append(compute(padded([rows[i] for i in batch]), start, last))
         return torch.cat(parts, dim=-1)[..., place]
 
-    def entropy(ids: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    def entropy(ids: torch.Tensor, _: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return torch.special.entr(forward(ids)[row, column].softmax(dim=-1)).sum(dim=-1)
+            return torch.special.entr(forward(ids)[torch.arange(len(ids)), last].softmax(dim=-1)).sum(dim=-1)
 
     found = {"entropy": over_batches(entropy).double().numpy()}
     for setting in settings(model):
@@ -114,7 +116,7 @@ def study(
 
 
 def first_epistemic(
-    forward: Logits, setting: Setting, ids: torch.Tensor, row: torch.Tensor, column: torch.Tensor
+    forward: Logits, setting: Setting, ids: torch.Tensor, start: torch.Tensor, last: torch.Tensor
 ) -> torch.Tensor:
     """[counts, B]"""
-    return disagreement(forward, setting.members, setting.counts, ids, row, column)[..., 0]
+    return disagreement(forward, setting.members, setting.counts, ids, start, torch.arange(len(ids)), last)[..., 0]

@@ -33,7 +33,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.keys = nn.Parameter(torch.empty(hidden, width))
         self.values = nn.Parameter(torch.empty(hidden, width))
-        self.keep: torch.Tensor | None = None  # bool [hidden], set by `evals.members.dropout`
+        self.keep: torch.Tensor | None = None  # bool [..., T, hidden], set by `evals.members.dropout`
 
     def forward(self, x: torch.Tensor, stage: int = -1) -> torch.Tensor:
         hidden = F.gelu(F.linear(x, self.keys))

@@ -1,11 +1,12 @@
 """The parameter-token ensemble: one model, many members, each with a few parameter tokens masked.
 
 Member k leaves out a fixed random few per cent of the parameter tokens (of the output projections and feed-forwards,
-unless the checkpoint says otherwise). Their weights become zero, after the row norm and with tau kept. Where the
-members agree, certainty or doubt comes from the whole model (aleatoric). Where they disagree, the answer depends on few
-tokens (epistemic), as it does where nothing was stored and the model interpolates. The method is Monte Carlo dropout
-(Gal and Ghahramani 2016) on parameter tokens instead of hidden units, split by the mutual information of Depeweg et al.
-(2018).
+unless the checkpoint says otherwise). Their weights become zero, after the row norm and with tau kept. Members differ
+from the position that predicts the answer's first token on, which is the prompt's last. The positions before it are the
+plain model's, keys and values included, so all members share them. Where the members agree, certainty or doubt comes
+from the whole model (aleatoric). Where they disagree, the answer depends on few tokens (epistemic), as it does where
+nothing was stored and the model interpolates. The method is Monte Carlo dropout (Gal and Ghahramani 2016) on parameter
+tokens instead of hidden units, split by the mutual information of Depeweg et al. (2018).
 """
 
 from __future__ import annotations
@@ -40,9 +41,16 @@ def stage_mask(member: int, layer: int, projection: str, stage: int, count: int,
 
 @contextmanager
 def masked(
-    model: ReferenceTokenformer, member: int, rate: float | None = None, projections: Sequence[str] | None = None
+    model: ReferenceTokenformer,
+    member: int,
+    rows: torch.Tensor,
+    rate: float | None = None,
+    projections: Sequence[str] | None = None,
 ) -> Iterator[None]:
-    """Make the reference model that member within the block, by default with its configuration's masks."""
+    """Make the reference model that member within the block, by default with its configuration's masks.
+
+    rows bool [B, T] or [T]: the positions at which the member differs from the plain model.
+    """
     rate = model.config.ensemble_rate if rate is None else rate
     projections = model.config.ensemble_projections or () if projections is None else projections
     counts = {name: [stage.tokens[name] for stage in model.config.stages] for name in projections}
@@ -52,7 +60,7 @@ def masked(
         for name, module in chosen:
             layer = int(name.split(".")[1]) - 2
             keep = token_mask(member, layer, module.projection, counts[module.projection], rate)
-            module.keep = keep.to(module.key_param_tokens.device)
+            module.keep = (keep | ~rows[..., None]).to(module.key_param_tokens.device)
         yield
     finally:
         for _, module in chosen:
@@ -71,13 +79,17 @@ def decompose(mean_probabilities: torch.Tensor, mean_entropy: torch.Tensor) -> t
 
 @torch.no_grad()
 def ensemble_uncertainty(
-    model: ReferenceTokenformer, input_ids: torch.Tensor, members: int, stage: int = -1
+    model: ReferenceTokenformer, input_ids: torch.Tensor, prompt: int, members: int, stage: int = -1
 ) -> torch.Tensor:
-    """Epistemic and aleatoric uncertainty of the token after every position: ids [B, T] -> float32 [B, T, 2], nats."""
+    """Epistemic and aleatoric uncertainty of the answers' tokens, nats: ids [B, T] -> float32 [B, T - prompt, 2].
+
+    The answers follow prompts of `prompt` tokens, at least one.
+    """
+    rows = torch.arange(input_ids.shape[-1]) >= prompt - 1
     mean_probabilities, mean_entropy = torch.zeros(()), torch.zeros(())
     for member in range(members):
-        with masked(model, member):
-            probabilities = model(input_ids, stage).softmax(dim=-1)
+        with masked(model, member, rows):
+            probabilities = model(input_ids, stage)[:, prompt - 1 : -1].softmax(dim=-1)
         mean_probabilities = mean_probabilities + probabilities / members
         mean_entropy = mean_entropy + torch.special.entr(probabilities).sum(dim=-1) / members
     return decompose(mean_probabilities, mean_entropy)

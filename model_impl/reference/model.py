@@ -26,7 +26,7 @@ class Pattention(nn.Module):
         super().__init__()
         shape = (config.token_count(projection), config.hidden_size)
         self.config, self.projection = config, projection
-        self.keep: torch.Tensor | None = None  # bool [n], set by `model_impl.reference.ensemble.masked`
+        self.keep: torch.Tensor | None = None  # bool [..., T, n], set by `model_impl.reference.ensemble.masked`
         self.key_param_tokens = nn.Parameter(torch.empty(shape))
         self.value_param_tokens = nn.Parameter(torch.empty(shape))
 

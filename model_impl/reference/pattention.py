@@ -25,12 +25,12 @@ def pattention(
     """y = act(x K^T) V with every normalisation group activated on its own.
 
     x [..., d], keys [n, d], values [n, d] -> [..., d]. Only the tokens that `groups` cover take part, so the groups
-    of an earlier growth stage give that stage's output from the same tensors. `keep` bool [n]: the other tokens'
+    of an earlier growth stage give that stage's output from the same tensors. `keep` bool [..., n]: the other tokens'
     weights become zero, which changes neither norms nor tau (`model_impl.reference.ensemble`).
     """
     used = groups[-1].stop
     weights = token_weights(F.linear(x, keys[:used]), groups, activation)
-    return (weights if keep is None else weights * keep[:used]) @ values[:used]
+    return (weights if keep is None else weights * keep[..., :used]) @ values[:used]
 
 
 def token_weights(scores: torch.Tensor, groups: Sequence[NormGroup], activation: str) -> torch.Tensor:

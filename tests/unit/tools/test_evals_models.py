@@ -15,7 +15,7 @@ from demo.tokenizer import special_id, train_tokenizer
 from demo.training import Recipe, Run, world_texts
 from demo.world import World
 from evals.answers import Draft, answers, greedy, padded, sampler
-from evals.members import disagreement, dropout_members, token_members
+from evals.members import Dropped, disagreement, dropout_members, token_members
 from evals.rare import EXPOSURES, RareWorld
 from evals.twin import Mlp, Twin, TwinRun
 from model_impl.config import GrowthStage
@@ -91,11 +91,11 @@ def test_a_twin_trains_as_the_demo_does(tmp_path: Path) -> None:
 def test_dropping_hidden_units_is_a_model_without_them() -> None:
     twin, ids = tiny_twin(), torch.tensor([[1, 2, 3, 4]])
     whole = twin(ids)
-    with dropout_members(twin, 0.4, "hidden")(1):
+    with dropout_members(twin, 0.4, "hidden")(1, torch.ones_like(ids, dtype=torch.bool)):
         dropped = twin(ids)
-        kept = {name: m.keep for name, m in twin.named_modules() if isinstance(m, Mlp)}
+        kept = {name: m.keep[0, 0] for name, m in twin.named_modules() if isinstance(m, Mlp) and m.keep is not None}
     assert torch.equal(twin(ids), whole)
-    assert all(keep is not None and 0 < keep.sum() < len(keep) for keep in kept.values())
+    assert kept and all(0 < keep.sum() < len(keep) for keep in kept.values())
     smaller = tiny_twin()
     for name, module in smaller.named_modules():
         if isinstance(module, Mlp):
@@ -106,21 +106,33 @@ def test_dropping_hidden_units_is_a_model_without_them() -> None:
 def test_dropping_inputs_changes_the_model_only_within_the_block() -> None:
     twin, ids = tiny_twin(), torch.tensor([[1, 2, 3, 4]])
     whole = twin(ids)
-    with dropout_members(twin, 0.3, "inputs")(0):
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    with dropout_members(twin, 0.3, "inputs")(0, everywhere):
         inside = twin(ids)
     assert not torch.allclose(inside, whole) and torch.equal(twin(ids), whole)
-    with dropout_members(twin, 1e-9, "inputs")(0):
+    with dropout_members(twin, 1e-9, "inputs")(0, everywhere):
         torch.testing.assert_close(twin(ids), whole)
+
+
+@pytest.mark.parametrize("dropped", ["hidden", "inputs"])
+def test_a_twins_members_differ_from_the_answer_on(dropped: Dropped) -> None:
+    twin, ids = tiny_twin(), torch.tensor([[1, 2, 3, 4]])
+    whole = twin(ids)
+    with dropout_members(twin, 0.3, dropped)(0, torch.tensor([[False, False, True, True]])):
+        member = twin(ids)
+    torch.testing.assert_close(member[:, :2], whole[:, :2])
+    assert ((member - whole)[:, 2:].abs().amax(dim=-1) > 1e-4).all()
 
 
 def test_disagreement_is_the_ensembles_at_the_positions_asked_for() -> None:
     model, ids = tiny(), torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
-    rows, columns = torch.tensor([0, 1, 1]), torch.tensor([3, 0, 2])
+    starts, rows, columns = torch.tensor([1, 0]), torch.tensor([0, 1, 1]), torch.tensor([2, 0, 2])
     members = token_members(model, model.config.ensemble_rate)
-    found = disagreement(model, members, (2, 5), ids, rows, columns)
+    found = disagreement(model, members, (2, 5), ids, starts, rows, columns)
     for place, count in enumerate((2, 5)):
-        expected = ensemble_uncertainty(model, ids, count)[rows, columns]
-        torch.testing.assert_close(found[place], expected, atol=1e-5, rtol=1e-4)
+        expected = [ensemble_uncertainty(model, ids[i : i + 1], int(starts[i]) + 1, count)[0] for i in rows]
+        own = torch.stack([each[c - starts[i]] for each, i, c in zip(expected, rows, columns, strict=True)])
+        torch.testing.assert_close(found[place], own, atol=1e-5, rtol=1e-4)
 
 
 def generate(model: ReferenceTokenformer, prompt: tuple[int, ...], limit: int) -> tuple[int, ...]:

@@ -60,22 +60,32 @@ def test_a_member_lacks_what_its_masked_tokens_added(stage: int) -> None:
             if not keep[i]:
                 missing += gelu[:, None] * layer.value_param_tokens[i].numpy()
     whole = layer(x, stage)
-    with masked(model, 2):
+    with masked(model, 2, torch.ones(3, dtype=torch.bool)):
         member = layer(x, stage)
     assert np.abs(missing).max() > 0.1
     np.testing.assert_allclose((whole - member).numpy(), missing, atol=1e-5)
     assert torch.equal(layer(x, stage), whole)
 
 
+def test_members_differ_from_the_prompts_last_position_on() -> None:
+    model, prompt = tiny_model(), 4
+    whole = model(IDS)
+    with masked(model, 0, torch.arange(IDS.shape[1]) >= prompt - 1):
+        member = model(IDS)
+    torch.testing.assert_close(member[:, : prompt - 1], whole[:, : prompt - 1])
+    assert ((member - whole)[:, prompt - 1 :].abs().amax(dim=-1) > 1e-3).all()
+
+
 def test_uncertainty_is_the_mutual_information_of_token_and_member() -> None:
-    model, members = tiny_model(), 5
+    model, members, prompt = tiny_model(), 5, 3
     each = []
     for member in range(members):
-        with masked(model, member):
-            each.append(model(IDS).double().softmax(dim=-1).numpy())
+        with masked(model, member, torch.tensor([False, False, True, True, True, True])):
+            each.append(model(IDS)[:, prompt - 1 : -1].double().softmax(dim=-1).numpy())
     total = entropy(np.mean(each, axis=0), axis=-1)
     aleatoric = np.mean([entropy(p, axis=-1) for p in each], axis=0)
-    found = ensemble_uncertainty(model, IDS, members).numpy()
+    found = ensemble_uncertainty(model, IDS, prompt, members).numpy()
+    assert found.shape == (2, 3, 2)
     assert (total - aleatoric).max() > 0.01
     np.testing.assert_allclose(found[..., 0], total - aleatoric, atol=1e-5)
     np.testing.assert_allclose(found[..., 1], aleatoric, atol=1e-5)
@@ -85,7 +95,7 @@ def test_only_the_chosen_projections_are_masked() -> None:
     model = tiny_model()
     found = []
     for projections in (None, ["query", "ffn"]):
-        with masked(model, 0, projections=projections):
+        with masked(model, 0, torch.ones(6, dtype=torch.bool), projections=projections):
             found.append({m.projection for m in model.modules() if isinstance(m, Pattention) and m.keep is not None})
     assert found == [{"output", "ffn"}, {"query", "ffn"}]
 
