@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig, norm_groups
+from model_impl.wire import Membership
 
 VERSION_MARK = "#"
 """Ends the directory in a delta's adapter path; the rest tells versions of its content apart in the KV cache."""
@@ -36,7 +37,7 @@ class Selection:
 
     coupling float32 [R, S, S]: 1 where two segments belong to one normalisation group of the row's variant.
     tau float32 [R, 5, S], projections as in `PROJECTIONS`: the group's tau; 0 for segments the variant leaves out.
-    members int64 [T]: 1 + the ensemble member that a row belongs to, 0 for rows of none; None where all are of none.
+    members int64 [T]: 1 + the ensemble member whose masks a row has, 0 for plain rows; None where all are plain.
     """
 
     coupling: torch.Tensor
@@ -63,7 +64,10 @@ class VariantTable:
         self.base_stages = stages
         self.deltas: dict[int, GrowthStage] = {}
         self.rows = torch.zeros(max_rows, dtype=torch.int64)
-        self.members: torch.Tensor | None = None
+        self.members = torch.zeros_like(self.rows)
+        """`Selection.members` of the step. It stays where it is, as kernels read it."""
+        self.masked = False
+        """Whether a row of the step has masks."""
         self.assigned: tuple[bytes, bytes] | None = None
         self.only: int | None = None
         """The slot that all rows of the step share; None if they differ."""
@@ -97,18 +101,17 @@ class VariantTable:
     def __contains__(self, adapter_id: int) -> bool:
         return adapter_id in self.slots
 
-    def assign(self, adapter_ids: ArrayLike, row_counts: ArrayLike, members: Sequence[int | None] = ()) -> None:
+    def assign(self, adapter_ids: ArrayLike, row_counts: ArrayLike, members: np.ndarray | None = None) -> None:
         """Set the variant of the step's rows, request by request; rows beyond are padding and use the last stage.
 
-        `members` are the requests' ensemble members, where there are any.
+        `members` are those of the rows, as `member_rows` gives them.
         """
         adapters, counts = np.asarray(adapter_ids), np.asarray(row_counts)
-        self.members = None
-        if any(member is not None for member in members):
-            numbers = np.array([0 if member is None else member + 1 for member in members], dtype=np.int64)
-            own = torch.from_numpy(np.repeat(numbers, counts))
-            self.members = torch.zeros_like(self.rows)
-            self.members[: len(own)].copy_(own)
+        if self.masked:
+            self.members.zero_()
+        self.masked = members is not None
+        if members is not None:
+            self.members[: len(members)].copy_(torch.from_numpy(members))
         if (assigned := (adapters.tobytes(), counts.tobytes())) == self.assigned:
             return  # the rows of a step are those of the last one until a request comes, ends or is cut
         self.assigned = assigned
@@ -120,7 +123,7 @@ class VariantTable:
 
     def select(self, num_rows: int) -> Selection:
         """The selection for the step's rows; one row that serves all of them where they share a variant."""
-        members = None if self.members is None else self.members[:num_rows]
+        members = self.members[:num_rows] if self.masked else None
         only = 0 if len(self.coupling) == 1 else self.only
         if only is not None:
             return Selection(self.coupling[only : only + 1], self.tau[only : only + 1], members)
@@ -152,3 +155,20 @@ class VariantTable:
         counts = [[segment.tokens[projection] for segment in segments] for projection in PROJECTIONS]
         self.counts = torch.tensor(counts, device=self.rows.device)  # int64 [5, S]: parameter tokens
         self.coupling, self.tau = coupling.to(self.rows.device), tau.to(self.rows.device)
+
+
+def member_rows(
+    memberships: Sequence[Membership | None], firsts: ArrayLike, row_counts: ArrayLike
+) -> np.ndarray | None:
+    """`Selection.members` of a step's rows, int64 [T]; None where all are plain.
+
+    Request by request: its membership, the position of its first row, and its number of rows.
+    """
+    if not any(memberships):
+        return None
+    counts = np.asarray(row_counts)
+    own = [(0, 0) if each is None else (each.member + 1, each.masked_from) for each in memberships]
+    numbers, starts = np.repeat(np.array(own, dtype=np.int64), counts, axis=0).T
+    positions = np.arange(len(numbers)) + np.repeat(np.asarray(firsts) - (counts.cumsum() - counts), counts)
+    members = np.where(positions < starts, 0, numbers)
+    return members if members.any() else None

@@ -56,13 +56,15 @@ def is_unshown(extra_args: Mapping[str, Any] | None) -> bool:
 class Membership:
     """Makes a request member number `member` of the `size` members of one ensemble.
 
-    The engine adds up the distributions of its prompt's positions from `start` on. Up to `start` the request may reuse
-    KV cache blocks, which only the same member's requests share.
+    The member differs from the plain model at the positions from `masked_from` on, the last of the scored answer's
+    prompt. KV cache blocks before it are the plain request's; only the same member's requests share those from it on.
+    The engine adds up the distributions of the positions from `start` on. The request reuses blocks up to there.
     """
 
     ensemble: str
     member: int
     size: int
+    masked_from: int
     start: int
 
     @classmethod

@@ -6,12 +6,14 @@ preemption. The worker adds each member's distribution once to the mixture of it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
+from model_impl.kernels.statistics import token_statistics
 from model_impl.reference.ensemble import decompose
-from model_impl.wire import Membership
+from model_impl.wire import STATISTICS, Membership
 
 ROWS_AT_ONCE = 256
 """Rows whose logits [rows, V] are held at a time."""
@@ -29,9 +31,8 @@ class Mixture:
     def add(self, member: int, first: int, logits: torch.Tensor) -> None:
         """Add the logits [N, V] of the positions from `first` on."""
         stop = first + len(logits)
-        probabilities = logits.float().softmax(dim=-1)
-        self.probabilities[first:stop] += probabilities
-        self.entropies[first:stop] += torch.special.entr(probabilities).sum(dim=-1)
+        self.probabilities[first:stop] += logits.float().softmax(dim=-1)
+        self.entropies[first:stop] += token_statistics(logits)[:, STATISTICS.index("entropy")]
         self.added[member] = stop
 
     def result(self) -> list[list[float]]:
@@ -40,6 +41,16 @@ class Mixture:
             raise RuntimeError("a member of the ensemble has not scored every position")
         rows: list[list[float]] = decompose(self.probabilities / self.size, self.entropies / self.size).tolist()
         return rows
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """A member's hidden states [N, d] in a step: those from position `first` on of its prompt of `prompt` tokens."""
+
+    own: Membership
+    prompt: int
+    first: int
+    rows: torch.Tensor
 
 
 class Mixtures:
@@ -60,21 +71,28 @@ class Mixtures:
             self.open[own.ensemble] = Mixture(own.size, positions, logits)
         self.open[own.ensemble].add(own.member, first - own.start, logits)
 
-    def add_rows(
-        self,
-        own: Membership,
-        prompt: int,
-        first: int,
-        rows: torch.Tensor,
-        logits_of: Callable[[torch.Tensor], torch.Tensor | None],
+    def add_step(self, parts: Iterable[ScoredRows], logits_of: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
+        """Add the wanted rows of all members in a step. Members' logits are computed together, as each product reads
+        the whole vocabulary's weights."""
+        pieces: list[ScoredRows] = []
+        for part in parts:
+            wanted = self.wanted(part.own, part.first, min(part.first + len(part.rows), part.prompt))
+            for start in range(wanted.start, wanted.stop, ROWS_AT_ONCE):
+                rows = part.rows[start - part.first : min(start + ROWS_AT_ONCE, wanted.stop) - part.first]
+                if sum(len(piece.rows) for piece in pieces) + len(rows) > ROWS_AT_ONCE:
+                    self._add_pieces(pieces, logits_of)
+                    pieces = []
+                pieces.append(replace(part, first=start, rows=rows))
+        if pieces:
+            self._add_pieces(pieces, logits_of)
+
+    def _add_pieces(
+        self, pieces: Sequence[ScoredRows], logits_of: Callable[[torch.Tensor], torch.Tensor | None]
     ) -> None:
-        """Add the wanted rows of a member's hidden states [N, d] in a step, which are those from position `first` on
-        of its prompt of `prompt` tokens."""
-        wanted = self.wanted(own, first, min(first + len(rows), prompt))
-        for start in range(wanted.start, wanted.stop, ROWS_AT_ONCE):
-            logits = logits_of(rows[start - first : min(start + ROWS_AT_ONCE, wanted.stop) - first])
-            assert logits is not None  # vLLM gathers them on every rank of this pipeline stage
-            self.add(own, prompt - own.start, start, logits)
+        logits = logits_of(torch.cat([piece.rows for piece in pieces]))
+        assert logits is not None  # vLLM gathers them on every rank of this pipeline stage
+        for piece, part in zip(pieces, logits.split([len(piece.rows) for piece in pieces]), strict=True):
+            self.add(piece.own, piece.prompt - piece.own.start, piece.first, part)
 
     def take(self, ensemble: str) -> Mixture | None:
         """End an ensemble, whether it is complete or not."""

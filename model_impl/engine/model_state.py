@@ -24,13 +24,14 @@ from vllm.v1.worker.gpu.sample.sampler import Sampler
 from vllm.v1.worker.gpu.states import RequestState
 from vllm.v1.worker.gpu.structured_outputs import StructuredOutputsWorker
 
-from model_impl.engine.mixtures import Mixtures
+from model_impl.engine.mixtures import Mixtures, ScoredRows
 from model_impl.engine.sampler import with_columns
 from model_impl.engine.string_endings import StringEndings, ends_of_json
 from model_impl.kernels.statistics import token_statistics
 from model_impl.kernels.words import Words, likeliest
 from model_impl.model.tokenformer import TokenformerForCausalLM
 from model_impl.override import override_class
+from model_impl.variants import member_rows
 from model_impl.wire import STATISTICS, Membership
 
 
@@ -79,9 +80,9 @@ class TokenformerState(DefaultModelState):
 
     def prepare_inputs(self, input_batch: InputBatch, req_states: RequestState) -> dict[str, Any]:
         slots, model = input_batch.idx_mapping_np.tolist(), self.tokenformer.model
-        members = [self.memberships[slot].member if slot in self.memberships else None for slot in slots]
+        firsts, counts = input_batch.num_computed_tokens_np, input_batch.num_scheduled_tokens
         adapters = [self._adapter(slot) for slot in slots]
-        model.variants.assign(adapters, input_batch.num_scheduled_tokens, members if self.memberships else ())
+        model.variants.assign(adapters, counts, member_rows([self.memberships.get(s) for s in slots], firsts, counts))
         scores_prompts = any(self._scores_prompt(slot) for slot in slots)
         self.tokenformer.report_for(map(self.extra_args, slots), None if scores_prompts else input_batch.logits_indices)
         return cast(dict[str, Any], super().prepare_inputs(input_batch, req_states))
@@ -183,11 +184,13 @@ class ScoredPrompts(PromptLogprobsWorker):
         input_batch: InputBatch,
         prompt_lens: np.ndarray,
     ) -> None:
+        parts = []
         for position, slot in enumerate(input_batch.idx_mapping_np.tolist()):
             if (own := self.state.memberships.get(slot)) is not None:
                 start, stop = input_batch.query_start_loc_np[position : position + 2]
                 first = int(input_batch.num_computed_tokens_np[position])
-                self.mixtures.add_rows(own, int(prompt_lens[slot]), first, hidden_states[start:stop], logits_fn)
+                parts.append(ScoredRows(own, int(prompt_lens[slot]), first, hidden_states[start:stop]))
+        self.mixtures.add_step(parts, logits_fn)
 
 
 class RawStatisticsFirst(StructuredOutputsWorker):

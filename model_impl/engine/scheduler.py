@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
+from model_impl.engine.member_share import SharingScheduler
 from model_impl.wire import find_columns, is_unshown
 
 AT_ONCE = 16
 """The number of tokens whose statistics travel together. A shorter rest of an aborted answer is never sent."""
 
 
-class HoldingScheduler(Scheduler):
+class HoldingScheduler(SharingScheduler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.held: dict[str, list[LogprobsLists]] = {}

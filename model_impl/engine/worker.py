@@ -24,13 +24,13 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.worker_base import CompilationTimes
 
 from model_impl.checkpoint.delta import load_checked, load_delta
-from model_impl.engine.mixtures import Mixtures
+from model_impl.engine.mixtures import Mixtures, ScoredRows
 from model_impl.engine.sampler import StatisticsSampler, count_at_least
 from model_impl.engine.string_endings import StringEndings, ends_of_json
 from model_impl.kernels.words import Words
 from model_impl.model.tokenformer import TokenformerForCausalLM
 from model_impl.override import override_class
-from model_impl.variants import VERSION_MARK
+from model_impl.variants import VERSION_MARK, member_rows
 from model_impl.wire import STATISTICS, Membership
 
 if current_platform.is_cpu():
@@ -59,8 +59,9 @@ class StatisticsRunner(GPUModelRunner):
         model = self.tokenformer.model
         ids = self.input_batch.req_ids
         self.memberships = {i: own for i in ids if (own := Membership.of(self._extra_args(i))) is not None}
-        members = [self.memberships[i].member if i in self.memberships else None for i in ids]
-        model.variants.assign(adapters, num_scheduled_tokens, members if self.memberships else ())
+        firsts = self.input_batch.num_computed_tokens_cpu[: self.input_batch.num_reqs]
+        members = member_rows([self.memberships.get(i) for i in ids], firsts, num_scheduled_tokens)
+        model.variants.assign(adapters, num_scheduled_tokens, members)
         prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
         self.sampled_rows, *_ = prepared
         scores_prompts = any(i in self.num_prompt_logprobs for i in ids)
@@ -73,12 +74,13 @@ class StatisticsRunner(GPUModelRunner):
 
     def _add_to_mixtures(self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]) -> None:
         """Add the distributions of this step's rows of ensemble members to their mixtures."""
+        parts = []
         for request_id, own in self.memberships.items():
             request = self.requests[request_id]
             first, prompt = request.num_computed_tokens, len(request.prompt_token_ids or ())
             row = int(self.query_start_loc.np[self.input_batch.req_id_to_index[request_id]])
-            rows = hidden_states[row : row + num_scheduled_tokens[request_id]]
-            self.mixtures.add_rows(own, prompt, first, rows, self.tokenformer.compute_logits)
+            parts.append(ScoredRows(own, prompt, first, hidden_states[row : row + num_scheduled_tokens[request_id]]))
+        self.mixtures.add_step(parts, self.tokenformer.compute_logits)
 
     def _get_prompt_logprobs_dict(
         self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]

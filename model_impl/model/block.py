@@ -121,6 +121,11 @@ class TokenformerBlock(nn.Module):
     def modules_in_order(self) -> tuple[ParallelPattention, ParallelPattention, ParallelPattention]:
         return self.attention.qkv, self.attention.output, self.ffn
 
+    def prepare_masks(self, members: torch.Tensor) -> None:
+        """`ParallelPattention.prepare_masks` of its modules."""
+        for module in self.modules_in_order():
+            module.prepare_masks(members)
+
     def pack(self) -> None:
         """Pack the weights for CPUs when they are loaded; `packed` tells afterwards whether they are."""
         for module in self.modules_in_order():

@@ -94,7 +94,7 @@ class ParallelPattention(nn.Module):
         self.deltas: dict[int, list[DeltaTokens]] = {}
         self.layer, self.ensemble_rate = extract_layer_index(prefix), config.ensemble_rate
         self.masked = [name in (config.ensemble_projections or ()) for name in self.projections]
-        self.left_out: list[list[torch.Tensor]] | None = None  # made when the first ensemble asks
+        self.left_out: list[list[torch.Tensor]] | None = None  # see `prepare_masks`
         self.kernel: RowKernel | SegmentedRows | None = None
         self.small_batch: PackedPattention | None = None
         self.keeps_values = False
@@ -106,7 +106,7 @@ class ParallelPattention(nn.Module):
         """`selection` for all projections of the model. `report`, if any, gets the weights of a lone projection, which
         adds to the residual stream."""
         masked = selection.members is not None and any(self.masked)
-        if self.small_batch is not None and x.shape[0] <= self.small_batch.small_batch and not masked:
+        if self.small_batch is not None and x.shape[0] <= self.small_batch.small_batch:
             outputs = self.small_batch(x, selection)
             if report is not None and len(self.projections) == 1:
                 report.add(self, [self.small_batch.weights[0][: x.shape[0]]])
@@ -205,10 +205,16 @@ class ParallelPattention(nn.Module):
         count = len(self.shards[0].shares)
         return [[own[0] if count == 1 else torch.cat(own[:count], dim=-1), *own[count:]] for own in weights]
 
+    def prepare_masks(self, members: torch.Tensor) -> None:
+        """Make the tables of what members leave out, for the first step that has some. members: `Selection.members`."""
+        if self.left_out is None and any(self.masked):
+            self.left_out = [self._left_out(i) if masked else [] for i, masked in enumerate(self.masked)]
+            if self.small_batch is not None:
+                self.small_batch.leave_out([torch.cat(own, dim=1) if own else None for own in self.left_out], members)
+
     def _mask(self, weights: list[list[torch.Tensor]], members: torch.Tensor) -> None:
         """Set the weights that the rows' ensemble members leave out to zero, in place."""
-        if self.left_out is None:
-            self.left_out = [self._left_out(i) if masked else [] for i, masked in enumerate(self.masked)]
+        assert self.left_out is not None  # the model prepares them for every step with members
         for own, tables, masked in zip(self._split(weights), self.left_out, self.masked, strict=True):
             if masked:
                 for weight, table in zip(own, tables, strict=True):

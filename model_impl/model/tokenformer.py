@@ -102,8 +102,11 @@ class TokenformerModel(nn.Module):
             x = intermediate_tensors["hidden_states"]
         selection = self.variants.select(len(positions))
         report = StepReport(self.reported_rows, x, selection.tau.shape[-1]) if self.reporting else None
+        if selection.members is not None:
+            for block in islice(self.layers, self.start_layer, self.end_layer):
+                cast(TokenformerBlock, block).prepare_masks(selection.members)
         stack = None if report is not None and self.stack is not None and self.stack.parts is None else self.stack
-        if stack is not None and len(positions) <= stack.small_batch and selection.members is None:
+        if stack is not None and len(positions) <= stack.small_batch:
             x = stack(positions, x, selection, usual_context())
             if report is not None:
                 report.take_stack(stack, len(positions))

@@ -96,7 +96,7 @@ def assert_golden(directory: Path, name: str) -> None:
     assert_exact_statistics(found["statistics"], found["logits"])
     model = ReferenceTokenformer(case.config)
     model.load_state_dict(case.weights)
-    members = ensemble_uncertainty(model, case.io["input_ids"][:1], MEMBERS)[0, PROMPT_TOKENS - 1 : -1]
+    members = ensemble_uncertainty(model, case.io["input_ids"][:1], PROMPT_TOKENS, MEMBERS)[0]
     torch.testing.assert_close(found["ensemble"], members, atol=TOLERANCE, rtol=0)
     assert json.loads((directory / ANSWERS).read_text()) == case.io["greedy_ids"][:, PROMPT_TOKENS:].tolist()
 
@@ -118,7 +118,7 @@ def test_token_counts_that_do_not_divide(tensor_parallel: Path, name: str) -> No
     answered, allowed = model(texts)[:, drawn], logit_tolerance(model, texts)[:, drawn]
     assert answers.shape == (len(prompts), ANSWER_TOKENS)
     assert answers.tolist() == answered.argmax(-1).tolist()
-    members = ensemble_uncertainty(model, prompts[:1], MEMBERS)[0, drawn]
+    members = ensemble_uncertainty(model, prompts[:1], PROMPT_TOKENS, MEMBERS)[0]
     of_members = ensemble_tolerance(logit_tolerance(model, prompts[:1])[0, drawn], config.vocab_size)
     assert_within(found["ensemble"], members, of_members)
     assert_statistics_within(found["answer_statistics"], exact_statistics(answered), allowed)

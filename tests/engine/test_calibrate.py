@@ -54,7 +54,7 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
         assert features.keys() == moved.features().keys()
         for name, (low, high) in moved.features().items():
             assert low <= features[name] <= high, name
-        rows = ensemble_uncertainty(model, torch.tensor([[*prompt, *tokens]]), MEMBERS, stage)[0, len(prompt) - 1 : -1]
+        rows = ensemble_uncertainty(model, torch.tensor([[*prompt, *tokens]]), len(prompt), MEMBERS, stage)[0]
         further = torch.stack([rows[:, 0].mean(), rows[:, 0].max(), rows[:, 1].mean()])
         assert tuple(found.further) == GROUPS["ensemble"]
         epistemic, aleatoric = ensemble_tolerance(torch.tensor(moved.e), VOCABULARY).amax(0).tolist()

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from model_impl.reference.ensemble import ensemble_uncertainty
-from model_impl.reference.model import ReferenceTokenformer
 from model_impl.wire import MEMBER_ARG
 from tests.engine.test_stages import VOCABULARY, Family, Served
 from tests.support.engines import (
@@ -32,22 +31,20 @@ PROMPT = [DRAW.randrange(VOCABULARY) for _ in range(70)]  # more than two blocks
 ANSWER = [DRAW.randrange(VOCABULARY) for _ in range(9)]
 
 
-def expected(model: ReferenceTokenformer, stage: int, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
-    rows = ensemble_uncertainty(model, torch.tensor([[*prompt, *answer]]), MEMBERS, stage)
-    return rows[0, len(prompt) - 1 : -1]
-
-
-def allowed(served: Served, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
-    e = logit_tolerance(served.reference, torch.tensor([[*prompt, *answer]]), served.stage)
-    return ensemble_tolerance(e[0, len(prompt) - 1 : -1], VOCABULARY)
+def limits(served: Served, prompt: Sequence[int], answer: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the reference says of the answer's tokens, and by how much the engine may differ."""
+    ids = torch.tensor([[*prompt, *answer]])
+    e = logit_tolerance(served.reference, ids, served.stage)[0, len(prompt) - 1 : -1]
+    expected = ensemble_uncertainty(served.reference, ids, len(prompt), MEMBERS, served.stage)[0]
+    return expected, ensemble_tolerance(e, VOCABULARY)
 
 
 Requests = list[tuple[Any, Any, Any]]
 """Prompt, parameters and adapter of each."""
 
 
-def ensemble(name: str, prompt: Sequence[int], answer: Sequence[int], served: Served) -> Requests:
-    return [(*request, served.adapter) for request in member_requests(name, MEMBERS, prompt, answer)]
+def ensemble(name: str, prompt: Sequence[int], answer: Sequence[int], served: Served, first: int = 0) -> Requests:
+    return [(*request, served.adapter) for request in member_requests(name, MEMBERS, prompt, answer, first)]
 
 
 def run(family: Family, requests: Requests) -> list[Any]:
@@ -72,7 +69,7 @@ def test_every_variant_equals_its_reference_in_one_mixed_batch(family: Family) -
     outputs = run(family, requests)
     for name, served in family.members.items():
         found = take(family, name)
-        assert_within(found, expected(served.reference, served.stage, PROMPT, ANSWER), allowed(served, PROMPT, ANSWER))
+        assert_within(found, *limits(served, PROMPT, ANSWER))
         assert found[:, 0].max() > 1e-3
         (plain,) = [
             output
@@ -83,25 +80,46 @@ def test_every_variant_equals_its_reference_in_one_mixed_batch(family: Family) -
         assert_recomputed(statistics_rows(own.logprobs), served.reference, PROMPT[:40], own.token_ids, served.stage)
 
 
-def test_a_member_reuses_its_own_blocks_up_to_the_answer(family: Family) -> None:
-    """The second time the prompt's whole blocks are cached; the answer is computed again, and is the same."""
-    served = family.members["base"]
-    first = run(family, ensemble("first", PROMPT[5:], ANSWER, served))
-    again = run(family, ensemble("again", PROMPT[5:], ANSWER, served))
-    assert [output.num_cached_tokens for output in first] == [0] * MEMBERS
-    assert [output.num_cached_tokens for output in again] == [64] * MEMBERS  # two blocks of 32
-    assert_within(take(family, "first"), take(family, "again"), allowed(served, PROMPT[5:], ANSWER))
+def test_members_share_the_prompts_blocks_with_the_plain_request(family: Family) -> None:
+    """With a cold cache the first member computes them, for the others and for the plain request."""
+    served, text = family.members["base"], [*PROMPT[5:], *ANSWER]
+    first = run(family, ensemble("first", text[:65], text[65:], served))
+    plain = ({"prompt_token_ids": text}, token_params(max_tokens=6), served.adapter)
+    (after,) = run(family, [plain])
+    again = run(family, ensemble("again", text[:65], text[65:], served))
+    assert [output.num_cached_tokens for output in [*first, after, *again]] == [0, 64, 64, 64, 64, 64, 64]
+    for name in ("first", "again"):
+        assert_within(take(family, name), *limits(served, text[:65], text[65:]))
+    own = after.outputs[0]
+    assert_recomputed(statistics_rows(own.logprobs), served.reference, text, own.token_ids, served.stage)
+
+
+def test_blocks_of_the_answer_are_shared_with_nobody(family: Family) -> None:
+    """The plain request has cached prompt and answer. A member that begins late in the answer computes the answer's
+    first block itself, and finds it the next time; the plain request still finds its own."""
+    served, text = family.members["last"], PROMPT[::-1]
+    requests = [({"prompt_token_ids": text}, token_params(max_tokens=6), served.adapter)]
+    (before,) = run(family, requests)
+    late = ensemble("late", text[:33], text[33:], served, first=32)
+    cached = [[output.num_cached_tokens for output in run(family, late)]]
+    assert_within(take(family, "late"), *(part[32:] for part in limits(served, text[:33], text[33:])))
+    cached += [[output.num_cached_tokens for output in run(family, late)]]
+    assert_within(take(family, "late"), *(part[32:] for part in limits(served, text[:33], text[33:])))
+    (after,) = run(family, requests)
+    assert cached == [[32] * MEMBERS, [64] * MEMBERS]
+    assert after.num_cached_tokens == 64
+    for own in (before.outputs[0], after.outputs[0]):
+        assert_recomputed(statistics_rows(own.logprobs), served.reference, text, own.token_ids, served.stage)
 
 
 def test_an_answer_in_cached_blocks_is_computed_again(family: Family) -> None:
     """An answer longer than a block: what a second call could reuse ends where the answer begins."""
-    served, text = family.members["last"], PROMPT[::-1]
+    served, text = family.members["last"], [*PROMPT[40:], *PROMPT[:40]]
     requests = [ensemble(name, text[:33], text[33:], served) for name in ("long", "longer")]
     cached = [[output.num_cached_tokens for output in run(family, part)] for part in requests]
-    assert cached == [[0] * MEMBERS, [32] * MEMBERS]
+    assert cached == [[0, *[32] * (MEMBERS - 1)], [32] * MEMBERS]
     for name in ("long", "longer"):
-        reference = expected(served.reference, served.stage, text[:33], text[33:])
-        assert_within(take(family, name), reference, allowed(served, text[:33], text[33:]))
+        assert_within(take(family, name), *limits(served, text[:33], text[33:]))
 
 
 def test_an_incomplete_ensemble_gives_no_numbers(family: Family) -> None:
@@ -119,7 +137,9 @@ def test_a_dropped_ensemble_is_gone(family: Family) -> None:
     generate(family.llm, [PROMPT], token_params(max_tokens=1))
 
 
-@pytest.mark.parametrize("arguments", ["text", {"ensemble": "guessed", "member": 10**9, "size": 2, "start": 0}])
+@pytest.mark.parametrize(
+    "arguments", ["text", {"ensemble": "guessed", "member": 10**9, "size": 2, "masked_from": 0, "start": 0}]
+)
 def test_nobody_else_makes_a_member(family: Family, arguments: object) -> None:
     from vllm.exceptions import VLLMValidationError
 

@@ -23,7 +23,10 @@ STREAMS = (
     "prompt_tokens_have_the_statistics_of_their_positions",
 )
 STAGES = ("stages_and_siblings_mix_in_one_batch", "a_removed_delta_leaves_the_others_alone")
-ENSEMBLES = ("every_variant_equals_its_reference_in_one_mixed_batch", "a_member_reuses_its_own_blocks_up_to_the_answer")
+ENSEMBLES = (
+    "every_variant_equals_its_reference_in_one_mixed_batch",
+    "members_share_the_prompts_blocks_with_the_plain_request",
+)
 
 
 @pytest.mark.parametrize(

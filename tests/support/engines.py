@@ -82,15 +82,18 @@ def ensemble_name(name: str) -> str:
     return f"{SECRET}-{name}"
 
 
-def member_requests(name: str, members: int, prompt: Sequence[int], answer: Sequence[int]) -> list[tuple[Any, Any]]:
-    """Prompt and parameters of the requests that together are ensemble `name`, for the tokens of `answer`."""
+def member_requests(
+    name: str, members: int, prompt: Sequence[int], answer: Sequence[int], first: int = 0
+) -> list[tuple[Any, Any]]:
+    """Prompt and parameters of the requests that together are ensemble `name`, for the tokens of `answer` from number
+    `first` on."""
     requests = []
     for member in range(members):
-        own = Membership(ensemble_name(name), member, members, len(prompt) - 1)
+        last = len(prompt) - 1
+        own = Membership(ensemble_name(name), member, members, last, last + first)
         params = token_params(max_tokens=1, logprobs=None, extra_args=own.extra_args())
         # The last token's distribution is that of the position before it.
-        ids = {"prompt_token_ids": [*prompt, *answer][:-1], "cache_salt": f"member {member}"}
-        requests.append((ids, params))
+        requests.append(({"prompt_token_ids": [*prompt, *answer][:-1]}, params))
     return requests
 
 

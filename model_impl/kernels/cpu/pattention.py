@@ -27,6 +27,8 @@ class PackedModule(ctypes.Structure):
         ("values", ctypes.POINTER(Packed)),
         ("scores", _ADDRESS),
         ("weights", ctypes.POINTER(_ADDRESS)),
+        ("members", _ADDRESS),
+        ("left_out", ctypes.POINTER(_ADDRESS)),
     )
 
 
@@ -53,6 +55,16 @@ class PackedPattention:
         self.address = ctypes.addressof(self.module)
         self.width = values[0].layout.outputs
         self.small_batch = min(own.small_batch for own in (keys, *values))
+
+    def leave_out(self, tables: Sequence[torch.Tensor | None], members: torch.Tensor) -> None:
+        """From now on set the weights to zero that the rows' ensemble members leave out.
+
+        tables: per projection bool [1 + members, n], row 0 none. members int64 [T] as `Selection.members`, read in
+        every step from where they lie now.
+        """
+        self.left_out, self.members = tables, members  # C reads them: keep them alive
+        self.module.members = members.data_ptr()
+        self.module.left_out = (_ADDRESS * len(tables))(*(None if own is None else own.data_ptr() for own in tables))
 
     def __call__(self, x: torch.Tensor, selection: Selection) -> list[torch.Tensor]:
         """x [T, d], T at most `small_batch` -> one [T, d] per projection. The weights stay in `self.weights`."""

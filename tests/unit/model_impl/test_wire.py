@@ -68,12 +68,12 @@ def test_a_request_that_asks_for_nothing_gets_nothing(extra_args: dict[str, Any]
 
 
 def test_a_membership_reaches_the_engine() -> None:
-    own = Membership("e", 1, 2, 3)
+    own = Membership("e", 1, 2, 3, 4)
     assert Membership.of(own.extra_args()) == own
 
 
 def test_clients_can_set_none_of_the_keys() -> None:
-    keys = {*report_args(), *Membership("e", 1, 2, 3).extra_args()}
+    keys = {*report_args(), *Membership("e", 1, 2, 3, 4).extra_args()}
     assert all(key.startswith(wire.ARG_PREFIX) for key in keys)
 
 

@@ -20,6 +20,7 @@ static const struct {
         FIELD(packed, panel_bytes),
     SIZE(packed_module), FIELD(packed_module, module), FIELD(packed_module, keys), FIELD(packed_module, values),
         FIELD(packed_module, scores), FIELD(packed_module, weights),
+        FIELD(packed_module, members), FIELD(packed_module, left_out),
     SIZE(norm), FIELD(norm, weight), FIELD(norm, bias), FIELD(norm, eps),
     SIZE(block), FIELD(block, layer), FIELD(block, width), FIELD(block, head_dim), FIELD(block, rotary_dim),
         FIELD(block, bfloat16), FIELD(block, before), FIELD(block, between), FIELD(block, query_key_value),

@@ -201,6 +201,25 @@ void packed_part(const packed *weight, const char *x, float *out, int64_t rows, 
     }
 }
 
+#define CLEAR(type) \
+    for (int64_t i = 0; i < tokens; i++) ((type *)weights)[i] &= (type)(left_out[i] - 1)
+
+// Sets the weights to zero that the row's ensemble member leaves out.
+static void mask_row(const packed_module *own, int64_t row) {
+    int64_t member = own->members ? own->members[row] : 0;
+    for (int64_t p = 0; member && p < own->module->projections; p++) {
+        if (!own->left_out[p]) continue;
+        int64_t tokens = own->values[p].depth, bfloat16 = own->values[p].bfloat16;
+        const uint8_t *left_out = own->left_out[p] + member * tokens;
+        char *weights = own->weights[p] + row * tokens * (bfloat16 ? 2 : 4);
+        if (bfloat16)
+            CLEAR(uint16_t);
+        else
+            CLEAR(uint32_t);
+    }
+}
+#undef CLEAR
+
 void pattention_of_rows(const packed_module *own, int64_t rows, const char *x, char *out, step now) {
     const char *scores = own->scores;
     now.scores = &scores;
@@ -210,7 +229,10 @@ void pattention_of_rows(const packed_module *own, int64_t rows, const char *x, c
     for (int64_t number = 0; number < panels(own->keys); number++)
         multiply_panel(own->keys, x, own->scores, number, rows);
 #pragma omp for schedule(static)
-    for (int64_t row = 0; row < rows; row++) operate_on_row(own->module, &now, row);
+    for (int64_t row = 0; row < rows; row++) {
+        operate_on_row(own->module, &now, row);
+        mask_row(own, row);
+    }
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < own->module->projections * count; i++) {
         int64_t p = i / count;

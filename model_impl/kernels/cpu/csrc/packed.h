@@ -20,6 +20,8 @@ typedef struct {
     const packed *keys, *values;  // of all projections together; of each
     char *scores;  // room for [rows, all tokens]
     char *const *weights;  // for each projection room for [rows, its tokens]
+    const int64_t *members;  // [rows]: 1 + the row's ensemble member, 0 for plain rows; null where masks are not made
+    const uint8_t *const *left_out;  // for each projection [1 + members, its tokens], 1 where left out; null for none
 } packed_module;
 
 // x [rows, K] -> out [projections, rows, N]. All threads of a parallel region must call it; it ends with a barrier.

@@ -48,3 +48,28 @@ def test_outputs_are_those_of_its_parts(stages: str, activation: str, dtype: tor
     outputs = once(x, selection)
     for output, own, value in zip(outputs, weights, values, strict=True):
         torch.testing.assert_close(output, F.linear(own[0], value), **error)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_leave_out_what_their_member_does(dtype: torch.dtype) -> None:
+    """In the projections that have masks. The numbers of the rows' members are read anew in every call."""
+    config, rows, members = even("grouped", "l2_norm_gelu"), 7, 3
+    selection, generator = select(config, [row % 2 for row in range(rows)]), seeded()
+    keys = torch.randn(width(config), D, generator=generator).to(dtype)
+    values = [torch.randn(D, sum(own), generator=generator).to(dtype) for own in shares(config)]
+    x = torch.randn(rows, D, generator=generator).to(dtype)
+    kernel = RowKernel(QKV, shares(config), [[]] * 3, "l2_norm_gelu", dtype)
+    once = PackedPattention(kernel, packed(keys), [packed(own) for own in values])
+    tables = [torch.rand(1 + members, sum(own), generator=generator) < 0.4 for own in shares(config)]
+    for table in tables:
+        table[0] = False
+    own_members = torch.zeros(MAX_SMALL_BATCH, dtype=torch.int64)
+    once.leave_out([tables[0], None, tables[2]], own_members)
+    error = {"rtol": 2**-6, "atol": 3e-2} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-5}
+    for numbers in ([0] * rows, [0, 1, 2, 3, 3, 0, 1]):
+        own_members[:rows] = torch.tensor(numbers)
+        weights = kernel(F.linear(x, keys), [], selection)
+        outputs = once(x, selection)
+        for p, (output, own, value) in enumerate(zip(outputs, weights, values, strict=True)):
+            kept = own[0] if p == 1 else own[0].masked_fill(tables[p][own_members[:rows]], 0.0)
+            torch.testing.assert_close(output, F.linear(kept, value), **error)
