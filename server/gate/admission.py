@@ -108,7 +108,7 @@ class AdmissionControl:
 
     def __init__(self, engine: EngineClient, config: VllmConfig, args: Namespace) -> None:
         self.engine = engine
-        self.shape = Shape.of(config.model_config)
+        self.shape = Shape.of(config.model_config, config.cache_config.block_size)
         slots = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         processes = args.api_server_count or 1
         queued, tokens = args.queue_limits
@@ -177,7 +177,7 @@ class AdmissionControl:
         if weight.rescored > MAX_RESCORED:
             message = (
                 f"`uncertainty.ensemble` would run about {weight.rescored:,} tokens through the model: its members, "
-                f"times the tokens of all answers and their prompts. This server runs {MAX_RESCORED:,}."
+                f"times the tokens of all answers. This server runs {MAX_RESCORED:,}."
             )
             return Refusal(HTTPStatus.BAD_REQUEST, "ensemble_too_large", message, param="uncertainty")
         return None

@@ -31,10 +31,12 @@ class Shape:
     """The limit on one prompt and its answer, in tokens."""
     alternatives: int = 0
     """All alternatives of a token, for which -1 stands."""
+    block: int = 0
+    """Tokens of a KV cache block. An ensemble's members compute the prompt's last one, of which they share none."""
 
     @classmethod
-    def of(cls, config: ModelConfig) -> Shape:
-        return cls(config.max_model_len, config.get_vocab_size())
+    def of(cls, config: ModelConfig, block: int) -> Shape:
+        return cls(config.max_model_len, config.get_vocab_size(), block)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ def weigh(body: object, shape: Shape) -> Weight:
     shown_by = max(columns, key=lambda name: columns[name], default=None)
     at_once = 0 if body.get("stream") is True else answers  # a stream never holds all that it shows
     cells = sum(columns.values()) * (at_once + (tokens if _shows_prompt(body) else 0))
-    return Weight(sequences, tokens, cells, shown_by, _members(body) * (tokens + answers), _multiplied_by(body, copies))
+    scored = _given_tokens(body, shape) if "completion" in body else answers
+    rescored = _members(body) * (scored + min(tokens, sequences * shape.block))
+    return Weight(sequences, tokens, cells, shown_by, rescored, _multiplied_by(body, copies))
 
 
 def _multiplied_by(body: Mapping[str, Any], copies: int) -> str | None:
@@ -98,6 +102,11 @@ def _tokens(prompt: object) -> int:
     if isinstance(prompt, Mapping):
         return sum(map(_tokens, prompt.values()))
     return sum(map(_tokens, prompt)) if isinstance(prompt, list) else 0
+
+
+def _given_tokens(body: Mapping[str, Any], shape: Shape) -> int:
+    texts = body["completion"] if isinstance(body["completion"], list) else [body["completion"]]
+    return sum(min(_tokens(text), shape.longest) for text in texts)
 
 
 def _longest_answer(body: Mapping[str, Any], shape: Shape) -> int:

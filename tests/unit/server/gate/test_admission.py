@@ -50,6 +50,7 @@ def control(engine: Engine, sequences: int | None = 4, tokens: int | None = 50, 
         ),
         scheduler_config=SimpleNamespace(max_num_seqs=8),
         parallel_config=SimpleNamespace(data_parallel_size=1),
+        cache_config=SimpleNamespace(block_size=32),
     )
     settings = Namespace(**({"api_server_count": None, "queue_limits": (sequences, tokens)} | args))
     return AdmissionControl(engine, config, settings)  # type: ignore[arg-type]

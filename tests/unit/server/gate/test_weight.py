@@ -9,7 +9,7 @@ import pytest
 from server.gate.weight import COMPLETION_TOKENS, Shape, Weight, weigh
 
 LONGEST = 100
-SHAPE = Shape(LONGEST, alternatives=1000)
+SHAPE = Shape(LONGEST, alternatives=1000, block=32)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,9 @@ def test_what_an_answer_shows_counts_by_sequence_token_and_column(
     ("body", "rescored"),
     [
         (CHAT | {"uncertainty": {"ensemble": 8}, "max_tokens": 10, "n": 2}, 8 * 2 * (CHAT_TOKENS + 10)),
-        ({"prompt": "a" * 40, "completion": ["aaaa"] * 3, "uncertainty": {"ensemble": 64}}, 64 * 3 * 13),
+        ({"prompt": "a" * 396, "max_tokens": 9, "uncertainty": {"ensemble": 8}}, 8 * (32 + 9)),
+        ({"prompt": "a" * 396, "completion": ["aaaa"] * 3, "uncertainty": {"ensemble": 64}}, 64 * 3 * (32 + 2)),
+        ({"prompt": "a" * 396, "completion": "aaaa", "uncertainty": {"ensemble": 64}}, 64 * (32 + 2)),
         (CHAT | {"uncertainty": {"ensemble": "x"}}, 0),
         (CHAT | {"uncertainty": True}, 0),
     ],
