@@ -96,8 +96,9 @@ def ensemble_scores(llm: LLM, texts: Sequence[ScoredAnswer], members: int) -> li
             text = texts[part.text]
             # The distribution of a token is that of the position before it.
             ids = [*text.prompt, *text.answer[: part.stop]][:-1]
-            start = len(text.prompt) + part.start - 1
-            requests += [member_request(Membership(name, i, members, start), ids, None) for i in range(members)]
+            last = len(text.prompt) - 1
+            own = [Membership(name, member, members, last, last + part.start) for member in range(members)]
+            requests += [member_request(each, ids, None) for each in own]
         prompts, params = zip(*requests, strict=True)
         llm.generate(list(prompts), list(params), lora_request=texts[0].adapter, use_tqdm=False)
         for name, part in zip(names, batch, strict=True):

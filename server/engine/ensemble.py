@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 from collections import Counter
 from collections.abc import Sequence
@@ -10,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vllm.config import CompilationMode, CUDAGraphMode, VllmConfig
-from vllm.engine.protocol import EngineClient
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams
 from vllm.utils import random_uuid
+from vllm.v1.engine.async_llm import AsyncLLM
 
 from model_impl.wire import Membership
 from server.engine.tasks import Room, together
@@ -25,12 +26,13 @@ MIXTURE_BYTES = 64 << 20
 CONCURRENT = 4
 """Ensembles of an API process in the engine at once. Others wait."""
 
-SHARE = 4
-"""Members may take one part in SHARE of a step of the engine, so that the tokens of others do not wait for it."""
+SHARE = 16
+"""Members in the engine have together at most one part in SHARE of a step's tokens to compute: enough for a full step,
+and few enough for this process to send without a pause in others' streams. Where other requests run, the engine lets
+fewer into a step (`model_impl.engine.member_share`)."""
 
 SECRET = secrets.token_hex(16)
-"""Prefix of the names of ensembles and of the members' cache salts. Without it, a client could join an ensemble or read
-its KV cache blocks."""
+"""Prefix of the names of ensembles. Without it, a client could join an ensemble or read its KV cache blocks."""
 
 
 def is_own(membership: object) -> bool:
@@ -56,8 +58,6 @@ def unavailable_reason(config: VllmConfig) -> str | None:
         return (
             "`uncertainty.ensemble` needs a server started with --enforce-eager: a compiled model's tokens are settled"
         )
-    if config.parallel_config.data_parallel_size > 1:
-        return "`uncertainty.ensemble` needs a server without data parallelism: its members must meet in one engine"
     return None
 
 
@@ -73,15 +73,19 @@ def ensemble_name() -> str:
 def member_request(own: Membership, ids: Sequence[int], cache_salt: str | None) -> tuple[Any, SamplingParams]:
     """Prompt and parameters of the request that runs one member over `ids`."""
     params = SamplingParams(temperature=0, max_tokens=1, detokenize=False, extra_args=own.extra_args())
-    return {"prompt_token_ids": ids, "cache_salt": f"{SECRET}/{own.member}/{cache_salt or ''}"}, params
+    salt = {} if cache_salt is None else {"cache_salt": cache_salt}
+    return {"prompt_token_ids": ids, **salt}, params
 
 
 class Ensemble:
     """The ensemble of the engine's model, for one API process."""
 
-    def __init__(self, client: EngineClient, config: VllmConfig) -> None:
+    def __init__(self, client: AsyncLLM, config: VllmConfig) -> None:
         self.client = client
+        self.ranks = itertools.cycle(range(len(client.engine_core.core_engines)))
+        """Engines of data parallelism, which take turns. All members of an ensemble run in one."""
         self.positions = positions_at_once(config)
+        self.block = config.cache_config.block_size
         self.turns = asyncio.Semaphore(CONCURRENT)
         self.room = Room(config.scheduler_config.max_num_batched_tokens // SHARE)
         self.using: Counter[int] = Counter()
@@ -100,13 +104,14 @@ class Ensemble:
     async def _score(self, scored: ScoredAnswer, members: int) -> EnsembleScore:
         ids = [*scored.prompt, *scored.answer]
         start = max(len(scored.prompt), 1)
+        rank = next(self.ranks)
         rows: list[list[float]] = []
         computed = 0
         for first in range(start, len(ids), self.positions):
             # The position before a token has the token's distribution.
-            part, tokens = await self._part(
-                ids[: min(first + self.positions, len(ids)) - 1], first - 1, scored, members
-            )
+            name, stop = ensemble_name(), min(first + self.positions, len(ids)) - 1
+            memberships = [Membership(name, member, members, start - 1, first - 1) for member in range(members)]
+            part, tokens = await self._part(ids[:stop], memberships, scored, rank)
             rows += part
             computed += tokens
         blank: list[float | None] = [None] * (start - len(scored.prompt) if scored.answer else 0)
@@ -114,30 +119,40 @@ class Ensemble:
         return EnsembleScore(members, epistemic, aleatoric, computed)
 
     async def _part(
-        self, ids: list[int], start: int, scored: ScoredAnswer, members: int
+        self, ids: list[int], memberships: Sequence[Membership], scored: ScoredAnswer, rank: int
     ) -> tuple[list[list[float]], int]:
-        """Epistemic and aleatoric uncertainty after the positions of `ids` from `start` on, and the tokens computed."""
-        name = ensemble_name()
+        """Epistemic and aleatoric uncertainty after the positions of `ids` that the memberships name, and the number of
+        computed tokens."""
+        name = memberships[0].ensemble
         async with self.turns:
             try:
-                memberships = [Membership(name, member, members, start) for member in range(members)]
-                computed = await together(self._member(own, ids, scored) for own in memberships)
-                found = await self.client.collective_rpc("take_mixture", args=(name,))
+                computed = await together(self._member(own, ids, scored, rank) for own in memberships)
+                found = await self._in_all_engines("take_mixture", name)
             except BaseException:
-                await asyncio.shield(self.client.collective_rpc("drop_mixture", args=(name,)))
+                await asyncio.shield(self._in_all_engines("drop_mixture", name))
                 raise
         rows: list[list[float]] = next(rows for rows in found if rows is not None)
         return rows, sum(computed)
 
-    async def _member(self, own: Membership, ids: list[int], scored: ScoredAnswer) -> int:
+    async def _in_all_engines(self, method: str, name: str) -> list[Any]:
+        """The results of all workers. vLLM's `collective_rpc` gives those of the first engine alone."""
+        call = self.client.engine_core.call_utility_all_async
+        return list(itertools.chain(*await call("collective_rpc", method, None, (name,), None)))
+
+    async def _member(self, own: Membership, ids: list[int], scored: ScoredAnswer, rank: int) -> int:
         """Run one member over `ids`. Returns the number of computed tokens."""
         prompt, params = member_request(own, ids, scored.cache_salt)
         request_id = f"ensemble-{random_uuid()}-{own.member}"  # logged, unlike the name
         results = self.client.generate(
-            prompt, params, request_id, lora_request=scored.adapter, priority=scored.priority
+            prompt,
+            params,
+            request_id,
+            lora_request=scored.adapter,
+            priority=scored.priority,
+            data_parallel_rank=rank,
         )
         cached = 0
-        async with self.room.take(len(ids)):
+        async with self.room.take(len(ids) - own.start // self.block * self.block):
             async for result in results:
                 cached = result.num_cached_tokens or 0
         return len(ids) - cached

@@ -20,6 +20,7 @@ from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
 from vllm.lora.request import LoRARequest
+from vllm.v1.engine.async_llm import AsyncLLM
 
 from model_impl.checkpoint.delta import CHANGED, check_delta, load_delta
 from model_impl.checkpoint.fingerprint import fingerprint
@@ -71,7 +72,7 @@ class VariantModels(OpenAIServingModels):
         self.config, self.growth_root, self.base_fingerprint, self.draining = config, growth_root, None, set()
         self.resident = {}
         override_class(self.input_processor, VariantInput)
-        self.ensemble = Ensemble(self.engine_client, self.engine_client.vllm_config)
+        self.ensemble = Ensemble(cast(AsyncLLM, self.engine_client), self.engine_client.vllm_config)
         self.dropped = cast(VariantInput, self.input_processor).dropped = set()
         self.lora_id_counter.inc(len(config.stages))  # ids up to here are stages, see model_impl.variants
         self.loading = asyncio.Lock()

@@ -141,18 +141,15 @@ def test_a_salt_of_the_clients_own_separates_further_and_leads_to_no_other_key(g
 
 
 def test_so_are_those_of_ensembles_and_given_texts(guarded: Guarded) -> None:
-    """Both have their own way to the engine."""
-    body = {"model": "demo", "prompt": "Who keeps a heron? " * 20, "completion": "Nobody."}
-    body |= {"uncertainty": {"ensemble": 2}}  # type: ignore[dict-item]
-
-    def computed(key: str) -> int:
-        with guarded.client(key) as client:
-            answer = client.post("/v1/uncertainty", json=body).raise_for_status().json()
-        return int(answer["choices"][0]["uncertainty"]["ensemble_tokens"])
-
-    first = computed(FIRST)
-    assert computed(FIRST) < first
-    assert computed(SECOND) == first
+    """Both have their own way to the engine. They leave the prompt's blocks to their key, and members find them."""
+    text = "Who keeps a heron? " * 20
+    body = {"model": "demo", "prompt": text, "completion": "Nobody.", "uncertainty": {"ensemble": 2}}
+    with guarded.client(FIRST) as client:
+        answer = client.post("/v1/uncertainty", json=body).raise_for_status().json()
+    summary = answer["choices"][0]["uncertainty"]
+    assert summary["ensemble_tokens"] < 2 * (32 + summary["tokens"]) < answer["usage"]["prompt_tokens"]
+    assert cached(guarded, SECOND, text) == 0
+    assert cached(guarded, FIRST, text) > 0
 
 
 # Whatever goes wrong, no answer says anything of the machine, and no log anything of the request.

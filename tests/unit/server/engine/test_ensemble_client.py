@@ -13,14 +13,16 @@ from vllm.config import CompilationMode, CUDAGraphMode
 from model_impl.wire import MEMBER_ARG
 from server.engine.ensemble import MIXTURE_BYTES, Ensemble, ScoredAnswer, is_own
 
+BLOCK = 4
 
-def settings(vocabulary: int, *, compiled: bool = False, data_parallel: int = 1) -> Any:
+
+def settings(vocabulary: int, *, compiled: bool = False) -> Any:
     return SimpleNamespace(
         model_config=SimpleNamespace(get_vocab_size=lambda: vocabulary),
         compilation_config=SimpleNamespace(
             mode=CompilationMode.VLLM_COMPILE if compiled else CompilationMode.NONE, cudagraph_mode=CUDAGraphMode.NONE
         ),
-        parallel_config=SimpleNamespace(data_parallel_size=data_parallel),
+        cache_config=SimpleNamespace(block_size=BLOCK),
         scheduler_config=SimpleNamespace(max_num_batched_tokens=2048),
     )
 
@@ -28,16 +30,22 @@ def settings(vocabulary: int, *, compiled: bool = False, data_parallel: int = 1)
 class Engine:
     """Says of position p, for the token after it, that epistemic is p and aleatoric -p."""
 
-    def __init__(self, fail_at: int | None = None) -> None:
-        self.requests: list[tuple[list[int], dict[str, Any], str]] = []
+    def __init__(self, fail_at: int | None = None, engines: int = 1) -> None:
+        self.requests: list[tuple[list[int], dict[str, Any], str | None]] = []
         self.open: dict[str, tuple[int, int]] = {}
+        self.ranks: dict[str, int] = {}
         self.running = 0
         self.fail_at = fail_at
+        self.core_engines = range(engines)
+        self.engine_core = self
 
-    async def generate(self, prompt: Any, params: Any, request_id: str, **_: Any) -> AsyncIterator[Any]:
+    async def generate(
+        self, prompt: Any, params: Any, request_id: str, *, data_parallel_rank: int, **_: Any
+    ) -> AsyncIterator[Any]:
         own = params.extra_args[MEMBER_ARG]
-        self.requests.append((prompt["prompt_token_ids"], own, prompt["cache_salt"]))
+        self.requests.append((prompt["prompt_token_ids"], own, prompt.get("cache_salt")))
         self.open[own["ensemble"]] = (own["start"], len(prompt["prompt_token_ids"]))
+        assert self.ranks.setdefault(own["ensemble"], data_parallel_rank) == data_parallel_rank
         self.running += 1
         try:
             await asyncio.sleep(0.01 * (own["member"] + 1))
@@ -47,16 +55,19 @@ class Engine:
         finally:
             self.running -= 1
 
-    async def collective_rpc(self, method: str, args: tuple[str]) -> list[Any]:
-        positions = self.open.pop(args[0], None)
-        if method == "drop_mixture" or positions is None:
-            return [None]
-        return [None, [[float(p), float(-p)] for p in range(*positions)]]  # a rank without logits has nothing
+    async def call_utility_all_async(self, call: str, method: str, _: None, args: tuple[str], __: None) -> Any:
+        assert call == "collective_rpc"
+        positions, rank = self.open.pop(args[0], None), self.ranks.get(args[0])
+        rows = None if method == "drop_mixture" or not positions else [[float(p), float(-p)] for p in range(*positions)]
+        return [[None, rows if engine == rank else None] for engine in self.core_engines]  # workers without logits
 
 
-def score(engine: Engine, prompt: int, answer: int, *, vocabulary: int = 100, members: int = 3) -> Any:
+def score(
+    engine: Engine, prompt: int, answer: int, *, vocabulary: int = 100, members: int = 3, salt: str | None = None
+) -> Any:
     ensemble = Ensemble(engine, settings(vocabulary))  # type: ignore[arg-type]
-    return asyncio.run(ensemble.score(ScoredAnswer(range(prompt), range(prompt, prompt + answer)), members))
+    scored = ScoredAnswer(range(prompt), range(prompt, prompt + answer), cache_salt=salt)
+    return asyncio.run(ensemble.score(scored, members))
 
 
 def test_each_token_gets_what_the_position_before_it_says() -> None:
@@ -66,7 +77,7 @@ def test_each_token_gets_what_the_position_before_it_says() -> None:
     assert found.aleatoric == [-4, -5, -6, -7]
     assert found.computed == 3 * (8 - 2)
     assert [ids for ids, _, _ in engine.requests] == [list(range(8))] * 3
-    assert len({salt for _, _, salt in engine.requests}) == 3
+    assert [own["masked_from"] for _, own, _ in engine.requests] == [4] * 3
     assert not engine.open
 
 
@@ -75,9 +86,9 @@ def test_a_long_answer_is_scored_in_parts_that_fit_the_buffer() -> None:
     vocabulary = MIXTURE_BYTES // 4 // 10  # ten positions
     found = score(engine, 3, 25, vocabulary=vocabulary, members=2)
     assert found.epistemic == list(range(2, 27))
-    parts = sorted({(own["start"], len(ids)) for ids, own, _ in engine.requests})
-    assert parts == [(2, 12), (12, 22), (22, 27)]
-    assert all(stop - start <= 10 for start, stop in parts)
+    parts = sorted({(own["masked_from"], own["start"], len(ids)) for ids, own, _ in engine.requests})
+    assert parts == [(2, 2, 12), (2, 12, 22), (2, 22, 27)]
+    assert all(stop - start <= 10 for _, start, stop in parts)
 
 
 def test_the_first_token_has_nothing_before_it() -> None:
@@ -109,16 +120,25 @@ def test_a_client_that_leaves_does_too() -> None:
     assert (engine.running, engine.open) == (0, {})
 
 
-def test_clients_that_share_no_cache_share_no_members_blocks() -> None:
+@pytest.mark.parametrize("salt", [None, "a"])
+def test_members_have_the_salt_of_their_request(salt: str | None) -> None:
+    """So they find its blocks of the prompt, and no blocks of clients that share none with it."""
     engine = Engine()
+    score(engine, 5, 4, salt=salt)
+    assert [own for _, _, own in engine.requests] == [salt] * 3
 
-    async def both() -> None:
-        ensemble = Ensemble(engine, settings(100))  # type: ignore[arg-type]
-        for salt in ("a", "b"):
-            await ensemble.score(ScoredAnswer(range(5), range(5, 9), cache_salt=salt), 2)
 
-    asyncio.run(both())
-    assert len({salt for _, _, salt in engine.requests}) == 4
+def test_members_of_an_ensemble_meet_in_one_engine_and_ensembles_take_turns() -> None:
+    engine = Engine(engines=2)
+
+    async def several() -> list[Any]:
+        ensemble = Ensemble(engine, settings(MIXTURE_BYTES // 4 // 2))  # type: ignore[arg-type]
+        texts = [ScoredAnswer(range(5), range(5, 9))] * 4
+        return await asyncio.gather(*(ensemble.score(text, 3) for text in texts))
+
+    assert [found.epistemic for found in asyncio.run(several())] == [[4, 5, 6, 7]] * 4
+    assert sorted(engine.ranks.values()) == [0] * 4 + [1] * 4  # two parts each
+    assert not engine.open
 
 
 def test_only_names_of_this_process_are_its_own() -> None:
@@ -128,9 +148,6 @@ def test_only_names_of_this_process_are_its_own() -> None:
     assert not any(map(is_own, ["text", None, {}, {"ensemble": "guessed"}, {"ensemble": None}]))
 
 
-@pytest.mark.parametrize(
-    ("options", "said"), [({"compiled": True}, "--enforce-eager"), ({"data_parallel": 2}, "data parallelism")]
-)
-def test_engines_that_have_none_say_why(options: dict[str, Any], said: str) -> None:
-    assert said in (Ensemble(Engine(), settings(100, **options)).unavailable or "")  # type: ignore[arg-type]
+def test_a_compiled_engine_says_why_it_has_none() -> None:
+    assert "--enforce-eager" in (Ensemble(Engine(), settings(100, compiled=True)).unavailable or "")  # type: ignore[arg-type]
     assert Ensemble(Engine(), settings(100)).unavailable is None  # type: ignore[arg-type]
