@@ -90,6 +90,34 @@ def test_the_scheduler_looks_its_cache_manager_up_by_name() -> None:
     assert "max_cache_hit_length = request.num_tokens - 1" in inspect.getsource(KVCacheManager.get_computed_blocks)
 
 
+def test_block_hashes_take_their_extra_keys_from_a_function_that_is_looked_up_by_name() -> None:
+    """So `model_impl.engine.prefix_reuse` can put its own there. A hash covers those of all blocks before its own."""
+    for symbol in (
+        "vllm.v1.core.kv_cache_utils:get_request_block_hasher",
+        "vllm.v1.core.block_pool:BlockPool.cache_full_blocks",
+    ):
+        assert " = generate_block_hash_extra_keys(" in inspect.getsource(find(symbol))
+    hasher = inspect.getsource(find("vllm.v1.core.kv_cache_utils:hash_block_tokens"))
+    assert "hash_function((parent_block_hash, curr_block_token_ids_tuple, extra_keys))" in hasher
+    events = inspect.getsource(find("vllm.v1.core.kv_cache_utils:to_event_extra_keys"))
+    assert 'key[1:] if key[0] == "mm" else key[1]' in events  # a key is a tag and its value
+    request = inspect.getsource(find("vllm.v1.request:Request.__init__"))
+    assert request.index("self.sampling_params = ") < request.index("self.update_block_hashes()")
+
+
+def test_a_request_that_may_not_begin_is_overtaken_and_one_that_gets_no_row_is_left_out_of_the_step() -> None:
+    """`model_impl.engine.member_share` bounds the rows of ensemble members by these two."""
+    source = inspect.getsource(find("vllm.v1.core.sched.scheduler:Scheduler.schedule"))
+    running, waiting = source.split("# Next, schedule the WAITING requests.")
+    blocked = "ready_to_schedule = self._handle_blocked_waiting_request(request)"
+    assert blocked in waiting
+    assert "if not ready_to_schedule:" in waiting.split(blocked)[1].split("skip_request(request_queue)")[0]
+    for part in (running, waiting):
+        assert part.count("num_new_tokens = self._reserve_prefill_lookahead(") == 1
+    after = running.split("num_new_tokens = self._reserve_prefill_lookahead(")[1]
+    assert after.index("if num_new_tokens == 0:") < after.index("continue") < after.index("allocate_slots(")
+
+
 def test_the_parts_of_a_block_that_our_kernels_take_over() -> None:
     """`model_impl/kernels/cpu/csrc/stack.c` rotates and normalises as these do."""
     rotation = inspect.getsource(find("vllm.model_executor.layers.rotary_embedding.base:RotaryEmbeddingBase.__init__"))

@@ -326,3 +326,12 @@ def test_routes_that_are_served_are_there() -> None:
     assert "/generative_scoring" in known
     keep_served(app)
     assert {getattr(route, "path", None) for route in app.routes} <= SERVED
+
+
+def test_a_request_may_name_its_engine_and_a_call_reaches_all_of_them() -> None:
+    """Of several engines `collective_rpc` gives the first one's results, so `server.engine.ensemble` asks all."""
+    spread = find("vllm.v1.engine.core_client:DPLBAsyncMPClient")
+    assert "request.data_parallel_rank) is None" in inspect.getsource(spread.get_core_engine_for_request)
+    assert "self.core_engines[eng_index]" in inspect.getsource(spread.get_core_engine_for_request)
+    assert "for engine in self.core_engines" in inspect.getsource(spread.call_utility_all_async)
+    assert "(await self.call_utility_all_async(method, *args))[0]" in inspect.getsource(spread.call_utility_async)

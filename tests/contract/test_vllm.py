@@ -89,6 +89,20 @@ SIGNATURES = {
     "vllm.v1.core.sched.scheduler:Scheduler.update_from_output": ("self", "scheduler_output", "model_runner_output"),
     # model_impl/engine/prefix_reuse.py
     "vllm.v1.core.kv_cache_manager:KVCacheManager.get_computed_blocks": ("self", "request"),
+    "vllm.v1.core.kv_cache_utils:generate_block_hash_extra_keys": (
+        "request",
+        "start_token_idx",
+        "end_token_idx",
+        "start_mm_idx",
+    ),
+    # model_impl/engine/member_share.py
+    "vllm.v1.core.sched.scheduler:Scheduler._handle_blocked_waiting_request": ("self", "request"),
+    "vllm.v1.core.sched.scheduler:Scheduler._reserve_prefill_lookahead": (
+        "self",
+        "request",
+        "num_computed_tokens",
+        "num_new_tokens",
+    ),
     # model_impl/engine/grammar_cache.py
     "vllm.v1.structured_output:StructuredOutputManager.__init__": ("self", "vllm_config"),
     "vllm.v1.structured_output:StructuredOutputManager.grammar_init": ("self", "request"),
@@ -257,7 +271,8 @@ SIGNATURES = {
     "vllm.entrypoints.anthropic.serving:AnthropicServingMessages._convert_tool_choice": ("anthropic_request", "req"),
     # server/engine/ensemble.py
     "vllm.v1.engine.async_llm:AsyncLLM.generate": ("self", "prompt", "sampling_params", "request_id"),
-    "vllm.v1.engine.async_llm:AsyncLLM.collective_rpc": ("self", "method", "timeout", "args"),
+    "vllm.v1.engine.core_client:AsyncMPClient.call_utility_all_async": ("self", "method", "args"),
+    "vllm.v1.engine.core:EngineCore.collective_rpc": ("self", "method", "timeout", "args", "kwargs"),
     # server/calibrate/scoring.py
     "vllm:LLM.generate": ("self", "prompts", "sampling_params", "use_tqdm", "lora_request"),
     "vllm:LLM.get_tokenizer": ("self",),
