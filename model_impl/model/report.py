@@ -43,7 +43,7 @@ class StepReport:
     """What a step leaves of R of its T rows: the weights of the last feed-forward, the residual stream, and, of a grown
     model, what each segment has added to it."""
 
-    weights: list[torch.Tensor]
+    weights: Sequence[torch.Tensor]
     """Of the checkpoint's tokens [R, n], then of each delta's [R, m]: this rank's share of them."""
     residual: torch.Tensor
     """[R, d], before the last norm."""
@@ -66,17 +66,21 @@ class StepReport:
 
     def add(self, module: LonePattention, weights: Sequence[torch.Tensor]) -> None:
         """Take the weights [T, n] and [T, m] of the next output projection or feed-forward; those of the last stay."""
-        self.weights = [self.pick(own) for own in weights]
-        for segment in range(1, self.added.shape[1] + 1):
-            self.added[:, segment - 1] += module.part(segment, self.weights)
+        self.weights = weights
+        segments = self.added.shape[1]
+        picked = [self.pick(own) for own in weights] if segments else ()
+        for segment in range(segments):
+            self.added[:, segment] += module.part(segment + 1, picked)
+
+    def end(self, residual: torch.Tensor) -> None:
+        """Take the residual stream [T, d] after the last block."""
+        self.weights, self.residual = [self.pick(own) for own in self.weights], self.pick(residual)
 
     def take_stack(self, stack: PackedStack, rows: int) -> None:
-        """Take what a stack has left in its buffers."""
-        self.weights = [self.pick(stack.modules[-1].weights[0][:rows])]
-        added = self.added if self.rows is None else self.added.new_zeros(rows, *self.added.shape[1:])
+        """Take what a stack has left of all rows in its buffers, which the next step overwrites."""
+        self.weights, self.residual = [stack.modules[-1].weights[0][:rows]], stack.residual[:rows]
         for segment, add in enumerate(stack.parts or ()):
-            add(added[:, segment])
-        self.added, self.residual = self.pick(added), self.pick(stack.residual[:rows])
+            add(self.added[:, segment])
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All of them by name, of a model without deltas."""

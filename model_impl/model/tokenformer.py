@@ -101,12 +101,16 @@ class TokenformerModel(nn.Module):
             assert intermediate_tensors is not None
             x = intermediate_tensors["hidden_states"]
         selection = self.variants.select(len(positions))
-        report = StepReport(self.reported_rows, x, selection.tau.shape[-1]) if self.reporting else None
+        stack = self.stack if self.stack is not None and len(positions) <= self.stack.small_batch else None
+        if self.reporting and stack is not None and stack.parts is None:
+            stack = None
+        report = None
+        if self.reporting:  # the few rows of a stack are not worth picking
+            report = StepReport(None if stack else self.reported_rows, x, selection.tau.shape[-1])
         if selection.members is not None:
             for block in islice(self.layers, self.start_layer, self.end_layer):
                 cast(TokenformerBlock, block).prepare_masks(selection.members)
-        stack = None if report is not None and self.stack is not None and self.stack.parts is None else self.stack
-        if stack is not None and len(positions) <= stack.small_batch:
+        if stack is not None:
             x = stack(positions, x, selection, usual_context())
             if report is not None:
                 report.take_stack(stack, len(positions))
@@ -114,7 +118,7 @@ class TokenformerModel(nn.Module):
             for block in islice(self.layers, self.start_layer, self.end_layer):
                 x = block(positions, x, selection, report)
             if report is not None:
-                report.residual = report.pick(x)
+                report.end(x)
             if get_pp_group().is_last_rank:
                 x = cast(torch.Tensor, self.norm(x))
         if not get_pp_group().is_last_rank:
