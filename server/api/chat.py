@@ -77,6 +77,7 @@ class ScoredChat(ScoredServing, OpenAIServingChat):
         for choice in response.choices:
             if choice.logprobs is not None:
                 scores.label(choice.index, choice.logprobs.content or ())
+            scores.note_message(choice.index, dict(choice.message))
             setattr(choice, "uncertainty", scores.summary(choice.index))  # noqa: B010 - as in `_create_chat_logprobs`
         # A plain response would serialise these by their declared type, which lacks the statistics.
         return recast(ScoredChatCompletionResponse, response) if response.prompt_logprobs else response

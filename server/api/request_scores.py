@@ -20,6 +20,7 @@ from server.engine.statistics import TokenReader, name_growth
 from server.gate.context import CONTEXT
 from server.requests.schemas import UncertaintyOptions
 from server.uncertainty.calibration import Calibration
+from server.uncertainty.reason import AnswerKind, Form, NoRisk, unlike
 from server.uncertainty.score import ChoiceScore, EnsembleScore
 from server.uncertainty.summary import Uncertainty
 
@@ -41,6 +42,11 @@ class RunningChoice:
     """Positions that the score lacks; they may lag behind the tokens."""
     stopped: bool = False
     """Whether the last token ended the answer without being part of it."""
+    finish_reason: str | None = None
+    says: bool = False
+    """Whether the message that the client gets has text, which tool calls are taken out of."""
+    calls: bool = False
+    """Whether it has tool calls."""
     ensemble: EnsembleScore | None = None
     """The ensemble that the response shows."""
     judged_by: EnsembleScore | None = None
@@ -82,6 +88,11 @@ class RequestScores:
         self.model_name, self.models, self.tokenizer = model_name, models, tokenizer
         self.request = request
         self.cache_salt, self.priority = request.cache_salt, request.priority
+        form = getattr(request, "response_format", None)
+        grammar = getattr(request, "structured_outputs", None)
+        self.constrained = grammar is not None or (form is not None and form.type != "text")
+        self.may_call = bool(getattr(request, "tools", None))
+        self.form: Form = "chat" if isinstance(request, ChatCompletionRequest) else "completion"
         self.calibration: Calibration | None = None
         self.choices: dict[int, RunningChoice] = {}
         self.finished: set[int] = set()
@@ -105,6 +116,7 @@ class RequestScores:
                 choice = self.choices[index] = self._begin(result, echoed)
             self._add(choice, output)
             if output.finish_reason is not None:
+                choice.finish_reason = output.finish_reason
                 self.finished.add(index)
                 self._observe(choice)
         if result.prompt_logprobs:
@@ -181,7 +193,8 @@ class RequestScores:
         abstain_above, choice = self.options.abstain_above, self.choices[index]
         text = choice.spans_text() if self.options.spans else None
         further = choice.further_features()
-        summary = choice.score.summary(self.calibration, abstain_above, text, choice.ensemble, further)
+        objection = self._objection(choice)
+        summary = choice.score.summary(self.calibration, abstain_above, text, choice.ensemble, further, objection)
         if self.generated and self.calibration is not None and summary.risk is not None:
             own = self.calibration.abstain["above"] if self.calibration.abstain else None
             metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)
@@ -189,10 +202,29 @@ class RequestScores:
             record.uncertainty[index] = summary
         return summary
 
+    def note_message(self, index: int, message: Mapping[str, Any]) -> None:
+        """Note what a message, or a part of one in a stream, gives the client."""
+        if (choice := self.choices.get(index)) is not None:  # it has no token yet
+            choice.says = choice.says or bool((message.get("content") or "").strip())
+            choice.calls = choice.calls or bool(message.get("tool_calls"))
+
+    def _objection(self, choice: RunningChoice) -> NoRisk | None:
+        """Why no calibration holds for the complete choice; None if one does."""
+        if self.calibration is None:
+            return "other_stage" if self.models.calibrations else "no_calibration"
+        if not choice.token_ids:
+            return "empty"
+        if len(choice.score.scores) < len(choice.token_ids):  # such tokens come without statistics
+            return "not_finite"
+        calls_only = choice.calls and not choice.says
+        kind = AnswerKind(self.form, choice.finish_reason, self.constrained, calls_only)
+        return unlike(self.calibration.population, kind if self.generated else AnswerKind(self.form))
+
     async def complete(self, chunk: str) -> str:
         """A server-sent event of a JSON object, with the summaries of the choices that it finishes."""
         event = json.loads(chunk.removeprefix("data: "))
         for choice in event.get("choices", ()):
+            self.note_message(choice["index"], choice.get("delta") or {})
             if choice.get("finish_reason") is not None and choice["index"] in self.finished:
                 self.finished.discard(choice["index"])
                 await self.rescore(choice["index"])

@@ -75,7 +75,8 @@ class ScoredServing(BeamSearch):
         """The chunks with the summaries in them. An ensemble that fails ends them with an error event, as in vLLM."""
         try:
             async for chunk in chunks:
-                yield await scores.complete(chunk) if scores.finished and chunk.startswith("data: {") else chunk
+                told = (scores.finished or scores.may_call) and chunk.startswith("data: {")
+                yield await scores.complete(chunk) if told else chunk
         except Exception as error:
             yield f"data: {self.create_streaming_error_response(error)}\n\n"
             yield "data: [DONE]\n\n"

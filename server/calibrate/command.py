@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,7 @@ from server.uncertainty.calibration import (
     calibration_file,
 )
 from server.uncertainty.features import GROUPS
+from server.uncertainty.reason import Form, Population
 
 if TYPE_CHECKING:  # needs vLLM
     from server.calibrate.scoring import ScoredLabel
@@ -85,13 +87,15 @@ def calibrate(
         raise CalibrationError(f"--out: {file.parent} cannot be written to")
     from server.calibrate.scoring import score_labels
 
-    answers = answers_of(data, score_labels(checkpoint, config, index, labels, limit, members))
+    scored = score_labels(checkpoint, config, index, labels, limit, members)
+    answers = answers_of(data, scored)
     calibration = judged(answers, method, fingerprint(checkpoint, index), config.stages[index].name, abstain)
     ensemble: Ensemble | None = None
     if members and calibration.needs & set(GROUPS["ensemble"]):
         projections = config.ensemble_projections or []
         ensemble = Ensemble(members=members, rate=config.ensemble_rate, projections=projections)
-    calibration = replace(calibration, ensemble=ensemble, data={"sha256": data.sha256, **calibration.data})
+    calibration = replace(calibration, population=population_of(data.labels, scored), ensemble=ensemble)
+    calibration = replace(calibration, data={"sha256": data.sha256, **calibration.data})
     replace_file(file, as_json(calibration.to_dict()))
     replace_file(file.with_suffix(".md"), report(calibration, file.stem).encode())
     replace_file(file.with_name(RELIABILITY_PLOT.format(file.stem)), reliability_plot(calibration.figures))
@@ -138,6 +142,12 @@ def answers_of(data: LabelFile, scored: Sequence[ScoredLabel]) -> Answers:
     clusters = numbered([label.cluster for label in data.labels])
     topics = [label.topic for label in data.labels]
     return Answers(rows, np.array([not found.correct for found in scored]), clusters, topics)
+
+
+def population_of(labels: Sequence[Label], scored: Sequence[ScoredLabel]) -> Population:
+    """The kinds of answers among the labels."""
+    forms = Counter[Form]("chat" if label.is_chat else "completion" for label in labels)
+    return {"forms": dict(forms), "finish_reasons": dict(Counter(found.finish_reason for found in scored))}
 
 
 def numbered(clusters: Sequence[str]) -> Indexes:

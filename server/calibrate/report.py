@@ -9,6 +9,7 @@ from server.calibrate.cautions import cautions
 from server.calibrate.figures import ORDERING
 from server.calibrate.markdown import table
 from server.uncertainty.calibration import Abstention, Calibration
+from server.uncertainty.reason import Population
 
 NAMES = {
     "auroc": "AUROC (a wrong answer has the higher risk)",
@@ -43,6 +44,7 @@ def report(calibration: Calibration, stem: str) -> str:
         "95 % bootstrap intervals (that of ECE lies too high: resampling adds to it what chance does). Answers to one "
         "question, or of one group, are never on both sides, and are drawn together.",
         *(f"**Caution:** {line}." for line in cautions(calibration)),
+        *kinds(calibration.population),
         table(["figure", "value"], ([NAMES[key], interval(figures[key])] for key in NAMES)),
         "## Against single statistics and other methods\n\nHow well each orders the same answers; the methods were "
         "fitted on the same ones.",
@@ -62,6 +64,17 @@ def report(calibration: Calibration, stem: str) -> str:
         abstaining(calibration.abstain),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def kinds(population: Population | None) -> list[str]:
+    """The kinds of answers that it was fitted on, for which alone it gives a risk."""
+    if population is None:
+        return []
+    forms, ends = (
+        ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+        for counts in (population["forms"], population["finish_reasons"])
+    )
+    return [f"Answers by form: {forms}; by finish reason: {ends}. Other kinds of answers get no risk."]
 
 
 def calibration_errors(calibration: Calibration) -> str:

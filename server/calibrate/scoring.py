@@ -32,6 +32,8 @@ MAX_ANSWER_TOKENS = 256
 class ScoredLabel:
     score: ChoiceScore
     correct: bool
+    finish_reason: str
+    """As `Population` counts it."""
     further: Mapping[str, float]
     """Features from the ensemble, where one was requested."""
 
@@ -79,7 +81,10 @@ def score_labels(
         positions: Any = given if label.answer else own.logprobs
         score = score_of(tokenizer, stages, text.prompt, text.answer, positions or ())
         further = ensemble.features() if ensemble else {}
-        scored.append(ScoredLabel(score, label.label.is_correct(label.label.answer or own.text), further))
+        correct = label.label.is_correct(label.label.answer or own.text)
+        given_end = "stop" if label.label.is_chat else "length"
+        ended = given_end if label.answer else own.finish_reason or "length"
+        scored.append(ScoredLabel(score, correct, ended, further))
     return scored
 
 

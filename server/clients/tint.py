@@ -108,10 +108,11 @@ def level(entropy: float) -> int:
 
 
 class Span(BaseModel):
-    """The fields of a doubted span that are shown."""
+    """The fields of a span that are shown."""
 
     text: str
     reason: str
+    kind: str | None = None
     risk: float | None = None
 
 
@@ -119,6 +120,7 @@ class Told(BaseModel):
     """The fields of `uncertainty` that are shown, all optional: the server may be another one than ours."""
 
     risk: float | None = None
+    reason: str | None = None
     calibrated: bool | None = None
     max_entropy: float | None = None
     mean_entropy: float | None = None
@@ -127,7 +129,7 @@ class Told(BaseModel):
 
 
 def summary(uncertainty: object) -> Iterator[Text]:
-    """The lines below an answer: risk, entropy and growth; then the words to doubt."""
+    """The lines below an answer: risk, entropy and growth; then the words to doubt, or that were undecided."""
     try:
         told = Told.model_validate(uncertainty)
     except ValidationError:
@@ -136,7 +138,9 @@ def summary(uncertainty: object) -> Iterator[Text]:
     parts = []
     if told.risk is not None:
         parts.append(Text(f"risk {percent(told.risk)}", "bold"))
-    if told.calibrated is False:
+    elif told.reason is not None:
+        parts.append(Text(f"no risk: {one_line(told.reason).replace('_', ' ')}"))
+    elif told.calibrated is False:
         parts.append(Text("not calibrated"))
     if (peak := told.max_entropy) is not None:
         parts.append(Text("highest entropy ").append(f"{peak:.2f} nats", LEVELS[level(peak)]))
@@ -148,8 +152,9 @@ def summary(uncertainty: object) -> Iterator[Text]:
     if parts:
         yield Text("  ").append_text(Text(" · ").join(parts))
     for span in told.spans or ():
+        kind = "undecided: " if span.kind == "undecided" else ""
         risk = "" if span.risk is None else f" (risk {percent(span.risk)})"
-        yield Text(f"  {one_line(span.text)}: {one_line(span.reason)}{risk}")
+        yield Text(f"  {kind}{one_line(span.text)}: {one_line(span.reason)}{risk}")
 
 
 def legend() -> Text:

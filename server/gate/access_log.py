@@ -27,7 +27,10 @@ QUIET = ("/health", "/livez", "/load", "/metrics", "/ping", "/playground", "/rea
 
 Ending = Literal["complete", "rejected", "error", "client_gone", "cut_off"]
 
-SUMMARY = {"risk", "calibrated", "abstain", "mean_entropy", "max_entropy", "mean_variance", "min_logprob", "tokens"}
+SUMMARY = {
+    *("risk", "reason", "calibrated", "abstain", "mean_entropy", "max_entropy"),
+    *("mean_variance", "min_logprob", "tokens"),
+}
 """Fields of `choices[].uncertainty` that are logged; its spans hold text."""
 
 

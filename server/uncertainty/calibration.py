@@ -22,6 +22,7 @@ from typing_extensions import TypedDict  # pydantic takes that of `typing` from 
 from model_impl.one_line_error import OneLineError
 from model_impl.reference.ensemble import MAX_MEMBERS
 from server.uncertainty.features import GROUPS, LOG, is_term, term
+from server.uncertainty.reason import Population
 from server.uncertainty.saved import EXACT, Number, load_saved
 
 Method = Literal["logistic", "isotonic", "probe"]
@@ -92,6 +93,8 @@ class Calibration:
     risks: Sequence[Probability] = ()
     ensemble: Ensemble | None = None
     abstain: Abstention | None = None
+    population: Population | None = None
+    """The kinds of answers that it was fitted on; None in older files, which are taken to hold for all."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """Hash and size of the labelled answers."""
     figures: Mapping[str, Any] = field(default_factory=dict)
@@ -127,7 +130,9 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """The saved JSON, without the fields of the other methods."""
         linear, isotonic = ("coefficients", "intercept", "lowest", "highest"), ("knots", "risks")
-        unused = linear if self.method == "isotonic" else isotonic
+        unused: tuple[str, ...] = linear if self.method == "isotonic" else isotonic
+        if self.population is None:  # the names of older calibrations stay what they are
+            unused += ("population",)
         return {"format": FORMAT} | {name: value for name, value in asdict(self).items() if name not in unused}
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from server.uncertainty.calibration import Calibration
 from server.uncertainty.features import AGGREGATES, GROUPS, LOWEST_LOGPROB, closed_form, details, newest_growth
-from server.uncertainty.spans import doubted_spans
+from server.uncertainty.reason import NoRisk
+from server.uncertainty.spans import DOUBTED_RISK, undecided_spans
 from server.uncertainty.summary import Span, Uncertainty
 from server.uncertainty.tokens import TokenScore, placed
 
@@ -147,20 +148,24 @@ class ChoiceScore:
         text: str | None = None,
         ensemble: EnsembleScore | None = None,
         further: Mapping[str, float] | None = None,
+        objection: NoRisk | None = None,
     ) -> Uncertainty:
         """The summary in the response. Aggregates are null without tokens, and the risk without a calibration.
 
         `abstain` is null without a risk or without a limit in the request, `spans` without the `text` of the tokens,
-        and the fields of the `ensemble` without one. `further`: see `features`.
+        and the fields of the `ensemble` without one. `further`: see `features`. `objection`: why the calibration does
+        not hold for this answer, or why there is none.
         """
         found, first = self.aggregates(), self.first_index
         closed = closed_form(self.scores, first)
         features = self._features(found, closed, further)
-        judged = calibration if calibration and features and calibration.judges(features) else None
+        reason = self._no_risk(calibration, features, objection)
+        judged = calibration if reason is None else None
         risk = judged.risk(features) if judged and features else None
         shown: dict[str, Any] = {name: found.get(name) for name in SHOWN}
         return Uncertainty(
             risk=risk,
+            reason=reason,
             calibrated=judged is not None,
             calibration=judged.name if judged else None,
             abstain=None if risk is None or abstain_above is None else risk > abstain_above,
@@ -171,6 +176,20 @@ class ChoiceScore:
             **(ensemble.summary(first) if ensemble else closed_form_summary(closed)),
         )
 
+    def _no_risk(
+        self, calibration: Calibration | None, features: Mapping[str, float] | None, objection: NoRisk | None
+    ) -> NoRisk | None:
+        """Why the answer has no risk; None if the calibration judges it."""
+        if objection is not None:
+            return objection
+        if calibration is None:
+            return "no_calibration"
+        if not self.scores:
+            return "empty"
+        if features is None:
+            return "not_finite"
+        return None if calibration.judges(features) else "feature_missing"
+
     def spans(
         self,
         text: str,
@@ -178,17 +197,16 @@ class ChoiceScore:
         risk: float | None = None,
         epistemic: Sequence[float | None] | None = None,
     ) -> list[Span]:
-        """The doubted words of `text`; `risk` is the answer's."""
-        return [
-            Span(
-                start=span.start,
-                end=span.end,
-                text=text[span.start : span.end],
-                risk=_part_risk(span.tokens, calibration, risk),
-                reason=span.reason,
-            )
-            for span in doubted_spans(self.scores, text, epistemic)
-        ]
+        """The doubted words of `text`, or without a risk of theirs the undecided ones; `risk` is the answer's."""
+        found = []
+        for span in undecided_spans(self.scores, text, epistemic):
+            own = _part_risk(span.tokens, calibration, risk)
+            most = risk if own is None else own
+            if most is None or most > DOUBTED_RISK:
+                kind: Literal["doubted", "undecided"] = "undecided" if own is None else "doubted"
+                words = text[span.start : span.end]
+                found.append(Span(start=span.start, end=span.end, text=words, kind=kind, risk=own, reason=span.reason))
+        return found
 
 
 def closed_form_summary(closed: Mapping[str, float]) -> dict[str, Any]:

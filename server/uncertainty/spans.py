@@ -1,4 +1,7 @@
-"""The doubted words of an answer, with a reason in plain words. Pure: no vLLM, no HTTP."""
+"""The words that the model was undecided about, with a reason in plain words. Pure: no vLLM, no HTTP.
+
+A calibration says which of them are to be doubted, see `server.uncertainty.score`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,11 @@ from dataclasses import dataclass
 
 from server.uncertainty.tokens import PlacedToken, TokenScore, placed
 
-DOUBTED_ENTROPY = math.log(2)
+UNDECIDED_ENTROPY = math.log(2)
 """nats. A higher entropy is less decided than a choice between two equally likely words."""
+
+DOUBTED_RISK = 0.1
+"""Risk above which undecided words are doubted."""
 
 STANDS_OUT = math.log(5)
 """nats of surprisal -ln p above the entropy, the mean surprisal of the distribution's own draws: the chosen word was
@@ -29,7 +35,7 @@ FAMILIAR = 0.15
 
 
 @dataclass(frozen=True)
-class DoubtedSpan:
+class UndecidedSpan:
     """One or more whole words, with their tokens."""
 
     start: int
@@ -38,20 +44,20 @@ class DoubtedSpan:
     reason: str
 
 
-def doubted_spans(
+def undecided_spans(
     tokens: Sequence[TokenScore], text: str, epistemic: Sequence[float | None] | None = None
-) -> list[DoubtedSpan]:
-    """The words of `text` that hold a doubted token, in order and without overlap; offsets count characters.
+) -> list[UndecidedSpan]:
+    """The words of `text` that hold an undecided token, in order and without overlap; offsets count characters.
 
     `text` is the text of the tokens, or a beginning of it (a stop string cuts it). `epistemic` is the ensemble's
-    disagreement about each token, nats, if known. Words that share a doubted token are one span.
+    disagreement about each token, nats, if known. Words that share an undecided token are one span.
     """
     bounds = words(text)
     starts, ends = [start for start, _ in bounds], [end for _, end in bounds]
     made = list(placed(tokens))
     spans: list[tuple[int, int]] = []
     for token in made:
-        if not is_doubted(token):
+        if not is_undecided(token):
             continue
         first, after = bisect_right(ends, token.start), bisect_left(starts, token.end)
         if first >= after:
@@ -65,12 +71,12 @@ def doubted_spans(
 
 def _explained(
     start: int, end: int, made: Sequence[PlacedToken], epistemic: Sequence[float | None] | None
-) -> DoubtedSpan:
+) -> UndecidedSpan:
     after = bisect_left(made, end, key=lambda token: token.start)
     inside = made[bisect_right(made, start, key=lambda token: token.end) : after]
-    worst = max(filter(is_doubted, inside), key=lambda token: max(token.score.entropy, -token.score.logprob))
+    worst = max(filter(is_undecided, inside), key=lambda token: max(token.score.entropy, -token.score.logprob))
     begins = worst.start <= start
-    return DoubtedSpan(
+    return UndecidedSpan(
         start,
         end,
         [token.score for token in inside],
@@ -78,9 +84,9 @@ def _explained(
     )
 
 
-def is_doubted(token: PlacedToken) -> bool:
-    """Punctuation and white space are never doubted: they say nothing that could be wrong."""
-    return token.is_content and (token.score.entropy > DOUBTED_ENTROPY or stands_out(token.score))
+def is_undecided(token: PlacedToken) -> bool:
+    """Punctuation and white space are never undecided: they say nothing that could be wrong."""
+    return token.is_content and (token.score.entropy > UNDECIDED_ENTROPY or stands_out(token.score))
 
 
 def stands_out(token: TokenScore) -> bool:
@@ -88,7 +94,7 @@ def stands_out(token: TokenScore) -> bool:
 
 
 def reason(token: TokenScore, *, begins: bool = True, epistemic: float | None = None) -> str:
-    """Why a token is doubted; `begins`: whether it begins its word."""
+    """Why a token is undecided; `begins`: whether it begins its word."""
     if stands_out(token):
         percent = 100 * math.exp(token.logprob)
         given = f"{percent:.0f}" if percent >= 1 else "less than 1"

@@ -6,26 +6,38 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from server.uncertainty.reason import MEANINGS, NoRisk
+
 
 class Span(BaseModel):
-    """Words of an answer to doubt."""
+    """Words of an answer to doubt, or that the model was undecided about."""
 
     start: int = Field(description="Where they start in the text, in characters (Unicode code points).")
     end: int = Field(description="Where they end: `text` is the characters from start up to end.")
     text: str
+    kind: Literal["doubted", "undecided"] = Field(
+        description="`doubted` where a calibration judges the words, and their risk is above 0.1. `undecided` where "
+        "none can: the model was undecided about them, which need not mean that they are wrong."
+    )
     risk: float | None = Field(
         description="What the calibration says of these tokens alone, and never above the answer's risk, as a part "
         "cannot be likelier wrong than the whole; null without a calibration that can judge a part: one that reads the "
         "ensemble cannot."
     )
-    reason: str = Field(description="Why they are doubted, in plain words.")
+    reason: str = Field(description="What the model was undecided about, in plain words.")
 
 
 class Uncertainty(BaseModel):
     """How sure the model was of one choice: aggregates over its tokens; null where it has none."""
 
     risk: float | None = Field(
-        default=None, description="Probability that the answer is wrong; null without a calibration."
+        default=None, description="Probability that the answer is wrong; null if `reason` says why it has none."
+    )
+    reason: NoRisk | None = Field(
+        default=None,
+        description="Why there is no risk; null where there is one. "
+        + "; ".join(f"`{name}`: {meaning}" for name, meaning in MEANINGS.items())
+        + ".",
     )
     calibrated: bool = Field(default=False, description="Whether risk comes from a calibration of this checkpoint.")
     calibration: str | None = Field(default=None, description="Name of the calibration in use.")
@@ -82,7 +94,8 @@ class Uncertainty(BaseModel):
     )
     spans: list[Span] | None = Field(
         default=None,
-        description="The words to doubt, in order, if `uncertainty.spans` asked for them. They lie in the generated "
-        "text: the message's content, or the text before tool calls and reasoning were taken out of it; for "
-        "completions the choice's `text`. What `echo` puts in front is a part of it.",
+        description="The words to doubt, or those that the model was undecided about, in order, if "
+        "`uncertainty.spans` asked for them. They lie in the generated text: the message's content, or the text before "
+        "tool calls and reasoning were taken out of it; for completions the choice's `text`. What `echo` puts in front "
+        "is a part of it.",
     )

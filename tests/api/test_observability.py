@@ -112,9 +112,10 @@ def test_what_clients_were_told_is_counted(
 
     told = {choice["index"]: choice["uncertainty"] for choice in choices if choice.get("uncertainty")}
     assert len(told) == (2 if chat else 4)
-    assert change["answer_risk_count"] == len(told)
-    assert change["answer_risk_sum"] == pytest.approx(math.fsum(answer["risk"] for answer in told.values()))
-    assert change["flagged_answers_total"] == sum(answer["abstain"] for answer in told.values())
+    judged = [answer for answer in told.values() if answer["reason"] is None]
+    assert change["answer_risk_count"] == len(judged)
+    assert change["answer_risk_sum"] == pytest.approx(math.fsum(answer["risk"] for answer in judged))
+    assert change["flagged_answers_total"] == sum(answer["abstain"] for answer in judged)
     assert change["request_seconds_count"] == 1
     assert change["time_to_first_token_seconds_count"] == stream
     assert change["time_per_output_token_seconds_count"] > 0

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from openai import BadRequestError, OpenAI
 
+from server.uncertainty.spans import DOUBTED_RISK
 from tests.api.test_chat import Streamed, ask, calling_a_tool, is_content
 from tests.api.test_completions import complete
 from tests.support.demo_answers import DemoAnswer, without_numbers
@@ -50,12 +51,13 @@ def asked(client: OpenAI, case: dict[str, Any], **options: Any) -> Any:
 def assert_in_place(spans: list[dict[str, Any]], text: str) -> None:
     position = 0
     for span in spans:
-        assert list(span) == ["start", "end", "text", "risk", "reason"]
+        assert list(span) == ["start", "end", "text", "kind", "risk", "reason"]
         assert position <= span["start"] < span["end"] <= len(text)
         assert text[span["start"] : span["end"]] == span["text"]
         assert span["text"].strip()
         assert span["reason"].startswith(("high entropy", "an unlikely word"))
-        assert 0 <= span["risk"] <= 1
+        assert span["kind"] == "undecided" if span["risk"] is None else "doubted"
+        assert DOUBTED_RISK < (1 if span["risk"] is None else span["risk"]) <= 1
         position = span["end"]
 
 

@@ -26,6 +26,10 @@ class Grown:
     """By `tokenformer calibrate`."""
 
     @property
+    def report(self) -> str:
+        return (self.root / "two" / "calibration-base.md").read_text()
+
+    @property
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.server.url}/v1", api_key="none", max_retries=0, timeout=60)
 

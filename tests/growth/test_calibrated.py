@@ -10,6 +10,7 @@ import httpx
 import openai
 import pytest
 
+from server.uncertainty.spans import DOUBTED_RISK
 from tests.growth.served import Grown
 from tests.support.calibrated import answer, words
 from tests.support.grown import VOCABULARY
@@ -71,14 +72,17 @@ def test_a_stream_says_the_same(grown: Grown) -> None:
     assert "".join(choice.text for chunk in chunks for choice in chunk.choices) == plain.text
     assert len(summaries) == 1
     assert_same_summary(grown, summaries[0], plain.uncertainty, PROMPT, plain.token_ids)
+
+
+def test_the_calibration_holds_for_the_answers_and_the_stage_that_it_was_fitted_on(grown: Grown) -> None:
+    assert grown.calibration.population == {"forms": {"completion": 120}, "finish_reasons": {"length": 120}}
+    assert "Answers by form: completion 120; by finish reason: length 120." in grown.report
+    for model, reason in (("m:base", None), ("m", "other_stage"), ("extra", "other_stage")):
+        summary = ask(grown, model).choices[0].uncertainty
+        assert (summary["reason"], summary["risk"] is None) == (reason, reason is not None)
     chat = {"messages": [{"role": "user", "content": "w1 w2"}], "temperature": 0, "max_tokens": 5}
-    chat["extra_body"] = {"return_token_ids": True}
-    answered = grown.client.chat.completions.create(model="m:base", **chat)  # type: ignore[call-overload]
-    last = [c for c in grown.client.chat.completions.create(model="m:base", stream=True, **chat) if c.choices][-1]  # type: ignore[call-overload]
-    (choice,) = answered.choices
-    assert choice.uncertainty["calibration"] == grown.calibration.name
-    ids = answered.prompt_token_ids, choice.token_ids
-    assert_same_summary(grown, last.choices[0].uncertainty, choice.uncertainty, *ids)
+    answer = grown.client.chat.completions.create(model="m:base", **chat)  # type: ignore[call-overload]
+    assert (answer.choices[0].uncertainty["reason"], answer.choices[0].uncertainty["risk"]) == ("other_form", None)
 
 
 def test_the_words_to_doubt_have_a_risk(grown: Grown) -> None:
@@ -88,17 +92,15 @@ def test_the_words_to_doubt_have_a_risk(grown: Grown) -> None:
     assert summary["spans"]
     for span in summary["spans"]:
         assert choice.text[span["start"] : span["end"]] == span["text"]
-        assert 0 <= span["risk"] <= summary["risk"]
+        assert (span["kind"], DOUBTED_RISK < span["risk"] <= summary["risk"]) == ("doubted", True)
     again = ask(grown, "m:base", temperature=2, seed=2, uncertainty={"spans": True}).choices[0]
     places = [[(span["start"], span["end"]) for span in one.uncertainty["spans"]] for one in (choice, again)]
     assert places[0] == places[1]
-    assert all(
-        span["risk"] is None for span in ask(grown, "m", uncertainty={"spans": True}).choices[0].uncertainty["spans"]
-    )
-    given = {"model": "m:base", "prompt": words(PROMPT), "completion": "w5 w9 w11", "uncertainty": {"spans": True}}
+    given = {"model": "m", "prompt": words(PROMPT), "completion": "w5 w9 w11", "uncertainty": {"spans": True}}
     (scored,) = httpx.post(f"{grown.server.url}/v1/uncertainty", json=given, timeout=60).json()["choices"]
     places = [(span["start"], span["end"], span["text"]) for span in scored["uncertainty"]["spans"]]
     assert places == [(0, 2, "w5"), (3, 5, "w9"), (6, 9, "w11")], "random words, which the model does not expect"
+    assert {(span["kind"], span["risk"]) for span in scored["uncertainty"]["spans"]} == {("undecided", None)}
 
 
 def test_abstain_marks_and_changes_nothing(grown: Grown) -> None:

@@ -98,7 +98,7 @@ def detail_of(page: Page, element: Any) -> dict[str, str]:
 
 def test_without_a_calibration_it_says_so(opened: Opener) -> None:
     (answer,) = opened().ask("ladder")
-    expect(answer.locator(".badge")).to_have_text("highest entropy 0.50 nats not calibrated")
+    expect(answer.locator(".badge")).to_have_text("highest entropy 0.50 nats no risk: no calibration")
 
 
 def test_growth_and_sparkline_say_their_numbers(opened: Opener) -> None:

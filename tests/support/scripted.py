@@ -63,7 +63,8 @@ def summary(**changes: Any) -> dict[str, Any]:
     numbers = ("mean_entropy", "max_entropy", "first_token_entropy", "worst_window_entropy", "mean_variance")
     defaults = dict.fromkeys(numbers, 0.5) | {"min_logprob": -0.5, "standardised_surprisal": 0.0, "tokens": 3}
     none = dict.fromkeys(("risk", "calibration", "abstain", "growth", "spans"))
-    return {**defaults, **none, "calibrated": False, "unit": "nat", **changes}
+    reason = None if "risk" in changes else "no_calibration"
+    return {**defaults, **none, "reason": reason, "calibrated": False, "unit": "nat", **changes}
 
 
 def last(**changes: Any) -> Chunk:

@@ -98,7 +98,7 @@ export class Answer {
     const [part, element] = [this.#tokens.parts[i], this.#elements[i]];
     const value = this.#measure.value(part);
     element.dataset.level = level(this.#measure, value);
-    element.classList.toggle("doubted", Boolean(part.reason));
+    element.classList.toggle("doubted", part.kind === "doubted");
     const said = value === null || value === undefined ? "" : `, ${this.#measure.label} ${this.#measure.format(value)}`;
     element.setAttribute("aria-label", `${part.text.trim() || "space"}${said}`);
   }
@@ -111,7 +111,7 @@ export class Answer {
       const [start, end] = [span.start, span.end].map((offset) => utf16Offset(this.#tokens.text, offset));
       for (const part of this.#tokens.parts) {
         if (part.start >= end || part.start + part.text.length <= start) continue;
-        if (part.risk === undefined || span.risk > part.risk) Object.assign(part, { risk: span.risk, reason: span.reason });
+        if (part.risk === undefined || span.risk > part.risk) Object.assign(part, { risk: span.risk, reason: span.reason, kind: span.kind });
       }
     }
     this.measure = this.#measure;
@@ -120,16 +120,19 @@ export class Answer {
   #conclude(summary) {
     const peak = `highest entropy ${number(summary.max_entropy)} nats`;
     if (summary.risk === null) {
-      this.badge.append(h("b", { "data-level": level(MEASURES.entropy, summary.max_entropy) }, peak), " not calibrated");
+      this.badge.append(h("b", { "data-level": level(MEASURES.entropy, summary.max_entropy) }, peak));
+      this.badge.append(summary.reason ? ` no risk: ${summary.reason.replaceAll("_", " ")}` : " not calibrated");
     } else {
       const risk = h("b", { "data-level": level(MEASURES.risk, summary.risk) }, `risk ${percent(summary.risk)}`);
       this.badge.append(risk, summary.calibrated ? "" : " not calibrated");
     }
-    const reasons = (summary.spans ?? []).map((span) => {
-      const risk = span.risk === null ? "" : `, risk ${percent(span.risk)}`;
-      return h("li", {}, h("b", {}, span.text.trim()), `: ${span.reason}${risk}`);
-    });
-    if (reasons.length) this.notes.append(h("p", {}, "To doubt:"), h("ul", { class: "reasons" }, reasons));
+    for (const [kind, title] of [["doubted", "To doubt:"], ["undecided", "Undecided:"]]) {
+      const reasons = (summary.spans ?? []).filter((span) => span.kind === kind).map((span) => {
+        const risk = span.risk === null ? "" : `, risk ${percent(span.risk)}`;
+        return h("li", {}, h("b", {}, span.text.trim()), `: ${span.reason}${risk}`);
+      });
+      if (reasons.length) this.notes.append(h("p", {}, title), h("ul", { class: "reasons" }, reasons));
+    }
     if (summary.abstain) this.notes.append(h("p", { class: "note" }, "Flagged: the risk is above the limit that the calibration recommends."));
     this.below.before(figures(summary));
   }

@@ -46,7 +46,7 @@ def piped(monkeypatch: pytest.MonkeyPatch, url: str, *lines: str, model: str | N
 
 def test_answers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str) -> None:
     assert piped(monkeypatch, address, "hello", "", "markup") == 0
-    below = "  not calibrated · highest entropy 0.50 nats · mean 0.50"
+    below = "  no risk: no calibration · highest entropy 0.50 nats · mean 0.50"
     said = capsys.readouterr()
     assert said.out.splitlines() == ["hi you", below, "[bold]x[/bold] :smile: 12", below]
     assert said.err == ""
@@ -199,7 +199,7 @@ def test_a_reader_that_goes_ends_it_silently(address: str) -> None:
 def test_output_that_cannot_hold_every_character(address: str) -> None:
     ended = run(address, "", PYTHONIOENCODING="ascii")
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith("hi you\n  not calibrated ? highest entropy")
+    assert ended.stdout.startswith("hi you\n  no risk: no calibration ? highest entropy")
 
 
 class Terminal(io.StringIO):

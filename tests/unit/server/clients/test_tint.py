@@ -109,17 +109,17 @@ def test_percentages_round_to_certainty_only_if_it_is_one() -> None:
 def test_the_summary() -> None:
     growth = {"base": 2.5, "news": -0.3}
     spans = [
-        {"start": 0, "end": 6, "text": "Lisbon", "risk": 0.64, "reason": "high entropy"},
-        {"start": 7, "end": 9, "text": "is", "risk": None, "reason": "why not"},
+        {"start": 0, "end": 6, "text": "Lisbon", "kind": "doubted", "risk": 0.64, "reason": "high entropy"},
+        {"start": 7, "end": 9, "text": "is", "kind": "undecided", "risk": None, "reason": "why not"},
     ]
     told = scripted.summary(risk=0.71, calibrated=True, growth=growth, spans=spans, max_entropy=2.0)
     assert [line.plain for line in summary(told)] == [
         "  risk 71% · highest entropy 2.00 nats · mean 0.50 · growth base +2.50, news -0.30 nats",
         "  Lisbon: high entropy (risk 64%)",
-        "  is: why not",
+        "  undecided: is: why not",
     ]
     (line,) = summary(scripted.summary())
-    assert line.plain == "  not calibrated · highest entropy 0.50 nats · mean 0.50"
+    assert line.plain == "  no risk: no calibration · highest entropy 0.50 nats · mean 0.50"
 
 
 @pytest.mark.parametrize(

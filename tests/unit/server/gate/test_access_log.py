@@ -126,6 +126,7 @@ def test_a_line_says_how_it_went_and_no_text(capfd: pytest.CaptureFixture[str]) 
     assert line["uncertainty"][0] == {
         "index": 0,
         "risk": None,
+        "reason": "no_calibration",
         "calibrated": False,
         "abstain": None,
         "mean_entropy": 1.5,

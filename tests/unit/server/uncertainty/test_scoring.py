@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from server.uncertainty.calibration import Calibration
 from server.uncertainty.features import GROUPS, LOWEST_LOGPROB
 from server.uncertainty.score import WINDOW, ChoiceScore, EnsembleScore
+from server.uncertainty.spans import DOUBTED_RISK
 from server.uncertainty.tokens import TokenScore
 
 Tokens = list[tuple[float, float, float, float]]
@@ -77,6 +78,7 @@ def test_nothing_generated_gives_null_and_no_sentinel() -> None:
     assert values.pop("tokens") == 0
     assert values.pop("unit") == "nat"
     assert values.pop("calibrated") is False
+    assert values.pop("reason") == "empty"
     assert set(values.values()) == {None}
 
 
@@ -202,6 +204,7 @@ def test_a_calibration_that_reads_what_an_answer_lacks_judges_nothing() -> None:
     reads_growth = linear(["max_entropy", "newest_stage_growth"], [1.0, 1.0], 0.0)
     summary = score_of(TOKENS).summary(reads_growth, abstain_above=0.5, text="w")
     assert (summary.risk, summary.calibrated, summary.calibration, summary.abstain) == (None, False, None, None)
+    assert summary.reason == "feature_missing"
     assert [span.risk for span in summary.spans or ()] == [None] * len(summary.spans or ())
 
 
@@ -223,6 +226,7 @@ def test_statistics_of_a_broken_model_have_no_risk(place: int, column: int) -> N
     assert score.features() is None
     summary = score.summary(CALIBRATION, abstain_above=0.5)
     assert (summary.risk, summary.calibrated, summary.abstain) == (None, False, None)
+    assert summary.reason == "not_finite"
 
 
 def linear(features: list[str], coefficients: list[float], intercept: float) -> Calibration:
@@ -261,11 +265,39 @@ def test_a_spans_risk_is_that_of_its_tokens_alone_and_at_most_the_answers() -> N
     summary = score.summary(CALIBRATION, text="Lisbon or")
     assert summary.spans is not None
     assert [(span.start, span.end, span.text) for span in summary.spans] == [(0, 6, "Lisbon"), (7, 9, "or")]
+    assert [span.kind for span in summary.spans] == ["doubted", "doubted"]
     alone = [ChoiceScore.of(part).summary(CALIBRATION).risk for part in (tokens[:2], tokens[3:])]
     assert [span.risk for span in summary.spans] == alone
-    assert [span.risk for span in score.summary(text="Lisbon or").spans or ()] == [None, None]
+    undecided = score.summary(text="Lisbon or").spans or ()
+    assert [(span.kind, span.risk) for span in undecided] == [("undecided", None)] * 2
     # Here the whole is less risky than its parts: length makes it so.
-    longer_is_better = linear(["tokens"], [-1.0], 1.0)
+    longer_is_better = linear(["tokens"], [-1.0], 3.0)
     summary = score.summary(longer_is_better, text="Lisbon or")
     assert [span.risk for span in summary.spans or ()] == [summary.risk] * 2
     assert ChoiceScore().summary(CALIBRATION, text="").spans == []
+
+
+def test_a_word_is_doubted_above_a_risk_only() -> None:
+    sure = TokenScore(-0.1, 0.1, 0.5, 0.9, "So", 0)
+    unsure = TokenScore(-1.2, 1.5, 0.5, 0.1, " it", 2)
+    score = ChoiceScore.of([sure, unsure])
+
+    def spans(calibration: Calibration | None) -> list[tuple[str, str, float | None]]:
+        return [(span.text, span.kind, span.risk) for span in score.summary(calibration, text="So it").spans or ()]
+
+    def judge(risk: float, feature: str = "max_entropy") -> Calibration:
+        return linear([feature], [0.0], math.log(risk / (1 - risk)))
+
+    assert spans(None) == [("it", "undecided", None)]
+    assert spans(judge(0.01)) == spans(judge(DOUBTED_RISK - 1e-9)) == []
+    assert spans(judge(0.11)) == [("it", "doubted", pytest.approx(0.11))]
+    # A calibration that reads the ensemble judges whole answers only.
+    ensemble = EnsembleScore(2, [0.0, 0.4], [0.1, 1.1], 4)
+
+    def whole(risk: float) -> list[tuple[str, str, float | None]]:
+        found = score.summary(judge(risk, "max_epistemic"), None, "So it", ensemble, ensemble.features())
+        assert found.risk == pytest.approx(risk)
+        return [(span.text, span.kind, span.risk) for span in found.spans or ()]
+
+    assert whole(0.01) == []
+    assert whole(0.5) == [("it", "undecided", None)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.uncertainty.score import ChoiceScore
-from server.uncertainty.spans import DOUBTED_ENTROPY, STANDS_OUT, doubted_spans, reason, words
+from server.uncertainty.spans import STANDS_OUT, UNDECIDED_ENTROPY, reason, undecided_spans, words
 from server.uncertainty.tokens import TokenScore
 
 SURE, UNSURE = 0.1, math.log(6)
@@ -32,14 +32,14 @@ def put_together(parts: Sequence[TokenScore]) -> tuple[list[TokenScore], str]:
 def doubted(*parts: TokenScore, length: int | None = None) -> list[str]:
     """The words doubted in the first `length` characters."""
     tokens, text = put_together(parts)
-    spans = doubted_spans(tokens, text[:length])
+    spans = undecided_spans(tokens, text[:length])
     return [text[:length][span.start : span.end] for span in spans]
 
 
 def test_a_token_is_doubted_above_two_equally_likely_words() -> None:
-    assert doubted(token("yes", math.nextafter(DOUBTED_ENTROPY, 9))) == ["yes"]
-    assert doubted(token("yes", DOUBTED_ENTROPY)) == []
-    assert pytest.approx(-2 * 0.5 * math.log(0.5)) == DOUBTED_ENTROPY
+    assert doubted(token("yes", math.nextafter(UNDECIDED_ENTROPY, 9))) == ["yes"]
+    assert doubted(token("yes", UNDECIDED_ENTROPY)) == []
+    assert pytest.approx(-2 * 0.5 * math.log(0.5)) == UNDECIDED_ENTROPY
 
 
 def test_an_unlikely_choice_is_doubted() -> None:
@@ -133,16 +133,16 @@ def test_the_ensemble_tells_why_the_entropy_is_high(epistemic: float | None, sai
     plain = reason(token("Lis", UNSURE))
     assert reason(token("Lis", UNSURE), epistemic=epistemic) == plain + said
     tokens, text = put_together([token("in", SURE), token(" ", UNSURE), token("Lis", UNSURE)])
-    (span,) = doubted_spans(tokens, text, [0.0, 0.2, epistemic])
+    (span,) = undecided_spans(tokens, text, [0.0, 0.2, epistemic])
     assert span.reason == plain + said
 
 
 def test_the_worst_token_of_a_word_gives_the_reason() -> None:
     tokens, text = put_together([token("Li", math.log(3)), token("s", SURE), token("bon", math.log(9))])
-    (span,) = doubted_spans(tokens, text)
+    (span,) = undecided_spans(tokens, text)
     assert span.reason == "high entropy inside the word: as undecided as among 9 words"
     tokens, text = put_together([token(" Li", math.log(3)), token("s", SURE, -5.0), token("bon", math.log(2.5))])
-    (span,) = doubted_spans(tokens, text)
+    (span,) = undecided_spans(tokens, text)
     assert span.reason == "an unlikely word was chosen (the model gave it less than 1 %)"
     assert [score.text for score in span.tokens] == [" Li", "s", "bon"]
 
@@ -162,7 +162,7 @@ def test_spans_are_whole_words_in_order_and_hold_what_is_doubted(
 ) -> None:
     tokens, whole = put_together(parts)
     text = whole[:length]
-    spans = doubted_spans(tokens, text)
+    spans = undecided_spans(tokens, text)
     starts, ends = {start for start, _ in words(text)}, {end for _, end in words(text)}
     position = 0
     for span in spans:
@@ -173,7 +173,7 @@ def test_spans_are_whole_words_in_order_and_hold_what_is_doubted(
         position = span.end
     # What is visible of a doubted letter lies in a span.
     for part in tokens:
-        if part.special or part.entropy <= DOUBTED_ENTROPY or not any(map(str.isalnum, part.text)):
+        if part.special or part.entropy <= UNDECIDED_ENTROPY or not any(map(str.isalnum, part.text)):
             continue
         for place in range(part.start, min(part.start + len(part.text), len(text))):
             if text[place].isalnum():
