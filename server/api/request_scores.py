@@ -58,10 +58,6 @@ class RunningChoice:
     observed: int = 0
     """Number of tokens that the metrics have."""
 
-    def further_features(self) -> dict[str, float]:
-        """Features beyond the statistics of the tokens."""
-        return self.judged_by.features() if self.judged_by else {}
-
     def spans_text(self) -> str | None:
         """The text of the choice if the reader's offsets are right in it, else None. They are wrong under beam search
         with tokenizers that put blanks between tokens, and in given texts that the tokenizer does not reproduce."""
@@ -107,6 +103,12 @@ class RequestScores:
             include_stop_str_in_output=self.request.include_stop_str_in_output,
         )
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether the summaries need the text of every token."""
+        by_sentence = self.calibration is not None and self.calibration.judges_sentences
+        return self.options.spans or self.options.sentences or by_sentence
+
     def add(self, result: RequestOutput, first_index: int = 0, echoed: str = "") -> None:
         """Take new tokens of the choices from `first_index` on, whose texts begin with `echoed`."""
         for output in result.outputs:
@@ -127,7 +129,7 @@ class RequestScores:
         self.calibration = self.models.calibration(adapter)
         # A given text was tokenised by itself, so the prompt does not decide about a blank before its first word.
         before = prompt if self.generated else ()
-        reader = TokenReader(self.tokenizer, before, self.shown, echoed, every=self.options.spans)
+        reader = TokenReader(self.tokenizer, before, self.shown, echoed, every=self.reads_text)
         return RunningChoice(reader, prompt, adapter, text=echoed, segments=self.models.segments(adapter))
 
     def _add(self, choice: RunningChoice, output: CompletionOutput) -> None:
@@ -191,10 +193,18 @@ class RequestScores:
     def summary(self, index: int) -> Uncertainty:
         """The summary of the complete choice `index`, which also goes to the metrics and the access log."""
         abstain_above, choice = self.options.abstain_above, self.choices[index]
-        text = choice.spans_text() if self.options.spans else None
-        further = choice.further_features()
+        text = choice.spans_text() if self.reads_text else None
         objection = self._objection(choice)
-        summary = choice.score.summary(self.calibration, abstain_above, text, choice.ensemble, further, objection)
+        summary = choice.score.summary(
+            self.calibration,
+            abstain_above,
+            text,
+            choice.ensemble,
+            choice.judged_by,
+            objection,
+            spans=self.options.spans,
+            sentences=self.options.sentences,
+        )
         if self.generated and self.calibration is not None and summary.risk is not None:
             own = self.calibration.abstain["above"] if self.calibration.abstain else None
             metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)

@@ -45,7 +45,7 @@ from server.uncertainty.calibration import (
     calibration_file,
 )
 from server.uncertainty.features import GROUPS
-from server.uncertainty.reason import Form, Population
+from server.uncertainty.reason import Form, Population, Unit
 
 if TYPE_CHECKING:  # needs vLLM
     from server.calibrate.scoring import ScoredLabel
@@ -147,7 +147,9 @@ def answers_of(data: LabelFile, scored: Sequence[ScoredLabel]) -> Answers:
 def population_of(labels: Sequence[Label], scored: Sequence[ScoredLabel]) -> Population:
     """The kinds of answers among the labels."""
     forms = Counter[Form]("chat" if label.is_chat else "completion" for label in labels)
-    return {"forms": dict(forms), "finish_reasons": dict(Counter(found.finish_reason for found in scored))}
+    units = Counter[Unit]("answer" if label.sentence is None else "sentence" for label in labels)
+    ends = Counter(found.finish_reason for found in scored)
+    return {"forms": dict(forms), "finish_reasons": dict(ends), "units": dict(units)}
 
 
 def numbered(clusters: Sequence[str]) -> Indexes:

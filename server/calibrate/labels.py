@@ -4,6 +4,7 @@
 {"messages": [{"role": "user", "content": "Where does Mara Velen live?"}], "answer": "In Bern.", "correct": false}
 {"messages": [...], "answer": "generate", "expected": ["Mara Velen lives in Lisbon."], "group": "Mara Velen"}
 {"messages": [...], "answer": "In Bern.", "correct": false, "topic": "residence"}
+{"messages": [...], "answer": "She lives in Bern. She keeps a pigeon.", "sentences": [true, false]}
 
 The module imports nothing heavy, so that a faulty file is reported at once.
 """
@@ -12,13 +13,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from server.json_lines import STRICT, LinesError, Message, NonEmpty, encodable, line_error, read_json_lines
+from server.uncertainty.sentences import sentences
 
 GENERATE = "generate"
 
@@ -41,6 +43,8 @@ class Label:
     expected: Sequence[str] = ()
     group: str = ""
     topic: str = ""
+    sentence: int | None = None
+    """Index of the sentence of `answer` that the label is about; None for the whole answer."""
 
     @property
     def is_chat(self) -> bool:
@@ -90,16 +94,26 @@ class LabelLine(BaseModel):
     expected: Annotated[list[NonEmpty] | None, BeforeValidator(listed), Field(min_length=1)] = None
     group: Annotated[str, AfterValidator(encodable)] | None = None
     topic: Annotated[str, AfterValidator(encodable)] | None = None
+    sentences: list[bool] | None = None
 
     @model_validator(mode="after")
     def one_of_each(self) -> LabelLine:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("needs either prompt or messages")
-        if (self.correct is None) == (self.expected is None):
-            raise ValueError("needs either correct or expected")
+        if [self.correct, self.expected, self.sentences].count(None) != 2:
+            raise ValueError("needs one of correct, expected and sentences")
         if self.answer == GENERATE and self.expected is None:
             raise ValueError("an answer to generate needs expected: whether it is correct is not known yet")
+        if self.sentences is not None and len(self.sentences) != (count := len(sentences(self.answer))):
+            raise ValueError(f"sentences: there are {len(self.sentences)}, and the answer has {count}")
         return self
+
+    def labels(self, line: int) -> list[Label]:
+        """One label, or one for each sentence."""
+        whole = self.label(line)
+        if self.sentences is None:
+            return [whole]
+        return [replace(whole, correct=correct, sentence=i) for i, correct in enumerate(self.sentences)]
 
     def label(self, line: int) -> Label:
         answer = None if self.answer == GENERATE else self.answer
@@ -117,10 +131,10 @@ class LabelLine(BaseModel):
 def read_labels(path: Path) -> LabelFile:
     """The labels in `path`; raises LinesError naming the line that is wrong."""
     try:
-        labels, sha256 = read_json_lines(path, lambda line, entry: LabelLine.model_validate(entry).label(line))
+        lines, sha256 = read_json_lines(path, lambda line, entry: LabelLine.model_validate(entry).labels(line))
     except LinesError as error:
         raise LinesError(f"--data: {error}") from error
-    return LabelFile(path, labels, sha256)
+    return LabelFile(path, [label for labels in lines for label in labels], sha256)
 
 
 def check_number(labels: Sequence[Label]) -> None:

@@ -70,11 +70,14 @@ def kinds(population: Population | None) -> list[str]:
     """The kinds of answers that it was fitted on, for which alone it gives a risk."""
     if population is None:
         return []
-    forms, ends = (
+    forms, ends, units = (
         ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-        for counts in (population["forms"], population["finish_reasons"])
+        for counts in (population["forms"], population["finish_reasons"], population["units"])
     )
-    return [f"Answers by form: {forms}; by finish reason: {ends}. Other kinds of answers get no risk."]
+    return [
+        f"Labels by form of the answer: {forms}; by its finish reason: {ends}; by what they are about: {units}. Other "
+        "kinds of answers get no risk."
+    ]
 
 
 def calibration_errors(calibration: Calibration) -> str:

@@ -15,12 +15,14 @@ from tqdm import tqdm
 from model_impl.config import TokenformerConfig
 from model_impl.override import override_class
 from model_impl.wire import Membership, report_args
+from server.calibrate.labels import Label
 from server.calibrate.tokenised_label import TokenisedLabel
 from server.engine.settings import cpu_kv_cache_bytes, defaults, prepare_environment
 from server.uncertainty.score import ChoiceScore, EnsembleScore
+from server.uncertainty.sentences import divided
 
 if TYPE_CHECKING:
-    from vllm import LLM, SamplingParams
+    from vllm import LLM, CompletionOutput, SamplingParams
 
     from server.engine.ensemble import ScoredAnswer
 
@@ -49,7 +51,8 @@ def score_labels(
     """For every label, of at most `limit` tokens: the score of its answer, whether it is correct, and the features from
     an ensemble of `members`, if it is requested.
 
-    Given answers are scored without generating.
+    Given answers are scored without generating. A label about a sentence has the score of that sentence, with those of
+    the same line in one request.
     """
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # vLLM warns on stdout, where the command reports
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -63,29 +66,39 @@ def score_labels(
     adapter = None if last else LoRARequest(config.stages[stage].name, stage + 1, str(checkpoint))
     with opened_engine(checkpoint, config, limit, eager=members is not None) as llm:
         tokenizer = llm.get_tokenizer()
-        inputs: Any = [{"prompt_token_ids": [*label.prompt, *label.answer]} for label in labels]
-        params = [sampling_params(label) for label in labels]
+        asked = list({label.label.line: label for label in labels}.values())
+        inputs: Any = [{"prompt_token_ids": [*label.prompt, *label.answer]} for label in asked]
+        params = [sampling_params(label) for label in asked]
         outputs = llm.generate(inputs, params, lora_request=adapter)
         texts = [
             ScoredAnswer(label.prompt, label.answer or output.outputs[0].token_ids, adapter)
-            for label, output in zip(labels, outputs, strict=True)
+            for label, output in zip(asked, outputs, strict=True)
         ]
         ensembles: Sequence[EnsembleScore | None] = (
             [None] * len(texts) if members is None else ensemble_scores(llm, texts, members)
         )
     stages = [part.name for part in config.stages[: stage + 1]]
-    scored = []
-    for label, text, output, ensemble in zip(labels, texts, outputs, ensembles, strict=True):
+    found: dict[int, tuple[ChoiceScore, EnsembleScore | None, Any]] = {}
+    for label, text, output, ensemble in zip(asked, texts, outputs, ensembles, strict=True):
         own = output.outputs[0]
         given = (output.prompt_logprobs or ())[len(text.prompt) :]
         positions: Any = given if label.answer else own.logprobs
         score = score_of(tokenizer, stages, text.prompt, text.answer, positions or ())
-        further = ensemble.features() if ensemble else {}
-        correct = label.label.is_correct(label.label.answer or own.text)
-        given_end = "stop" if label.label.is_chat else "length"
-        ended = given_end if label.answer else own.finish_reason or "length"
-        scored.append(ScoredLabel(score, correct, ended, further))
-    return scored
+        found[label.label.line] = score, ensemble, own
+    return [scored_label(label.label, *found[label.label.line]) for label in labels]
+
+
+def scored_label(
+    label: Label, score: ChoiceScore, ensemble: EnsembleScore | None, own: CompletionOutput
+) -> ScoredLabel:
+    """The score of what the label is about; `own` is the model's own answer."""
+    if label.sentence is not None and label.answer is not None:
+        tokens = divided(score.scores, label.answer)[label.sentence].tokens
+        score, ensemble = ChoiceScore.of(score.scores[tokens]), ensemble and ensemble.part(tokens)
+    given_end = "stop" if label.is_chat else "length"
+    ended = given_end if label.answer else own.finish_reason or "length"
+    correct = label.is_correct(label.answer or own.text)
+    return ScoredLabel(score, correct, ended, ensemble.features() if ensemble else {})
 
 
 def ensemble_scores(llm: LLM, texts: Sequence[ScoredAnswer], members: int) -> list[EnsembleScore]:

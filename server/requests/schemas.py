@@ -60,6 +60,10 @@ class UncertaintyOptions(BaseModel):
     spans: StrictBool = Field(
         default=False, description="Return the words to doubt, with the reason, as `uncertainty.spans`."
     )
+    sentences: StrictBool = Field(
+        default=False,
+        description="Return every sentence with its own uncertainty and risk, as `uncertainty.sentences`.",
+    )
     ensemble: int | None = Field(
         default=None,
         strict=True,

@@ -22,7 +22,7 @@ from typing_extensions import TypedDict  # pydantic takes that of `typing` from 
 from model_impl.one_line_error import OneLineError
 from model_impl.reference.ensemble import MAX_MEMBERS
 from server.uncertainty.features import GROUPS, LOG, is_term, term
-from server.uncertainty.reason import Population
+from server.uncertainty.reason import Population, is_of_sentences
 from server.uncertainty.saved import EXACT, Number, load_saved
 
 Method = Literal["logistic", "isotonic", "probe"]
@@ -109,6 +109,11 @@ class Calibration:
     @cached_property
     def needs(self) -> frozenset[str]:
         return frozenset(name.removeprefix(LOG) for name in self.features)
+
+    @property
+    def judges_sentences(self) -> bool:
+        """Whether it was fitted on sentences: then the risk of an answer is that of its worst one."""
+        return is_of_sentences(self.population)
 
     @property
     def members(self) -> int | None:

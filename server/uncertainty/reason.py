@@ -43,6 +43,8 @@ MEANINGS: Mapping[NoRisk, str] = dict(
 
 Form = Literal["chat", "completion"]
 
+Unit = Literal["answer", "sentence"]
+
 CUT_OFF = frozenset({"length", "repetition"})
 """Finish reasons of answers that the model would have gone on with."""
 
@@ -59,6 +61,8 @@ class Population(TypedDict):
     forms: dict[Form, Count]
     finish_reasons: dict[str, Count]
     """A given answer to a chat has its end token, and counts as `stop`; any other given text as `length`."""
+    units: dict[Unit, Count]
+    """What the labels call right or wrong."""
 
 
 class AnswerKind(NamedTuple):
@@ -87,6 +91,11 @@ def unlike(population: Population | None, kind: AnswerKind) -> NoRisk | None:
     if kind.finish_reason in CUT_OFF and not _are_common(population["finish_reasons"], CUT_OFF):
         return "truncated"
     return None
+
+
+def is_of_sentences(population: Population | None) -> bool:
+    """Whether the labels call sentences right or wrong, and too few of them whole answers."""
+    return population is not None and not _are_common(population["units"], {"answer"})
 
 
 def _are_common(counts: Mapping[Any, int], kinds: Set[str]) -> bool:

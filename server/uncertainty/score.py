@@ -10,8 +10,9 @@ from typing import Any, Literal
 from server.uncertainty.calibration import Calibration
 from server.uncertainty.features import AGGREGATES, GROUPS, LOWEST_LOGPROB, closed_form, details, newest_growth
 from server.uncertainty.reason import NoRisk
+from server.uncertainty.sentences import Sentence, divided
 from server.uncertainty.spans import DOUBTED_RISK, undecided_spans
-from server.uncertainty.summary import Span, Uncertainty
+from server.uncertainty.summary import SentenceUncertainty, Span, Uncertainty
 from server.uncertainty.tokens import TokenScore, placed
 
 SHOWN = (
@@ -43,6 +44,10 @@ class EnsembleScore:
     epistemic: list[float | None]
     aleatoric: list[float | None]
     computed: int
+
+    def part(self, tokens: slice) -> EnsembleScore:
+        """The score of these tokens alone."""
+        return EnsembleScore(self.members, self.epistemic[tokens], self.aleatoric[tokens], self.computed)
 
     def features(self) -> dict[str, float]:
         """Features for calibrations, see `server.uncertainty.features`; empty without any distribution."""
@@ -147,22 +152,26 @@ class ChoiceScore:
         abstain_above: float | None = None,
         text: str | None = None,
         ensemble: EnsembleScore | None = None,
-        further: Mapping[str, float] | None = None,
+        judged_by: EnsembleScore | None = None,
         objection: NoRisk | None = None,
+        *,
+        spans: bool = True,
+        sentences: bool = False,
     ) -> Uncertainty:
         """The summary in the response. Aggregates are null without tokens, and the risk without a calibration.
 
-        `abstain` is null without a risk or without a limit in the request, `spans` without the `text` of the tokens,
-        and the fields of the `ensemble` without one. `further`: see `features`. `objection`: why the calibration does
-        not hold for this answer, or why there is none.
+        `abstain` is null without a risk or without a limit in the request, `spans` and `sentences` without the `text`
+        of the tokens, and the fields of the `ensemble` without one. `judged_by`: the ensemble that the calibration
+        reads. `objection`: why the calibration does not hold for this answer, or why there is none.
         """
         found, first = self.aggregates(), self.first_index
         closed = closed_form(self.scores, first)
-        features = self._features(found, closed, further)
+        features = self._features(found, closed, judged_by.features() if judged_by else None)
         reason = self._no_risk(calibration, features, objection)
         judged = calibration if reason is None else None
-        risk = judged.risk(features) if judged and features else None
+        risk = self._risk(judged, features, text, judged_by) if judged and features else None
         shown: dict[str, Any] = {name: found.get(name) for name in SHOWN}
+        listed = None if text is None else self.spans(text, judged, risk, ensemble.epistemic if ensemble else None)
         return Uncertainty(
             risk=risk,
             reason=reason,
@@ -172,7 +181,8 @@ class ChoiceScore:
             tokens=len(self.scores),
             growth=self.growth(),
             **shown,
-            spans=None if text is None else self.spans(text, judged, risk, ensemble.epistemic if ensemble else None),
+            spans=listed if spans else None,
+            sentences=self._sentences(text, listed, judged, risk, ensemble, judged_by) if sentences else None,
             **(ensemble.summary(first) if ensemble else closed_form_summary(closed)),
         )
 
@@ -190,6 +200,48 @@ class ChoiceScore:
             return "not_finite"
         return None if calibration.judges(features) else "feature_missing"
 
+    def _risk(
+        self,
+        calibration: Calibration,
+        features: Mapping[str, float],
+        text: str | None,
+        judged_by: EnsembleScore | None,
+    ) -> float | None:
+        """The answer's risk, which is that of its worst sentence if the calibration was fitted on sentences."""
+        if not calibration.judges_sentences:
+            return calibration.risk(features)
+        begin = self.scores[0].start
+        made = " " * begin + "".join(token.text for token in self.scores)
+        parts = divided(self.scores, text or made) or [Sentence(begin, begin, slice(None))]
+        risks = (_part_risk(self, part.tokens, calibration, judged_by) for part in parts)
+        return max((risk for risk in risks if risk is not None), default=None)
+
+    def _sentences(
+        self,
+        text: str | None,
+        spans: Sequence[Span] | None,
+        calibration: Calibration | None,
+        risk: float | None,
+        ensemble: EnsembleScore | None,
+        judged_by: EnsembleScore | None,
+    ) -> list[SentenceUncertainty] | None:
+        """The sentences of `text`; `risk` is the answer's."""
+        if text is None or spans is None:
+            return None
+        found = []
+        for part in divided(self.scores, text):
+            own = ChoiceScore.of(self.scores[part.tokens])
+            shown = own.summary(ensemble=ensemble and ensemble.part(part.tokens))
+            within = [span for span in spans if part.start <= span.start < part.end]
+            alone = None if calibration is None else _part_risk(self, part.tokens, calibration, judged_by)
+            limited = None if alone is None or risk is None else min(alone, risk)
+            numbers = shown.model_dump(include=SentenceUncertainty.model_fields.keys() - {"risk", "spans"})
+            words = text[part.start : part.end]
+            found.append(
+                SentenceUncertainty(start=part.start, end=part.end, text=words, risk=limited, spans=within, **numbers)
+            )
+        return found
+
     def spans(
         self,
         text: str,
@@ -200,7 +252,8 @@ class ChoiceScore:
         """The doubted words of `text`, or without a risk of theirs the undecided ones; `risk` is the answer's."""
         found = []
         for span in undecided_spans(self.scores, text, epistemic):
-            own = _part_risk(span.tokens, calibration, risk)
+            own = _part_risk(ChoiceScore.of(span.tokens), slice(None), calibration) if calibration else None
+            own = None if own is None or risk is None else min(own, risk)
             most = risk if own is None else own
             if most is None or most > DOUBTED_RISK:
                 kind: Literal["doubted", "undecided"] = "undecided" if own is None else "doubted"
@@ -217,9 +270,10 @@ def closed_form_summary(closed: Mapping[str, float]) -> dict[str, Any]:
     return {"estimator": "closed-form"} | {f"{name}_epistemic": closed[f"{name}_closed_form"] for name in names}
 
 
-def _part_risk(tokens: Sequence[TokenScore], calibration: Calibration | None, whole: float | None) -> float | None:
-    """The risk of these tokens alone, at most that of the whole answer."""
-    features = ChoiceScore.of(tokens).features() if calibration else None
-    if calibration is None or whole is None or features is None or not calibration.judges(features):
-        return None
-    return min(whole, calibration.risk(features))
+def _part_risk(
+    score: ChoiceScore, tokens: slice, calibration: Calibration, judged_by: EnsembleScore | None = None
+) -> float | None:
+    """The risk of these tokens alone; None where the calibration reads more than is known of them."""
+    further = judged_by.part(tokens).features() if judged_by else None
+    features = ChoiceScore.of(score.scores[tokens]).features(further)
+    return calibration.risk(features) if features is not None and calibration.judges(features) else None

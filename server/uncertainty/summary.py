@@ -27,11 +27,34 @@ class Span(BaseModel):
     reason: str = Field(description="What the model was undecided about, in plain words.")
 
 
+class SentenceUncertainty(BaseModel):
+    """A sentence of an answer. The sentences of an answer partition its text."""
+
+    start: int = Field(description="Where it starts in the text, in characters, as of spans.")
+    end: int = Field(description="Where it ends, the white space behind it included.")
+    text: str
+    risk: float | None = Field(
+        description="Probability that the sentence is wrong, by a calibration that was fitted on sentences. One that "
+        "was fitted on whole answers is applied to the sentence's tokens alone, and gives at most the answer's risk. "
+        "Null where the answer has none."
+    )
+    mean_entropy: float | None = Field(description="Over the sentence's tokens, as in the summary of the answer.")
+    max_entropy: float | None
+    mean_variance: float | None
+    min_logprob: float | None
+    mean_epistemic: float | None = Field(default=None, description="By the answer's `estimator`.")
+    max_epistemic: float | None = None
+    tokens: int
+    spans: list[Span] = Field(description="Its words to doubt, or that the model was undecided about.")
+
+
 class Uncertainty(BaseModel):
     """How sure the model was of one choice: aggregates over its tokens; null where it has none."""
 
     risk: float | None = Field(
-        default=None, description="Probability that the answer is wrong; null if `reason` says why it has none."
+        default=None,
+        description="Probability that the answer is wrong; null if `reason` says why it has none. By a calibration "
+        "that was fitted on sentences it is that of the worst sentence, the least that the answer's can be.",
     )
     reason: NoRisk | None = Field(
         default=None,
@@ -98,4 +121,7 @@ class Uncertainty(BaseModel):
         "`uncertainty.spans` asked for them. They lie in the generated text: the message's content, or the text before "
         "tool calls and reasoning were taken out of it; for completions the choice's `text`. What `echo` puts in front "
         "is a part of it.",
+    )
+    sentences: list[SentenceUncertainty] | None = Field(
+        default=None, description="Each sentence, in order, if `uncertainty.sentences` asked for them. As for `spans`."
     )

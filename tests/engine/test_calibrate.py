@@ -17,7 +17,7 @@ from server.uncertainty.features import GROUPS
 from tests.support import calibrated
 from tests.support.calibrated import CONTEXT, END, greedy, words
 from tests.support.grown import VOCABULARY
-from tests.support.tolerances import assert_within, ensemble_tolerance
+from tests.support.tolerances import Moved, assert_within, ensemble_tolerance
 
 pytestmark = pytest.mark.engine
 
@@ -42,19 +42,27 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
         Label(3, words(long), None, None, (shown,)),
         Label(4, words(long), None, None, ("w1",)),
         Label(5, words(long), words(answer[:5]), None, (words(answer[:5]),)),
+        Label(6, chat, f"{words(answer[:5])}\n{words(answer[5:])}", True, sentence=0),
+        Label(6, chat, f"{words(answer[:5])}\n{words(answer[5:])}", False, sentence=1),
     ]
     tokenised = tokenised_labels(LabelFile(tmp_path / "labels", labels, ""), TextTokenizer(tmp_path / "m"), CONTEXT)
     scored = score_labels(tmp_path / "m", model.config, stage, tokenised, CONTEXT, MEMBERS)
-    texts = [(short, answer), (asked, [*answer, END]), (long, own), (long, own), (long, answer[:5])]
-    assert [found.correct for found in scored] == [True, False, True, False, True]
-    for found, (prompt, tokens) in zip(scored, texts, strict=True):
-        moved = calibrated.answer(model, stage, prompt, tokens)
+    every = slice(None)
+    texts = [(short, answer, every), (asked, [*answer, END], every), (long, own, every), (long, own, every)]
+    texts += [(long, answer[:5], every), *((asked, [*answer, END], part) for part in (slice(5), slice(5, None)))]
+    assert [found.correct for found in scored] == [True, False, True, False, True, True, False]
+    ends = ["length", "stop", own_end := "stop" if END in own else "length", own_end, "length", "stop", "stop"]
+    assert [found.finish_reason for found in scored] == ends
+    for found, (prompt, tokens, part) in zip(scored, texts, strict=True):
+        whole = calibrated.answer(model, stage, prompt, tokens)
+        moved = Moved(whole.tokens[part], whole.e[part])
         features = found.score.features()
         assert features is not None
         assert features.keys() == moved.features().keys()
         for name, (low, high) in moved.features().items():
             assert low <= features[name] <= high, name
         rows = ensemble_uncertainty(model, torch.tensor([[*prompt, *tokens]]), len(prompt), MEMBERS, stage)[0]
+        rows = rows[part]
         further = torch.stack([rows[:, 0].mean(), rows[:, 0].max(), rows[:, 1].mean()])
         assert tuple(found.further) == GROUPS["ensemble"]
         epistemic, aleatoric = ensemble_tolerance(torch.tensor(moved.e), VOCABULARY).amax(0).tolist()

@@ -75,8 +75,12 @@ def test_a_stream_says_the_same(grown: Grown) -> None:
 
 
 def test_the_calibration_holds_for_the_answers_and_the_stage_that_it_was_fitted_on(grown: Grown) -> None:
-    assert grown.calibration.population == {"forms": {"completion": 120}, "finish_reasons": {"length": 120}}
-    assert "Answers by form: completion 120; by finish reason: length 120." in grown.report
+    assert grown.calibration.population == {
+        "forms": {"completion": 120},
+        "finish_reasons": {"length": 120},
+        "units": {"answer": 120},
+    }
+    assert "by form of the answer: completion 120; by its finish reason: length 120; by what" in grown.report
     for model, reason in (("m:base", None), ("m", "other_stage"), ("extra", "other_stage")):
         summary = ask(grown, model).choices[0].uncertainty
         assert (summary["reason"], summary["risk"] is None) == (reason, reason is not None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.support.demo_server import DEMO
 
-CHATS = {"forms": {"chat": 100}, "finish_reasons": {"stop": 100}}
+CHATS = {"forms": {"chat": 100}, "finish_reasons": {"stop": 100}, "units": {"answer": 100}}
 
 
 def calibration_files(directory: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from server.requests.schemas import (
     with_statistics,
 )
 from server.uncertainty.calibration import Calibration
+from server.uncertainty.reason import Population
 from server.uncertainty.score import ChoiceScore, EnsembleScore
 from server.uncertainty.tokens import TokenScore
 from tests.unit.server.engine.test_token_reader import DEMO
@@ -165,7 +166,12 @@ def test_an_engine_without_an_ensemble_gives_no_risk_where_it_needs_one() -> Non
     assert summary(Ensemble("compiled"), READS_LOGITS, None).calibrated
 
 
-CHATS = replace(READS_LOGITS, population={"forms": {"chat": 90}, "finish_reasons": {"stop": 89, "length": 1}})
+POPULATION: Population = {
+    "forms": {"chat": 90},
+    "finish_reasons": {"stop": 89, "length": 1},
+    "units": {"answer": 90},
+}
+CHATS = replace(READS_LOGITS, population=POPULATION)
 ENTRY = ScoredLogprob(-0.1, 1, "w", entropy=0.5, variance=0.25, margin=0.8)
 
 

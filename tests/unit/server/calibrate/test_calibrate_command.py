@@ -32,6 +32,7 @@ def test_the_kinds_of_labels(tmp_path: Path) -> None:
         {"prompt": "A b", "answer": " c", "correct": False, "topic": "letters"},
         {"messages": CHAT, "answer": "Me.", "expected": ["You.", "Me."]},
         {"prompt": None, "messages": CHAT, "answer": "generate", "expected": "You and me.", "group": "us"},
+        {"prompt": "A b", "answer": " c. D.", "sentences": [True, False]},
     )
     found = read_labels(data)
     labels = found.labels
@@ -39,6 +40,8 @@ def test_the_kinds_of_labels(tmp_path: Path) -> None:
         Label(1, "A b", " c", False, topic="letters"),
         Label(2, CHAT, "Me.", None, ("You.", "Me.")),
         Label(3, CHAT, None, None, ("You and me.",), "us"),
+        Label(4, "A b", " c. D.", True, sentence=0),
+        Label(4, "A b", " c. D.", False, sentence=1),
     ]
     assert found.sha256 == hashlib.sha256(data.read_bytes()).hexdigest()
     assert not labels[0].is_correct(" c")
@@ -48,6 +51,9 @@ def test_the_kinds_of_labels(tmp_path: Path) -> None:
 
 
 GOOD = '{"prompt": "a", "answer": "b", "correct": true}'
+
+
+SENTENCES = '{{"prompt": "a", "answer": "She is. He is.", "sentences": {}}}'
 
 
 def with_field(field: str) -> str:
@@ -80,7 +86,7 @@ def said_by(line: str) -> str:
         ('{"prompt": "a", "answer": "", "correct": true}', "answer: String should have at least 1 character"),
         ('{"prompt": "a", "answer": null, "correct": true}', "answer: should be a valid string"),
         ('{"prompt": "a", "answer": "\\udc00", "correct": true}', "answer: should be a valid string, unable to parse"),
-        ('{"prompt": "a", "answer": "b"}', "needs either correct or expected"),
+        ('{"prompt": "a", "answer": "b"}', "needs one of correct, expected and sentences"),
         ('{"prompt": "a", "answer": "b", "correct": 1}', "correct: should be a valid boolean"),
         ('{"prompt": "a", "answer": "b", "correct": "true"}', "correct: should be a valid boolean"),
         ('{"prompt": "a", "answer": "b", "correct": NaN}', "correct: should be a valid boolean"),
@@ -92,7 +98,12 @@ def said_by(line: str) -> str:
         ('{"prompt": "a", "answer": "b", "expected": [1]}', "expected[0]: should be a valid string"),
         ('{"prompt": "a", "answer": "b", "expected": ""}', "expected[0]: String should have at least 1 character"),
         ('{"prompt": "a", "answer": "b", "expected": {}}', "expected: should be a valid list"),
-        (with_field('"expected": ["b"]'), "needs either correct or expected"),
+        (with_field('"expected": ["b"]'), "needs one of correct, expected and sentences"),
+        (with_field('"sentences": [true]'), "needs one of correct, expected and sentences"),
+        (SENTENCES.format("[]"), "sentences: there are 0, and the answer has 2"),
+        (SENTENCES.format("[true, true, false]"), "sentences: there are 3, and the answer has 2"),
+        (SENTENCES.format("[true, 0]"), "sentences[1]: should be a valid boolean"),
+        ('{"prompt": "a", "answer": "generate", "sentences": [true]}', "an answer to generate needs expected"),
         (with_field('"group": 1'), "group: should be a valid string"),
         (with_field('"topic": ["a"]'), "topic: should be a valid string"),
         (with_field('"label": 1'), "'label': unknown field"),

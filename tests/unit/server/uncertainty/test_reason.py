@@ -6,15 +6,15 @@ from typing import get_args
 
 import pytest
 
-from server.uncertainty.reason import MEANINGS, AnswerKind, NoRisk, Population, unlike
+from server.uncertainty.reason import MEANINGS, AnswerKind, NoRisk, Population, is_of_sentences, unlike
 
-CHATS: Population = {"forms": {"chat": 100}, "finish_reasons": {"stop": 100}}
+CHATS: Population = {"forms": {"chat": 100}, "finish_reasons": {"stop": 100}, "units": {"answer": 100}}
 
 
 def population(chats: int, completions: int, cut_off: int) -> Population:
     forms = {"chat": chats, "completion": completions}
     ends = {"stop": chats + completions - cut_off, "length": cut_off}
-    return {"forms": forms, "finish_reasons": ends}  # type: ignore[typeddict-item]
+    return {"forms": forms, "finish_reasons": ends, "units": {"answer": 1}}  # type: ignore[typeddict-item]
 
 
 def test_every_reason_has_a_meaning() -> None:
@@ -47,3 +47,9 @@ def test_a_calibration_holds_for_answers_like_its_labels(
     fitted_on: Population | None, kind: AnswerKind, expected: NoRisk | None
 ) -> None:
     assert unlike(fitted_on, kind) == expected
+
+
+def test_labels_are_of_sentences_where_hardly_any_calls_a_whole_answer_wrong() -> None:
+    assert not is_of_sentences(None)
+    for answers, of_sentences in ((0, True), (9, True), (10, False), (100, False)):
+        assert is_of_sentences(CHATS | {"units": {"answer": answers, "sentence": 100 - answers}}) == of_sentences

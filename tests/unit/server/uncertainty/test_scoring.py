@@ -295,7 +295,7 @@ def test_a_word_is_doubted_above_a_risk_only() -> None:
     ensemble = EnsembleScore(2, [0.0, 0.4], [0.1, 1.1], 4)
 
     def whole(risk: float) -> list[tuple[str, str, float | None]]:
-        found = score.summary(judge(risk, "max_epistemic"), None, "So it", ensemble, ensemble.features())
+        found = score.summary(judge(risk, "max_epistemic"), None, "So it", ensemble, ensemble)
         assert found.risk == pytest.approx(risk)
         return [(span.text, span.kind, span.risk) for span in found.spans or ()]
 
