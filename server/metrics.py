@@ -38,6 +38,11 @@ FLAGGED_ANSWERS = Counter(
     "Answers whose risk was above the request's abstain_above or, without one, above the calibration's threshold.",
     ["model_name"],
 )
+WITHHELD_ANSWERS = Counter(
+    "tokenformer_withheld_answers",  # prometheus adds _total
+    "Answers that were not given to the client because of their risk, by what it got: a text (replaced) or an error.",
+    ["model_name", "policy"],
+)
 TOKENS = Counter(
     "tokenformer_tokens",  # prometheus adds _total
     "Tokens generated for clients, by the growth stage that adds most to their logits; where that is not known, by the "
@@ -104,7 +109,7 @@ ENGINE_UP = Gauge("tokenformer_engine_up", "1 while the engine process lives, el
 
 
 _BY_MODEL = (
-    *(TOKEN_ENTROPY, TOKEN_VARIANCE, ANSWER_RISK, FLAGGED_ANSWERS, TOKENS),
+    *(TOKEN_ENTROPY, TOKEN_VARIANCE, ANSWER_RISK, FLAGGED_ANSWERS, WITHHELD_ANSWERS, TOKENS),
     *(REQUEST_SECONDS, FIRST_TOKEN_SECONDS, TOKEN_SECONDS),
 )
 
@@ -128,6 +133,8 @@ def observe_tokens(model_name: str, tokens: Iterable[TokenScore]) -> None:
 def observe_answer(model_name: str, risk: float, flag_above: float | None) -> None:
     """Observe a finished choice with a calibrated risk; it is flagged above `flag_above` (None: never)."""
     ANSWER_RISK.labels(model_name).observe(risk)
+    for policy in ("replaced", "refused"):
+        WITHHELD_ANSWERS.labels(model_name, policy)
     flagged = FLAGGED_ANSWERS.labels(model_name)  # exists from the first answer on, so that a rate can be taken
     if flag_above is not None and risk > flag_above:
         flagged.inc()

@@ -17,6 +17,7 @@ from vllm.outputs import RequestOutput
 
 from model_impl.wire import STATISTICS
 from server.api.aside import built
+from server.api.policy import replaced_message
 from server.api.request_scores import RequestScores
 from server.api.serving import ScoredServing, constraint_of, observe, refusal
 from server.engine.statistics import scored
@@ -74,11 +75,16 @@ class ScoredChat(ScoredServing, OpenAIServingChat):
         if not scores.wanted or isinstance(response, ErrorResponse):
             return response
         await scores.rescore_all()
-        for choice in response.choices:
+        for i, choice in enumerate(response.choices):
             if choice.logprobs is not None:
                 scores.label(choice.index, choice.logprobs.content or ())
             scores.note_message(choice.index, dict(choice.message))
-            setattr(choice, "uncertainty", scores.summary(choice.index))  # noqa: B010 - as in `_create_chat_logprobs`
+            summary = scores.summary(choice.index)
+            if scores.is_doubted(choice.index):
+                response.choices[i] = choice = replaced_message(choice, scores.policy.text)
+            setattr(choice, "uncertainty", summary)  # noqa: B010 - as in `_create_chat_logprobs`
+        if (refused := scores.refusal()) is not None:
+            raise refused
         # A plain response would serialise these by their declared type, which lacks the statistics.
         return recast(ScoredChatCompletionResponse, response) if response.prompt_logprobs else response
 

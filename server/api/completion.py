@@ -17,6 +17,7 @@ from vllm.outputs import RequestOutput
 from model_impl.wire import STATISTICS
 from server.api.aside import is_long
 from server.api.beam_search import unsupported
+from server.api.policy import replaced_text
 from server.api.request_scores import RequestScores
 from server.api.serving import ScoredServing, constraint_of, observe, refusal
 from server.engine.statistics import scored
@@ -80,7 +81,10 @@ class ScoredCompletion(ScoredServing, OpenAIServingCompletion):
         if not scores.wanted:
             return response
         await scores.rescore_all()
-        return with_scores(response, scores)
+        scored = with_scores(response, scores)
+        if (refused := scores.refusal()) is not None:
+            raise refused
+        return scored
 
     def completion_stream_generator(
         self,
@@ -156,5 +160,7 @@ def with_scores(response: CompletionResponse, scores: RequestScores) -> ScoredCo
             echoed = len(choice.logprobs.tokens) - len(found.epistemic)
             for name in ("epistemic", "aleatoric"):
                 setattr(choice.logprobs, name, [None] * echoed + getattr(found, name))
-        choices.append(recast(ScoredCompletionChoice, choice, uncertainty=scores.summary(choice.index)))
+        summary = scores.summary(choice.index)
+        shown = replaced_text(choice, scores.policy.text) if scores.is_doubted(choice.index) else choice
+        choices.append(recast(ScoredCompletionChoice, shown, uncertainty=summary))
     return recast(ScoredCompletionResponse, response, choices=choices)

@@ -39,6 +39,7 @@ from server.requests.schemas import (
     ScoredChatLogprobs,
     ScoredCompletionRequest,
     UncertaintyField,
+    UncertaintyOptions,
     with_statistics,
 )
 from server.uncertainty.summary import Uncertainty
@@ -94,6 +95,9 @@ class GivenTextRequest(PromptRequest):
     def _with_uncertainty(self) -> GivenTextRequest:
         if self.uncertainty is False:
             raise VLLMValidationError("`uncertainty` cannot be false here", parameter="uncertainty")
+        if isinstance(self.uncertainty, UncertaintyOptions) and self.uncertainty.on_doubt not in (None, "flag"):
+            message = "`on_doubt` has no effect on a given text"
+            raise VLLMValidationError(message, parameter="uncertainty.on_doubt")
         return self
 
 

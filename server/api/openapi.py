@@ -30,6 +30,9 @@ REFUSALS = {
 }
 """Errors of a request with a body, from the gate or from the route."""
 
+JUDGED = ("/v1/chat/completions", "/v1/completions")
+DOUBTED = {HTTPStatus.UNPROCESSABLE_ENTITY: "The risk of every choice is above the limit; see `uncertainty.on_doubt`."}
+
 OPEN = ("/livez", "/readyz", "/health")
 """Routes that need no API key."""
 
@@ -76,7 +79,8 @@ def _tell_errors(path: str, operation: dict[str, Any]) -> None:
     for response in responses.values():
         if response.get("content", {}).get("application/json", {}).get("schema") == {"$ref": _reference(ErrorResponse)}:
             response["content"] = error
-    told = {} if path in OPEN else UNAUTHORIZED | (REFUSALS if validates else {})
+    told: dict[HTTPStatus, str] = {} if path in OPEN else UNAUTHORIZED | (REFUSALS if validates else {})
+    told |= DOUBTED if path in JUDGED else {}
     for status, description in told.items():
         responses.setdefault(str(status.value), {"description": description, "content": error})
 

@@ -15,12 +15,15 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import SamplingParams
 
 from server import metrics
+from server.api.policy import DoubtedAnswer, as_event, uncalibrated
 from server.engine.ensemble import ScoredAnswer
 from server.engine.statistics import TokenReader, name_growth
 from server.gate.context import CONTEXT
+from server.requests.answer_kind import kind_of
 from server.requests.schemas import UncertaintyOptions
 from server.uncertainty.calibration import Calibration
-from server.uncertainty.reason import AnswerKind, Form, NoRisk, unlike
+from server.uncertainty.policy import DoubtPolicy
+from server.uncertainty.reason import AnswerKind, NoRisk, unlike
 from server.uncertainty.score import ChoiceScore, EnsembleScore
 from server.uncertainty.summary import Uncertainty
 
@@ -47,6 +50,8 @@ class RunningChoice:
     """Whether the message that the client gets has text, which tool calls are taken out of."""
     calls: bool = False
     """Whether it has tool calls."""
+    doubted_risk: float | None = None
+    """The risk because of which the client does not get it; None for one that is delivered."""
     ensemble: EnsembleScore | None = None
     """The ensemble that the response shows."""
     judged_by: EnsembleScore | None = None
@@ -75,20 +80,19 @@ class RequestScores:
         tokenizer: Any,
         *,
         generated: bool = True,
+        policy: DoubtPolicy | None = None,
     ) -> None:
-        """`generated`: whether the model wrote the tokens, so that the metrics count them."""
-        self.generated = generated
+        """`generated`: whether the model wrote the tokens, so that the metrics count them. `policy`: what happens to
+        doubted choices."""
+        self.generated, self.policy = generated, policy or DoubtPolicy()
         options = getattr(request, "uncertainty", False)
         self.wanted = options is not False
         self.options = options if isinstance(options, UncertaintyOptions) else UncertaintyOptions()
         self.model_name, self.models, self.tokenizer = model_name, models, tokenizer
         self.request = request
         self.cache_salt, self.priority = request.cache_salt, request.priority
-        form = getattr(request, "response_format", None)
-        grammar = getattr(request, "structured_outputs", None)
-        self.constrained = grammar is not None or (form is not None and form.type != "text")
+        self.kind = kind_of(request)
         self.may_call = bool(getattr(request, "tools", None))
-        self.form: Form = "chat" if isinstance(request, ChatCompletionRequest) else "completion"
         self.calibration: Calibration | None = None
         self.choices: dict[int, RunningChoice] = {}
         self.finished: set[int] = set()
@@ -192,12 +196,13 @@ class RequestScores:
 
     def summary(self, index: int) -> Uncertainty:
         """The summary of the complete choice `index`, which also goes to the metrics and the access log."""
-        abstain_above, choice = self.options.abstain_above, self.choices[index]
+        choice = self.choices[index]
+        limit = self.policy.above if self.policy.withholds else self.options.abstain_above
         text = choice.spans_text() if self.reads_text else None
         objection = self._objection(choice)
         summary = choice.score.summary(
             self.calibration,
-            abstain_above,
+            limit,
             text,
             choice.ensemble,
             choice.judged_by,
@@ -207,10 +212,26 @@ class RequestScores:
         )
         if self.generated and self.calibration is not None and summary.risk is not None:
             own = self.calibration.abstain["above"] if self.calibration.abstain else None
-            metrics.observe_answer(self.model_name, summary.risk, own if abstain_above is None else abstain_above)
+            metrics.observe_answer(self.model_name, summary.risk, own if limit is None else limit)
+        if self.policy.withholds and summary.abstain:
+            choice.doubted_risk = summary.risk
+            summary.spans = summary.sentences = None  # they quote the answer
         if (record := CONTEXT.get().record) is not None:
             record.uncertainty[index] = summary
         return summary
+
+    def is_doubted(self, index: int) -> bool:
+        """Whether the client does not get the choice `index`, of which there is a summary."""
+        return self.choices[index].doubted_risk is not None
+
+    def refusal(self) -> DoubtedAnswer | None:
+        """The error in the place of all choices, if each is doubted and the policy is to refuse. Counts the doubted."""
+        if not self.policy.withholds:
+            return None
+        doubted = [choice.doubted_risk for choice in self.choices.values() if choice.doubted_risk is not None]
+        refused = self.policy.on_doubt == "refuse" and len(doubted) == len(self.choices)
+        metrics.WITHHELD_ANSWERS.labels(self.model_name, "refused" if refused else "replaced").inc(len(doubted))
+        return DoubtedAnswer(min(doubted), self.policy.above or 0.0) if refused else None
 
     def note_message(self, index: int, message: Mapping[str, Any]) -> None:
         """Note what a message, or a part of one in a stream, gives the client."""
@@ -221,14 +242,16 @@ class RequestScores:
     def _objection(self, choice: RunningChoice) -> NoRisk | None:
         """Why no calibration holds for the complete choice; None if one does."""
         if self.calibration is None:
-            return "other_stage" if self.models.calibrations else "no_calibration"
+            return uncalibrated(self.models)
         if not choice.token_ids:
             return "empty"
         if len(choice.score.scores) < len(choice.token_ids):  # such tokens come without statistics
             return "not_finite"
+        if not self.generated:
+            return unlike(self.calibration.population, AnswerKind(self.kind.form))
         calls_only = choice.calls and not choice.says
-        kind = AnswerKind(self.form, choice.finish_reason, self.constrained, calls_only)
-        return unlike(self.calibration.population, kind if self.generated else AnswerKind(self.form))
+        kind = self.kind._replace(finish_reason=choice.finish_reason, calls_only=calls_only)
+        return unlike(self.calibration.population, kind)
 
     async def complete(self, chunk: str) -> str:
         """A server-sent event of a JSON object, with the summaries of the choices that it finishes."""
@@ -239,4 +262,4 @@ class RequestScores:
                 self.finished.discard(choice["index"])
                 await self.rescore(choice["index"])
                 choice["uncertainty"] = self.summary(choice["index"]).model_dump()
-        return f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n"
+        return as_event(event)

@@ -21,6 +21,7 @@ from vllm.outputs import RequestOutput
 
 from server.api.aside import LONG_ANSWER
 from server.api.beam_search import BeamSearch, check_beams
+from server.api.policy import HeldStream, policy_of, policy_problem
 from server.api.request_scores import RequestScores
 from server.engine.client import TokenformerClient
 from server.engine.variants import VariantModels
@@ -40,7 +41,10 @@ def refusal(request: Any, serving: GenerateBaseServing) -> ErrorResponse | None:
     if not isinstance(options, UncertaintyOptions):
         return None
     reason = models.ensemble.unavailable if options.ensemble is not None else None
-    return serving.create_error_response(reason, param="uncertainty") if reason else None
+    if reason is not None:
+        return serving.create_error_response(reason, param="uncertainty")
+    problem = policy_problem(request, models, models.lora_requests.get(request.model))
+    return serving.create_error_response(problem, param="uncertainty.on_doubt") if problem else None
 
 
 def constraint_of(request: ChatCompletionRequest | CompletionRequest) -> str | None:
@@ -59,11 +63,37 @@ async def observe(results: AsyncIterator[Any], note: Callable[[Any], None]) -> A
         yield result
 
 
+async def summarised(chunks: AsyncGenerator[str, None], scores: RequestScores) -> AsyncGenerator[str, None]:
+    """The chunks with the summaries in them."""
+    async for chunk in chunks:
+        told = (scores.finished or scores.may_call) and chunk.startswith("data: {")
+        yield await scores.complete(chunk) if told else chunk
+
+
+async def withheld(chunks: AsyncGenerator[str, None], scores: RequestScores) -> AsyncGenerator[str, None]:
+    """The same, without what is doubted."""
+    held = HeldStream(scores.policy, scores.is_doubted)
+    async for chunk in chunks:
+        if chunk.startswith("data: {"):
+            for sent in held.take(await scores.complete(chunk)):
+                yield sent
+            continue
+        if (refused := scores.refusal()) is not None:
+            if (record := CONTEXT.get().record) is not None:
+                record.failed = True
+            yield refused.event()
+        yield chunk
+
+
 class ScoredServing(BeamSearch):
     """The base of both serving classes."""
 
     def scores(self, request: Any, model_name: str, *, generated: bool = True) -> RequestScores:
-        return RequestScores(request, model_name, self.models, self.renderer.tokenizer, generated=generated)
+        models = cast(VariantModels, self.models)
+        told = generated and getattr(request, "uncertainty", False) is not False
+        policy = policy_of(request, models, self._maybe_get_adapters(request)) if told else None
+        tokenizer = self.renderer.tokenizer
+        return RequestScores(request, model_name, models, tokenizer, generated=generated, policy=policy)
 
     async def check_grammar(self, request: ChatCompletionRequest | CompletionRequest, parameter: str | None) -> None:
         """Raises VLLMValidationError, naming `parameter`, for a grammar that is not possible."""
@@ -74,9 +104,8 @@ class ScoredServing(BeamSearch):
     ) -> AsyncGenerator[str, None]:
         """The chunks with the summaries in them. An ensemble that fails ends them with an error event, as in vLLM."""
         try:
-            async for chunk in chunks:
-                told = (scores.finished or scores.may_call) and chunk.startswith("data: {")
-                yield await scores.complete(chunk) if told else chunk
+            async for chunk in withheld(chunks, scores) if scores.policy.withholds else summarised(chunks, scores):
+                yield chunk
         except Exception as error:
             yield f"data: {self.create_streaming_error_response(error)}\n\n"
             yield "data: [DONE]\n\n"

@@ -32,6 +32,7 @@ from server import metrics
 from server.engine.ensemble import Ensemble
 from server.engine.input_processor import VariantInput
 from server.uncertainty.calibration import Calibration
+from server.uncertainty.policy import DoubtPolicy
 
 DRAIN_POLL_SECONDS = 0.05
 MAX_DELTAS = 16
@@ -50,6 +51,8 @@ class VariantModels(OpenAIServingModels):
     loading: asyncio.Lock
     calibrations: dict[int, Calibration]
     """Adapter id -> the calibration of the variant. Deltas have none."""
+    doubt: DoubtPolicy
+    """For requests that give none of their own."""
     ensemble: Ensemble
     growth_root: Path | None
     base_fingerprint: str | None
@@ -63,6 +66,7 @@ class VariantModels(OpenAIServingModels):
         config: TokenformerConfig,
         growth_root: Path | None,
         calibrations: Mapping[str, Calibration],
+        doubt: DoubtPolicy,
     ) -> None:
         """Offer every servable stage. The last has the checkpoint's own name, the others are NAME:STAGE.
 
@@ -70,6 +74,7 @@ class VariantModels(OpenAIServingModels):
         growth stage.
         """
         self.config, self.growth_root, self.base_fingerprint, self.draining = config, growth_root, None, set()
+        self.doubt = doubt
         self.resident = {}
         override_class(self.input_processor, VariantInput)
         self.ensemble = Ensemble(cast(AsyncLLM, self.engine_client), self.engine_client.vllm_config)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
+from typing import get_args
 
 from server.api.trace.index import MAX_POSITIONS
 from server.gate.keys import KEYS_VARIABLE, VLLM_VARIABLE
+from server.uncertainty.policy import DOUBT_TEXT, OnDoubt
 
 READINESS_SECONDS = 2.0
 MAX_BODY_BYTES = 4 << 20
@@ -16,6 +19,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add our groups to vLLM's parser."""
     _add_growth(parser)
     _add_calibration(parser)
+    _add_doubt(parser)
     _add_trace(parser)
     _add_operation(parser)
     _add_access(parser)
@@ -50,6 +54,30 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="Use this calibration, made by `tokenformer calibrate`, instead of the calibration*.json beside the "
         "weights; may be given several times, for different growth stages.",
+    )
+
+
+def _add_doubt(parser: argparse.ArgumentParser) -> None:
+    doubt = parser.add_argument_group(
+        "Doubt", "What happens to chats and completions with a high risk, unless their request says otherwise."
+    )
+    doubt.add_argument(
+        "--on-doubt",
+        choices=get_args(OnDoubt),
+        default="flag",
+        help="flag: deliver them (default). replace: deliver the text of --doubt-text instead, with finish_reason "
+        "content_filter. refuse: an error, if all choices are doubted. The last two hold streams back until an answer "
+        "is complete.",
+    )
+    doubt.add_argument(
+        "--doubt-text", default=DOUBT_TEXT, metavar="TEXT", help=f'What replaces an answer (default: "{DOUBT_TEXT}").'
+    )
+    doubt.add_argument(
+        "--doubt-above",
+        type=probability,
+        metavar="RISK",
+        help="The risk above which an answer is doubted, from 0 to 1 (default: the limit of the calibration, see "
+        "`tokenformer calibrate --abstain`).",
     )
 
 
@@ -126,6 +154,16 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         help="Share cached prefixes only among the requests of one API key: otherwise the time that an answer takes "
         "tells whether someone else has sent the same beginning.",
     )
+
+
+def probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not from 0 to 1")
+    return value
 
 
 def named_path(text: str) -> tuple[str, Path]:

@@ -32,6 +32,7 @@ from server.api.conversations import ChatBatch, chat_or_text
 from server.api.conversations import router as conversations
 from server.api.given_text import GivenText, GivenTextRequest, GivenTextResponse
 from server.api.openapi import amend_openapi, streamed
+from server.api.policy import answer_doubted
 from server.api.responses import CheckedResponses, ResponsesRequest
 from server.api.served_routes import keep_served
 from server.api.trace.route import Tracer
@@ -60,6 +61,7 @@ from server.requests.tool_calls import ToolMessages, open_tool_calls
 from server.system.log_filter import keep_quotes_out, shorten_streams
 from server.system.stderr import say
 from server.texts import read_texts
+from server.uncertainty.policy import DoubtPolicy
 
 router = APIRouter()
 
@@ -139,6 +141,17 @@ async def invoke(
     return cast(Response, await create_completion(request, raw_request))
 
 
+def warn_of_undoubted(models: VariantModels) -> None:
+    """Tell the models whose answers --on-doubt cannot withhold."""
+    names = {base.name: None for base in models.base_model_paths[:1]} | models.lora_requests
+    for name, adapter in names.items() if models.doubt.withholds else ():
+        calibration = models.calibration(adapter)
+        if calibration is None:
+            say(f"warning: --on-doubt has no effect on {name}, which has no calibration")
+        elif models.doubt.applied(None, None, calibration).above is None:
+            say(f"warning: --on-doubt has no effect on {name}: its calibration has no limit; give --doubt-above")
+
+
 STOCK = "Tokenformer's routes have their keys, limits and gate from `tokenformer serve`; `vllm serve` has none of them."
 
 
@@ -163,6 +176,7 @@ class TokenformerEndpoints:
             app.include_router(trace)
         fail_fast(app)
         amend_openapi(app)
+        answer_doubted(app)
         install_error_handlers(app)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
@@ -174,7 +188,8 @@ class TokenformerEndpoints:
         config = cast(TokenformerConfig, state.vllm_config.model_config.hf_config)
         models: VariantModels = state.openai_serving_models
         override_class(models, VariantModels)
-        models.open_variants(config, args.growth_root, args.calibrations)
+        doubt = DoubtPolicy(args.on_doubt, args.doubt_text, args.doubt_above)
+        models.open_variants(config, args.growth_root, args.calibrations, doubt)
         open_client(state.openai_serving_chat, models)
         override_class(models.renderer, BoundedRenderer)
         for calibration in models.calibrations.values():
@@ -184,6 +199,7 @@ class TokenformerEndpoints:
             loaded = await models.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
             if isinstance(loaded, ErrorResponse):
                 raise ValueError(loaded.error.message)
+        warn_of_undoubted(models)
         override_class(state.openai_serving_chat, ScoredChat)
         override_class(state.anthropic_serving_messages, QuietMessages)
         override_class(state.openai_serving_chat_batch, ChatBatch)

@@ -43,6 +43,7 @@ from server.requests.limits import RequestLimits, blame_parameter, check_prompt,
 from server.requests.messages import Messages
 from server.requests.request_ids import RequestId
 from server.requests.unsupported import refuse_unsupported
+from server.uncertainty.policy import OnDoubt
 from server.uncertainty.summary import Uncertainty
 
 PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
@@ -78,7 +79,14 @@ class UncertaintyOptions(BaseModel):
         strict=True,
         ge=0,
         le=1,
-        description="Mark choices whose risk is higher by `uncertainty.abstain`; their text is returned all the same.",
+        description="Mark choices whose risk is higher by `uncertainty.abstain`; `on_doubt` may withhold them.",
+    )
+    on_doubt: OnDoubt | None = Field(
+        default=None,
+        description="What happens to choices with a risk above `abstain_above`, or without one above the server's or "
+        "the calibration's limit. `flag`: they are returned. `replace`: the server's text takes their place, with "
+        "`finish_reason` `content_filter`. `refuse`: an error does, if all choices are such; otherwise they are "
+        "replaced. In a stream both hold a choice back until it is complete. The default is the server's --on-doubt.",
     )
 
 

@@ -65,7 +65,8 @@ class Uncertainty(BaseModel):
     calibrated: bool = Field(default=False, description="Whether risk comes from a calibration of this checkpoint.")
     calibration: str | None = Field(default=None, description="Name of the calibration in use.")
     abstain: bool | None = Field(
-        default=None, description="Whether risk is above the request's `abstain_above`; null without either."
+        default=None,
+        description="Whether risk is above the request's `abstain_above`, or the limit of `on_doubt`; null without.",
     )
     unit: Literal["nat"] = "nat"
     mean_entropy: float | None = Field(description="Mean token entropy, nats.")

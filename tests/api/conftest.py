@@ -1,4 +1,4 @@
-"""A demo server whose calibrations are known to hold for whole chats only."""
+"""A demo server whose calibrations are known to hold for whole chats only, and which replaces doubted answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from openai import OpenAI
 
 from tests.support.demo_server import DEMO
-from tests.support.judged import calibration_files
+from tests.support.judged import DOUBT_TEXT, calibration_files
 from tests.support.servers import Server, started
 
 
@@ -17,6 +17,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("judged")
     flags = ["--served-model-name", "demo", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     flags += [flag for file in calibration_files(root) for flag in ("--calibration", str(file))]
+    flags += ["--on-doubt", "replace", "--doubt-text", DOUBT_TEXT]
     with started(DEMO, root / "log", flags, "demo") as server:
         yield server
 

@@ -78,7 +78,7 @@ def test_a_given_answer_to_a_chat_is_whole(judged: Server) -> None:
 
 def test_a_sure_answer_doubts_nothing_and_one_that_is_cut_off_is_undecided(judged_client: OpenAI) -> None:
     greeting = [{"role": "user", "content": "Hello"}]
-    options = {"uncertainty": {"spans": True}}
+    options = {"uncertainty": {"spans": True, "on_doubt": "flag"}}
     assert told(ask(judged_client, messages=greeting, **options))["spans"] == []
     (doubted,) = told(ask(judged_client, messages=UNKNOWN, **options))["spans"]
     assert (doubted["text"], doubted["kind"]) == ("Denver", "doubted")

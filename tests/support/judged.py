@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tests.support.demo_server import DEMO
 
+DOUBT_TEXT = "I do not know for sure."
+
 CHATS = {"forms": {"chat": 100}, "finish_reasons": {"stop": 100}, "units": {"answer": 100}}
 
 

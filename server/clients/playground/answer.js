@@ -59,6 +59,7 @@ export class Answer {
     this.plain.textContent = this.#tokens.text;
     if (error) this.notes.append(h("p", { class: "error", role: "alert" }, error));
     if (this.#finish === "length") this.notes.append(h("p", { class: "note" }, "Cut off at the greatest length."));
+    if (this.#finish === "content_filter") this.notes.append(h("p", { class: "note" }, "The server withholds the model's answer: its risk is too high."));
     if (!error && !this.#tokens.text) this.notes.append(h("p", { class: "note" }, "The answer is empty."));
     if (this.#summary) this.#conclude(this.#summary);
     this.below.append(...[sparkline(this.#tokens.parts), growthBars(this.#summary?.growth)].filter(Boolean));

@@ -150,3 +150,10 @@ def test_a_trace_corpus_with_messages_that_the_chat_template_refuses(
     corpus.write_text('{"text": "a"}\n{"messages": [{"role": "tool", "content": "a"}]}\n')
     line = refusal(capsys, checkpoint, "--trace", "--trace-corpus", corpus)
     assert line.endswith(f"{corpus}, line 2: messages: the chat template refuses them: no tool")
+
+
+@pytest.mark.parametrize("risk", ["1.5", "-0.1", "nan", "high"])
+def test_a_limit_on_the_risk_is_from_0_to_1(checkpoint: Path, capsys: pytest.CaptureFixture[str], risk: str) -> None:
+    with pytest.raises(SystemExit):
+        serve.main([str(checkpoint), f"--doubt-above={risk}"], EarlySignals())
+    assert f"argument --doubt-above: '{risk}' is not from 0 to 1" in capsys.readouterr().err
