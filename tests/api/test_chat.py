@@ -214,7 +214,7 @@ def test_a_grammar_bans_words_but_does_not_make_the_model_sure(client: OpenAI) -
     assert_statistics_within(rows([forced]), rows(free.content), free.e)
 
 
-def test_structured_output(client: OpenAI) -> None:
+def test_a_structured_answer_is_summarised(client: OpenAI) -> None:
     choice = ask(client, structured_outputs={"choice": ["certainly", "never"]}, logprobs=True).choices[0]
     assert choice.message.content in ("certainly", "never")
     assert_summarises(choice.uncertainty, choice.logprobs.content)
@@ -246,7 +246,7 @@ def calling_a_tool() -> dict[str, Any]:
     return {"tools": [tool], "tool_choice": named, "logit_bias": blanks, "max_tokens": 60}
 
 
-def test_tools(client: OpenAI) -> None:
+def test_a_tool_call_has_one_summary(client: OpenAI) -> None:
     for stream in (False, True):
         answer = ask(client, stream=stream, **calling_a_tool())
         parts = list(answer) if stream else [answer]

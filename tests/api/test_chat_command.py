@@ -31,7 +31,7 @@ def piped(url: str, lines: Sequence[str], *flags: str) -> subprocess.CompletedPr
     )
 
 
-def test_a_pipe(demo: Server) -> None:
+def test_questions_from_a_pipe_are_answered_with_summaries_and_without_colours(demo: Server) -> None:
     run = piped(demo.url, [question(KNOWN), "", *(question(fact) for fact in UNKNOWN)])
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
@@ -50,7 +50,7 @@ def test_questions_from_a_pipe_do_not_know_of_each_other(demo: Server) -> None:
     assert piped(demo.url, asked[1:]).stdout in piped(demo.url, asked).stdout
 
 
-def test_a_stage(demo: Server) -> None:
+def test_a_stage_is_chosen_by_its_name(demo: Server) -> None:
     run = piped(f"{demo.url}/v1/", [question(KNOWN)], "--model", "demo:base")
     assert run.stdout.startswith(KNOWN.answer())
     assert re.search(r"growth base \+\d+\.\d\d nats", run.stdout)
@@ -70,7 +70,7 @@ def test_an_unknown_model(demo: Server) -> None:
     assert run.stderr.startswith("tokenformer: error: there is no model nope; there are demo, demo:base")
 
 
-def test_a_terminal(demo: Server) -> None:
+def test_a_terminal_shows_doubt_in_colours_and_switches_models(demo: Server) -> None:
     ours, theirs = pty.openpty()
     environment = user_environment() | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "80"}
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)

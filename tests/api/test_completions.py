@@ -42,7 +42,7 @@ def assert_summarises(summary: dict[str, Any], logprobs: Any, echoed: int = 0) -
     assert summary["min_logprob"] == min(logprobs.token_logprobs[echoed:])
 
 
-def test_plain(client: OpenAI) -> None:
+def test_every_token_has_its_values_and_the_summary_is_theirs(client: OpenAI) -> None:
     choice = complete(client, logprobs=2).choices[0]
     assert_parallel(choice.logprobs)
     assert_summarises(choice.uncertainty, choice.logprobs)
@@ -81,7 +81,7 @@ def test_prompt_lists_with_several_choices(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_echo(client: OpenAI, stream: bool) -> None:
+def test_an_echoed_prompt_has_values_but_no_part_in_the_summary(client: OpenAI, stream: bool) -> None:
     """The prompt's tokens come first with values of their own, but the summary is about the answer."""
     answer = complete(client, echo=True, logprobs=1, stream=stream)
     choices = [choice for part in (answer if stream else [answer]) for choice in part.choices]
@@ -128,7 +128,7 @@ def test_a_mere_echo_has_no_answer_to_summarise(client: OpenAI, stream: bool) ->
     assert summary["mean_entropy"] is summary["max_entropy"] is summary["min_logprob"] is None
 
 
-def test_prompt_logprobs(client: OpenAI) -> None:
+def test_only_the_prompts_own_tokens_are_scored_among_its_logprobs(client: OpenAI) -> None:
     positions = complete(client, prompt_logprobs=1).choices[0].prompt_logprobs
     assert positions[0] is None
     for position in positions[1:]:

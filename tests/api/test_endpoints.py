@@ -30,7 +30,7 @@ def post(http: httpx.Client, path: str, **body: Any) -> Any:
     return response.json()
 
 
-def test_models(client: OpenAI) -> None:
+def test_the_model_is_listed_ahead_of_its_stages(client: OpenAI) -> None:
     names = [model.id for model in client.models.list()]
     assert names[0] == "demo"  # then its growth stages
     assert all(name.startswith("demo:") for name in names[1:])
@@ -58,19 +58,19 @@ def test_scored_answers_add_one_field(http: httpx.Client) -> None:
         assert with_it["choices"][0].keys() - without["choices"][0].keys() == {"uncertainty"}
 
 
-def test_anthropic_messages(http: httpx.Client) -> None:
+def test_anthropics_messages_are_answered_and_streamed(http: httpx.Client) -> None:
     answer = post(http, "/v1/messages", messages=MESSAGES, max_tokens=8)
     assert answer["content"][0]["text"]
     events = http.post("/v1/messages", json={"model": "demo", "messages": MESSAGES, "max_tokens": 8, "stream": True})
     assert "message_stop" in events.text
 
 
-def test_responses(http: httpx.Client) -> None:
+def test_a_response_has_text(http: httpx.Client) -> None:
     answer = post(http, "/v1/responses", input="Who are you?", max_output_tokens=8)
     assert answer["output"][-1]["content"][0]["text"]
 
 
-def test_invocations(http: httpx.Client) -> None:
+def test_invocations_answer_chats_and_prompts(http: httpx.Client) -> None:
     assert post(http, "/invocations", messages=MESSAGES, max_tokens=8)["choices"][0]["message"]["content"]
     assert post(http, "/invocations", prompt="Hi", max_tokens=8)["choices"][0]["text"]
 
@@ -123,7 +123,7 @@ def references(node: Any) -> Iterator[str]:
             yield from references(part)
 
 
-def test_openapi_document(http: httpx.Client) -> None:
+def test_the_openapi_document_has_our_fields_and_no_broken_reference(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     for reference in references(document):

@@ -57,7 +57,7 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1])
-def test_echo(case: GoldenCase, golden_client: OpenAI, max_tokens: int) -> None:
+def test_echoed_prompts_have_the_golden_values(case: GoldenCase, golden_client: OpenAI, max_tokens: int) -> None:
     """Every prompt token, and the one generated after it, has golden values; several prompts make several choices."""
     golden = case.io["logits"][..., : case.config.vocab_size]
     prompts = case.io["input_ids"]
@@ -99,7 +99,7 @@ def test_all_logprobs_of_the_prompt(case: GoldenCase, golden_client: OpenAI) -> 
     assert_close(found, exact_statistics(golden)[:-1])
 
 
-def test_greedy_answer(case: GoldenCase, golden_client: OpenAI) -> None:
+def test_a_greedy_answer_has_the_golden_tokens_and_values(case: GoldenCase, golden_client: OpenAI) -> None:
     greedy = case.io["greedy_ids"]
     steps = case.io["greedy_step_logits"][..., : case.config.vocab_size]
     response = golden_client.completions.create(

@@ -113,7 +113,7 @@ def test_a_request_may_have_its_own_limit_and_policy(judged_client: OpenAI) -> N
     assert (off.finish_reason, hasattr(off, "uncertainty")) == ("stop", False)
 
 
-def test_refused(judged: Server, judged_client: OpenAI) -> None:
+def test_a_doubted_answer_is_refused_without_its_text(judged: Server, judged_client: OpenAI) -> None:
     before = counted(judged, "refused")
     refuse = {"uncertainty": {"on_doubt": "refuse"}, "messages": UNKNOWN}
     with pytest.raises(openai.UnprocessableEntityError) as caught:
@@ -155,7 +155,9 @@ def test_each_choice_by_itself(judged: Server, judged_client: OpenAI, policy: st
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_completions(judged: Server, judged_client: OpenAI, stream: bool) -> None:
+def test_completions_are_withheld_choice_by_choice_or_refused(
+    judged: Server, judged_client: OpenAI, stream: bool
+) -> None:
     wanted = {"uncertainty": {"on_doubt": "replace", "abstain_above": 0.0}, "logprobs": 1}
     answer = complete(judged_client, **PROMPT, **wanted, stream=stream, n=2, temperature=1)
     choices = [choice for part in (answer if stream else [answer]) for choice in part.choices]

@@ -20,7 +20,7 @@ def refuse(client: OpenAI, endpoint: str, uncertainty: Any, stream: bool) -> Bad
 
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
 @pytest.mark.parametrize("value", WRONG, ids=repr)
-def test_wrong_value(client: OpenAI, endpoint: str, value: Any) -> None:
+def test_a_wrong_value_is_refused_in_one_line_that_names_it(client: OpenAI, endpoint: str, value: Any) -> None:
     error = refuse(client, endpoint, value, stream=False)
     assert error.status_code == 400
     assert error.param == ("uncertainty.tokens" if isinstance(value, dict) and "tokens" in value else "uncertainty")

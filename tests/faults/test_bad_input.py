@@ -79,7 +79,9 @@ BODIES: list[tuple[bytes, int]] = [
 
 @pytest.mark.parametrize("route", ["/v1/completions", "/v1/chat/completions", "/v1/uncertainty", "/tokenize"])
 @pytest.mark.parametrize(("body", "expected"), BODIES, ids=lambda value: repr(value)[:30])
-def test_bodies(client: httpx.Client, route: str, body: bytes, expected: int) -> None:
+def test_a_body_that_cannot_be_read_is_refused_with_a_code(
+    client: httpx.Client, route: str, body: bytes, expected: int
+) -> None:
     answer = client.post(route, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == expected, answer.text[:500]
     assert answer.json()["error"]["code"]
@@ -135,7 +137,7 @@ FURTHER: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("route", "body"), FURTHER, ids=lambda value: str(value)[:40])
-def test_further_routes(client: httpx.Client, route: str, body: dict[str, Any]) -> None:
+def test_bad_input_is_refused_on_further_routes(client: httpx.Client, route: str, body: dict[str, Any]) -> None:
     answer = send(client, route, {"model": NAME, **body})
     assert answer.status_code == 400, answer.text[:500]
 

@@ -40,7 +40,7 @@ def refusal(*arguments: object) -> str:
     return errors[0]
 
 
-def test_wrong_path(tmp_path: Path) -> None:
+def test_a_wrong_path_ends_the_start_with_one_line(tmp_path: Path) -> None:
     """The error comes before vLLM is imported, which takes ten seconds and more."""
     command = command_line("serve", tmp_path / "nowhere")
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=user_environment())

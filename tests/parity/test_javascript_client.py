@@ -25,7 +25,7 @@ if MISSING is None and not (FOLDER / "node_modules" / "openai").is_dir():
 
 
 @pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
-def test_javascript_client(demo: Server) -> None:
+def test_the_javascript_client_is_served_and_retries_no_sooner_than_it_is_told(demo: Server) -> None:
     with overloaded(HTTPStatus.TOO_MANY_REQUESTS) as overload:
         environment = {
             **os.environ,

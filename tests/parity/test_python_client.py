@@ -23,7 +23,7 @@ ANSWER = "Zelda Westbrook lives in Mumbai."
 ASKED: dict[str, Any] = {"model": "demo", "messages": QUESTION, "temperature": 0}
 
 
-def test_chat(client: OpenAI) -> None:
+def test_a_chat_has_its_answer_and_usage_that_adds_up(client: OpenAI) -> None:
     answer = client.chat.completions.create(**ASKED)
     (choice,) = answer.choices
     assert (choice.message.role, choice.message.content, choice.finish_reason) == ("assistant", ANSWER, "stop")
@@ -38,7 +38,7 @@ def test_completion_of_several_prompts(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("include_usage", [False, True])
-def test_stream(client: OpenAI, include_usage: bool) -> None:
+def test_a_stream_joins_to_the_answer_and_has_usage_only_on_request(client: OpenAI, include_usage: bool) -> None:
     options: Any = {"stream_options": {"include_usage": True}} if include_usage else {}
     *chunks, last = client.chat.completions.create(**ASKED, stream=True, **options)
     text = "".join(choice.delta.content or "" for chunk in [*chunks, last] for choice in chunk.choices)
@@ -61,7 +61,7 @@ def test_stream_of_completions(client: OpenAI) -> None:
     assert (last.choices, last.usage) == ([], whole.usage)
 
 
-def test_stream_helper(client: OpenAI) -> None:
+def test_the_stream_helper_tells_its_events_and_the_final_answer(client: OpenAI) -> None:
     with client.chat.completions.stream(**ASKED, logprobs=True) as stream:
         events = [event.type for event in stream]
     assert stream.get_final_completion().choices[0].message.content == ANSWER
@@ -69,7 +69,7 @@ def test_stream_helper(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_n(client: OpenAI, stream: bool) -> None:
+def test_n_choices_each_end_once(client: OpenAI, stream: bool) -> None:
     answer: Any = client.chat.completions.create(**ASKED | {"temperature": 1}, n=3, max_tokens=4, stream=stream)
     choices = [choice for part in (answer if stream else [answer]) for choice in part.choices]
     assert {choice.index for choice in choices} == {0, 1, 2}
@@ -77,7 +77,7 @@ def test_n(client: OpenAI, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("stop", [" lives", ["in", " lives"]], ids=str)
-def test_stop(client: OpenAI, stop: Any) -> None:
+def test_a_stop_string_ends_the_answer(client: OpenAI, stop: Any) -> None:
     choice = client.chat.completions.create(**ASKED, stop=stop).choices[0]
     assert (choice.message.content, choice.finish_reason) == ("Zelda Westbrook", "stop")
 
@@ -89,7 +89,7 @@ def test_max_completion_tokens(client: OpenAI) -> None:
     assert answer.usage.completion_tokens == 2
 
 
-def test_seed(client: OpenAI) -> None:
+def test_a_seed_repeats_its_sample_and_another_does_not(client: OpenAI) -> None:
     def sample(seed: int) -> str | None:
         options = ASKED | {"temperature": 2, "max_tokens": 12}
         return client.chat.completions.create(**options, seed=seed).choices[0].message.content
@@ -97,7 +97,7 @@ def test_seed(client: OpenAI) -> None:
     assert sample(1) == sample(1) != sample(2)
 
 
-def test_logit_bias(client: OpenAI) -> None:
+def test_a_logit_bias_of_100_forces_its_token(client: OpenAI) -> None:
     first = client.completions.create(model="demo", prompt="Zelda", max_tokens=1, temperature=0, logprobs=0)
     assert first.choices[0].logprobs is not None
     (token,) = client.post("/../tokenize", body={"model": "demo", "prompt": "x"}, cast_to=dict[str, Any])["tokens"]
@@ -107,7 +107,7 @@ def test_logit_bias(client: OpenAI) -> None:
     assert first.choices[0].text != forced.choices[0].text == "x"
 
 
-def test_logprobs(client: OpenAI) -> None:
+def test_logprobs_hold_the_answer_and_the_most_probable_tokens(client: OpenAI) -> None:
     choice = client.chat.completions.create(**ASKED, logprobs=True, top_logprobs=3).choices[0]
     assert choice.logprobs is not None
     assert choice.logprobs.content is not None
@@ -143,7 +143,7 @@ def test_echo_of_token_ids(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_tools(client: OpenAI, stream: bool) -> None:
+def test_a_forced_tool_call_has_an_id_and_arguments_of_its_schema(client: OpenAI, stream: bool) -> None:
     answer: Any = client.chat.completions.create(**ASKED, **calling_a_tool(), stream=stream)
     parts = [choice for part in (answer if stream else [answer]) for choice in part.choices]
     calls = [call for part in parts for call in (part.delta if stream else part.message).tool_calls or []]
@@ -158,14 +158,14 @@ class Sureness(BaseModel):
     sure: Literal["yes", "no"]
 
 
-def test_structured_output(client: OpenAI) -> None:
+def test_an_answer_is_parsed_into_the_class_that_was_asked_for(client: OpenAI) -> None:
     """The client turns the class into a strict JSON schema, and the answer into an instance."""
     blanks = calling_a_tool()["logit_bias"]
     answer = client.chat.completions.parse(**ASKED, response_format=Sureness, logit_bias=blanks, max_tokens=60)
     assert isinstance(answer.choices[0].message.parsed, Sureness)
 
 
-def test_request_ids(client: OpenAI) -> None:
+def test_a_clients_request_id_comes_back_with_answers_and_errors(client: OpenAI) -> None:
     assert client.chat.completions.create(**ASKED)._request_id
     named = client.chat.completions.create(**ASKED, extra_headers={"X-Request-Id": "mine-1"})
     assert named._request_id == "mine-1"
@@ -225,7 +225,7 @@ WRONG: dict[str, tuple[type[openai.APIStatusError], str | None, str, Ask]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_typed_errors(client: OpenAI, case: str) -> None:
+def test_each_error_has_its_class_param_and_code(client: OpenAI, case: str) -> None:
     kind, param, code, ask = WRONG[case]
     with pytest.raises(kind) as caught:
         ask(client)
@@ -237,7 +237,7 @@ def test_typed_errors(client: OpenAI, case: str) -> None:
     assert "\n" not in error.body["message"]
 
 
-def test_models(client: OpenAI) -> None:
+def test_each_listed_model_is_retrieved_and_an_unknown_one_is_not_found(client: OpenAI) -> None:
     listed = list(client.models.list())
     assert [model.object for model in listed] == ["model", "model"]
     assert [client.models.retrieve(model.id).id for model in listed] == [model.id for model in listed]
@@ -275,7 +275,9 @@ async def refused(client: AsyncOpenAI) -> None:
 
 
 @pytest.mark.parametrize("use", [together, streamed, left_early, refused])
-def test_async(demo: Server, use: Callable[[AsyncOpenAI], Coroutine[Any, Any, None]]) -> None:
+def test_the_async_client_gets_the_same_answers_and_errors(
+    demo: Server, use: Callable[[AsyncOpenAI], Coroutine[Any, Any, None]]
+) -> None:
     async def run() -> None:
         async with opened(demo) as client:
             await use(client)

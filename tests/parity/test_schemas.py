@@ -98,7 +98,9 @@ def asks_for_logprobs(body: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("case", REQUESTS)
-def test_answers(http: httpx.Client, document: dict[str, Any], case: str) -> None:
+def test_answers_follow_the_document_and_have_logprobs_only_on_request(
+    http: httpx.Client, document: dict[str, Any], case: str
+) -> None:
     path, body = REQUESTS[case]
     response = http.post(path, json={"model": "demo", **body})
     answer = response.json()
@@ -111,7 +113,9 @@ def test_answers(http: httpx.Client, document: dict[str, Any], case: str) -> Non
 
 
 @pytest.mark.parametrize("case", REQUESTS)
-def test_chunks(http: httpx.Client, document: dict[str, Any], case: str) -> None:
+def test_chunks_follow_the_document_and_their_stream_ends_with_done(
+    http: httpx.Client, document: dict[str, Any], case: str
+) -> None:
     path, body = REQUESTS[case]
     options = {"stream": True, "stream_options": {"include_usage": True}}
     response = http.post(path, json={"model": "demo", **body, **options})
@@ -128,14 +132,16 @@ def test_chunks(http: httpx.Client, document: dict[str, Any], case: str) -> None
             ChatCompletionChunk.model_validate(chunk, strict=True)
 
 
-def test_given_text(http: httpx.Client, document: dict[str, Any]) -> None:
+def test_scores_of_a_given_text_follow_the_document(http: httpx.Client, document: dict[str, Any]) -> None:
     answer = http.post(GIVEN, json={"model": "demo", "prompt": "Hi", "completion": " there", "top_logprobs": 2}).json()
     validate(document, documented(document, GIVEN, "200"), answer)
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT, GIVEN, "/tokenize", "/v1/chat/completions/batch"])
 @pytest.mark.parametrize(("model", "status"), [("demo", 400), ("none", 404)])
-def test_errors(http: httpx.Client, document: dict[str, Any], path: str, model: str, status: int) -> None:
+def test_errors_follow_the_document(
+    http: httpx.Client, document: dict[str, Any], path: str, model: str, status: int
+) -> None:
     body: dict[str, Any] = {"prompt": "Hi", "messages": MESSAGES}
     if path == GIVEN:
         body = {"prompt": "Hi", "completion": "x"}

@@ -107,7 +107,7 @@ def test_growth_and_sparkline_say_their_numbers(opened: Opener) -> None:
     expect(answer.get_by_role("img", name="highest 2.00 nats, at Lisbon")).to_be_visible()
 
 
-def test_alternatives(opened: Opener) -> None:
+def test_a_token_shows_its_alternatives_and_their_probabilities(opened: Opener) -> None:
     (answer,) = opened().ask("alternatives")
     token(answer, "yes").hover()
     rows = answer.page.get_by_role("tooltip").locator(".alternatives li").all_inner_texts()

@@ -32,7 +32,7 @@ def test_a_conversation_goes_on_in_each_column(opened: Opener) -> None:
     assert len(playground.bodies[-1]["messages"]) == 1
 
 
-def test_stop(opened: Opener) -> None:
+def test_a_stopped_answer_stays_in_the_conversation(opened: Opener) -> None:
     playground = opened()
     playground.send("slow")
     expect(playground.page.get_by_role("option", name="First")).to_be_visible()
@@ -64,7 +64,7 @@ def test_a_refused_question_is_forgotten(opened: Opener) -> None:
     assert [message["content"] for message in playground.bodies[-1]["messages"]] == ["empty"]
 
 
-def test_notes(opened: Opener) -> None:
+def test_empty_and_cut_off_answers_have_a_note(opened: Opener) -> None:
     playground = opened()
     (answer,) = playground.ask("empty")
     expect(answer).to_contain_text("The answer is empty.")

@@ -40,12 +40,14 @@ def merged(directory: Path, *processes: str) -> CollectorRegistry:
         ("ENGINE_UP", "engine_up", (1, 0), 0),
     ],
 )
-def test_gauges(tmp_path: Path, gauge: str, name: str, values: tuple[int, int], together: int) -> None:
+def test_gauges_of_several_processes_are_merged_by_their_meaning(
+    tmp_path: Path, gauge: str, name: str, values: tuple[int, int], together: int
+) -> None:
     registry = merged(tmp_path, *(f"{gauge}.set({value})" for value in values))
     assert registry.get_sample_value(f"tokenformer_{name}") == together
 
 
-def test_counters(tmp_path: Path) -> None:
+def test_counters_of_several_processes_add_up(tmp_path: Path) -> None:
     observed = "observe_tokens('m', [TokenScore(-1.0, 0.5, 0.25, 0.9, 'w')]); observe_answer('m', 0.9, 0.5)"
     registry = merged(tmp_path, observed, observed)
     labels = {"model_name": "m"}

@@ -36,7 +36,7 @@ def test_auprc_is_scikit_learns_average_precision(answers: tuple[Flags, Values])
 
 
 @given(labelled())
-def test_brier_score(answers: tuple[Flags, Values]) -> None:
+def test_the_brier_score_is_scikit_learns(answers: tuple[Flags, Values]) -> None:
     assert figures.brier(ranked(*answers)) == pytest.approx(brier_score_loss(*answers))
 
 

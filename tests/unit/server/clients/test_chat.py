@@ -44,7 +44,9 @@ def piped(monkeypatch: pytest.MonkeyPatch, url: str, *lines: str, model: str | N
     return main(url, model, 0.0)
 
 
-def test_answers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str) -> None:
+def test_each_answer_is_printed_as_it_is_above_its_summary(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
     assert piped(monkeypatch, address, "hello", "", "markup") == 0
     below = "  no risk: no calibration · highest entropy 0.50 nats · mean 0.50"
     said = capsys.readouterr()
@@ -62,7 +64,7 @@ def test_answers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         ("nonsense", "", "the server refused (400): I cannot answer nonsense"),
     ],
 )
-def test_failures(
+def test_each_failure_is_one_line_and_the_next_question_is_asked(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     address: str,
@@ -70,7 +72,6 @@ def test_failures(
     shown: str,
     why: str,
 ) -> None:
-    """Each error is one line, and the next question is still asked."""
     assert piped(monkeypatch, address, question, "hello") == 1
     said = capsys.readouterr()
     assert said.err == f"tokenformer: error: {why}\n"

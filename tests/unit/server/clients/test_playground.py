@@ -24,7 +24,7 @@ app.include_router(router)
 client = TestClient(app)
 
 
-def test_the_page() -> None:
+def test_the_page_is_served_as_html() -> None:
     answer = client.get("/playground")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -45,7 +45,7 @@ def test_nothing_but_the_pages_own_files_is_served() -> None:
 
 
 @pytest.mark.parametrize("path", ["/playground", *(f"/playground/{name}" for name in FILES)])
-def test_headers(path: str) -> None:
+def test_every_file_is_served_with_the_security_headers(path: str) -> None:
     headers = client.get(path).headers
     policy = dict(rule.split(" ", 1) for rule in headers["content-security-policy"].split("; "))
     assert policy == {

@@ -37,7 +37,7 @@ def test_it_is_the_playgrounds_scale() -> None:
     ]
 
 
-def test_levels() -> None:
+def test_levels_rise_with_the_entropy_up_to_the_highest() -> None:
     assert [level(entropy) for entropy in (0, 0.0999, 0.1, 0.7, 3, 10)] == [0, 0, 1, 3, 8, 8]
     assert legend().plain.split()[-3:] == ["2", "2.5", "3"]
 
@@ -106,7 +106,7 @@ def test_percentages_round_to_certainty_only_if_it_is_one() -> None:
     assert {share: percent(share) for share in shown} == shown
 
 
-def test_the_summary() -> None:
+def test_the_summary_tells_risk_entropy_growth_and_reasons() -> None:
     growth = {"base": 2.5, "news": -0.3}
     spans = [
         {"start": 0, "end": 6, "text": "Lisbon", "kind": "doubted", "risk": 0.64, "reason": "high entropy"},
@@ -140,5 +140,5 @@ def test_the_entropy_of_another_server() -> None:
     assert tint.add("a", [said]).plain == "a"
 
 
-def test_one_line() -> None:
+def test_blanks_and_line_breaks_become_single_blanks() -> None:
     assert one_line("a\n b\t") == "a b"

@@ -46,7 +46,7 @@ def value(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"tokenformer_{name}", {"model_name": "counted"} | labels) or 0.0
 
 
-def test_a_stream(record: RequestRecord) -> None:
+def test_a_stream_is_recorded_with_its_tokens_and_times(record: RequestRecord) -> None:
     stats = RequestStateStats(
         num_generation_tokens=4, queued_ts=1.0, scheduled_ts=1.5, first_token_ts=2.0, last_token_ts=5.0
     )

@@ -64,7 +64,7 @@ def test_any_bytes_make_what_the_tokenizer_decodes(ids: list[int]) -> None:
     assert set(whole[len(made) :]) <= {"\ufffd"}
 
 
-def test_special_tokens() -> None:
+def test_special_tokens_are_marked_and_shown_only_on_request() -> None:
     ids = [*DEMO("Hello")["input_ids"], DEMO.eos_token_id]
     hidden, shown = read(DEMO, ids, [5]), read(DEMO, ids, [5], skip_special_tokens=False)
     assert texts(hidden) == ["Hello", ""]

@@ -178,7 +178,9 @@ def test_two_ids_are_refused() -> None:
         ("/v1/answer", 405, "rejected", "/v1/answer"),
     ],
 )
-def test_endings(path: str, status: int, ended: str, route: str | None, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_request_is_logged_with_its_status_ending_and_route(
+    path: str, status: int, ended: str, route: str | None, capfd: pytest.CaptureFixture[str]
+) -> None:
     response = ask(application(), "GET", path, headers={"x-request-id": "mine-2"})
     assert response.status_code == status
     assert response.headers.get_list("x-request-id") == ["mine-2"]
@@ -265,7 +267,7 @@ def test_methods_are_of_a_fixed_set(capfd: pytest.CaptureFixture[str]) -> None:
     assert line["method"] == "other"
 
 
-def test_off(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_log_that_is_off_has_no_lines_but_requests_get_ids(capfd: pytest.CaptureFixture[str]) -> None:
     response = ask(application("off"), "POST", "/v1/answer")
     assert valid_request_id(response.headers["x-request-id"])
     assert logged(capfd) == []

@@ -86,7 +86,7 @@ def test_too_large_in_chunks_is_read_up_to_the_limit(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("length", ["-1", "1e9", "9" * 5000])
-def test_odd_lengths(length: str) -> None:
+def test_an_odd_content_length_is_ignored_or_too_large(length: str) -> None:
     assert send(b"{}", JSON | {"content-length": length}).status_code in (200, 413)
 
 
@@ -203,7 +203,7 @@ def test_content_type_with_parameters() -> None:
     assert send(b"{}", {"content-type": "Application/JSON; charset=utf-8"}).status_code == 200
 
 
-def test_compressed() -> None:
+def test_a_compressed_body_is_refused() -> None:
     assert refusal(send(b"{}", JSON | {"content-encoding": "gzip"})) == (415, "unsupported_media_type", None)
 
 

@@ -93,7 +93,7 @@ def test_ordinary_requests_pass(port: int) -> None:
     ],
     ids=["one long header, never finished", "many headers", "a long path, never finished", "one long header"],
 )
-def test_large_headers(port: int, head: bytes) -> None:
+def test_large_headers_get_a_431_or_a_reset(port: int, head: bytes) -> None:
     answer = exchange(port, head)
     assert answer.startswith(b"HTTP/1.1 431 ") or not answer  # reset, when it is cut off while we still send
     assert answer.count(b"HTTP/1.1") <= 1

@@ -126,7 +126,7 @@ def test_what_is_wrong_is_named_in_one_line(
     assert "parameter=" not in found["message"] and "mine" not in found["message"]
 
 
-def test_missing_parameter(http: TestClient) -> None:
+def test_a_missing_parameter_is_named(http: TestClient) -> None:
     found = error(http.post(CHAT, json={}))
     assert found == {
         "message": "Missing required parameter: 'messages'.",
@@ -149,7 +149,7 @@ def test_too_long_prompt_has_the_code_that_clients_look_for(http: TestClient) ->
     assert found["code"] == "context_length_exceeded"
 
 
-def test_unknown_model(http: TestClient) -> None:
+def test_an_unknown_model_gets_openais_code(http: TestClient) -> None:
     found = error(http.post(TEXT, json={"prompt": "x"}), 404)
     assert (found["type"], found["param"], found["code"]) == ("invalid_request_error", "model", "model_not_found")
 
@@ -161,11 +161,13 @@ def test_unforeseen_failure_says_nothing_of_the_inside(http: TestClient) -> None
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("GET", CHAT, 405)])
-def test_routing(http: TestClient, method: str, path: str, status: int) -> None:
+def test_unknown_routes_and_methods_get_errors_of_openais_shape(
+    http: TestClient, method: str, path: str, status: int
+) -> None:
     assert error(http.request(method, path), status)["type"] == "invalid_request_error"
 
 
-def test_headers_stay(http: TestClient) -> None:
+def test_an_error_keeps_the_headers_of_its_response(http: TestClient) -> None:
     response = http.get("/detail")
     assert error(response, 429)["message"] == "slow down"
     assert response.headers["retry-after"] == "7"
@@ -234,5 +236,5 @@ def test_vllms_errors_have_one_line_without_what_the_client_sent(message: str, e
     assert shaped(message, {"prompt": "mine"})["message"] == expected
 
 
-def test_answers_pass(http: TestClient) -> None:
+def test_answers_pass_unchanged(http: TestClient) -> None:
     assert http.post(CHAT, json={"messages": [USER]}).json() == {"read": True}

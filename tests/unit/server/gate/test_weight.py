@@ -34,7 +34,7 @@ SHAPE = Shape(LONGEST, alternatives=1000, block=32)
         ([1, 2], Weight(1, 0)),
     ],
 )
-def test_weight(body: object, weight: Weight) -> None:
+def test_a_request_weighs_its_sequences_and_tokens(body: object, weight: Weight) -> None:
     assert weigh(body, SHAPE) == weight
 
 

@@ -78,7 +78,7 @@ def test_keys_guard_instead_of_the_loopback_address(monkeypatch: pytest.MonkeyPa
     [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), (None, False), ("", False)]
     + [(name, False) for name in ("0.0.0.0", "::", "10.0.0.1", "128.0.0.1", "no-such-host.invalid")],
 )
-def test_loopback(host: str | None, loopback: bool) -> None:
+def test_a_host_is_loopback_only_where_all_its_addresses_are(host: str | None, loopback: bool) -> None:
     assert is_loopback(host) == loopback
 
 

@@ -61,7 +61,7 @@ def test_a_directory_that_is_no_checkpoint(tmp_path: Path, capsys: pytest.Captur
     assert "config.json" in refusal_at_once(capsys, tmp_path)
 
 
-def test_unknown_activation(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_activation_is_named(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit_config(checkpoint, norm_activation_type="relu")
     line = refusal_at_once(capsys, checkpoint)
     assert "norm_activation_type" in line
@@ -81,13 +81,13 @@ def test_cut_off_weights(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -
     assert "damaged" in line
 
 
-def test_garbled_header(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_with_a_garbled_header_are_damaged(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (checkpoint / "model.safetensors").open("r+b") as file:
         file.write(struct.pack("<Q", 2**62))
     assert "damaged" in refusal_at_once(capsys, checkpoint)
 
 
-def test_missing_weights(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_weights_are_named(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (checkpoint / "model.safetensors").unlink()
     assert "model.safetensors" in refusal_at_once(capsys, checkpoint)
 
@@ -130,12 +130,12 @@ def test_a_weight_that_is_not_finite(checkpoint: Path, value: float, capsys: pyt
     assert f"tensor {name} holds NaN or infinities" in refusal(capsys, checkpoint)
 
 
-def test_no_tokenizer(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_tokenizer_is_named(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (checkpoint / "tokenizer.json").unlink()
     assert "tokenizer.json" in refusal(capsys, checkpoint)
 
 
-def test_wrong_flag(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_flag_is_a_usage_error(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         serve.main([str(checkpoint), "--no-such-flag"], EarlySignals())
     assert ended.value.code == 2

@@ -16,7 +16,7 @@ def group(path: Path, limit: str) -> Path:
     return path
 
 
-def test_a_container(tmp_path: Path) -> None:
+def test_what_a_container_leaves_is_available_with_its_file_cache(tmp_path: Path) -> None:
     assert available_bytes(group(tmp_path, "10000")) == 8000
 
 
