@@ -36,7 +36,7 @@ class SharingScheduler(Scheduler):
             self.limited_step = self.current_step
             others = sum(not is_member(request) for request in self.requests.values())
             beside = FEW_ROWS + others // OTHERS_PER_ROW
-            self.member_rows = beside if others else self.max_num_scheduled_tokens // ALONE
+            self.member_rows = beside if others else max(1, self.max_num_scheduled_tokens // ALONE)
         return self.member_rows
 
     def _handle_blocked_waiting_request(self, request: Request) -> bool:
@@ -48,6 +48,8 @@ class SharingScheduler(Scheduler):
         """The rows that a request gets in this step; vLLM asks of every request, running or about to begin."""
         rows = super()._reserve_prefill_lookahead(request, num_computed_tokens, num_new_tokens)
         if is_member(request):
-            rows = min(rows, self._rows_left())
-            self.member_rows -= rows
+            # With speculative decoding, vLLM asks for more rows than the last token needs, and must get them.
+            if num_computed_tokens + rows <= request.num_tokens:
+                rows = min(rows, self._rows_left())
+            self.member_rows = max(self._rows_left() - rows, 0)
         return rows

@@ -166,6 +166,8 @@ class ParallelPattention(nn.Module):
         else:
             rows = packed.columns(own) if isinstance(packed, PackedWeight) else layer.weight.t()[own]
         for (tokens,) in self.deltas.values():
+            if not len(tokens.values):
+                continue
             place = indices - count
             inside = (place >= 0) & (place < len(tokens.values))
             rows = torch.where(inside[..., None], tokens.values[place.clamp(0, len(tokens.values) - 1)], rows)

@@ -24,6 +24,9 @@ from model_impl.reference.closed_form import STRONGEST, logit_gradients, logit_v
 from model_impl.reference.row_operation import sum_over_ranks
 from model_impl.variants import VariantTable
 
+AT_ONCE = 256
+"""Rows whose value tokens and words are gathered together, 64 and 16 rows of the model's width for each."""
+
 
 class LonePattention(Protocol):
     """What is asked of a `ParallelPattention` that adds to the residual stream."""
@@ -105,12 +108,24 @@ class Reporter:
         tokens `chosen` int64 [N] after them."""
         if self.kernel is not None and not self.variants.deltas:
             return self.kernel(list(report.tensors().values()), numbers(rows, len(chosen)), *words, chosen)
+        if isinstance(rows, slice):
+            rows = torch.arange(*rows.indices(len(report.residual)), device=chosen.device)
+        parts = zip(words.logits.split(AT_ONCE), words.ids.split(AT_ONCE), strict=True)
+        found = [
+            self._columns(report, Words(*some), tokens, own)
+            for some, tokens, own in zip(parts, chosen.split(AT_ONCE), rows.split(AT_ONCE), strict=True)
+        ]
+        return torch.cat(found)
+
+    def _columns(self, report: StepReport, words: Words, chosen: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """`columns` in PyTorch, of at most AT_ONCE rows."""
         residual, heads = report.residual[rows].float(), head_rows(self.head, words.ids)
         weights = [own[rows] for own in report.weights]
         columns = [self.scale * self.spread(weights, report.residual[rows], words, heads)[:, None]]
         if self.variants.grown:
             rival = rivals(words.ids, chosen).float()
-            mean = (rival[..., None] * heads).sum(dim=-2) / rival.sum(dim=-1, keepdim=True)
+            count = rival.sum(dim=-1, keepdim=True).clamp_min(1)  # a vocabulary of one word has no rivals
+            mean = (rival[..., None] * heads).sum(dim=-2) / count
             direction = head_rows(self.head, chosen) - mean
             others = sum_over_ranks(report.added[rows])
             first = residual - report.embedded[rows].float() - others.sum(dim=1)
@@ -125,6 +140,7 @@ class Reporter:
             return None
         if not head.numel():  # packed as well
             return None
+        head = head[: self.head.org_vocab_size]
         return ReportKernel(packed.values[0], head, cast(torch.Tensor, self.norm.weight), self.norm.eps, self.scale)
 
     @property

@@ -125,6 +125,8 @@ class TokenformerModel(nn.Module):
             return IntermediateTensors({"hidden_states": x})
         if report is not None:
             self.keep(report)
+        if not self.traced:
+            self.reporting = False  # until `report_for` is told of the next step; a dummy run has no rows to report of
         return x
 
     def adding(self) -> list[ParallelPattention]:
@@ -257,6 +259,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         """Report of the next step's rows `rows` int64 [R] (None: of all), if one of its requests wants it; a compiled
         step always does, of all rows."""
         if not self.model.traced:
+            self.model.report = None
             self.model.reporting = self.reporter is not None and any(map(wants_report, extra_args))
             self.model.reported_rows = rows
 
@@ -271,7 +274,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
     ) -> torch.Tensor:
         """The columns that the last step reports of N of its rows, with their likeliest words and the tokens `chosen`
         [N] after them: float32 [N, C], cut or filled up with zeros to `width` columns."""
-        report = self.model.report if self.model.reporting else None
+        report = self.model.report
         if report is None or self.reporter is None:
             return chosen.new_zeros((len(chosen), width or 0), dtype=torch.float32)
         found = self.reporter.columns(report, words, chosen.long(), slice(None) if report.rows is not None else rows)

@@ -60,7 +60,8 @@ def contrast(
     """
     ranked = logits.topk(min(RIVALS + 1, logits.shape[-1]), dim=-1).indices
     rival = rivals(ranked, chosen).to(head.dtype)
-    direction = head[chosen] - (rival[..., None] * head[ranked]).sum(dim=-2) / rival.sum(dim=-1, keepdim=True)
+    count = rival.sum(dim=-1, keepdim=True).clamp_min(1)  # a vocabulary of one word has no rivals
+    direction = head[chosen] - (rival[..., None] * head[ranked]).sum(dim=-2) / count
     return logit_parts(added, residual, direction, norm.weight, norm.eps)
 
 

@@ -58,6 +58,8 @@ def unavailable_reason(config: VllmConfig) -> str | None:
         return (
             "`uncertainty.ensemble` needs a server started with --enforce-eager: a compiled model's tokens are settled"
         )
+    if not config.cache_config.enable_prefix_caching:
+        return "`uncertainty.ensemble` needs a server with prefix caching: its members share the prompt's blocks"
     return None
 
 

@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "norm_activation_type": "gelu_l2_norm",
         "growth_stages": [stage("base", ODD), stage("a", MORE, 1), stage("b", MORE, 1), stage("c", ODD, 2, tau=3.0)],
     },
+    "a vocabulary of seven words": {"vocab_size": 7},
     "grown in groups, softmax": {
         "norm_activation_type": "softmax",
         "growth_stages": [stage("base", ODD), stage("grown", MORE, 1)],

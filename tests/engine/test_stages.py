@@ -68,13 +68,15 @@ def open_family(directory: Path, activation: str, **options: Any) -> Iterator[Fa
         yield Family(llm, members)
 
 
-def sibling(directory: Path, name: str, base: ReferenceTokenformer) -> ReferenceTokenformer:
+def sibling(
+    directory: Path, name: str, base: ReferenceTokenformer, tokens: dict[str, int] | None = None
+) -> ReferenceTokenformer:
     """A third stage on the same two, its tokens drawn anew for every name."""
     from model_impl.checkpoint.grow import grown_tensors, new_stage
     from model_impl.checkpoint.writing import write_checkpoint
     from tests.support.grown import ADDED
 
-    stage = new_stage(base.config, ADDED[1], name, "grouped", "random")
+    stage = new_stage(base.config, tokens or ADDED[1], name, "grouped", "random")
     weights = dict(grown_tensors(base.state_dict().items(), base.config, stage, "random", seed=len(name)))
     config = base.config.with_stages([*base.config.stages, stage])
     write_checkpoint(directory / name, config, weights.items(), {})
@@ -164,6 +166,22 @@ def test_a_removed_delta_leaves_the_others_alone(family: Family) -> None:
     llm.llm_engine.add_lora(left)
     check(family, "left", PROMPT, ask(family, [("left", PROMPT)])[0])
     check(family, "right", PROMPT, ask(family, [("right", PROMPT)])[0])
+
+
+def test_a_delta_may_have_no_feed_forward_tokens(family: Family, tmp_path: Path) -> None:
+    """It adds to attention alone; who uses it, and who does not, are reported of."""
+    base = family.members["last"].reference
+    tokens = dict.fromkeys(PROJECTIONS, 0) | {"query": 5, "output": 3}
+    family.members["thin"] = Served(adapter("thin", 9, tmp_path / "delta"), sibling(tmp_path, "grown", base, tokens), 2)
+    split(tmp_path / "grown", tmp_path / "delta")
+    try:
+        assert family.llm.llm_engine.add_lora(family.members["thin"].adapter)
+        requests = [("thin", PROMPT), ("left", PROMPT), ("last", PROMPT)]
+        for (name, prompt), output in zip(requests, ask(family, requests), strict=True):
+            check(family, name, prompt, output)
+    finally:
+        family.llm.llm_engine.remove_lora(9)
+        del family.members["thin"]
 
 
 def test_nothing_is_reported_unless_asked_for(family: Family) -> None:

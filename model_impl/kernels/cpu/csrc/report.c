@@ -175,7 +175,7 @@ INLINE void growth(const reporter *own, const reported *step, int64_t row, int64
         for (int64_t i = 0; i < width; i++) direction[i] -= room[i];
     }
     read_row(own->head, chosen, width, room, bfloat16);
-    for (int64_t i = 0; i < width; i++) direction[i] = (room[i] + direction[i] / rivals) * norm[i];
+    for (int64_t i = 0; i < width; i++) direction[i] = (room[i] + direction[i] / (rivals ? rivals : 1)) * norm[i];
     float level = sum(direction, width), rest = logit_part(residual, direction, level, width);
     read_row(step->embedded, number, width, room, bfloat16);
     rest -= logit_part(room, direction, level, width);

@@ -16,13 +16,13 @@ from server.engine.ensemble import MIXTURE_BYTES, Ensemble, ScoredAnswer, is_own
 BLOCK = 4
 
 
-def settings(vocabulary: int, *, compiled: bool = False) -> Any:
+def settings(vocabulary: int, *, compiled: bool = False, prefix_caching: bool = True) -> Any:
     return SimpleNamespace(
         model_config=SimpleNamespace(get_vocab_size=lambda: vocabulary),
         compilation_config=SimpleNamespace(
             mode=CompilationMode.VLLM_COMPILE if compiled else CompilationMode.NONE, cudagraph_mode=CUDAGraphMode.NONE
         ),
-        cache_config=SimpleNamespace(block_size=BLOCK),
+        cache_config=SimpleNamespace(block_size=BLOCK, enable_prefix_caching=prefix_caching),
         scheduler_config=SimpleNamespace(max_num_batched_tokens=2048),
     )
 
@@ -148,6 +148,7 @@ def test_only_names_of_this_process_are_its_own() -> None:
     assert not any(map(is_own, ["text", None, {}, {"ensemble": "guessed"}, {"ensemble": None}]))
 
 
-def test_a_compiled_engine_says_why_it_has_none() -> None:
+def test_an_engine_says_why_it_has_none() -> None:
     assert "--enforce-eager" in (Ensemble(Engine(), settings(100, compiled=True)).unavailable or "")  # type: ignore[arg-type]
+    assert "prefix caching" in (Ensemble(Engine(), settings(100, prefix_caching=False)).unavailable or "")  # type: ignore[arg-type]
     assert Ensemble(Engine(), settings(100)).unavailable is None  # type: ignore[arg-type]
