@@ -20,6 +20,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
 from model_impl.override import override_class
+from model_impl.wire import report_args
 from server.engine.grammars import BACKEND, Grammars
 from server.engine.input_processor import VariantInput
 from server.engine.recording import counted
@@ -49,8 +50,11 @@ class TokenformerClient(AsyncLLM):
         **options: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
         cast(VariantInput, self.input_processor).check(prompt, sampling_params)
+        cumulative = sampling_params.output_kind == RequestOutputKind.CUMULATIVE
+        if cumulative and sampling_params.logprobs and not sampling_params.extra_args:
+            sampling_params.extra_args = report_args()  # a step of a beam, which vLLM makes without our arguments
         outputs = super().generate(prompt, sampling_params, request_id, lora_request=lora_request, **options)
-        if sampling_params.output_kind == RequestOutputKind.CUMULATIVE:
+        if cumulative:
             return outputs
         return self.recorded(outputs, lora_request, stream=sampling_params.output_kind == RequestOutputKind.DELTA)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from model_impl.reference.closed_form import epistemic
 from model_impl.reference.model import ReferenceTokenformer, load_reference
 from model_impl.wire import STATISTICS
 from server.texts import TextTokenizer
@@ -105,15 +106,23 @@ class DemoAnswer:
     @cached_property
     def tokens(self) -> list[TokenScore]:
         scores, start = [], 0
-        for entry in self.content:
+        for i, entry in enumerate(self.content):
             shown = value(entry, "token")
             special = shown.startswith("<|")
             statistics = (value(entry, name) for name in STATISTICS)
-            reported = (value(entry, name) for name in ("epistemic", "growth"))
-            text = "" if special else shown
-            scores.append(TokenScore(value(entry, "logprob"), *statistics, text, start, special, *reported))
+            # Calibrations read the closed form, which an ensemble's number stands in the place of.
+            reported = self.closed_form[i] if is_of_an_ensemble(entry) else value(entry, "epistemic")
+            place = "" if special else shown, start, special
+            scores.append(TokenScore(value(entry, "logprob"), *statistics, *place, reported, value(entry, "growth")))
             start += 0 if special else len(shown)
         return scores
+
+    @cached_property
+    def closed_form(self) -> list[float]:
+        """The closed form of each token, by the reference."""
+        ids = torch.tensor([[*self.prompt, *self.answer]])
+        found: list[float] = epistemic(reference(), ids, STAGES[self.model])[0, len(self.prompt) - 1 : -1].tolist()
+        return found
 
     @cached_property
     def moved(self) -> Moved:
