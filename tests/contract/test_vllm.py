@@ -1,7 +1,7 @@
 """The assumptions of our code about vLLM's private interfaces, symbol by symbol.
 
 An upgrade of vLLM that moves or changes one of them fails in this folder, with the symbol's name, and not as a wrong
-number somewhere else. docs/vllm.md lists the files that rely on them.
+number somewhere else. docs/vllm.md lists the files that rely on them; test_register.py keeps it complete.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ V2 = "vllm.v1.worker.gpu"
 SIGNATURES = {
     # model_impl/engine/sampler.py
     "vllm.v1.sample.sampler:Sampler.forward": ("self", "logits", "sampling_metadata"),
+    "vllm.v1.sample.sampler:Sampler.compute_logprobs": ("logits",),
     "vllm.v1.sample.sampler:Sampler.gather_logprobs": ("logprobs", "num_logprobs", "token_ids"),
     "vllm.v1.sample.sampler:Sampler.gather_specific_token_logprobs": ("self", "logprobs", "logprob_token_ids"),
     "vllm.v1.sample.sampler:batched_count_greater_than": ("x", "values"),
@@ -125,6 +126,7 @@ SIGNATURES = {
     "vllm.distributed:tensor_model_parallel_all_reduce": ("input_",),
     "vllm.distributed:tensor_model_parallel_all_gather": ("input_", "dim"),
     # server/engine/statistics.py
+    "vllm.v1.engine.logprobs:LogprobsProcessor.from_new_request": ("tokenizer", "request"),
     "vllm.v1.engine.logprobs:LogprobsProcessor._update_sample_logprobs": ("self", "logprobs_lists"),
     "vllm.v1.engine.logprobs:LogprobsProcessor._update_prompt_logprobs": ("self", "prompt_logprobs_tensors"),
     "vllm.v1.engine.detokenizer:IncrementalDetokenizer.from_new_request": ("tokenizer", "request"),
@@ -167,6 +169,13 @@ SIGNATURES = {
         "conversation",
     ),
     "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.get_chat_request_role": ("self", "request"),
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.render_chat_request": ("self", "request"),
+    "vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion.render_completion_request": ("self", "request"),
+    "vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion.create_completion": (
+        "self",
+        "request",
+        "raw_request",
+    ),
     "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat._create_chat_logprobs": (
         "self",
         "token_ids",
@@ -243,6 +252,9 @@ SIGNATURES = {
         "disable_additional_properties",
     ),
     "vllm.v1.structured_output.request:get_structured_output_key": ("params",),
+    # server/requests/schemas.py
+    "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.to_sampling_params": ("self", "max_tokens"),
+    "vllm.entrypoints.openai.completion.protocol:CompletionRequest.to_sampling_params": ("self", "max_tokens"),
     # server/api/responses.py
     "vllm.entrypoints.openai.responses.api_router:create_responses": ("request", "raw_request"),
     "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses._validate_create_responses_input": (
