@@ -13,7 +13,10 @@ LADDER = (0.05, 0.1, 0.3, 0.7, 1.2, 1.7, 2.2, 2.7, 5.0)
 """One entropy of each level."""
 
 SPANS: list[dict[str, Any]] = [
-    {"start": 2, "end": 8, "text": "Lisbon", "risk": 0.64, "reason": "high entropy at the first value token"}
+    {
+        **{"start": 2, "end": 8, "text": "Lisbon", "kind": "doubted", "risk": 0.64},
+        "reason": "high entropy at the first value token",
+    }
 ]
 GROWTH = {"base": 2.5, "news": -0.5}
 SCRIPT: dict[str, Any] = {
@@ -42,6 +45,10 @@ SCRIPT: dict[str, Any] = {
             spans=SPANS,
             growth=GROWTH,
         ),
+    ],
+    "undecided": [
+        *words(made("🙂 ", 0.1), made("Lisbon", 2.0), made(".", 0.1)),
+        last(reason="no_calibration", spans=[{**SPANS[0], "kind": "undecided", "risk": None}]),
     ],
     "closed form": [
         *words(

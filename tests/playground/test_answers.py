@@ -91,6 +91,13 @@ def test_risk_and_reasons(opened: Opener) -> None:
     assert "Risk" not in detail_of(answer.page, token(answer, "."))
 
 
+def test_without_a_risk_words_are_undecided_and_not_doubted(opened: Opener) -> None:
+    (answer,) = opened().ask("undecided")
+    expect(answer).to_contain_text("Undecided:")
+    expect(answer).not_to_contain_text("To doubt:")
+    expect(answer.locator(".reasons li")).to_have_text("Lisbon: high entropy at the first value token")
+
+
 def detail_of(page: Page, element: Any) -> dict[str, str]:
     element.focus()
     return detail(page)

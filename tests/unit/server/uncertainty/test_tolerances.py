@@ -61,7 +61,8 @@ def test_the_tolerance_of_the_entropy_is_reached() -> None:
 
 def scores_of(logits: torch.Tensor, ids: list[int]) -> list[TokenScore]:
     rows = zip(logits.log_softmax(-1), exact_statistics(logits).tolist(), ids, strict=True)
-    return [TokenScore(float(row[word]), *statistics, text=f" w{word}") for row, statistics, word in rows]
+    reported: dict[str, Any] = {"epistemic": 0.01, "growth": {"base": 2.0, "world-b": -0.5}}
+    return [TokenScore(float(row[word]), *statistics, text=f" w{word}", **reported) for row, statistics, word in rows]
 
 
 def calibrations() -> list[Calibration]:
@@ -87,7 +88,7 @@ def test_features_and_risks_stay_within_their_bounds(
     found = ChoiceScore.of(scores_of(moved, ids)).features()
     assert found is not None
     bounds = answer.features()
-    assert bounds.keys() == set(GROUPS["logits"])
+    assert bounds.keys() == {name for group in ("logits", "closed_form", "growth") for name in GROUPS[group]}
     for name, (low, high) in bounds.items():
         assert low <= found[name] <= high, name
     for calibration in CALIBRATIONS:
