@@ -14,7 +14,11 @@ LADDER = (0.05, 0.1, 0.3, 0.7, 1.2, 1.7, 2.2, 2.7, 5.0)
 
 SPANS: list[dict[str, Any]] = [
     {
-        **{"start": 2, "end": 8, "text": "Lisbon", "kind": "doubted", "risk": 0.64},
+        "start": 2,
+        "end": 8,
+        "text": "Lisbon",
+        "kind": "doubted",
+        "risk": 0.64,
         "reason": "high entropy at the first value token",
     }
 ]
