@@ -7,7 +7,7 @@ hook for is put on top of the runner's own objects by `install`: statistics of p
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -112,7 +112,7 @@ class SlotSampler(Sampler):
         if output.logprobs_tensors is not None and raw is not None:
             statistics, words = raw
             chosen = output.logprobs_tensors.logprob_token_ids[:, 0]
-            reported = self.state.tokenformer.reported_columns(words, chosen, input_batch.logits_indices)
+            reported = self.state.tokenformer.reported_columns(lambda: words, chosen, input_batch.logits_indices)
             output.logprobs_tensors = with_columns(output.logprobs_tensors, [statistics, reported])
         return output
 
@@ -149,7 +149,7 @@ class ScoredPrompts(PromptLogprobsWorker):
         def scored(rows: torch.Tensor) -> torch.Tensor:
             logits, first = logits_fn(rows), sum(map(len, steps))
             own = slice(first, first + len(rows))
-            reported = self.state.tokenformer.reported_columns(likeliest(logits), following()[own], own)
+            reported = self.state.tokenformer.reported_columns(partial(likeliest, logits), following()[own], own)
             steps.append(torch.cat([token_statistics(logits), reported], dim=1))
             return logits
 

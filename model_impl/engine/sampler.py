@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -16,8 +16,9 @@ from model_impl.kernels.statistics import token_statistics
 from model_impl.kernels.words import Words, likeliest
 from model_impl.wire import STATISTICS, pseudo_ids
 
-Report = Callable[[Words, torch.Tensor], torch.Tensor]
-"""From the likeliest words of N rows and the tokens int64 [N] after them to further columns float32 [N, C]."""
+Report = Callable[[Callable[[], Words], torch.Tensor], torch.Tensor]
+"""From the likeliest words of N rows, which are found only if there is something to report, and the tokens int64 [N]
+after them to further columns float32 [N, C]."""
 
 
 class StatisticsSampler(Sampler):
@@ -70,7 +71,7 @@ class StatisticsSampler(Sampler):
         """As vLLM's; outside `forward` (prompt tokens, accepted drafts) `logprobs` are themselves raw."""
         if self.raw_logits is None:
             return self._with_statistics(super().gather_logprobs(logprobs, num_logprobs, token_ids), logprobs)
-        reported = None if self.report is None else self.report(likeliest(self.raw_logits), token_ids)
+        reported = None if self.report is None else self.report(partial(likeliest, self.raw_logits), token_ids)
         more = 0 if reported is None else reported.shape[1]
         found, ranks = cpu_kernels.chosen_and_statistics(self.raw_logits, token_ids, 1 + len(STATISTICS) + more)
         # On matrices of a few numbers an operator of NumPy takes a fifth of the time of PyTorch's.
@@ -89,7 +90,8 @@ class StatisticsSampler(Sampler):
         statistics = token_statistics(logprobs) if self.raw_statistics is None else self.raw_statistics
         columns = [statistics]
         if self.report is not None:
-            words = likeliest(logprobs) if self.raw_words is None else self.raw_words
+            taken = self.raw_words
+            words = partial(likeliest, logprobs) if taken is None else lambda: taken
             columns.append(self.report(words, gathered.logprob_token_ids[:, 0]))
         return with_columns(gathered, columns)
 

@@ -7,7 +7,7 @@ Statistics travel as trailing columns of the logprobs tensors, as `model_impl.wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, cast
@@ -108,7 +108,9 @@ class StatisticsRunner(GPUModelRunner):
         self.num_prompt_logprobs = pending
         return found
 
-    def _reported_of_prompt(self, request_id: str, width: int, words: Words, chosen: torch.Tensor) -> torch.Tensor:
+    def _reported_of_prompt(
+        self, request_id: str, width: int, words: Callable[[], Words], chosen: torch.Tensor
+    ) -> torch.Tensor:
         """The reported columns of a request's first rows of this step, with the tokens after them."""
         first = int(self.query_start_loc.np[self.input_batch.req_id_to_index[request_id]])
         return self.tokenformer.reported_columns(words, chosen, slice(first, first + len(chosen)), width)

@@ -6,7 +6,7 @@ ranks, and the ranks' shares of w V add up to the output.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, cast
 
@@ -270,14 +270,14 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         return len(EPISTEMIC) + (self.places if self.model.variants.grown else 0)
 
     def reported_columns(
-        self, words: Words, chosen: torch.Tensor, rows: torch.Tensor | slice, width: int | None = None
+        self, words: Callable[[], Words], chosen: torch.Tensor, rows: torch.Tensor | slice, width: int | None = None
     ) -> torch.Tensor:
         """The columns that the last step reports of N of its rows, with their likeliest words and the tokens `chosen`
         [N] after them: float32 [N, C], cut or filled up with zeros to `width` columns."""
         report = self.model.report
         if report is None or self.reporter is None:
             return chosen.new_zeros((len(chosen), width or 0), dtype=torch.float32)
-        found = self.reporter.columns(report, words, chosen.long(), slice(None) if report.rows is not None else rows)
+        found = self.reporter.columns(report, words(), chosen.long(), slice(None) if report.rows is not None else rows)
         return found if width is None else F.pad(found[:, :width], (0, max(width - found.shape[1], 0)))
 
     def add_delta(self, adapter_id: int, delta: GrowthDelta) -> None:

@@ -5,6 +5,7 @@
 
 #include "report.h"
 
+#include <omp.h>
 #include <stdlib.h>
 
 enum { TOGETHER = 4 };  // parameter tokens that share a reading of a word's gradient
@@ -100,7 +101,15 @@ INLINE void read_token(const packed *values, int64_t token, float *out, int bflo
         int64_t left = values->outputs - first, columns = left < PANEL ? left : PANEL;
         const char *panel = values->weights + first / PANEL * values->panel_bytes;
         const char *line = panel + (bfloat16 ? token / 2 : token) * LINE;
-        for (int64_t i = 0; i < columns; i++) out[first + i] = load(line, bfloat16 ? 2 * i + token % 2 : i, bfloat16);
+        if (!bfloat16) {
+            memcpy(out + first, line, columns * sizeof(float));
+            continue;
+        }
+        // Two tokens lie side by side; the bits of a bfloat16 are the upper ones of a float32.
+        uint32_t bits[PANEL];
+        memcpy(bits, line, columns * sizeof(float));
+        for (int64_t i = 0; i < columns; i++) bits[i] = token % 2 ? bits[i] & 0xffff0000u : bits[i] << 16;
+        memcpy(out + first, bits, columns * sizeof(float));
     }
 }
 
@@ -125,10 +134,10 @@ INLINE void gradients(const reporter *own, const float *x, float inverse, const 
     }
 }
 
-// The sum over the strongest tokens of w^2 Var_p(v . g).
-INLINE double spread(const reporter *own, const int64_t *tokens, const float *sizes, const float *probabilities,
-                     const float *g, float *room, int bfloat16) {
-    int64_t width = own->width, count = own->strongest;
+// The sum over `count` of the strongest tokens of w^2 Var_p(v . g).
+INLINE double spread(const reporter *own, const int64_t *tokens, const float *sizes, int64_t count,
+                     const float *probabilities, const float *g, float *room, int bfloat16) {
+    int64_t width = own->width;
     double total = 0;
     for (int64_t first = 0; first < count; first += TOGETHER) {
         for (int64_t i = 0; i < TOGETHER; i++) {
@@ -188,7 +197,9 @@ INLINE void growth(const reporter *own, const reported *step, int64_t row, int64
     out[0] = rest * inverse;
 }
 
-INLINE void report_row(const reporter *own, const reported *step, int64_t row, float *room, int bfloat16) {
+// The columns of a row, and, of the closed form, what one of several parts of its tokens adds.
+INLINE double report_row(const reporter *own, const reported *step, int64_t row, int64_t part, int64_t parts,
+                         float *room, int bfloat16) {
     int64_t width = own->width, number = step->numbers ? step->numbers[row] : row, words = own->words;
     float *residual = room, *x = residual + width, *norm = x + width, *mean = norm + width, *g = mean + width;
     float *tokens = g + words * width, probabilities[words], mass = 0;
@@ -200,7 +211,8 @@ INLINE void report_row(const reporter *own, const reported *step, int64_t row, f
     float sizes[own->strongest];
     const char *weights = step->weights + number * own->values->depth * bytes;
     largest(weights, own->values->depth, own->strongest, sizes, strongest, bfloat16, 1);
-    for (int64_t i = 0; i < own->strongest; i++) fetch_token(own->values, strongest[i], bfloat16);
+    int64_t first = own->strongest * part / parts, stop = own->strongest * (part + 1) / parts;
+    for (int64_t i = first; i < stop; i++) fetch_token(own->values, strongest[i], bfloat16);
     read_row(own->norm, 0, width, norm, bfloat16);
     read_row(step->residual, number, width, residual, bfloat16);
     float level = sum(residual, width) / width;
@@ -210,23 +222,29 @@ INLINE void report_row(const reporter *own, const reported *step, int64_t row, f
     for (int64_t word = 0; word < words; word++) mass += probabilities[word] = expf(logits[word] - logits[0]);
     for (int64_t word = 0; word < words; word++) probabilities[word] /= mass;
     gradients(own, x, inverse, norm, probabilities, ids, mean, g, bfloat16);
-    float *out = step->out + row * step->columns;
-    out[0] = own->scale * spread(own, strongest, sizes, probabilities, g, tokens, bfloat16);
-    if (step->segments > 1)
-        growth(own, step, row, number, residual, inverse, norm, mean, tokens, out + 1, bfloat16);
+    if (part == 0 && step->segments > 1) {
+        float *out = step->out + row * step->columns + 1;
+        growth(own, step, row, number, residual, inverse, norm, mean, tokens, out, bfloat16);
+    }
+    return own->scale * spread(own, strongest + first, sizes + first, stop - first, probabilities, g, tokens, bfloat16);
 }
 
+// Where there are fewer rows than threads, these share a row's tokens.
 void report_rows(const reporter *own, const reported *step) {
-#pragma omp parallel if (step->rows > 1)
+    int64_t threads = omp_get_max_threads(), parts = step->rows && step->rows < threads ? threads / step->rows : 1;
+    double sums[step->rows * parts + 1];
+#pragma omp parallel
     {
         float *room = malloc((4 + own->words + TOGETHER) * own->width * sizeof(float));
 #pragma omp for schedule(static)
-        for (int64_t row = 0; row < step->rows; row++) {
-            if (own->bfloat16)
-                report_row(own, step, row, room, 1);
-            else
-                report_row(own, step, row, room, 0);
-        }
+        for (int64_t i = 0; i < step->rows * parts; i++)
+            sums[i] = own->bfloat16 ? report_row(own, step, i / parts, i % parts, parts, room, 1)
+                                    : report_row(own, step, i / parts, i % parts, parts, room, 0);
         free(room);
+    }
+    for (int64_t row = 0; row < step->rows; row++) {
+        double total = 0;
+        for (int64_t part = 0; part < parts; part++) total += sums[row * parts + part];
+        step->out[row * step->columns] = total;
     }
 }
