@@ -215,7 +215,10 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         self.lay_out()
         self.prepare_reports()
         layers = (getattr(layer, "cpu_linear", None) for layer in self.modules())
-        use_large_pages(weight.place() for weight in layers if isinstance(weight, PackedWeight))
+        places = [weight.place() for weight in layers if isinstance(weight, PackedWeight)]
+        if self.reporter is not None and self.reporter.kernel is not None:
+            places.append(self.reporter.kernel.place())
+        use_large_pages(places)
 
     def prepare_reports(self) -> None:
         """Make the reporter, of a model that lies on one pipeline rank, which sees all that the layers add."""

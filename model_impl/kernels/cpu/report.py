@@ -112,6 +112,11 @@ class ReportKernel:
         self.table = ReporterTable(*sizes, layout, *addresses, eps, scale)
         self.address = ctypes.addressof(self.table)
 
+    def place(self) -> tuple[int, int]:
+        """Address and length in bytes of the head, whose rows lie far apart."""
+        _, head, _ = self.kept
+        return head.data_ptr(), head.nbytes
+
     def __call__(
         self,
         matrices: Sequence[torch.Tensor],

@@ -8,7 +8,17 @@
 #include <omp.h>
 #include <stdlib.h>
 
-enum { TOGETHER = 4 };  // parameter tokens that share a reading of a word's gradient
+enum { MAX_WORDS = 16 };  // model_impl/reference/closed_form.py
+// The sums of so many parameter tokens fit into the registers.
+#if defined(__AVX512F__)
+enum { TOGETHER = 8 };
+#elif defined(__AVX2__)
+enum { TOGETHER = 4 };
+#else
+enum { TOGETHER = 2 };
+#endif
+
+typedef float by_word __attribute__((vector_size(4 * MAX_WORDS)));
 enum { GLANCE = 32 };   // numbers that are compared at once with the least of the largest
 
 // The `count` largest of a row, largest first. They are few, so that a later one seldom finds its place among them.
@@ -113,24 +123,25 @@ INLINE void read_token(const packed *values, int64_t token, float *out, int bflo
     }
 }
 
-// How the logit of each likely word, above the mean of all, answers to the residual stream: [words, width].
+// How the logit of each likely word, above the mean of all, answers to the residual stream: [width, MAX_WORDS], filled up
+// with zeros. `rows` is room for [words, width].
 INLINE void gradients(const reporter *own, const float *x, float inverse, const float *norm, const float *probabilities,
-                      const int64_t *ids, float *mean, float *out, int bfloat16) {
+                      const int64_t *ids, float *mean, float *rows, float *out, int bfloat16) {
     int64_t width = own->width;
+    memset(out, 0, width * MAX_WORDS * sizeof(float));
     memset(mean, 0, width * sizeof(float));
     for (int64_t word = 0; word < own->words; word++) {
-        float *g = out + word * width;
+        float *g = rows + word * width;
         read_row(own->head, ids[word], width, g, bfloat16);
 #pragma omp simd
         for (int64_t i = 0; i < width; i++) mean[i] += probabilities[word] * (g[i] *= norm[i]);
     }
     for (int64_t word = 0; word < own->words; word++) {
-        float *g = out + word * width;
+        float *g = rows + word * width;
 #pragma omp simd
         for (int64_t i = 0; i < width; i++) g[i] -= mean[i];
         float level = sum(g, width) / width, along = dot(g, x, width) / width;
-#pragma omp simd
-        for (int64_t i = 0; i < width; i++) g[i] = (g[i] - level - x[i] * along) * inverse;
+        for (int64_t i = 0; i < width; i++) out[i * MAX_WORDS + word] = (g[i] - level - x[i] * along) * inverse;
     }
 }
 
@@ -146,23 +157,20 @@ INLINE double spread(const reporter *own, const int64_t *tokens, const float *si
             else
                 memset(room + i * width, 0, width * sizeof(float));
         }
-        double variances[TOGETHER] = {0};
-        for (int64_t word = 0; word < own->words; word++) {
-            const float *gradient = g + word * width;
-            float a = 0, b = 0, c = 0, d = 0;
-#pragma omp simd reduction(+ : a, b, c, d)
-            for (int64_t i = 0; i < width; i++) {
-                a += gradient[i] * room[i];
-                b += gradient[i] * room[width + i];
-                c += gradient[i] * room[2 * width + i];
-                d += gradient[i] * room[3 * width + i];
-            }
-            float moves[TOGETHER] = {a, b, c, d};
-            for (int64_t i = 0; i < TOGETHER; i++)
-                variances[i] += (double)probabilities[word] * moves[i] * moves[i];
+        by_word moves[TOGETHER];
+        memset(moves, 0, sizeof(moves));
+        for (int64_t i = 0; i < width; i++) {
+            by_word gradient;
+            memcpy(&gradient, g + i * MAX_WORDS, sizeof(gradient));
+#pragma GCC unroll 8
+            for (int t = 0; t < TOGETHER; t++) moves[t] += gradient * room[t * width + i];
         }
-        for (int64_t i = 0; i < TOGETHER && first + i < count; i++)
-            total += (double)sizes[first + i] * sizes[first + i] * variances[i];
+        for (int64_t t = 0; t < TOGETHER && first + t < count; t++) {
+            double variance = 0;
+            for (int64_t word = 0; word < own->words; word++)
+                variance += (double)probabilities[word] * moves[t][word] * moves[t][word];
+            total += (double)sizes[first + t] * sizes[first + t] * variance;
+        }
     }
     return total;
 }
@@ -202,7 +210,7 @@ INLINE double report_row(const reporter *own, const reported *step, int64_t row,
                          float *room, int bfloat16) {
     int64_t width = own->width, number = step->numbers ? step->numbers[row] : row, words = own->words;
     float *residual = room, *x = residual + width, *norm = x + width, *mean = norm + width, *g = mean + width;
-    float *tokens = g + words * width, probabilities[words], mass = 0;
+    float *tokens = g + MAX_WORDS * width, *rows = tokens + TOGETHER * width, probabilities[MAX_WORDS], mass = 0;
     const float *logits = step->logits + row * words;
     const int64_t *ids = step->ids + row * words;
     int64_t bytes = bfloat16 ? 2 : 4;
@@ -221,7 +229,7 @@ INLINE double report_row(const reporter *own, const reported *step, int64_t row,
     for (int64_t i = 0; i < width; i++) x[i] *= inverse;
     for (int64_t word = 0; word < words; word++) mass += probabilities[word] = expf(logits[word] - logits[0]);
     for (int64_t word = 0; word < words; word++) probabilities[word] /= mass;
-    gradients(own, x, inverse, norm, probabilities, ids, mean, g, bfloat16);
+    gradients(own, x, inverse, norm, probabilities, ids, mean, rows, g, bfloat16);
     if (part == 0 && step->segments > 1) {
         float *out = step->out + row * step->columns + 1;
         growth(own, step, row, number, residual, inverse, norm, mean, tokens, out, bfloat16);
@@ -235,7 +243,7 @@ void report_rows(const reporter *own, const reported *step) {
     double sums[step->rows * parts + 1];
 #pragma omp parallel
     {
-        float *room = malloc((4 + own->words + TOGETHER) * own->width * sizeof(float));
+        float *room = malloc((4 + 2 * MAX_WORDS + TOGETHER) * own->width * sizeof(float));
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < step->rows * parts; i++)
             sums[i] = own->bfloat16 ? report_row(own, step, i / parts, i % parts, parts, room, 1)
