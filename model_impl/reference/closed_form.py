@@ -19,8 +19,8 @@ from model_impl.reference.model import ReferenceTokenformer
 from model_impl.reference.watch import Seen, watching
 
 WORDS = 16
-"""Likeliest words whose logits are looked at; their probabilities are renormalised. A vector of csrc/report.c has as many
-places."""
+"""Likeliest words whose logits are looked at; their probabilities are renormalised. csrc/report.c has room
+for as many."""
 
 STRONGEST = 64
 """Parameter tokens that are counted, those of the largest |w|. All others together add a hundredth to AUROC at most
