@@ -21,7 +21,7 @@ PROJECTIONS = ("query", "key", "value", "output", "ffn")
 READING_OUT = ("output", "ffn")
 """The two that write to the residual stream. An ensemble masks these unless the checkpoint says otherwise: without some
 tokens of query, key or value a member attends to other words, and members also disagree about what the model knows
-(measured in evals/results/REPORT.md)."""
+(measured in evals/results/TABLES.md)."""
 
 ACTIVATIONS = ("l2_norm_gelu", "gelu_l2_norm", "softmax")
 """Values of the official `norm_activation_type`; every released model has `l2_norm_gelu`."""

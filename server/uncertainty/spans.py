@@ -28,7 +28,7 @@ one is never less likely than e^-H."""
 UNFAMILIAR = 0.3
 """nats of disagreement between the ensemble's members. 78 % of 449 doubted values that the grown demo model never read
 have more (16 members, first token of the value), and 16 % of 222 that it knows to be ambiguous. The thresholds were
-chosen on these same values; evals/results/REPORT.md measures the separation on others."""
+chosen on these same values; evals/results/TABLES.md measures the separation on others."""
 
 FAMILIAR = 0.15
 """nats. 0.4 % of the first and 33 % of the second have less; in between the members say nothing clear."""
