@@ -1,7 +1,4 @@
-"""The front-side half of token statistics, and the engine settings that it needs.
-
-With `model_impl.engine.worker` this is the only place that touches vLLM's private interfaces below its serving classes.
-"""
+"""The API process's half of token statistics: takes the engine's columns out of the logprobs, and pairs them with texts."""
 
 from __future__ import annotations
 
