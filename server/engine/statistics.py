@@ -1,4 +1,4 @@
-"""The API process's half of token statistics: takes the engine's columns out of the logprobs, and pairs them with texts."""
+"""The API process's half of token statistics: takes the engine's columns out of logprobs, and pairs them with texts."""
 
 from __future__ import annotations
 
