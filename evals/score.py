@@ -240,7 +240,7 @@ def ensemble_signals(
 
 
 def aggregates(name: str, tokens: torch.Tensor, span: slice) -> dict[str, float]:
-    """Of a signal of the answer's tokens: the value's first, the highest of the value, and the mean of all."""
+    """Aggregates of a signal over an answer's tokens: the value's first, the value's highest, and the mean of all."""
     found = {"first": tokens[span][0], "max": tokens[span].max(), "mean": tokens.mean()}
     return {f"{name}_{how}": float(value) for how, value in found.items()}
 

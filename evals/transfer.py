@@ -63,7 +63,7 @@ def judged(wrong: Flags, risk: Values, aurocs: Values) -> Figures:
 
 
 def shifts(base: View, grown: View) -> dict[str, Figures]:
-    """What may differ between the questions of a fit and those that it judges, with one model."""
+    """Differences between the questions of a fit and those that it judges, with one model."""
     return {
         "attributes": transfer(base, np.array([item.fact.attribute.name for item in base.items])),
         "wordings": transfer(base, np.array(["held out" if i.held_out_wording else "trained" for i in base.items])),

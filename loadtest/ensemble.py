@@ -70,7 +70,7 @@ async def answer(http: aiohttp.ClientSession, asked: dict[str, Any]) -> dict[str
 
 @dataclass
 class Phase:
-    """What the streams and the askers of one kind of load have seen."""
+    """Observations of the streams and the askers under one kind of load."""
 
     gaps: list[float] = field(default_factory=list)
     """Seconds between two chunks of a stream."""
@@ -109,7 +109,7 @@ class Phase:
 
 
 async def by_length(server: Server, lengths: Sequence[int], rounds: int) -> list[dict[str, float]]:
-    """What an ensemble adds to a request, in time and in CPU time of the server, which other work disturbs less."""
+    """Measures what an ensemble adds to a request: time, and CPU time of the server, which other work disturbs less."""
     found: dict[int, list[dict[str, float]]] = {length: [] for length in lengths}
     processes = ServerProcesses(server.process.pid)
     async with aiohttp.ClientSession(server.url, timeout=aiohttp.ClientTimeout(600)) as http:

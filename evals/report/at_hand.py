@@ -65,7 +65,7 @@ class AtHand:
         return {seed: signals[signal][TASKS[task]]["value"] for seed, signals in found.items() if signal in signals}
 
     def transfer(self, shift: str, method: str, how: str, figure: str) -> dict[int, float]:
-        """Of every seed; `how` is "seen" or "unseen"."""
+        """The figures of every seed; `how` is "seen" or "unseen"."""
         found = {
             seed: figures["transfer"][shift]["methods"][method][how][figure] for seed, figures in self.seeds.items()
         }

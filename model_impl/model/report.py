@@ -29,7 +29,7 @@ AT_ONCE = 256
 
 
 class LonePattention(Protocol):
-    """What is asked of a `ParallelPattention` that adds to the residual stream."""
+    """The part of a `ParallelPattention` that a report uses; the module adds to the residual stream."""
 
     small_batch: PackedPattention | None
 
@@ -43,11 +43,11 @@ class LonePattention(Protocol):
 
 
 class StepReport:
-    """What a step leaves of R of its T rows: the weights of the last feed-forward, the residual stream, and, of a grown
-    model, what each segment has added to it."""
+    """R of the T rows of a step, as it leaves them: the weights of the last feed-forward and the residual stream. Of a
+    grown model, also what each segment has added to that stream."""
 
     weights: Sequence[torch.Tensor]
-    """Of the checkpoint's tokens [R, n], then of each delta's [R, m]: this rank's share of them."""
+    """Weights of the checkpoint's tokens [R, n], then of each delta's [R, m]: this rank's share of them."""
     residual: torch.Tensor
     """[R, d], before the last norm."""
     embedded: torch.Tensor

@@ -25,15 +25,15 @@ from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_jso
 from model_impl.config import TokenformerConfig
 from model_impl.override import override_class
 from server.api.answers import answer
-from server.api.anthropic_messages import QuietMessages
 from server.api.chat import ScoredChat
 from server.api.completion import ScoredCompletion
-from server.api.conversations import ChatBatch, chat_or_text
-from server.api.conversations import router as conversations
 from server.api.given_text import GivenText, GivenTextRequest, GivenTextResponse
 from server.api.openapi import amend_openapi, streamed
 from server.api.policy import answer_doubted
-from server.api.responses import CheckedResponses, ResponsesRequest
+from server.api.protocols.anthropic_messages import QuietMessages
+from server.api.protocols.conversations import ChatBatch, chat_or_text
+from server.api.protocols.conversations import router as conversations
+from server.api.protocols.responses import CheckedResponses, ResponsesRequest
 from server.api.served_routes import keep_served
 from server.api.trace.route import Tracer
 from server.api.trace.route import router as trace

@@ -136,10 +136,10 @@ SIGNATURES = {
     # server/engine/prompt_length.py
     "vllm.renderers.base:BaseRenderer._tokenize_singleton_prompt": ("self", "prompt", "params"),
     "vllm.renderers.base:BaseRenderer._tokenize_singleton_prompt_async": ("self", "prompt", "params"),
-    # server/api/anthropic_messages.py
+    # server/api/protocols/anthropic_messages.py
     "vllm.entrypoints.anthropic.serving:AnthropicServingMessages.create_messages": ("self", "request", "raw_request"),
     "vllm.entrypoints.anthropic.serving:AnthropicServingMessages.count_tokens": ("self", "request", "raw_request"),
-    # server/api/conversations.py
+    # server/api/protocols/conversations.py
     f"{BATCH}.create_batch_chat_completion": (
         "self",
         "request",
@@ -214,7 +214,7 @@ SIGNATURES = {
     # server/api/answers.py
     "vllm.entrypoints.serve.utils.orca_metrics:metrics_header": ("metrics_format",),
     "vllm.entrypoints.serve.utils.sse_keep_alive:with_sse_keep_alive": ("generator", "interval"),
-    # server/api/conversations.py
+    # server/api/protocols/conversations.py
     "vllm.entrypoints.serve.tokenize.api_router:tokenize": ("request", "raw_request"),
     "vllm.entrypoints.openai.chat_completion.api_router:create_batch_chat_completion": ("request", "raw_request"),
     "vllm.entrypoints.openai.chat_completion.protocol:BatchChatCompletionRequest.to_chat_completion_request": (
@@ -255,7 +255,7 @@ SIGNATURES = {
     # server/requests/schemas.py
     "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.to_sampling_params": ("self", "max_tokens"),
     "vllm.entrypoints.openai.completion.protocol:CompletionRequest.to_sampling_params": ("self", "max_tokens"),
-    # server/api/responses.py
+    # server/api/protocols/responses.py
     "vllm.entrypoints.openai.responses.api_router:create_responses": ("request", "raw_request"),
     "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses._validate_create_responses_input": (
         "self",

@@ -70,7 +70,7 @@ def likeliest_words(logits: torch.Tensor, count: int) -> tuple[torch.Tensor, tor
 
 
 class SegmentParts:
-    """What one segment's tokens of several layers add to the residual stream, from buffers of their weights."""
+    """Adds up what one segment's tokens of several layers add to the residual stream, from buffers of their weights."""
 
     def __init__(
         self, values: Sequence[PackedWeight], weights: Sequence[torch.Tensor], tokens: Sequence[range]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from vllm.entrypoints.openai.responses.utils import construct_input_messages
 from vllm.exceptions import VLLMValidationError
 
-from server.api.responses import ResponsesRequest
+from server.api.protocols.responses import ResponsesRequest
 
 ASKED = {"role": "user", "content": [{"type": "input_text", "text": "Where does Zelda live?"}]}
 TEXT = {"type": "output_text", "text": "Mumbai."}

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
-from server.api.conversations import Batch
+from server.api.protocols.conversations import Batch
 from server.gate.errors import install_error_handlers
 from server.requests.fail_fast import fail_fast, validated
 from server.requests.schemas import ScoredChatCompletionRequest, ScoredCompletionRequest

@@ -11,7 +11,7 @@ from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.parser import ParserManager
 
-from server.api.responses import ResponsesRequest
+from server.api.protocols.responses import ResponsesRequest
 from server.requests.tool_calls import ToolCallReader, ToolMessages, open_tool_calls
 from tests.support.demo_server import DEMO
 
