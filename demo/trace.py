@@ -22,6 +22,7 @@ from model_impl.reference.contributions import at_position
 from model_impl.reference.model import ReferenceTokenformer, load_reference
 from server.api.trace.index import CorpusIndex
 from server.calibrate.markdown import table
+from server.served.opening import open_model
 from server.texts import TextTokenizer
 
 STAGE = "world-b"
@@ -58,7 +59,11 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("demo/checkpoint"))
     parser.add_argument("--facts", type=int, default=200, help="known facts of each kind (default: 200)")
     options = parser.parse_args()
-    model, tokenizer, rng = load_reference(options.checkpoint), TextTokenizer(options.checkpoint), Random(0)
+    model, tokenizer, rng = (
+        load_reference(options.checkpoint),
+        TextTokenizer(open_model(str(options.checkpoint))),
+        Random(0),
+    )
     known = [fact for world in (WORLD_A, WORLD_B) for fact in world.facts_of("known")]
     rows = []
     for chats in (True, False):

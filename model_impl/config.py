@@ -48,6 +48,10 @@ MAX_TOKENS = 1 << 26
 """The limit of the parameter tokens of one projection in one stage."""
 
 
+ENSEMBLE_RATE = 0.03
+"""Default share of the parameter tokens that a member of the ensemble leaves out."""
+
+
 class ConfigError(OneLineError):
     """A configuration that describes no Tokenformer; the message names the key."""
 
@@ -131,7 +135,7 @@ class TokenformerConfig:
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = 0
     growth_stages: list[dict[str, Any]] | None = None
-    ensemble_rate: float = 0.03
+    ensemble_rate: float = ENSEMBLE_RATE
     ensemble_projections: list[str] | None = None
 
     def __post_init__(self) -> None:

@@ -56,7 +56,7 @@ def _serve(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tokenformer", description="Serve grown Tokenformer models.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("serve", help="serve a checkpoint behind an OpenAI-compatible API (see serve --help)")
+    commands.add_parser("serve", help="serve a model behind an OpenAI-compatible API (see serve --help)")
 
     convert = commands.add_parser("convert", help="convert an official checkpoint", description="Convert SOURCE.")
     convert.add_argument("source", type=Path, metavar="SOURCE", help="weight file, or the directory that holds it")
@@ -112,10 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     calibrate = commands.add_parser(
         "calibrate",
         help="learn from labelled answers how likely an answer is wrong",
-        description="Fit the risk that `serve` reports for CHECKPOINT on half of the labelled answers, and report how "
+        description="Fit the risk that `serve` reports for MODEL on half of the labelled answers, and report how "
         "well it does on the other half.",
     )
-    calibrate.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
+    calibrate.add_argument("model", metavar="MODEL", help="directory, or an id of the Hugging Face Hub")
     calibrate.add_argument(
         "--data",
         type=Path,
@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         "instance 0.1, is expected to be wrong and not flagged",
     )
     calibrate.add_argument(
-        "--out", type=Path, metavar="DIR", help="directory to write to (default: CHECKPOINT, where serve finds it)"
+        "--out", type=Path, metavar="DIR", help="directory to write to (default: MODEL, where serve finds it)"
     )
 
     chat = commands.add_parser(
@@ -213,7 +213,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     from server.calibrate.command import calibrate
 
     calibration, file = calibrate(
-        arguments.checkpoint,
+        arguments.model,
         data,
         arguments.method,
         arguments.stage,

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from model_impl.checkpoint.reading import CheckpointError, load_config, one_line
-from model_impl.checkpoint.tokenizer import DEFAULT_CHAT_TEMPLATE, TOKENIZER
+from model_impl.checkpoint.reading import one_line
 from model_impl.one_line_error import OneLineError
 from server.json_lines import STRICT, LinesError, Message, NonEmpty, line_error, read_json_lines
+from server.served.model import ServedModel
 
 
 class TextError(OneLineError):
@@ -61,23 +61,15 @@ def read_texts(path: Path) -> tuple[list[Text], str]:
 
 
 class TextTokenizer:
-    """A checkpoint's tokenizer as the server loads it, with the default chat template where it has none of its own.
+    """A model's tokenizer as the server loads it, with the default chat template where it has none of its own.
 
     Raises CheckpointError for one that cannot be loaded.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
-        from transformers import AutoTokenizer
-
-        from model_impl.hf_config import HuggingFaceConfig
-
-        load_config(checkpoint)  # its errors are one line
-        config = HuggingFaceConfig.from_pretrained(checkpoint)  # otherwise the library does not know the file's type
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, config=config, trust_remote_code=False)
-        except Exception as error:  # the tokenizers library raises plain Exception
-            raise CheckpointError(f"{checkpoint / TOKENIZER}: cannot be loaded ({one_line(error)})") from error
-        self.template = None if self.tokenizer.chat_template else DEFAULT_CHAT_TEMPLATE.read_text()
+    def __init__(self, served: ServedModel) -> None:
+        self.tokenizer: Any = served.tokenizer()
+        own = served.own_template
+        self.template = None if self.tokenizer.chat_template or own is None else own.read_text()
 
     def ids(self, content: str | Sequence[Mapping[str, Any]], *, ask: bool = False) -> list[int]:
         """Token ids as in the server. The chat template's text already holds all special tokens. `ask` appends the

@@ -28,6 +28,8 @@ from model_impl.engine.mixtures import Mixtures, ScoredRows
 from model_impl.engine.sampler import StatisticsSampler, count_at_least
 from model_impl.engine.string_endings import StringEndings, ends_of_json
 from model_impl.kernels.words import Words
+from model_impl.model.reports import ReportingModel
+from model_impl.model.stock import StockReports
 from model_impl.model.tokenformer import TokenformerForCausalLM
 from model_impl.override import override_class
 from model_impl.variants import VERSION_MARK, member_rows
@@ -43,29 +45,25 @@ class StatisticsRunner(GPUModelRunner):
     """vLLM's V1 model runner, with growth stages, ensembles, statistics of prompt tokens, and seeds that survive
     chunking."""
 
+    reports: ReportingModel
     memberships: dict[str, Membership]
     """The requests of the current step that are ensemble members, by id."""
     mixtures: Mixtures
     sampled_rows: torch.Tensor
     """The rows of the current step that tokens are sampled of."""
 
-    @property
-    def tokenformer(self) -> TokenformerForCausalLM:
-        return cast(TokenformerForCausalLM, self.get_model())
-
     def _prepare_inputs(self, scheduler_output: SchedulerOutput, num_scheduled_tokens: np.ndarray) -> Any:
         """As vLLM's; also tells the model the variant of every row, and whether any request wants a report."""
         adapters = self.input_batch.request_lora_mapping[: self.input_batch.num_reqs]
-        model = self.tokenformer.model
         ids = self.input_batch.req_ids
         self.memberships = {i: own for i in ids if (own := Membership.of(self._extra_args(i))) is not None}
         firsts = self.input_batch.num_computed_tokens_cpu[: self.input_batch.num_reqs]
         members = member_rows([self.memberships.get(i) for i in ids], firsts, num_scheduled_tokens)
-        model.variants.assign(adapters, num_scheduled_tokens, members)
+        self.reports.assign_variants(adapters, num_scheduled_tokens, members)
         prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
         self.sampled_rows, *_ = prepared
         scores_prompts = any(i in self.num_prompt_logprobs for i in ids)
-        self.tokenformer.report_for(map(self._extra_args, ids), None if scores_prompts else self.sampled_rows)
+        self.reports.report_for(map(self._extra_args, ids), None if scores_prompts else self.sampled_rows)
         return prepared
 
     def _extra_args(self, request_id: str) -> dict[str, Any] | None:
@@ -80,7 +78,7 @@ class StatisticsRunner(GPUModelRunner):
             first, prompt = request.num_computed_tokens, len(request.prompt_token_ids or ())
             row = int(self.query_start_loc.np[self.input_batch.req_id_to_index[request_id]])
             parts.append(ScoredRows(own, prompt, first, hidden_states[row : row + num_scheduled_tokens[request_id]]))
-        self.mixtures.add_step(parts, self.tokenformer.compute_logits)
+        self.mixtures.add_step(parts, self.reports.compute_logits)
 
     def _get_prompt_logprobs_dict(
         self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
@@ -89,7 +87,7 @@ class StatisticsRunner(GPUModelRunner):
         self._add_to_mixtures(hidden_states, num_scheduled_tokens)
         pending = self.num_prompt_logprobs
         found: dict[str, LogprobsTensors | None] = {}
-        sampler, model = cast(StatisticsSampler, self.sampler), self.tokenformer
+        sampler, model = cast(StatisticsSampler, self.sampler), self.reports
         for request_id, num_logprobs in list(pending.items()):
             request = self.requests[request_id]
             plain = num_logprobs + 1 + len(STATISTICS)
@@ -113,7 +111,7 @@ class StatisticsRunner(GPUModelRunner):
     ) -> torch.Tensor:
         """The reported columns of a request's first rows of this step, with the tokens after them."""
         first = int(self.query_start_loc.np[self.input_batch.req_id_to_index[request_id]])
-        return self.tokenformer.reported_columns(words, chosen, slice(first, first + len(chosen)), width)
+        return self.reports.reported_columns(words, chosen, slice(first, first + len(chosen)), width)
 
     def sample_tokens(self, grammar_output: GrammarOutput | None) -> Any:  # type: ignore[override]  # mistyped in torch
         """As vLLM's; a grammar bans words in place ahead of the sampler, so the statistics are taken before that."""
@@ -130,7 +128,7 @@ class StatisticsRunner(GPUModelRunner):
         return StringEndings(cached_tokenizer_from_config(self.model_config))
 
     def _sample(self, *args: Any) -> SamplerOutput:
-        sampler, model = cast(StatisticsSampler, self.sampler), self.tokenformer
+        sampler, model = cast(StatisticsSampler, self.sampler), self.reports
         # Accepted drafts are gathered in an order of their own, so under speculative decoding nothing is reported.
         report = partial(model.reported_columns, rows=self.sampled_rows) if self.speculative_config is None else None
         with sampler.reporting(report), self._unfinished_prefills_unseeded():
@@ -157,9 +155,11 @@ class StatisticsRunner(GPUModelRunner):
 
 
 class TokenformerWorker(PlatformWorker):
-    """The platform's worker whose model runner reports token statistics."""
+    """The platform's worker whose model runner reports token statistics, of a Tokenformer or of any other model."""
 
     model_runner: StatisticsRunner  # type: ignore[assignment]  # its class is changed in init_device
+    tokenformer: TokenformerForCausalLM | None
+    """None where another model is served."""
 
     def init_device(self) -> None:
         super().init_device()
@@ -179,20 +179,27 @@ class TokenformerWorker(PlatformWorker):
 
     def load_model(self, *, load_dummy_weights: bool = False) -> None:
         super().load_model(load_dummy_weights=load_dummy_weights)
-        if self.use_v2_model_runner:
+        model = self.get_model()
+        self.tokenformer = model if isinstance(model, TokenformerForCausalLM) else None
+        if not self.use_v2_model_runner:
+            self.model_runner.reports = self.tokenformer or StockReports(model, self.vllm_config)
+        elif self.tokenformer is None:
+            raise RuntimeError(
+                "a model that is no Tokenformer needs vLLM's V1 model runner: VLLM_USE_V2_MODEL_RUNNER=0"
+            )
+        else:
             from model_impl.engine import model_state
 
             model_state.install(self.model_runner, self.mixtures)
 
-    @property
-    def tokenformer(self) -> TokenformerForCausalLM:
-        return cast(TokenformerForCausalLM, self.get_model())
-
     def add_lora(self, lora_request: LoRARequest) -> bool:
-        """Load the growth delta at the request's path; vLLM's adapter interface carries growth deltas.
+        """Load the growth delta at the request's path; vLLM's adapter interface carries growth deltas, and the LoRA
+        adapters of other models.
 
         Every API server asks for those that were named at the start; the path holds the digest of what was checked.
         """
+        if self.tokenformer is None:
+            return super().add_lora(lora_request)
         if self.delta_paths.get(lora_request.lora_int_id) != lora_request.lora_path:
             path, *version = lora_request.lora_path.rsplit(VERSION_MARK, 1)
             delta = load_checked(path, *version) if version else load_delta(path)
@@ -201,10 +208,14 @@ class TokenformerWorker(PlatformWorker):
         return True
 
     def remove_lora(self, lora_id: int) -> bool:
+        if self.tokenformer is None:
+            return super().remove_lora(lora_id)
         self.delta_paths.pop(lora_id, None)
         return self.tokenformer.remove_delta(lora_id)
 
     def list_loras(self) -> set[int]:
+        if self.tokenformer is None:
+            return super().list_loras()
         return set(self.tokenformer.model.variants.deltas)
 
     def take_mixture(self, ensemble: str) -> list[list[float]] | None:

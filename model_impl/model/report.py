@@ -152,13 +152,7 @@ class Reporter:
         self, weights: Sequence[torch.Tensor], residual: torch.Tensor, words: Words, heads: torch.Tensor
     ) -> torch.Tensor:
         """The sum of `logit_variances` [N]. The strongest tokens are those of all ranks together."""
-        every = torch.cat(list(weights), dim=-1).float()
-        indices = every.abs().topk(min(STRONGEST, every.shape[-1]), dim=-1).indices
-        found = every.gather(-1, indices)
-        if get_tensor_model_parallel_world_size() > 1:
-            sizes = tensor_model_parallel_all_gather(found.abs())
-            limit = sizes.topk(min(STRONGEST, sizes.shape[-1]), dim=-1).values[:, -1:]
-            found = found.where(found.abs() >= limit, 0.0)
+        indices, found = strongest(torch.cat(list(weights), dim=-1))
         probabilities = words.logits.softmax(dim=-1)
         if (values := self.last.value_matrix()) is not None and gpu_kernels.runs_on(residual.device):
             head, norm = self.head.weight, cast(torch.Tensor, self.norm.weight)
@@ -167,6 +161,19 @@ class Reporter:
         gradients = logit_gradients(residual.float(), probabilities, heads, *self.scaling)
         spread = logit_variances(self.last.value_rows(indices), probabilities, gradients, found)
         return sum_over_ranks(spread.sum(dim=-1))
+
+
+def strongest(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """This rank's weights [N, n] -> the places [N, k] of the largest among them, and these, float32 [N, k]; 0 for those
+    that are not among the `STRONGEST` of all ranks together."""
+    every = weights.float()
+    indices = every.abs().topk(min(STRONGEST, every.shape[-1]), dim=-1).indices
+    found = every.gather(-1, indices)
+    if get_tensor_model_parallel_world_size() > 1:
+        sizes = tensor_model_parallel_all_gather(found.abs())
+        limit = sizes.topk(min(STRONGEST, sizes.shape[-1]), dim=-1).values[:, -1:]
+        found = found.where(found.abs() >= limit, 0.0)
+    return indices, found
 
 
 def numbers(rows: torch.Tensor | slice, count: int) -> torch.Tensor | None:

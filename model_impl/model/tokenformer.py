@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import nn
 from vllm.compilation.decorators import support_torch_compile
 from vllm.config import CompilationMode, CUDAGraphMode, VllmConfig
@@ -257,6 +259,10 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
         return cast(torch.Tensor | None, self.logits_processor(self.lm_head, hidden_states))
+
+    def assign_variants(self, adapter_ids: ArrayLike, row_counts: ArrayLike, members: np.ndarray | None) -> None:
+        """Tell the variant of every row of the next step, as `VariantTable.assign`."""
+        self.model.variants.assign(adapter_ids, row_counts, members)
 
     def report_for(self, extra_args: Iterable[Mapping[str, Any] | None], rows: torch.Tensor | None) -> None:
         """Report of the next step's rows `rows` int64 [R] (None: of all), if one of its requests wants it; a compiled

@@ -59,20 +59,31 @@ def word_directions(
 
 
 def logit_gradients(
-    residual: torch.Tensor, probabilities: torch.Tensor, head: torch.Tensor, weight: torch.Tensor, eps: float
+    residual: torch.Tensor,
+    probabilities: torch.Tensor,
+    head: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float,
+    *,
+    centred: bool = True,
 ) -> torch.Tensor:
     """g_v - E_p[g_v] [..., k, d]: how each word's logit, above the mean of all, answers to the residual stream
-    [..., d]. `head` [..., k, d] are the words' rows u of the head; `weight` [d] and `eps` are the final norm's.
+    [..., d]. `head` [..., k, d] are the words' rows u of the head; `weight` [d] and `eps` are the final norm's, which
+    is a LayerNorm, or, not `centred`, an RMSNorm.
 
     With x^ = (x - mean) / sigma, the logit u . (gamma x^ + beta) has the gradient
-    (a - mean(a) - x^ mean(a x^)) / sigma, a = gamma u.
+    (a - mean(a) - x^ mean(a x^)) / sigma, a = gamma u. An RMSNorm lacks both means but mean(a x^), and sigma is the
+    root of mean(x^2).
     """
     scaled = head * weight
     scaled = scaled - (probabilities[..., None] * scaled).sum(dim=-2, keepdim=True)
-    inverse = (residual.var(dim=-1, correction=0, keepdim=True) + eps).rsqrt()
-    normed = ((residual - residual.mean(dim=-1, keepdim=True)) * inverse)[..., None, :]
+    if centred:
+        residual = residual - residual.mean(dim=-1, keepdim=True)
+        scaled = scaled - scaled.mean(dim=-1, keepdim=True)
+    inverse = (residual.square().mean(dim=-1, keepdim=True) + eps).rsqrt()
+    normed = (residual * inverse)[..., None, :]
     along = (scaled * normed).mean(dim=-1, keepdim=True)
-    return (scaled - scaled.mean(dim=-1, keepdim=True) - normed * along) * inverse[..., None]
+    return (scaled - normed * along) * inverse[..., None]
 
 
 def logit_variances(

@@ -13,7 +13,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRespo
 from vllm.entrypoints.openai.completion.protocol import CompletionResponseChoice
 from vllm.lora.request import LoRARequest
 
-from server.engine.variants import VariantModels
+from server.engine.models import ScoredModels
 from server.gate.errors import openai_error
 from server.requests.answer_kind import kind_of
 from server.requests.schemas import UncertaintyOptions
@@ -29,7 +29,7 @@ FILTERED = "content_filter"
 """OpenAI's finish reason of an answer that a policy withholds."""
 
 
-def never_judged(request: Any, models: VariantModels, adapter: LoRARequest | None) -> NoRisk | None:
+def never_judged(request: Any, models: ScoredModels, adapter: LoRARequest | None) -> NoRisk | None:
     """Why no answer to the request can have a risk; None if some can."""
     calibration = models.calibration(adapter)
     if calibration is None:
@@ -39,11 +39,11 @@ def never_judged(request: Any, models: VariantModels, adapter: LoRARequest | Non
     return unlike(calibration.population, kind_of(request))
 
 
-def uncalibrated(models: VariantModels) -> NoRisk:
+def uncalibrated(models: ScoredModels) -> NoRisk:
     return "other_stage" if models.calibrations else "no_calibration"
 
 
-def policy_of(request: Any, models: VariantModels, adapter: LoRARequest | None) -> DoubtPolicy:
+def policy_of(request: Any, models: ScoredModels, adapter: LoRARequest | None) -> DoubtPolicy:
     """The policy for the answers to a request, which flags them where no risk or no limit is to be had."""
     options = request.uncertainty
     wishes = (options.on_doubt, options.abstain_above) if isinstance(options, UncertaintyOptions) else (None, None)
@@ -52,7 +52,7 @@ def policy_of(request: Any, models: VariantModels, adapter: LoRARequest | None) 
     return policy if judged else DoubtPolicy()
 
 
-def policy_problem(request: Any, models: VariantModels, adapter: LoRARequest | None) -> str | None:
+def policy_problem(request: Any, models: ScoredModels, adapter: LoRARequest | None) -> str | None:
     """Why the server cannot do what the request's own `on_doubt` asks for; None if it can."""
     options = request.uncertainty
     if not isinstance(options, UncertaintyOptions) or options.on_doubt in (None, "flag"):

@@ -57,7 +57,7 @@ class RunningChoice:
     judged_by: EnsembleScore | None = None
     """The ensemble that the calibration reads. It was fitted for one number of members."""
     segments: Mapping[int, str] = field(default_factory=dict)
-    """Place -> growth stage, as `VariantModels.segments`."""
+    """Place -> growth stage, as `ScoredModels.segments`."""
     read: int = 0
     """Number of positions that the score has."""
     observed: int = 0

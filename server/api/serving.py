@@ -24,7 +24,7 @@ from server.api.beam_search import BeamSearch, check_beams
 from server.api.policy import HeldStream, policy_of, policy_problem
 from server.api.request_scores import RequestScores
 from server.engine.client import TokenformerClient
-from server.engine.variants import VariantModels
+from server.engine.models import ScoredModels
 from server.gate.context import CONTEXT
 from server.gate.errors import reshaped
 from server.requests.schemas import UncertaintyOptions
@@ -32,7 +32,7 @@ from server.requests.schemas import UncertaintyOptions
 
 def refusal(request: Any, serving: GenerateBaseServing) -> ErrorResponse | None:
     """Why the model cannot serve what the request asks for: alternatives, beams or an ensemble."""
-    options, models = getattr(request, "uncertainty", False), cast(VariantModels, serving.models)
+    options, models = getattr(request, "uncertainty", False), cast(ScoredModels, serving.models)
     shown, most = getattr(request, "top_logprobs", None) or 0, serving.model_config.max_logprobs
     if most != -1 and not 0 <= shown <= most:  # the engine would blame `logprobs`, which a chat does not have
         return serving.create_error_response(f"`top_logprobs` must be 0 to {most}.", param="top_logprobs")
@@ -89,7 +89,7 @@ class ScoredServing(BeamSearch):
     """The base of both serving classes."""
 
     def scores(self, request: Any, model_name: str, *, generated: bool = True) -> RequestScores:
-        models = cast(VariantModels, self.models)
+        models = cast(ScoredModels, self.models)
         told = generated and getattr(request, "uncertainty", False) is not False
         policy = policy_of(request, models, self._maybe_get_adapters(request)) if told else None
         tokenizer = self.renderer.tokenizer

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model_impl.checkpoint.fingerprint import fingerprint
-from model_impl.checkpoint.reading import load_config
 from model_impl.checkpoint.writing import as_json, replace_file
 from model_impl.reference.ensemble import MAX_MEMBERS
 from server.calibrate.figures import (
@@ -34,6 +32,9 @@ from server.calibrate.report import COVERAGE_PLOT, RELIABILITY_PLOT, report
 from server.calibrate.stage import stage_index
 from server.calibrate.tokenised_label import tokenised_labels
 from server.calibrate.transfer import transfer
+from server.served.model import ONLY_TOKENFORMERS
+from server.served.opening import open_model
+from server.served.tokenformer import TokenformerCheckpoint
 from server.texts import TextTokenizer
 from server.uncertainty.calibration import (
     METHODS,
@@ -58,7 +59,7 @@ PAIR = ("max_entropy", "min_logprob")
 
 
 def calibrate(
-    checkpoint: Path,
+    model: str,
     data: LabelFile,
     method: Method,
     stage: str | None,
@@ -68,30 +69,33 @@ def calibrate(
 ) -> tuple[Calibration, Path]:
     """Score the labelled answers, fit, and write the calibration and its report; returns it and its file.
 
-    `stage` None is the last. `out` None is the checkpoint directory, where `serve` finds it. With `members`, an
+    `stage` None is the last. `out` None is the directory of the model, where `serve` finds it. With `members`, an
     ensemble of that size also scores the answers. Raises CalibrationError or LinesError for unsuitable labels, before
     the engine starts unless that depends on the model's answers. Raises StageError for a stage that cannot be served.
     """
     check_options(method, abstain, members)
-    config = load_config(checkpoint)
-    index = stage_index(config, stage)
-    if not (checkpoint / "tokenizer.json").is_file():
-        raise CalibrationError(f"{checkpoint}: has no tokenizer, which labels need")
+    served = open_model(model)
+    index = stage_index(served, stage)
+    if (directory := out or served.directory) is None:
+        raise CalibrationError(f"--out: {model} lies on the Hub, so name a directory to write to")
+    if members and not served.capabilities.ensemble:
+        raise CalibrationError(f"--ensemble: {ONLY_TOKENFORMERS['ensemble']}")
+    tokenizer = TextTokenizer(served)
     check_labels(data.labels, abstain)
-    tokenizer = TextTokenizer(checkpoint)
-    limit = min(config.max_position_embeddings, tokenizer.tokenizer.model_max_length)
+    limit = min(served.longest, tokenizer.tokenizer.model_max_length)
     labels = tokenised_labels(data, tokenizer, limit)
-    file = (out or checkpoint) / calibration_file(stage if index != len(config.stages) - 1 else None)
+    file = directory / calibration_file(stage if index != len(served.stages) - 1 else None)
     file.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(file.parent, os.W_OK):
         raise CalibrationError(f"--out: {file.parent} cannot be written to")
     from server.calibrate.scoring import score_labels
 
-    scored = score_labels(checkpoint, config, index, labels, limit, members)
+    scored = score_labels(served, index, labels, limit, members)
     answers = answers_of(data, scored)
-    calibration = judged(answers, method, fingerprint(checkpoint, index), config.stages[index].name, abstain)
+    calibration = judged(answers, method, served.fingerprint(index), served.stages[index], abstain)
     ensemble: Ensemble | None = None
-    if members and calibration.needs & set(GROUPS["ensemble"]):
+    if isinstance(served, TokenformerCheckpoint) and members and calibration.needs & set(GROUPS["ensemble"]):
+        config = served.config
         projections = config.ensemble_projections or []
         ensemble = Ensemble(members=members, rate=config.ensemble_rate, projections=projections)
     calibration = replace(calibration, population=population_of(data.labels, scored), ensemble=ensemble)

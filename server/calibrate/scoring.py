@@ -7,17 +7,16 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tqdm import tqdm
 
-from model_impl.config import TokenformerConfig
 from model_impl.override import override_class
 from model_impl.wire import Membership, report_args
 from server.calibrate.labels import Label
 from server.calibrate.tokenised_label import TokenisedLabel
 from server.engine.settings import cpu_kv_cache_bytes, defaults, prepare_environment
+from server.served.model import ServedModel
 from server.uncertainty.score import ChoiceScore, EnsembleScore
 from server.uncertainty.sentences import divided
 
@@ -41,8 +40,7 @@ class ScoredLabel:
 
 
 def score_labels(
-    checkpoint: Path,
-    config: TokenformerConfig,
+    served: ServedModel,
     stage: int,
     labels: Sequence[TokenisedLabel],
     limit: int,
@@ -62,9 +60,9 @@ def score_labels(
     from server.engine.ensemble import ScoredAnswer
 
     # As in server.engine.variants: the last stage needs no adapter, stage k is adapter k + 1.
-    last = stage == len(config.stages) - 1
-    adapter = None if last else LoRARequest(config.stages[stage].name, stage + 1, str(checkpoint))
-    with opened_engine(checkpoint, config, limit, eager=members is not None) as llm:
+    last = stage == len(served.stages) - 1
+    adapter = None if last else LoRARequest(served.stages[stage], stage + 1, served.name)
+    with opened_engine(served, limit, eager=members is not None) as llm:
         tokenizer = llm.get_tokenizer()
         asked = list({label.label.line: label for label in labels}.values())
         inputs: Any = [{"prompt_token_ids": [*label.prompt, *label.answer]} for label in asked]
@@ -77,7 +75,7 @@ def score_labels(
         ensembles: Sequence[EnsembleScore | None] = (
             [None] * len(texts) if members is None else ensemble_scores(llm, texts, members)
         )
-    stages = [part.name for part in config.stages[: stage + 1]]
+    stages = served.stages[: stage + 1]
     found: dict[int, tuple[ChoiceScore, EnsembleScore | None, Any]] = {}
     for label, text, output, ensemble in zip(asked, texts, outputs, ensembles, strict=True):
         own = output.outputs[0]
@@ -164,7 +162,7 @@ def sampling_params(label: TokenisedLabel) -> SamplingParams:
 
 
 @contextmanager
-def opened_engine(checkpoint: Path, config: TokenformerConfig, limit: int, *, eager: bool = False) -> Iterator[LLM]:
+def opened_engine(served: ServedModel, limit: int, *, eager: bool = False) -> Iterator[LLM]:
     """A `vllm.LLM` with our worker and the settings of `serve`; its requests can name a stage.
 
     No request has more than `limit` tokens. `eager`: not compiled, as the ensemble requires.
@@ -179,16 +177,16 @@ def opened_engine(checkpoint: Path, config: TokenformerConfig, limit: int, *, ea
 
     engine.install()
     cpu = current_platform.is_cpu()
-    settings = defaults(checkpoint, config, cpu=cpu)
+    settings = defaults(served, cpu=cpu)
     names = ("worker_cls", "dtype", "enforce_eager", "block_size")
     options: dict[str, Any] = {name: settings[name] for name in names if name in settings}
     options["max_model_len"] = limit
     if eager:
         options["enforce_eager"] = True
     if cpu:
-        flags = Namespace(**vars(EngineArgs(str(checkpoint), **options)))
-        options["kv_cache_memory_bytes"] = cpu_kv_cache_bytes(flags, config)
-    llm = LLM(str(checkpoint), **options)
+        flags = Namespace(**vars(EngineArgs(served.name, **options)))
+        options["kv_cache_memory_bytes"] = cpu_kv_cache_bytes(flags, served)
+    llm = LLM(served.name, **options)
     override_class(llm.llm_engine.input_processor, VariantInput)
     cast(VariantInput, llm.llm_engine.input_processor).dropped = set()
     try:

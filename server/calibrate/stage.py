@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from model_impl.config import TokenformerConfig
 from model_impl.one_line_error import OneLineError
+from server.served.model import ServedModel
 
 
 class StageError(OneLineError):
     """A stage that cannot be served; the message is one line for the user."""
 
 
-def stage_index(config: TokenformerConfig, stage: str | None) -> int:
+def stage_index(served: ServedModel, stage: str | None) -> int:
     """Index of the growth stage of this name (None: the last); raises StageError if it cannot be served."""
-    names = [config.stages[i].name for i in config.servable_stages]
+    names = [served.stages[i] for i in served.servable]
     if stage is not None and stage not in names:
         raise StageError(f"--stage: no stage {stage!r} to serve; there are {', '.join(names)}")
-    return config.servable_stages[-1 if stage is None else names.index(stage)]
+    return served.servable[-1 if stage is None else names.index(stage)]

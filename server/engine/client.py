@@ -22,9 +22,9 @@ from vllm.v1.engine.output_processor import RequestOutputCollector
 from model_impl.override import override_class
 from model_impl.wire import report_args
 from server.engine.grammars import BACKEND, Grammars
-from server.engine.input_processor import VariantInput
+from server.engine.input_processor import CheckedInput
+from server.engine.models import ScoredModels
 from server.engine.recording import counted
-from server.engine.variants import VariantModels
 from server.gate.context import CONTEXT
 
 
@@ -36,7 +36,7 @@ class TokenformerClient(AsyncLLM):
     beams and probes.
     """
 
-    models: VariantModels
+    models: ScoredModels
     grammars: Grammars | None
     """None if the user has chosen another backend, for which vLLM checks grammars itself."""
 
@@ -49,7 +49,7 @@ class TokenformerClient(AsyncLLM):
         lora_request: LoRARequest | None = None,
         **options: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
-        cast(VariantInput, self.input_processor).check(prompt, sampling_params)
+        cast(CheckedInput, self.input_processor).check(prompt, sampling_params)
         cumulative = sampling_params.output_kind == RequestOutputKind.CUMULATIVE
         if cumulative and sampling_params.logprobs and not sampling_params.extra_args:
             sampling_params.extra_args = report_args()  # a step of a beam, which vLLM makes without our arguments
@@ -66,8 +66,7 @@ class TokenformerClient(AsyncLLM):
         if record is None:
             return outputs
         record.model = self.models.model_name(adapter)
-        stages = [stage.name for stage in self.models.variants[adapter.lora_int_id if adapter else 0]]
-        return counted(outputs, record, stages, stream=stream)
+        return counted(outputs, record, self.models.stages(adapter), stream=stream)
 
     async def check_grammar(self, request: ChatCompletionRequest | CompletionRequest, parameter: str | None) -> None:
         """Raises VLLMValidationError, naming `parameter`, for a grammar that is not possible."""
@@ -82,7 +81,7 @@ class TokenformerClient(AsyncLLM):
         return await super().add_request(request_id, prompt, params, *args, **kwargs)
 
 
-def open_client(chat: OpenAIServingChat, models: VariantModels) -> None:
+def open_client(chat: OpenAIServingChat, models: ScoredModels) -> None:
     """Put our overrides on the engine client of all routes.
 
     With our grammars, vLLM's own trial of them, in the event loop, is switched off. So are its grammars for tools in a

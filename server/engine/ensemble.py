@@ -82,7 +82,8 @@ def member_request(own: Membership, ids: Sequence[int], cache_salt: str | None) 
 class Ensemble:
     """The ensemble of the engine's model, for one API process."""
 
-    def __init__(self, client: AsyncLLM, config: VllmConfig) -> None:
+    def __init__(self, client: AsyncLLM, config: VllmConfig, unavailable: str | None = None) -> None:
+        """`unavailable`: why the model has none."""
         self.client = client
         self.ranks = itertools.cycle(range(len(client.engine_core.core_engines)))
         """Engines of data parallelism, which take turns. All members of an ensemble run in one."""
@@ -92,7 +93,7 @@ class Ensemble:
         self.room = Room(config.scheduler_config.max_num_batched_tokens // SHARE)
         self.using: Counter[int] = Counter()
         """Adapter id -> number of answers that wait for their scores. Until it is 0, a delta stays loaded."""
-        self.unavailable = unavailable_reason(config)
+        self.unavailable = unavailable or unavailable_reason(config)
 
     async def score(self, scored: ScoredAnswer, members: int) -> EnsembleScore:
         """Score an answer by `members` members, which run as ordinary requests."""

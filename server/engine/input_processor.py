@@ -24,12 +24,8 @@ BESIDE_GRAMMARS = ("allowed_token_ids", "bad_words")
 """Parameters that may ban every token that a grammar allows, on which the engine fails."""
 
 
-class VariantInput(InputProcessor):
-    """Accepts variants although vLLM's adapters are off, refuses the arguments of an ensemble's members from clients,
-    and bans both forms of bad words."""
-
-    dropped: set[int]
-    """Adapter ids of variants that the engine no longer has."""
+class CheckedInput(InputProcessor):
+    """Refuses the arguments of an ensemble's members from clients, and bans both forms of bad words."""
 
     @staticmethod
     def assign_request_id(request: EngineCoreRequest) -> None:
@@ -61,6 +57,13 @@ class VariantInput(InputProcessor):
                 if getattr(params, name):
                     raise VLLMValidationError(f"`{name}` cannot be combined with a grammar.", parameter=name)
         return super()._validate_params(params, *args)
+
+
+class VariantInput(CheckedInput):
+    """Also accepts variants, although vLLM's adapters are off."""
+
+    dropped: set[int]
+    """Adapter ids of variants that the engine no longer has."""
 
     def _validate_lora(self, lora_request: LoRARequest | None) -> None:
         if lora_request is not None and lora_request.lora_int_id in self.dropped:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from argparse import Namespace
-from pathlib import Path
 
-import torch
-
-from model_impl.checkpoint.tokenizer import DEFAULT_CHAT_TEMPLATE, TOKENIZER
-from model_impl.config import TokenformerConfig
+from model_impl.checkpoint.reading import CheckpointError
 from model_impl.plugin import SCHEDULER_CLASS, WORKER_CLASS
+from server.served.model import ServedModel
 from server.system.memory import available_bytes
 
 LARGEST_KV_SHARE = 0.5
@@ -38,7 +35,7 @@ def prepare_environment() -> None:
     os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*names, "tokenformer"]))
 
 
-def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[str, object]:
+def defaults(served: ServedModel, *, cpu: bool) -> dict[str, object]:
     """Values of vLLM's flags where the user gives none."""
     from vllm.config import StructuredOutputsConfig
 
@@ -46,7 +43,7 @@ def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[
         "host": "127.0.0.1",
         "load_format": "safetensors",
         "disable_uvicorn_access_log": True,  # --access-log replaces it
-        "served_model_name": [checkpoint.resolve().name],
+        "served_model_name": [served.served_name],
         "worker_cls": WORKER_CLASS,
         "shutdown_timeout": GRACE_SECONDS,
         # See server.engine.grammars. A small model that may write whitespace in JSON, or properties that the schema
@@ -55,48 +52,34 @@ def defaults(checkpoint: Path, config: TokenformerConfig, *, cpu: bool) -> dict[
             backend="guidance", disable_any_whitespace=True, disable_additional_properties=True
         ),
     }
-    if lacks_chat_template(checkpoint):
-        values["chat_template"] = str(DEFAULT_CHAT_TEMPLATE)
     if cpu:
         # On CPU, compiling costs more time at the start than it saves. The attention kernel's block unit is 32. Our
         # scheduler is synchronous, like vLLM's on CPU.
-        values |= {"dtype": cpu_dtype(config), "enforce_eager": True, "block_size": 32}
+        values |= {"dtype": served.cpu_dtype(), "enforce_eager": True, "block_size": 32}
         values["scheduler_cls"] = SCHEDULER_CLASS
     return values
 
 
-def lacks_chat_template(checkpoint: Path) -> bool:
-    """Whether the checkpoint has a tokenizer without a chat template, as base models do."""
-    from transformers import AutoTokenizer
-
-    if not (checkpoint / TOKENIZER).is_file():
-        return False
-    return not AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False).chat_template
-
-
-def cpu_dtype(config: TokenformerConfig) -> str:
-    """bfloat16 for a bfloat16 checkpoint on a processor that multiplies bfloat16; otherwise float32, which is exact.
-
-    Rounding a float16 checkpoint to bfloat16 would move logits about ten times as far as float16 itself does.
-    """
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if config.dtype == "bfloat16" and native else "float32"
+def chat_template(served: ServedModel) -> str | None:
+    """The file of the chat template for a model that has a tokenizer without one, as base models do."""
+    if served.own_template is None:
+        return None
+    try:
+        return None if served.tokenizer().chat_template else str(served.own_template)
+    except CheckpointError:  # no tokenizer: `ServedModel.check` refuses it, unless it is not wanted
+        return None
 
 
-def cpu_kv_cache_bytes(args: Namespace, config: TokenformerConfig) -> int:
+def cpu_kv_cache_bytes(args: Namespace, served: ServedModel) -> int:
     """Size of the KV cache: enough for all requests at full length, at most half of the free memory."""
-    from model_impl.model.block import cached_head_dim
-
-    length = config.max_position_embeddings
+    length = served.longest
     if args.max_model_len is not None and args.max_model_len > 0:  # -1 is vLLM's "auto"
         length = args.max_model_len
     requests = (args.max_num_seqs or 256) + 1  # one more for blocks that are only partly used
-    cached_width = config.num_attention_heads * cached_head_dim(config.head_dim)
-    bytes_per_token = 2 * config.num_hidden_layers * cached_width * (2 if args.dtype == "bfloat16" else 4)
     replicas = args.data_parallel_size_local or args.data_parallel_size
     ranks = args.tensor_parallel_size * args.pipeline_parallel_size
     free = available_bytes()
-    return int(min(requests * length * bytes_per_token, LARGEST_KV_SHARE * free / replicas) / ranks)
+    return int(min(requests * length * served.cached_bytes(args), LARGEST_KV_SHARE * free / replicas) / ranks)
 
 
 def describe_memory(args: Namespace) -> str:

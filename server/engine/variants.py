@@ -1,4 +1,4 @@
-"""The models a server offers: the checkpoint, its growth stages, and growth deltas on top of it.
+"""The models of a Tokenformer: the checkpoint, its growth stages, and growth deltas on top of it.
 
 A variant is an adapter of vLLM to the serving classes, the scheduler and the prefix cache. So a request names it by
 `model`, and its KV cache blocks are its own.
@@ -9,28 +9,26 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import cast
 
 from pydantic import ValidationError
-from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve import create_error_response
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
 from vllm.lora.request import LoRARequest
-from vllm.v1.engine.async_llm import AsyncLLM
 
 from model_impl.checkpoint.delta import CHANGED, check_delta, load_delta
-from model_impl.checkpoint.fingerprint import fingerprint
 from model_impl.checkpoint.reading import CheckpointError
 from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
 from model_impl.override import override_class
 from model_impl.variants import VERSION_MARK
 from server import metrics
-from server.engine.ensemble import Ensemble
 from server.engine.input_processor import VariantInput
+from server.engine.models import ScoredModels
+from server.served.tokenformer import TokenformerCheckpoint
 from server.uncertainty.calibration import Calibration
 from server.uncertainty.policy import DoubtPolicy
 
@@ -42,18 +40,13 @@ DELTA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 """The name appears in URLs, logs and labels of metrics."""
 
 
-class VariantModels(OpenAIServingModels):
-    """vLLM's list of models. Its adapters are growth stages and deltas. `open_variants` sets it up."""
+class VariantModels(ScoredModels):
+    """The adapters are growth stages and deltas. `open_variants` sets it up."""
 
     config: TokenformerConfig
     variants: dict[int, list[GrowthStage]]
     """Adapter id (0 for the checkpoint itself) -> its stages. Unloaded ids stay."""
     loading: asyncio.Lock
-    calibrations: dict[int, Calibration]
-    """Adapter id -> the calibration of the variant. Deltas have none."""
-    doubt: DoubtPolicy
-    """For requests that give none of their own."""
-    ensemble: Ensemble
     growth_root: Path | None
     base_fingerprint: str | None
     draining: set[asyncio.Task[None]]
@@ -63,7 +56,7 @@ class VariantModels(OpenAIServingModels):
 
     def open_variants(
         self,
-        config: TokenformerConfig,
+        served: TokenformerCheckpoint,
         growth_root: Path | None,
         calibrations: Mapping[str, Calibration],
         doubt: DoubtPolicy,
@@ -73,11 +66,11 @@ class VariantModels(OpenAIServingModels):
         `growth_root` is the only directory from which clients may load deltas; None allows none. `calibrations` are by
         growth stage.
         """
-        self.config, self.growth_root, self.base_fingerprint, self.draining = config, growth_root, None, set()
-        self.doubt = doubt
+        self.open_models(served, calibrations, doubt)
+        config = self.config = served.config
+        self.growth_root, self.base_fingerprint, self.draining = growth_root, None, set()
         self.resident = {}
         override_class(self.input_processor, VariantInput)
-        self.ensemble = Ensemble(cast(AsyncLLM, self.engine_client), self.engine_client.vllm_config)
         self.dropped = cast(VariantInput, self.input_processor).dropped = set()
         self.lora_id_counter.inc(len(config.stages))  # ids up to here are stages, see model_impl.variants
         self.loading = asyncio.Lock()
@@ -90,32 +83,20 @@ class VariantModels(OpenAIServingModels):
         last = {adapter_id: stages[-1].name for adapter_id, stages in self.variants.items()}
         self.calibrations = {i: calibrations[name] for i, name in last.items() if name in calibrations}
 
+    def stages(self, adapter: LoRARequest | None) -> Sequence[str]:
+        return [stage.name for stage in self._variant(adapter)]
+
     def segments(self, adapter: LoRARequest | None) -> dict[int, str]:
-        """Place (see `model_impl.wire`) -> growth stage, for the stages of a variant; empty for a checkpoint
-        that has never grown."""
-        if len(self.variants) == len(self.variants[0]) == 1:
-            return {}
-        return dict(enumerate(stage.name for stage in self.variants[adapter.lora_int_id if adapter else 0]))
+        """Empty for a checkpoint that has never grown."""
+        grown = len(self.variants) > 1 or len(self.variants[0]) > 1
+        return dict(enumerate(self.stages(adapter))) if grown else {}
 
-    def calibration(self, adapter: LoRARequest | None) -> Calibration | None:
-        """The calibration that was fitted for exactly this variant."""
-        return self.calibrations.get(adapter.lora_int_id if adapter else 0)
+    def parameter_tokens(self, adapter: LoRARequest | None) -> dict[str, int]:
+        stages = self._variant(adapter)
+        return {projection: sum(stage.tokens[projection] for stage in stages) for projection in PROJECTIONS}
 
-    async def show_available_models(self) -> ModelList:
-        """vLLM's cards, with a name instead of a path as `root`. Each also has its growth stage, its parameter tokens
-        in each projection, and the name and threshold of its calibration."""
-        models = await super().show_available_models()
-        for card in models.data:
-            adapter = self.lora_requests.get(card.id)
-            stages = self.variants[adapter.lora_int_id if adapter else 0]
-            card.root = self.base_model_paths[0].name
-            card.growth_stage = stages[-1].name  # type: ignore[attr-defined]
-            card.parameter_tokens = {  # type: ignore[attr-defined]
-                projection: sum(stage.tokens[projection] for stage in stages) for projection in PROJECTIONS
-            }
-            made = self.calibration(adapter)
-            card.calibration = made and {"name": made.name, "abstain": made.abstain}  # type: ignore[attr-defined]
-        return models
+    def _variant(self, adapter: LoRARequest | None) -> list[GrowthStage]:
+        return self.variants[adapter.lora_int_id if adapter else 0]
 
     async def load_lora_adapter(
         self, request: LoadLoRAAdapterRequest, base_model_name: str | None = None
@@ -206,7 +187,7 @@ class VariantModels(OpenAIServingModels):
     def _check(self, path: Path) -> tuple[GrowthStage, str]:
         """The delta's stage and the hash of its content. Raises CheckpointError if it does not fit the checkpoint."""
         if self.base_fingerprint is None:
-            self.base_fingerprint = fingerprint(self.base_model_paths[0].model_path)
+            self.base_fingerprint = self.served.fingerprint()
         delta = load_delta(path)
         check_delta(delta, self.config, self.base_fingerprint)
         return delta.stage, delta.digest

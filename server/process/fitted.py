@@ -1,26 +1,25 @@
-"""The calibrations that belong to a checkpoint."""
+"""The calibrations that belong to a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_impl.checkpoint.fingerprint import fingerprint
-from model_impl.config import TokenformerConfig
+from server.served.model import ServedModel
+from server.served.tokenformer import TokenformerCheckpoint
 from server.system.stderr import say
 from server.uncertainty.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
 
 
-def calibrations_of(
-    checkpoint: Path, config: TokenformerConfig, files: Sequence[Path] | None
-) -> dict[str, Calibration]:
+def calibrations_of(served: ServedModel, files: Sequence[Path] | None) -> dict[str, Calibration]:
     """The calibrations in `files`, or else beside the weights, by growth stage.
 
-    A calibration of another checkpoint is skipped with a warning. So is an unreadable file beside the weights; in
+    A calibration of another model is skipped with a warning. So is an unreadable file beside the weights; in
     `files` it raises CalibrationError.
     """
     found: dict[str, Calibration] = {}
-    for file in find_calibrations(checkpoint) if files is None else files:
+    beside = find_calibrations(served.directory) if served.directory else []
+    for file in beside if files is None else files:
         try:
             calibration = load_calibration(file)
         except CalibrationError as error:
@@ -28,11 +27,9 @@ def calibrations_of(
                 raise
             say(f"warning: {error}; it is not used")
             continue
-        if not belongs(calibration, checkpoint, config):
-            say(f"warning: {file} was made for another checkpoint or stage; it is not used")
-        elif calibration.ensemble and any(
-            calibration.ensemble[name] != getattr(config, f"ensemble_{name}") for name in ("rate", "projections")
-        ):
+        if not belongs(calibration, served):
+            say(f"warning: {file} was made for another model or stage; it is not used")
+        elif not has_its_masks(calibration, served):
             say(f"warning: {file} was made for an ensemble with other masks; it is not used")
         elif calibration.stage in found:
             say(f"warning: {file} is a second calibration of stage {calibration.stage}; it is not used")
@@ -42,7 +39,15 @@ def calibrations_of(
     return found
 
 
-def belongs(made: Calibration, checkpoint: Path, config: TokenformerConfig) -> bool:
-    """Whether this checkpoint has exactly the stage that the file was made for."""
-    index = next((i for i in config.servable_stages if config.stages[i].name == made.stage), None)
-    return index is not None and fingerprint(checkpoint, index) == made.checkpoint
+def belongs(made: Calibration, served: ServedModel) -> bool:
+    """Whether this model has exactly the stage that the file was made for."""
+    index = next((i for i in served.servable if served.stages[i] == made.stage), None)
+    return index is not None and served.fingerprint(index) == made.checkpoint
+
+
+def has_its_masks(made: Calibration, served: ServedModel) -> bool:
+    """Whether the ensemble that the calibration reads, if it reads one, is that of the model."""
+    if made.ensemble is None or not isinstance(served, TokenformerCheckpoint):
+        return made.ensemble is None
+    own = served.config
+    return made.ensemble["rate"] == own.ensemble_rate and made.ensemble["projections"] == own.ensemble_projections

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from argparse import Namespace
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -22,8 +21,8 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
 from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_json_request, with_cancellation
 
-from model_impl.config import TokenformerConfig
 from model_impl.override import override_class
+from server.api.absent import refuse_absent
 from server.api.answers import answer
 from server.api.chat import ScoredChat
 from server.api.completion import ScoredCompletion
@@ -40,6 +39,7 @@ from server.api.trace.route import router as trace
 from server.clients.playground.routes import router as playground
 from server.engine import statistics as engine
 from server.engine.client import open_client
+from server.engine.models import ScoredModels
 from server.engine.prompt_length import BoundedRenderer
 from server.engine.variants import VariantModels
 from server.gate.admission import AdmissionControl
@@ -58,6 +58,7 @@ from server.requests.schemas import (
     ScoredCompletionResponse,
 )
 from server.requests.tool_calls import ToolMessages, open_tool_calls
+from server.served.tokenformer import TokenformerCheckpoint
 from server.system.log_filter import keep_quotes_out, shorten_streams
 from server.system.stderr import say
 from server.texts import read_texts
@@ -120,7 +121,7 @@ async def score_given_text(request: GivenTextRequest, raw_request: Request) -> R
 )
 async def show_model(model: str, raw_request: Request) -> Response:
     """OpenAI's description of one of the models that `/v1/models` lists."""
-    models: VariantModels = raw_request.app.state.openai_serving_models
+    models: ScoredModels = raw_request.app.state.openai_serving_models
     card = next((card for card in (await models.show_available_models()).data if card.id == model), None)
     if card is None:
         return openai_error(HTTPStatus.NOT_FOUND, NO_SUCH_MODEL, code="model_not_found", param="model")
@@ -141,7 +142,25 @@ async def invoke(
     return cast(Response, await create_completion(request, raw_request))
 
 
-def warn_of_undoubted(models: VariantModels) -> None:
+async def open_models(state: State, args: Namespace) -> ScoredModels:
+    """Set up vLLM's list of models for what is served, with the deltas of `--growth`."""
+    models: ScoredModels = state.openai_serving_models
+    doubt = DoubtPolicy(args.on_doubt, args.doubt_text, args.doubt_above)
+    if not isinstance(args.served, TokenformerCheckpoint):
+        override_class(models, ScoredModels)
+        models.open_models(args.served, args.calibrations, doubt)
+        return models
+    override_class(models, VariantModels)
+    variants = cast(VariantModels, models)
+    variants.open_variants(args.served, args.growth_root, args.calibrations, doubt)
+    for name, path in args.growth:
+        loaded = await variants.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
+        if isinstance(loaded, ErrorResponse):
+            raise ValueError(loaded.error.message)
+    return variants
+
+
+def warn_of_undoubted(models: ScoredModels) -> None:
     """Tell the models whose answers --on-doubt cannot withhold."""
     names = {base.name: None for base in models.base_model_paths[:1]} | models.lora_requests
     for name, adapter in names.items() if models.doubt.withholds else ():
@@ -174,6 +193,7 @@ class TokenformerEndpoints:
         app.include_router(playground)
         if app.state.args.trace:
             app.include_router(trace)
+        refuse_absent(app, app.state.args.served)
         fail_fast(app)
         amend_openapi(app)
         answer_doubted(app)
@@ -185,20 +205,12 @@ class TokenformerEndpoints:
         shorten_streams()
         if not args.enable_log_requests:
             keep_quotes_out()
-        config = cast(TokenformerConfig, state.vllm_config.model_config.hf_config)
-        models: VariantModels = state.openai_serving_models
-        override_class(models, VariantModels)
-        doubt = DoubtPolicy(args.on_doubt, args.doubt_text, args.doubt_above)
-        models.open_variants(config, args.growth_root, args.calibrations, doubt)
+        models = await open_models(state, args)
         open_client(state.openai_serving_chat, models)
         override_class(models.renderer, BoundedRenderer)
         for calibration in models.calibrations.values():
             if calibration.members and models.ensemble.unavailable:
                 say(f"warning: no risk by {calibration.name}: {models.ensemble.unavailable}")
-        for name, path in args.growth:
-            loaded = await models.load_delta(LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path)))
-            if isinstance(loaded, ErrorResponse):
-                raise ValueError(loaded.error.message)
         warn_of_undoubted(models)
         override_class(state.openai_serving_chat, ScoredChat)
         override_class(state.anthropic_serving_messages, QuietMessages)
@@ -215,7 +227,7 @@ class TokenformerEndpoints:
         state.given_text = GivenText(state.openai_serving_chat, state.openai_serving_completion)
         if args.trace:
             corpus = read_texts(args.trace_corpus)[0] if args.trace_corpus else []
-            state.tracer = Tracer(state.given_text, Path(args.model), corpus)
+            state.tracer = Tracer(state.given_text, args.served, corpus)
         self._operate(models.engine_client, state, args)
 
     def _operate(self, client: EngineClient, state: State, args: Namespace) -> None:

@@ -1,8 +1,7 @@
-"""`tokenformer serve`: vLLM's own `serve` with our model, worker and routes, and defaults that suit a Tokenformer."""
+"""`tokenformer serve`: vLLM's own `serve` with our models, worker and routes, and defaults that suit the model."""
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from argparse import Namespace
@@ -12,18 +11,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from model_impl.checkpoint.delta import check_delta, load_delta
-from model_impl.checkpoint.fingerprint import fingerprint
-from model_impl.checkpoint.reading import (
-    CheckpointError,
-    check_tensors,
-    check_values,
-    iterate_tensors,
-    load_config,
-    tensor_shapes,
-)
-from model_impl.checkpoint.tokenizer import TOKENIZER
-from model_impl.config import TokenformerConfig
-from server.engine.settings import cpu_kv_cache_bytes, defaults, describe_memory, prepare_environment
+from model_impl.checkpoint.reading import CheckpointError
+from server.engine.settings import chat_template, cpu_kv_cache_bytes, defaults, describe_memory, prepare_environment
 from server.gate import MIDDLEWARE
 from server.gate.keys import VARIABLES as KEY_VARIABLES
 from server.gate.keys import ApiKeyError, readable_by_all, take_keys
@@ -32,6 +21,9 @@ from server.process.fitted import calibrations_of
 from server.process.flags import add_flags
 from server.process.head_start import give_head_start, is_worthwhile, use_head_start
 from server.process.safety import UnsafeError, check_settings, is_loopback
+from server.served.model import ONLY_TOKENFORMERS, ServedModel
+from server.served.opening import open_model
+from server.served.tokenformer import TokenformerCheckpoint
 from server.system.child_process import protect_children
 from server.system.cores import prepare_openmp, use_cores
 from server.system.stderr import say
@@ -40,12 +32,11 @@ from server.uncertainty.calibration import CalibrationError
 
 
 def main(argv: Sequence[str], early: EarlySignals) -> int:
-    """Serve CHECKPOINT (the first positional argument) until interrupted; all other flags are vLLM's."""
+    """Serve MODEL (the first positional argument) until interrupted; all other flags are vLLM's."""
     prepare_environment()
     try:
-        if argv and not argv[0].startswith("-"):
-            # A wrong path or a damaged file should not cost the ten seconds of importing vLLM.
-            check_tensors(load_config(argv[0]), tensor_shapes(argv[0]))
+        if argv and Path(argv[0]).exists():
+            open_model(argv[0])  # a damaged file should not cost the ten seconds of importing vLLM
         say("importing vLLM")
         head_start = is_worthwhile()
         if head_start:
@@ -72,17 +63,16 @@ def parse(argv: Sequence[str]) -> Namespace:
     from server.process.lifecycle import Outcome
 
     cli_env_setup()
-    parser = make_arg_parser(
-        FlexibleArgumentParser(prog="tokenformer serve", usage="tokenformer serve CHECKPOINT [flags]")
-    )
+    parser = make_arg_parser(FlexibleArgumentParser(prog="tokenformer serve", usage="tokenformer serve MODEL [flags]"))
     add_flags(parser)
-    checkpoint = parser.parse_args(list(argv)).model_tag
-    if checkpoint is None:
-        parser.error("name a checkpoint directory")
-    config = check_checkpoint(Path(checkpoint))
-    parser.set_defaults(**defaults(Path(checkpoint), config, cpu=current_platform.is_cpu()))
+    named = parser.parse_args(list(argv))
+    if named.model_tag is None:
+        parser.error("name a model: a directory, or an id of the Hugging Face Hub")
+    served = open_model(named.model_tag, named.revision)
+    parser.set_defaults(**defaults(served, cpu=current_platform.is_cpu()))
     args: Namespace = parser.parse_args(list(argv))
-    args.subparser, args.model = "serve", checkpoint
+    args.subparser, args.model, args.served = "serve", named.model_tag, served
+    args.chat_template = args.chat_template or chat_template(served)
     args.middleware = [*args.middleware, *MIDDLEWARE]
     args.outcome = Outcome()
     # `AdmissionControl` enforces these before vLLM would, and does not count the members of ensembles.
@@ -90,24 +80,25 @@ def parse(argv: Sequence[str]) -> Namespace:
     args.max_num_queued_reqs = args.max_num_queued_tokens = None
     take_access(args)
     validate_parsed_serve_args(args)
-    check_growth(args, Path(checkpoint), config)
+    check_features(args, served)
+    served.check(args)
+    if isinstance(served, TokenformerCheckpoint):
+        check_growth(args, served)
     if args.growth_root is not None:
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # vLLM then has the two routes
-    args.calibrations = calibrations_of(Path(checkpoint), config, args.calibration)
-    if not ((Path(checkpoint) / TOKENIZER).is_file() or args.tokenizer or args.skip_tokenizer_init):
-        raise CheckpointError(f"{checkpoint}: has no {TOKENIZER} (see `tokenformer convert --tokenizer`)")
+    args.calibrations = calibrations_of(served, args.calibration)
     if args.trace_corpus is not None:
         if not args.trace:
             parser.error("--trace-corpus needs --trace")
         texts, _ = read_texts(args.trace_corpus)
-        tokenised(args.trace_corpus, texts, TextTokenizer(Path(checkpoint)))  # shows faults before the engine starts
+        tokenised(args.trace_corpus, texts, TextTokenizer(served))  # shows faults before the engine starts
     if current_platform.is_cpu():
-        use_cores(args, sum(map(math.prod, tensor_shapes(checkpoint).values())))
+        use_cores(args, served.parameters)
     sized_by_user = args.kv_cache_memory_bytes or args.gpu_memory_utilization != parser.get_default(
         "gpu_memory_utilization"
     )
     if current_platform.is_cpu() and not sized_by_user:
-        args.kv_cache_memory_bytes = cpu_kv_cache_bytes(args, config)
+        args.kv_cache_memory_bytes = cpu_kv_cache_bytes(args, served)
     return args
 
 
@@ -120,23 +111,23 @@ def take_access(args: Namespace) -> None:
         say(f"warning: every user of this machine can read the keys in {args.api_key_file}")
 
 
-def check_growth(args: Namespace, checkpoint: Path, config: TokenformerConfig) -> None:
+def check_features(args: Namespace, served: ServedModel) -> None:
+    """Raises CheckpointError for a flag of a feature that the model lacks."""
+    wanted = {"--growth": "deltas", "--growth-root": "deltas", "--trace": "trace"}
+    for flag, feature in wanted.items():
+        given = getattr(args, flag.removeprefix("--").replace("-", "_"))
+        if given and not served.capabilities.as_dict()[feature]:
+            raise CheckpointError(f"{flag}: {ONLY_TOKENFORMERS[feature]}")
+
+
+def check_growth(args: Namespace, served: TokenformerCheckpoint) -> None:
     """Raises CheckpointError for a delta of `--growth` that does not fit."""
-    base = fingerprint(checkpoint) if args.growth else ""
+    base = served.fingerprint() if args.growth else ""
     for name, path in args.growth:
         try:
-            check_delta(load_delta(path), config, base)
+            check_delta(load_delta(path), served.config, base)
         except CheckpointError as error:
             raise CheckpointError(f"--growth {name}: {error}") from error
-
-
-def check_checkpoint(checkpoint: Path) -> TokenformerConfig:
-    """Raises CheckpointError, in one line, for what would fail deep inside the engine."""
-    config = load_config(checkpoint)
-    check_tensors(config, tensor_shapes(checkpoint))
-    for name, tensor in iterate_tensors(checkpoint):
-        check_values(config, name, tensor)
-    return config
 
 
 def run(args: Namespace, early: EarlySignals) -> int:

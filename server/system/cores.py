@@ -21,7 +21,7 @@ of 1.5 million answered slower with both; one of 8 million was as fast alone and
 PRELOADED = ("libiomp", "libomp", "libgomp")
 
 
-def use_cores(args: Namespace, parameters: int) -> None:
+def use_cores(args: Namespace, parameters: float) -> None:
     """Complete vLLM's settings where the user has not; `parameters` counts those of the checkpoint."""
     ranks = args.tensor_parallel_size * args.pipeline_parallel_size
     bind_ranks(ranks)
@@ -65,7 +65,7 @@ def is_one_memory_node() -> bool:
     return len(get_visible_memory_node()) == 1
 
 
-def threads(parameters: int) -> int:
+def threads(parameters: float) -> int:
     """Threads of the model: one per physical core; a small model leaves a core to the rest of the server."""
     from vllm.utils.cpu_resource_utils import get_allowed_cpu_list
     from vllm.utils.torch_utils import available_cpu_count

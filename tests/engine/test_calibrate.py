@@ -12,6 +12,7 @@ from model_impl.reference.ensemble import ensemble_uncertainty
 from server.calibrate.labels import Label, LabelFile
 from server.calibrate.scoring import score_labels
 from server.calibrate.tokenised_label import tokenised_labels
+from server.served.opening import open_model
 from server.texts import TextTokenizer
 from server.uncertainty.features import GROUPS
 from tests.support import calibrated
@@ -45,8 +46,9 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
         Label(6, chat, f"{words(answer[:5])}\n{words(answer[5:])}", True, sentence=0),
         Label(6, chat, f"{words(answer[:5])}\n{words(answer[5:])}", False, sentence=1),
     ]
-    tokenised = tokenised_labels(LabelFile(tmp_path / "labels", labels, ""), TextTokenizer(tmp_path / "m"), CONTEXT)
-    scored = score_labels(tmp_path / "m", model.config, stage, tokenised, CONTEXT, MEMBERS)
+    served = open_model(str(tmp_path / "m"))
+    tokenised = tokenised_labels(LabelFile(tmp_path / "labels", labels, ""), TextTokenizer(served), CONTEXT)
+    scored = score_labels(served, stage, tokenised, CONTEXT, MEMBERS)
     every = slice(None)
     texts = [(short, answer, every), (asked, [*answer, END], every), (long, own, every), (long, own, every)]
     texts += [(long, answer[:5], every), *((asked, [*answer, END], part) for part in (slice(5), slice(5, None)))]

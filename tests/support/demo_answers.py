@@ -15,6 +15,7 @@ import torch
 from model_impl.reference.closed_form import epistemic
 from model_impl.reference.model import ReferenceTokenformer, load_reference
 from model_impl.wire import STATISTICS
+from server.served.opening import open_model
 from server.texts import TextTokenizer
 from server.uncertainty.calibration import Calibration, load_calibration
 from server.uncertainty.spans import DOUBTED_RISK, undecided_spans
@@ -41,7 +42,7 @@ def reference() -> ReferenceTokenformer:
 
 @cache
 def tokenizer() -> TextTokenizer:
-    return TextTokenizer(DEMO)
+    return TextTokenizer(open_model(str(DEMO)))
 
 
 def value(entry: Any, name: str) -> Any:

@@ -31,6 +31,7 @@ from server.api.given_text import GivenText, PromptRequest
 from server.api.trace.index import KEPT, CorpusIndex
 from server.engine.variants import VariantModels
 from server.gate.errors import COMPLETION_TOKENS
+from server.served.model import ServedModel
 from server.texts import Text, TextTokenizer
 
 router = APIRouter()
@@ -103,18 +104,18 @@ async def trace(request: TraceRequest, raw_request: Request) -> Response:
 class Tracer:
     """One trace at a time, in a thread beside the event loop."""
 
-    def __init__(self, given: GivenText, checkpoint: Path, corpus: Sequence[Text]) -> None:
-        self.given, self.checkpoint, self.corpus = given, checkpoint, corpus
+    def __init__(self, given: GivenText, served: ServedModel, corpus: Sequence[Text]) -> None:
+        self.given, self.served, self.corpus = given, served, corpus
         self.indexes: dict[int, CorpusIndex] = {}
         self.turn = asyncio.Lock()
 
     @cached_property
     def model(self) -> ReferenceTokenformer:
-        return load_reference(self.checkpoint)
+        return load_reference(Path(self.served.name))
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
-        return TextTokenizer(self.checkpoint)
+        return TextTokenizer(self.served)
 
     async def trace(self, request: TraceRequest) -> TraceResponse | ErrorResponse:
         inner = request.rendered(uncertainty=False)

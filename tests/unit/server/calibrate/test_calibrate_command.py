@@ -191,7 +191,7 @@ def test_missing_files_are_one_line(checkpoint: Path, tmp_path: Path, capsys: py
     assert capsys.readouterr().err == f"tokenformer: error: {nowhere}: no such checkpoint directory\n"
     (checkpoint / "tokenizer.json").unlink()
     assert main(["calibrate", str(checkpoint), "--data", str(data)]) == 1
-    assert capsys.readouterr().err == f"tokenformer: error: {checkpoint}: has no tokenizer, which labels need\n"
+    assert capsys.readouterr().err == f"tokenformer: error: {checkpoint}: has no tokenizer.json\n"
 
 
 def test_serve_refuses_a_named_file_that_is_no_calibration(

@@ -14,6 +14,7 @@ from server.__main__ import main
 from server.calibrate.labels import Label, LabelFile
 from server.calibrate.tokenised_label import TokenisedLabel, tokenised_label
 from server.json_lines import LinesError
+from server.served.opening import open_model
 from server.texts import TextTokenizer
 from tests.support.grown import word_tokenizer
 from tests.support.tiny import tiny_config, tiny_weights
@@ -112,7 +113,7 @@ def test_a_broken_tokenizer_and_a_place_that_is_no_directory_are_one_line(
 
 def test_labels_become_what_the_engine_is_asked(checkpoint: Path) -> None:
     """An answer of a chat ends with the end-of-text token; one to generate has what the others leave as room."""
-    tokenizer = TextTokenizer(checkpoint)
+    tokenizer = TextTokenizer(open_model(str(checkpoint)))
     plain, chat = Label(1, "w1 w2", "w3", True), Label(2, user("w4"), "w5", True)
     asking = Label(3, "w6", None, None, ("w7",))
     file = LabelFile(Path("labels"), [plain, chat, asking], "0")

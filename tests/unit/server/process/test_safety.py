@@ -13,8 +13,8 @@ from server.engine.settings import defaults, prepare_environment
 from server.gate.keys import KEYS_VARIABLE
 from server.process.safety import SAFE_FORMATS, UnsafeError, is_loopback
 from server.process.serve import parse
+from server.served.opening import open_model
 from tests.support.paths import ROOT
-from tests.support.tiny import tiny_config
 
 DEMO = ROOT / "demo" / "checkpoint"
 
@@ -83,7 +83,7 @@ def test_a_host_is_loopback_only_where_all_its_addresses_are(host: str | None, l
 
 
 def test_only_safetensors_are_loaded_unless_told_otherwise() -> None:
-    values = defaults(DEMO, tiny_config(), cpu=True)
+    values = defaults(open_model(str(DEMO)), cpu=True)
     assert values["load_format"] == "safetensors"
     assert "auto" not in SAFE_FORMATS, "which falls back to pickles"
 

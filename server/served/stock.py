@@ -1,0 +1,112 @@
+"""Any other text model of vLLM: a directory in the Hugging Face layout, or an id of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mmap
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from pydantic import ValidationError
+
+from model_impl.checkpoint.reading import CheckpointError, one_line, read_json
+from model_impl.stock import reports_epistemic
+from server.served.model import BASE, Capabilities, ServedModel
+
+if TYPE_CHECKING:
+    from vllm.config import ModelConfig
+
+LONGEST = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+"""Keys of a configuration that hold the largest number of tokens."""
+
+UNKNOWN_LONGEST = 2048
+"""What vLLM takes where there is none of them."""
+
+PASSING = ("transformers_version", "torch_dtype", "dtype")
+"""Keys of a configuration that do not change what is computed."""
+
+
+class StockModel(ServedModel):
+    stages = (BASE,)
+    parameters = math.inf
+
+    def __init__(self, name: str, config: Path, revision: str | None = None) -> None:
+        """`config` is the config.json. That of a Hub id lies in the cache, below the commit of `revision`."""
+        super().__init__(name)
+        self.config, self.revision = config, revision
+        self.directory = config.parent if Path(name).is_dir() else None
+        self.entries = read_json(config)
+        self.longest = next((own for key in LONGEST if isinstance(own := self.entries.get(key), int)), UNKNOWN_LONGEST)
+        self.architectures = [str(own) for own in self.entries.get("architectures") or ()]
+        self.capabilities = Capabilities(
+            stages=False,
+            deltas=False,
+            growth=False,
+            ensemble=False,
+            trace=False,
+            epistemic=reports_epistemic(self.architectures),
+        )
+        if self.directory is not None and not any(self.directory.glob("*.safetensors")):
+            raise CheckpointError(f"{name}: has no *.safetensors; weights in other formats are not loaded")
+
+    @property
+    def served_name(self) -> str:
+        return self.name if self.directory is None else self.directory.resolve().name
+
+    @property
+    def stored_dtype(self) -> str | None:
+        return self.entries.get("dtype") or self.entries.get("torch_dtype")
+
+    def check(self, args: Namespace) -> None:
+        found = self._model_config(args)
+        if found.runner_type != "generate" or found.is_encoder_decoder:
+            raise CheckpointError(f"{self.name}: {self._architecture} does not generate text")
+
+    @property
+    def _architecture(self) -> str:
+        return ", ".join(self.architectures) or "a model without `architectures`"
+
+    def _model_config(self, args: Namespace) -> ModelConfig:
+        """vLLM's configuration of the model; its refusals as CheckpointError."""
+        from vllm.engine.arg_utils import EngineArgs
+
+        try:
+            found: ModelConfig = EngineArgs.from_cli_args(args).create_model_config()
+            return found
+        except (OSError, ValueError, KeyError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            if "trust_remote_code" in reason or "custom code" in reason:
+                reason = f"{self._architecture} needs code that lies beside the weights, which this server does not run"
+            raise CheckpointError(f"{self.name}: {one_line(Exception(reason))}") from error
+
+    def fingerprint(self, stage: int = -1) -> str:
+        """SHA-256 (hex) of the configuration and the weight files; id and commit of a model on the Hub."""
+        if self.directory is None:
+            return f"{self.name}@{self.config.parent.name}"
+        computing = {
+            key: value for key, value in self.entries.items() if not key.startswith("_") and key not in PASSING
+        }
+        digest = hashlib.sha256(json.dumps(computing, sort_keys=True).encode())
+        for file in sorted(self.directory.glob("*.safetensors")):
+            digest.update(f"\n{file.name}\n".encode())
+            with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                digest.update(mapped)
+        return digest.hexdigest()
+
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.name, revision=self.revision, trust_remote_code=False)
+        except Exception as error:  # the tokenizers library raises plain Exception
+            raise CheckpointError(f"{self.name}: its tokenizer cannot be loaded ({one_line(error)})") from error
+
+    def cached_bytes(self, args: Namespace) -> int:
+        found = self._model_config(args)
+        heads = found.get_total_num_kv_heads() * found.get_head_size()
+        dtype = cast(torch.dtype, found.dtype)
+        return 2 * found.get_total_num_hidden_layers() * heads * dtype.itemsize
