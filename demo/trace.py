@@ -59,11 +59,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("demo/checkpoint"))
     parser.add_argument("--facts", type=int, default=200, help="known facts of each kind (default: 200)")
     options = parser.parse_args()
-    model, tokenizer, rng = (
-        load_reference(options.checkpoint),
-        TextTokenizer(open_model(str(options.checkpoint))),
-        Random(0),
-    )
+    tokenizer = TextTokenizer(open_model(str(options.checkpoint)))
+    model, rng = load_reference(options.checkpoint), Random(0)
     known = [fact for world in (WORLD_A, WORLD_B) for fact in world.facts_of("known")]
     rows = []
     for chats in (True, False):

@@ -34,3 +34,10 @@ def first_fault(error: ValidationError) -> str:
 
 def shown(name: str) -> str:
     return repr(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}...")
+
+
+def refusal(error: Exception) -> str:
+    """The first line of why vLLM refuses its settings."""
+    # The first line of a pydantic error only counts the errors. vLLM ends some messages with a list of all it knows.
+    text = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else str(error)
+    return text.strip().partition("\n")[0].partition(". Must be one of")[0] or type(error).__name__

@@ -80,8 +80,8 @@ def calibrate(
         raise CalibrationError(f"--out: {model} lies on the Hub, so name a directory to write to")
     if members and not served.capabilities.ensemble:
         raise CalibrationError(f"--ensemble: {ONLY_TOKENFORMERS['ensemble']}")
-    tokenizer = TextTokenizer(served)
     check_labels(data.labels, abstain)
+    tokenizer = TextTokenizer(served)
     limit = min(served.longest, tokenizer.tokenizer.model_max_length)
     labels = tokenised_labels(data, tokenizer, limit)
     file = directory / calibration_file(stage if index != len(served.stages) - 1 else None)

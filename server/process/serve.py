@@ -8,11 +8,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from model_impl.checkpoint.delta import check_delta, load_delta
 from model_impl.checkpoint.reading import CheckpointError
 from server.engine.settings import chat_template, cpu_kv_cache_bytes, defaults, describe_memory, prepare_environment
+from server.faults import refusal
 from server.gate import MIDDLEWARE
 from server.gate.keys import VARIABLES as KEY_VARIABLES
 from server.gate.keys import ApiKeyError, readable_by_all, take_keys
@@ -81,12 +80,12 @@ def parse(argv: Sequence[str]) -> Namespace:
     take_access(args)
     validate_parsed_serve_args(args)
     check_features(args, served)
-    served.check(args)
     if isinstance(served, TokenformerCheckpoint):
         check_growth(args, served)
     if args.growth_root is not None:
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # vLLM then has the two routes
     args.calibrations = calibrations_of(served, args.calibration)
+    served.check(args)
     if args.trace_corpus is not None:
         if not args.trace:
             parser.error("--trace-corpus needs --trace")
@@ -146,9 +145,7 @@ def run(args: Namespace, early: EarlySignals) -> int:
         say(f"error: cannot listen on {args.host}:{args.port}: {error.strerror or error}")
         return 1
     except (RuntimeError, ValueError) as error:
-        # The first line of a pydantic error only counts the errors.
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        say(f"error: {reason.splitlines()[0]} (after {time.monotonic() - began:.0f} s; details above)")
+        say(f"error: {refusal(error)} (after {time.monotonic() - began:.0f} s; details above)")
         return 1
     if args.outcome.failure:
         say(f"error: {args.outcome.failure}")

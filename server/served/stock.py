@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from pydantic import ValidationError
 
 from model_impl.checkpoint.reading import CheckpointError, one_line, read_json
+from model_impl.plugin import ARCHITECTURE
 from model_impl.stock import reports_epistemic
+from server.faults import refusal
 from server.served.model import BASE, Capabilities, ServedModel
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class StockModel(ServedModel):
             trace=False,
             epistemic=reports_epistemic(self.architectures),
         )
+        if ARCHITECTURE in self.architectures:
+            raise CheckpointError(f"{config}: model_type is {self.entries.get('model_type')!r}, not 'tokenformer'")
         if self.directory is not None and not any(self.directory.glob("*.safetensors")):
             raise CheckpointError(f"{name}: has no *.safetensors; weights in other formats are not loaded")
 
@@ -78,10 +81,14 @@ class StockModel(ServedModel):
             found: ModelConfig = EngineArgs.from_cli_args(args).create_model_config()
             return found
         except (OSError, ValueError, KeyError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            reason = refusal(error)
             if "trust_remote_code" in reason or "custom code" in reason:
                 reason = f"{self._architecture} needs code that lies beside the weights, which this server does not run"
             raise CheckpointError(f"{self.name}: {one_line(Exception(reason))}") from error
+
+    def cpu_dtype(self) -> str:
+        """Products with quantised weights are computed in 16 bits."""
+        return "bfloat16" if self.entries.get("quantization_config") else super().cpu_dtype()
 
     def fingerprint(self, stage: int = -1) -> str:
         """SHA-256 (hex) of the configuration and the weight files; id and commit of a model on the Hub."""

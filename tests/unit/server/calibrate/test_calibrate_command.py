@@ -186,7 +186,8 @@ def test_missing_files_are_one_line(checkpoint: Path, tmp_path: Path, capsys: py
     nowhere = tmp_path / "nowhere"
     assert main(["calibrate", str(checkpoint), "--data", str(nowhere)]) == 1
     assert capsys.readouterr().err == f"tokenformer: error: --data: {nowhere}: No such file or directory\n"
-    data = write_lines(tmp_path / "labels.jsonl", *[json.loads(GOOD)] * 40)
+    labels = [json.loads(GOOD) | {"prompt": f"a{i}", "correct": i % 2 == 0} for i in range(80)]
+    data = write_lines(tmp_path / "labels.jsonl", *labels)
     assert main(["calibrate", str(nowhere), "--data", str(data)]) == 1
     assert capsys.readouterr().err == f"tokenformer: error: {nowhere}: no such checkpoint directory\n"
     (checkpoint / "tokenizer.json").unlink()
