@@ -2,7 +2,8 @@
 
 The hidden units of an MLP are to its down projection what parameter tokens are to Pattention: unit i adds w_i v_i to
 the residual stream, w_i its activation and v_i a column of the down projection. So the formula of
-`model_impl.reference.closed_form` holds for them, of a few late blocks and with later blocks held fixed. Hooks read the units, and the residual stream before the last norm.
+`model_impl.reference.closed_form` holds for them, of a few late blocks and with the blocks after them held fixed. Hooks
+read the units, and the residual stream before the last norm.
 """
 
 from __future__ import annotations
