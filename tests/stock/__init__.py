@@ -1,0 +1,1 @@
+"""Models that are no Tokenformer, through the engine and through the server."""

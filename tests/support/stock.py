@@ -1,0 +1,116 @@
+"""Tiny random models of other architectures, with words that are bytes, and what transformers computes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from model_impl.stock import counted_blocks
+from tests.support.bytes_model import END, byte_tokenizer
+from tests.support.exact import exact_statistics
+
+VOCABULARY, CONTEXT = 257, 192
+RATE, WORDS, STRONGEST = 0.03, 16, 64
+
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,  # more units than are counted
+    "num_attention_heads": 2,  # of 32, the least that vLLM serves on CPU
+    "max_position_embeddings": CONTEXT,
+    "bos_token_id": None,
+    "eos_token_id": END,
+    "pad_token_id": END,
+}
+GROUPED: dict[str, Any] = {"num_key_value_heads": 1, "head_dim": 32}
+
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, **GROUPED, num_hidden_layers=3, tie_word_embeddings=True)),
+    # As in the real ones, there are more words than the tokenizer knows.
+    "qwen3": lambda: Qwen3ForCausalLM(
+        Qwen3Config(**(SIZES | GROUPED | {"vocab_size": 272}), num_hidden_layers=2, tie_word_embeddings=False)
+    ),
+    "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES, num_hidden_layers=4)),
+}
+
+CHAT_TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+
+
+def write_stock_model(path: Path, name: str) -> PreTrainedModel:
+    """Write the checkpoint `path` of a random model in float32; the returned one, in float64, has the same weights."""
+    torch.manual_seed(sorted(MODELS).index(name))
+    model = MODELS[name]()
+    for weight in model.parameters():  # those of a new model make all words about equally likely
+        weight.data = torch.randn_like(weight) * (1 if weight.ndim == 1 else 2 * weight.shape[-1] ** -0.5)
+    model.save_pretrained(path)
+    (path / "tokenizer.json").write_bytes(byte_tokenizer())
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "chat_template": CHAT_TEMPLATE}
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    return model.double().eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What transformers computes of the tokens of a text but the first, in float64."""
+
+    logprobs: torch.Tensor
+    """[T - 1]."""
+    statistics: torch.Tensor
+    """[T - 1, 3], as `exact_statistics`."""
+    epistemic: torch.Tensor
+    """[T - 1]."""
+
+
+def expected(model: PreTrainedModel, ids: Sequence[int]) -> Expected:
+    """Of the text `ids`."""
+    text = torch.tensor([ids])
+    blocks = model.base_model.layers
+    downs = [getattr(block.mlp, "down_proj", None) or block.mlp.dense_4h_to_h for block in blocks]
+    norm = getattr(model.base_model, "norm", None) or model.base_model.final_layer_norm
+    head = model.get_output_embeddings()
+    inputs: dict[nn.Module, torch.Tensor] = {}
+
+    def keep(module: nn.Module, arguments: tuple[torch.Tensor]) -> None:
+        inputs[module] = arguments[0][0, :-1]
+
+    hooks = [module.register_forward_pre_hook(keep) for module in (*downs, norm)]
+    # Not `model(text)`: to serve GPT-NeoX in this process, vLLM has overridden `__call__` of transformers' own class.
+    logits = head(model.base_model.forward(text).last_hidden_state)[0, :-1]
+    for hook in hooks:
+        hook.remove()
+    counted = [(inputs[downs[i]], downs[i].weight) for i in counted_blocks(len(downs))]
+    spread = [
+        sum(units_spread(lambda x: head(norm(x)), row, weights[i], down) for weights, down in counted)
+        for i, row in enumerate(inputs[norm])
+    ]
+    log_p = logits.log_softmax(-1).gather(-1, text[0, 1:, None])[:, 0]
+    return Expected(log_p, exact_statistics(logits), RATE * (1 - RATE) / 2 * torch.stack(spread))
+
+
+def units_spread(
+    logits_of: Callable[[torch.Tensor], torch.Tensor], residual: torch.Tensor, units: torch.Tensor, down: torch.Tensor
+) -> torch.Tensor:
+    """Sum over the strongest units i of w_i^2 Var_{v ~ p}(V_i . g_v): residual stream [d], units w [n], down [d, n].
+    g_v is the derivative of v's logit itself."""
+    likeliest = logits_of(residual).topk(WORDS)
+    gradients = torch.func.jacrev(logits_of)(residual)[likeliest.indices]  # [k, d]
+    strongest = units.abs().topk(min(STRONGEST, len(units))).indices
+    moves = gradients @ down[:, strongest]  # [k, n]
+    p = likeliest.values.softmax(-1)[:, None]
+    variances = (p * (moves - (p * moves).sum(0)).square()).sum(0)
+    return (units[strongest].square() * variances).sum()
