@@ -75,6 +75,9 @@ class Expected:
     epistemic: torch.Tensor
     """[T - 1]."""
 
+    def __getitem__(self, part: slice) -> Expected:
+        return Expected(self.logprobs[part], self.statistics[part], self.epistemic[part])
+
 
 def expected(model: PreTrainedModel, ids: Sequence[int]) -> Expected:
     """Of the text `ids`."""
