@@ -15,7 +15,7 @@ from tests.support.demo_answers import STAGES, DemoAnswer, closed_form, growth, 
 from tests.support.people import pet_of_the_newest_stage, question
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 MESSAGES: Any = [{"role": "user", "content": "Where does Odette Nevin live?"}]
 NAMES = {"demo": ["base", "world-b"], "demo:base": ["base"]}

@@ -16,7 +16,7 @@ from tests.support.rounding import logit_tolerance
 from tests.support.servers import Server, started
 from tests.support.tolerances import assert_within, ensemble_tolerance
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 MEMBERS = 3
 

@@ -17,7 +17,7 @@ from model_impl.checkpoint.fingerprint import fingerprint
 from server.uncertainty.calibration import find_calibrations, load_calibration
 from tests.support.demo_server import DEMO
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 CALIBRATIONS = {calibration.stage: calibration for calibration in map(load_calibration, find_calibrations(DEMO))}
 MODELS = {"base": "demo:base", "world-b": "demo"}

@@ -15,7 +15,7 @@ from tests.support.exact import exact_statistics
 from tests.support.golden_cases import GOLDEN, PROMPT_TOKENS, TOLERANCE, GoldenCase, load_case
 from tests.support.servers import started
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 
 SERVED = "01_base_l2gelu"

@@ -20,7 +20,7 @@ from tests.support.demo_server import DEMO
 from tests.support.judged import DOUBT_TEXT
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 LIMIT = load_calibration(DEMO / "calibration.json").abstain["above"]  # type: ignore[index]
 SHOWN = {"tokens": True, "spans": True, "sentences": True}

@@ -12,7 +12,7 @@ from tests.api.test_chat import ask, calling_a_tool
 from tests.api.test_completions import complete
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 KNOWN = [{"role": "user", "content": "Where does Zelda Westbrook live?"}]
 UNKNOWN = [{"role": "user", "content": "Where does Darian Gorsek live?"}]

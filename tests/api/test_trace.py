@@ -11,7 +11,7 @@ import pytest
 from tests.support.demo_server import corpus
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 
 def ask(demo: Server, **body: Any) -> httpx.Response:

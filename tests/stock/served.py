@@ -8,9 +8,8 @@ from typing import Any
 
 import httpx
 from openai import OpenAI
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from server.texts import TextTokenizer
 from server.uncertainty.calibration import Calibration
 from server.uncertainty.tokens import TokenScore
 from tests.support.servers import Server
@@ -21,7 +20,7 @@ from tests.support.stock import Expected, expected
 class Stock:
     server: Server
     model: PreTrainedModel
-    texts: TextTokenizer
+    words: PreTrainedTokenizerFast
     calibration: Calibration
     said: str
     """By `tokenformer calibrate`."""
@@ -41,6 +40,6 @@ class Stock:
         found = self.expected(prompt, answer)
         rows = zip(answer, found.logprobs.tolist(), found.statistics.tolist(), found.epistemic.tolist(), strict=True)
         return [
-            TokenScore(logprob, *statistics, text=self.texts.tokenizer.decode([i]), epistemic=epistemic)
+            TokenScore(logprob, *statistics, text=self.words.decode([i]), epistemic=epistemic)
             for i, logprob, statistics, epistemic in rows
         ]

@@ -90,7 +90,7 @@ def test_a_stream_says_the_same(stock: Stock) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_echoed_prompt_is_scored_too(stock: Stock, stream: bool) -> None:
-    ids = stock.texts.ids(PROMPT)
+    ids = stock.words.encode(PROMPT)
     answer = stock.client.completions.create(prompt=PROMPT, **OPTIONS, logprobs=0, extra_body=TOKENS).choices[0]
     options = OPTIONS | {"prompt": PROMPT, "echo": True, "logprobs": 0, "stream": stream}
     made: Any = stock.client.completions.create(**options, extra_body={"ignore_eos": True})
@@ -113,8 +113,8 @@ def test_a_given_text_is_scored_as_when_it_was_generated(stock: Stock) -> None:
     response = stock.post("/v1/uncertainty", prompt=PROMPT, completion=[generated.text, "a"])
     choice, other = response.json()["choices"]
     assert len(generated.token_ids) == len(choice["logprobs"]["content"]) == 8
-    assert_expected(stock, stock.texts.ids(PROMPT), generated.token_ids, choice["logprobs"]["content"])
-    assert_expected(stock, stock.texts.ids(PROMPT), stock.texts.ids("a"), other["logprobs"]["content"])
+    assert_expected(stock, stock.words.encode(PROMPT), generated.token_ids, choice["logprobs"]["content"])
+    assert_expected(stock, stock.words.encode(PROMPT), stock.words.encode("a"), other["logprobs"]["content"])
     told = (choice["uncertainty"][name] for name in ("mean_entropy", "mean_variance", "max_epistemic"))
     assert list(told) == pytest.approx(
         [generated.uncertainty[name] for name in ("mean_entropy", "mean_variance", "max_epistemic")], rel=1e-3
@@ -126,7 +126,7 @@ def test_a_calibration_gives_risks(stock: Stock) -> None:
     assert stock.calibration.name in stock.said
     assert (stock.calibration.data["labels"], stock.calibration.data["wrong"]) == (120, 60)
     assert stock.calibration.figures["auroc"]["value"] > 0.9
-    ids = stock.texts.ids(PROMPT)
+    ids = stock.words.encode(PROMPT)
     completions: Any = stock.client.completions.create(prompt=PROMPT, **OPTIONS, n=3, extra_body=TOKENS)
     for choice in completions.choices:
         features = ChoiceScore.of(stock.scores(ids, choice.token_ids)).features()
