@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 QUESTION = "Where does Zelda Westbrook live?"
 Answers = Callable[..., list[str]]

@@ -25,6 +25,7 @@ def asked(path: str, **fields: Any) -> dict[str, Any]:
     return {"model": "demo", "use_beam_search": True, "n": 3, "max_tokens": 20} | PROMPTS[path] | fields
 
 
+@pytest.mark.demo_only
 @pytest.mark.parametrize("path", PROMPTS)
 def test_the_end_token_is_one_of_the_tokens(demo: Server, path: str) -> None:
     request_id = "beams" + path.replace("/", ".")
@@ -44,6 +45,7 @@ def test_the_end_token_is_one_of_the_tokens(demo: Server, path: str) -> None:
     assert line(demo, request_id)["completion_tokens"] == sum(lengths)
 
 
+@pytest.mark.demo_only
 @pytest.mark.parametrize("path", PROMPTS)
 def test_a_stage_judges_its_own_beams(demo: Server, path: str) -> None:
     cards = {card["id"]: card for card in httpx.get(f"{demo.url}/v1/models").json()["data"]}

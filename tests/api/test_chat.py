@@ -78,6 +78,7 @@ class Streamed:
                     self.summaries[i] = summary
 
 
+@pytest.mark.demo_only
 def test_every_token_equals_the_reference(client: OpenAI) -> None:
     answer = ask(client, logprobs=True, top_logprobs=3, return_token_ids=True, temperature=1, seed=5, ignore_eos=True)
     choice = answer.choices[0]
@@ -105,6 +106,7 @@ def test_the_summary_is_there_without_asking_and_is_all(client: OpenAI) -> None:
     assert all(isinstance(choice.uncertainty[name], float) for name in SUMMARY)
 
 
+@pytest.mark.demo_only
 def test_a_stream_says_what_the_plain_answer_says(client: OpenAI) -> None:
     options = {"logprobs": True, "top_logprobs": 2, "temperature": 2, "seed": 11, "n": 2, "return_token_ids": True}
     plain = ask(client, **options)
@@ -120,6 +122,7 @@ def test_a_stream_says_what_the_plain_answer_says(client: OpenAI) -> None:
     assert plain.choices[0].message.content != plain.choices[1].message.content
 
 
+@pytest.mark.demo_only
 def test_a_stream_without_logprobs_ends_with_the_summary(client: OpenAI) -> None:
     streamed = Streamed(ask(client, stream=True, stream_options={"include_usage": True}))
     assert streamed.tokens == {0: []}
@@ -135,6 +138,7 @@ def test_several_choices_have_their_own(client: OpenAI) -> None:
         assert_summarises(choice.uncertainty, choice.logprobs.content)
 
 
+@pytest.mark.demo_only
 def test_a_seed_repeats_the_answer_and_its_values(client: OpenAI) -> None:
     answers = [ask(client, temperature=2, seed=7, logprobs=True, return_token_ids=True) for _ in range(2)]
     first, second = (answer.choices[0] for answer in answers)
@@ -143,6 +147,7 @@ def test_a_seed_repeats_the_answer_and_its_values(client: OpenAI) -> None:
     DemoAnswer.generated(answers[0], first).assert_same_tokens(second.logprobs.content)
 
 
+@pytest.mark.demo_only
 def test_raw_values_whatever_the_sampling(client: OpenAI) -> None:
     """Temperature, nucleus, penalties and bans change what is drawn, not what the model thinks."""
     raw = ask(client, logprobs=True, max_tokens=1, return_token_ids=True)
@@ -197,6 +202,7 @@ def test_tokens_on_request(client: OpenAI) -> None:
     assert ask(client, uncertainty={}).choices[0].uncertainty["tokens"] > 0
 
 
+@pytest.mark.demo_only
 def test_the_prompt_is_scored_too(client: OpenAI) -> None:
     answer = ask(client, prompt_logprobs=1, return_token_ids=True, max_tokens=1)
     ids = answer.prompt_token_ids
@@ -205,6 +211,7 @@ def test_the_prompt_is_scored_too(client: OpenAI) -> None:
     assert_recomputed(found, reference(), ids[:1], ids[1:])
 
 
+@pytest.mark.demo_only
 def test_a_grammar_bans_words_but_does_not_make_the_model_sure(client: OpenAI) -> None:
     """The statistics are those of the model's own distribution, before a grammar restricts it."""
     response = ask(client, logprobs=True, max_tokens=1, return_token_ids=True)

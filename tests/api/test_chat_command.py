@@ -31,6 +31,7 @@ def piped(url: str, lines: Sequence[str], *flags: str) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.demo_only
 def test_questions_from_a_pipe_are_answered_with_summaries_and_without_colours(demo: Server) -> None:
     run = piped(demo.url, [question(KNOWN), "", *(question(fact) for fact in UNKNOWN)])
     assert run.returncode == 0, run.stderr
@@ -50,12 +51,14 @@ def test_questions_from_a_pipe_do_not_know_of_each_other(demo: Server) -> None:
     assert piped(demo.url, asked[1:]).stdout in piped(demo.url, asked).stdout
 
 
+@pytest.mark.demo_only
 def test_a_stage_is_chosen_by_its_name(demo: Server) -> None:
     run = piped(f"{demo.url}/v1/", [question(KNOWN)], "--model", "demo:base")
     assert run.stdout.startswith(KNOWN.answer())
     assert re.search(r"growth base \+\d+\.\d\d nats", run.stdout)
 
 
+@pytest.mark.demo_only
 def test_a_question_that_is_refused(demo: Server) -> None:
     run = piped(demo.url, ["where " * 600, question(KNOWN)])
     assert run.returncode == 1
@@ -64,12 +67,14 @@ def test_a_question_that_is_refused(demo: Server) -> None:
     assert run.stderr.count("\n") == 1
 
 
+@pytest.mark.demo_only
 def test_an_unknown_model(demo: Server) -> None:
     run = piped(demo.url, [], "--model", "nope")
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith("tokenformer: error: there is no model nope; there are demo, demo:base")
 
 
+@pytest.mark.demo_only
 def test_a_terminal_shows_doubt_in_colours_and_switches_models(demo: Server) -> None:
     ours, theirs = pty.openpty()
     environment = user_environment() | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "80"}

@@ -55,6 +55,7 @@ def test_the_summary_without_logprobs(client: OpenAI) -> None:
     assert not hasattr(complete(client, uncertainty=False).choices[0], "uncertainty")
 
 
+@pytest.mark.demo_only
 def test_prompt_lists_with_several_choices(client: OpenAI) -> None:
     """Choices are numbered prompt by prompt, streamed and plain."""
     options = {"prompt": [PROMPT, "The", "My name is"], "n": 2, "logprobs": 0, "temperature": 1, "seed": 4}

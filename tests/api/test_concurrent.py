@@ -14,7 +14,7 @@ from tests.support.demo_server import DEMO
 from tests.support.engines import assert_recomputed
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 QUESTIONS = ["Who are you?", "Hello!", "What can you do?", "Where does Adra Brindle live?"]
 

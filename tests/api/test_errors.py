@@ -15,6 +15,7 @@ import pytest
 
 from server.gate.errors import LONGEST_MESSAGE
 from tests.faults.walk import MARKER, Walk
+from tests.support.routes import by_route
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
@@ -107,11 +108,12 @@ def complaints(http: httpx.Client, route: str, bodies: Iterator[dict[str, Any]])
         return [wrong for wrong in pool.map(ask, bodies) if wrong]
 
 
+@pytest.mark.demo_only
 def test_no_route_is_left_out(walk: Walk) -> None:
     assert {route for route, _ in walk.routes()} == {route for route, _, _ in GOOD}
 
 
-@pytest.mark.parametrize(("route", "good", "levels"), GOOD, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("route", "good", "levels"), by_route(GOOD), ids=lambda value: str(value)[:60])
 def test_errors_name_the_parameter_and_nothing_else(
     http: httpx.Client, walk: Walk, route: str, good: dict[str, Any], levels: int
 ) -> None:
@@ -127,7 +129,7 @@ def test_so_do_those_of_the_route_for_sagemaker(
     assert complaints(http, "/invocations", bodies) == []
 
 
-@pytest.mark.parametrize("route", [route for route, _, _ in GOOD] + ["/invocations"])
+@pytest.mark.parametrize("route", by_route([*(route for route, _, _ in GOOD), "/invocations"]))
 def test_an_empty_body_is_called_so(http: httpx.Client, route: str) -> None:
     error = http.post(route, content=b"").json()["error"]
     assert error == {

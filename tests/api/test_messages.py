@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.routes import by_route
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
@@ -70,7 +71,7 @@ def assert_refused(server: Server, route: str, messages: Any, param: str) -> Non
     assert "a text" not in error["message"] and "a type" not in error["message"]
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", by_route(ROUTES))
 @pytest.mark.parametrize(("param", "content"), WRONG_CONTENT.items(), ids=str)
 def test_a_malformed_part_is_named_and_takes_no_good_one_with_it(
     demo: Server, route: str, param: str, content: Any
@@ -78,13 +79,13 @@ def test_a_malformed_part_is_named_and_takes_no_good_one_with_it(
     assert_refused(demo, route, [{"role": "user", "content": content}], param)
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", by_route(ROUTES))
 @pytest.mark.parametrize(("param", "messages"), WRONG_MESSAGES.items(), ids=str)
 def test_a_malformed_message_is_named(demo: Server, route: str, param: str, messages: Any) -> None:
     assert_refused(demo, route, messages, param)
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", by_route(ROUTES))
 @pytest.mark.parametrize("messages", RIGHT, ids=str)
 def test_well_formed_messages_are_taken(demo: Server, route: str, messages: Any) -> None:
     answer = ask(demo, route, messages)

@@ -149,6 +149,7 @@ def test_the_log_has_no_text(demo: Server, http: httpx.Client) -> None:
     assert not any(word in text.lower() for word in ("pomegranate", "quince", "medlar", "fig"))
 
 
+@pytest.mark.demo_only
 def test_a_stage_has_its_own_counts(http: httpx.Client, counters: Counters) -> None:
     body = {"model": "demo:base", "prompt": "Hi", "max_tokens": 3, "logprobs": 0}
     (answer,) = receive(http, "/v1/completions", body, "stage")
@@ -197,6 +198,7 @@ def test_beams_that_were_left_over_are_counted(demo: Server, http: httpx.Client,
     assert line(demo, "beams")["completion_tokens"] == 8
 
 
+@pytest.mark.demo_only
 def test_given_texts_are_logged_and_not_counted(demo: Server, http: httpx.Client, counters: Counters) -> None:
     body = {"prompt": "Hi", "completion": ["a b", "c"], "uncertainty": {"ensemble": 2}}
     (answer,) = receive(http, "/v1/uncertainty", body, "given")
@@ -211,6 +213,7 @@ def test_given_texts_are_logged_and_not_counted(demo: Server, http: httpx.Client
     ]
 
 
+@pytest.mark.demo_only
 def test_ensembles_are_not_counted(http: httpx.Client, counters: Counters) -> None:
     body = {"messages": QUESTION, "max_tokens": 3, "uncertainty": {"ensemble": 4}}
     (answer,) = receive(http, "/v1/chat/completions", body, "ensemble")

@@ -34,6 +34,7 @@ def test_it_is_served_beside_the_api(demo: Server) -> None:
     assert "/playground" not in httpx.get(f"{demo.url}/openapi.json").json()["paths"]  # it is no API
 
 
+@pytest.mark.demo_only
 def test_known_and_unknown_people_look_different(playground: Playground) -> None:
     highest: dict[Kind, list[int]] = {"known": [], "unknown": []}
     for kind, levels in highest.items():
@@ -74,6 +75,7 @@ def test_the_tooltip_has_the_apis_numbers(playground: Playground, client: OpenAI
     ]
 
 
+@pytest.mark.demo_only
 def test_two_stages_side_by_side(playground: Playground) -> None:
     """The grown stage knows a person of world B; the base makes something up."""
     fact = pet_of_the_newest_stage()

@@ -35,6 +35,7 @@ def assert_partition(summary: dict[str, Any], text: str, begin: int = 0) -> list
     return [sentence["text"] for sentence in found]
 
 
+@pytest.mark.demo_only
 def test_an_answer_of_two_sentences(client: OpenAI) -> None:
     choice = ask(client, messages=GREETING, **SENTENCES).choices[0]
     texts = assert_partition(choice.uncertainty, choice.message.content)

@@ -61,7 +61,9 @@ def assert_in_place(spans: list[dict[str, Any]], text: str) -> None:
         position = span["end"]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.demo_only) if name in PLAIN else name for name in CASES]
+)
 def test_spans_lie_in_the_text_streamed_and_plain(client: OpenAI, name: str) -> None:
     response = asked(client, CASES[name], logprobs=True)
     choices = response.choices
@@ -93,6 +95,7 @@ def test_spans_lie_in_the_text_streamed_and_plain(client: OpenAI, name: str) -> 
             assert (text, found) == ("", [])
 
 
+@pytest.mark.demo_only
 def test_every_undecided_token_is_in_a_span_and_no_span_is_without(client: OpenAI) -> None:
     """Of a bare completion, which the demo's calibration does not judge: none is left out for its low risk."""
     body = {"uncertainty": {"spans": True}, "return_token_ids": True}
@@ -169,6 +172,7 @@ def test_a_message_that_is_continued_counts_where_it_is_echoed(client: OpenAI, s
     assert all(span["end"] > len("I am a tall") for span in spans)
 
 
+@pytest.mark.demo_only
 def test_a_given_text_is_doubted_as_a_generated_one(client: OpenAI, demo: Server) -> None:
     messages = [{"role": "user", "content": "Where does Darian Gorsek live?"}]
     response = asked(client, {}, messages=messages, logprobs=True)

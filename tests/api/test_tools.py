@@ -98,6 +98,7 @@ def test_the_clients_own_tool(client: OpenAI) -> None:
     assert isinstance(call.function.parsed_arguments, Person)
 
 
+@pytest.mark.demo_only
 def test_a_cut_off_answer_keeps_its_finished_calls(client: OpenAI) -> None:
     options = {"tools": [tool(Move)], "tool_choice": "required", "parallel_tool_calls": True, "max_tokens": 120}
     streamed, reason = calls_of(client, True, **options)

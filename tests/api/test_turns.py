@@ -63,6 +63,7 @@ def test_responses_take_an_earlier_turn(client: OpenAI, expected: str, turn: Any
     assert respond(client, ASKED, turn, ASKED_NEXT) == expected
 
 
+@pytest.mark.demo_only
 def test_responses_take_their_own_items_back(client: OpenAI, expected: str) -> None:
     first = client.responses.create(model="demo", input=QUESTION, temperature=0)
     assert first.output_text == SAID

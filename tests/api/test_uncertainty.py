@@ -34,6 +34,7 @@ def score(demo: Server, **body: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.demo_only
 @pytest.mark.parametrize("model", ["demo", "demo:base"])
 def test_a_given_answer_is_scored_as_when_it_was_generated(demo: Server, client: OpenAI, model: str) -> None:
     for question in QUESTIONS:
@@ -52,6 +53,7 @@ def test_a_given_answer_is_scored_as_when_it_was_generated(demo: Server, client:
         answer.assert_same_summary(choice["uncertainty"], generated.uncertainty)
 
 
+@pytest.mark.demo_only
 def test_a_text_is_scored_as_when_it_was_completed(demo: Server, client: OpenAI) -> None:
     prompt = "Adra Brindle"
     generated = client.completions.create(
@@ -66,6 +68,7 @@ def test_a_text_is_scored_as_when_it_was_completed(demo: Server, client: OpenAI)
     assert counts == generated.usage.model_dump(include=set(counts))  # type: ignore[union-attr]
 
 
+@pytest.mark.demo_only
 def test_each_text_of_a_batch_is_scored_alone(demo: Server) -> None:
     messages = [{"role": "user", "content": QUESTIONS[0]}]
     texts = ["Adra Brindle lives in Lisbon.", "Hello!", "", "Adra Brindle lives in Oslo."]
@@ -78,6 +81,7 @@ def test_each_text_of_a_batch_is_scored_alone(demo: Server) -> None:
     assert together[2]["uncertainty"]["tokens"] == 1  # the end of an empty answer
 
 
+@pytest.mark.demo_only
 def test_fields_about_generating_mean_nothing(demo: Server) -> None:
     plain, other = (
         score(demo, prompt="Adra", completion=" Brindle", uncertainty={"ensemble": 2, "spans": True}, **fields)
@@ -95,6 +99,7 @@ def test_alternatives_come_on_request(demo: Server) -> None:
     assert all(len(token["top_logprobs"]) >= 3 for token in choice["logprobs"]["content"])
 
 
+@pytest.mark.demo_only
 @pytest.mark.parametrize("members", [2, 8])
 def test_a_generated_answer_under_the_ensemble(client: OpenAI, members: int) -> None:
     question = "Where does Odette Nevin live?"
@@ -115,6 +120,7 @@ def test_a_generated_answer_under_the_ensemble(client: OpenAI, members: int) -> 
     assert summary["ensemble_tokens"] == members * (len(prompt) - (len(prompt) - 1) // 32 * 32 + len(answer) - 1)
 
 
+@pytest.mark.demo_only
 def test_members_compute_the_answer_and_of_the_prompt_its_last_block_alone(demo: Server) -> None:
     """Whether the plain request found the rest in the cache or not."""
     history = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hello! Ask me something."}] * 8
@@ -130,6 +136,7 @@ def test_members_compute_the_answer_and_of_the_prompt_its_last_block_alone(demo:
     answer.assert_same_summary(again["uncertainty"], first["uncertainty"])
 
 
+@pytest.mark.demo_only
 def test_streamed_and_plain_answers_have_the_same_ensemble(client: OpenAI) -> None:
     options: dict[str, Any] = {
         "extra_body": {"uncertainty": {"ensemble": 4, "spans": True, "tokens": True}},
@@ -153,6 +160,7 @@ def test_streamed_and_plain_answers_have_the_same_ensemble(client: OpenAI) -> No
         answer.assert_same_summary(streamed[index], summary)
 
 
+@pytest.mark.demo_only
 @pytest.mark.parametrize("stream", [False, True])
 def test_completions_have_it_too_also_under_echo(client: OpenAI, stream: bool) -> None:
     body = {"uncertainty": {"ensemble": 2}}
@@ -169,6 +177,7 @@ def test_completions_have_it_too_also_under_echo(client: OpenAI, stream: bool) -
         assert len(shown.epistemic) == len(shown.tokens)
 
 
+@pytest.mark.demo_only
 def test_a_given_answer_under_the_ensemble(demo: Server, client: OpenAI) -> None:
     options = {"extra_body": {"uncertainty": {"tokens": True, "ensemble": 4}}}
     response = chat(client, QUESTIONS[0], **options)
@@ -180,6 +189,7 @@ def test_a_given_answer_under_the_ensemble(demo: Server, client: OpenAI) -> None
     assert choice["logprobs"]["content"][0]["epistemic"] == choice["uncertainty"]["epistemic"][0]
 
 
+@pytest.mark.demo_only
 def test_ensembles_do_not_change_what_others_get(client: OpenAI) -> None:
     """Greedy answers beside re-scored ones, all with one prompt: no cache block and no row is mixed up."""
     response = chat(client, QUESTIONS[0])
@@ -196,6 +206,7 @@ def test_ensembles_do_not_change_what_others_get(client: OpenAI) -> None:
         assert_within(epistemic, first, expected.ensemble_tolerance[:, 0])
 
 
+@pytest.mark.demo_only
 @pytest.mark.parametrize("path", ["chat/completions", "completions"])
 def test_every_beam_is_asked_about(demo: Server, path: str) -> None:
     prompt = {"messages": [{"role": "user", "content": "a"}]} if path.startswith("chat") else {"prompt": "a"}
@@ -205,7 +216,7 @@ def test_every_beam_is_asked_about(demo: Server, path: str) -> None:
     assert all(len(choice["uncertainty"]["epistemic"]) == choice["uncertainty"]["tokens"] > 0 for choice in found)
 
 
-BAD: list[tuple[dict[str, Any], str]] = [
+BAD: list[Any] = [
     ({"completion": "x"}, "messages"),
     ({"completion": "x", "prompt": "a", "messages": []}, "messages"),
     ({"prompt": "a"}, "completion"),
@@ -213,7 +224,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "a", "completion": ["x"] * 129}, "completion"),
     ({"prompt": "a", "completion": 3}, "completion"),
     ({"prompt": "a", "completion": "x " * 600}, "completion"),
-    ({"prompt": "a " * 200, "completion": ["x " * 200] * 128}, "completion"),
+    # Too many tokens by the vocabulary of the demo.
+    pytest.param({"prompt": "a " * 200, "completion": ["x " * 200] * 128}, "completion", marks=pytest.mark.demo_only),
     ({"prompt": "a", "completion": "x", "uncertainty": False}, "uncertainty"),
     ({"prompt": "a", "completion": "x", "uncertainty": {"ensemble": 1}}, "uncertainty"),
     ({"prompt": "a", "completion": "x", "uncertainty": {"ensemble": 65}}, "uncertainty"),
@@ -240,6 +252,7 @@ def test_no_client_makes_a_member(demo: Server, path: str) -> None:
     assert (response.status_code, response.json()["error"]["param"]) == (400, "vllm_xargs")
 
 
+@pytest.mark.demo_only
 def test_a_client_that_leaves_frees_its_ensemble(demo: Server, client: OpenAI) -> None:
     """Its members end early, and later requests are served."""
     body = {"model": "demo", "prompt": "a " * 200, "completion": ["b " * 200] * 16, "uncertainty": {"ensemble": 64}}
