@@ -91,6 +91,8 @@ def make(out: Path) -> None:
         convert(gguf, new)
         if (found := answer(new, QUESTION)) != ANSWER:
             raise SystemExit(f"the model answers {QUESTION!r} by {found!r}, not by {ANSWER!r}")
+        for file in new.iterdir():  # safetensors writes for its user alone
+            file.chmod(0o644)
         new.rename(out)
     print(f"{out} is ready: {QUESTION} {ANSWER}")
 
