@@ -6,15 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
+from model_impl.stock import PARTS
 from model_impl.wire import report_args
 from tests.support.engines import engine, generate, statistics_rows, token_params
-from tests.support.stock import CONTEXT, expected, write_stock_model
+from tests.support.stock import CONTEXT, MODELS, expected, write_stock_model
 
 pytestmark = pytest.mark.engine
 
@@ -92,3 +94,20 @@ def test_a_request_that_wants_no_report_has_statistics_alone(served: Served) -> 
     assert all(next(iter(position.values())).epistemic is None for position in choice.logprobs)
     wanted = expected(served.model, [*prompt, *choice.token_ids]).statistics[-12:]
     assert (statistics_rows(choice.logprobs) - wanted).abs().max() < 1e-4
+
+
+OTHERS = sorted(MODELS.keys() - {"llama", "qwen3", "gpt_neox"})
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_architecture_has_them(name: str, tmp_path: Path) -> None:
+    model, given = write_stock_model(tmp_path / "model", name), prompts()
+    with engine(tmp_path / "model", max_num_batched_tokens=CHUNK, max_num_seqs=8, max_model_len=CONTEXT) as llm:
+        answers = generate(llm, given, [params()] * len(given))
+    for prompt, answer in zip(given, answers, strict=True):
+        (choice,) = answer.outputs
+        assert_expected(model, [*prompt, *choice.token_ids], choice.logprobs)
+
+
+def test_all_architectures_with_the_closed_form_are_among_these() -> None:
+    assert {MODELS[name]().__class__.__name__ for name in MODELS} == set(PARTS)

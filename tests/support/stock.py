@@ -11,14 +11,31 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    GemmaConfig,
+    GemmaForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
+    Starcoder2Config,
+    Starcoder2ForCausalLM,
 )
+from transformers.pytorch_utils import Conv1D
 
 from model_impl.stock import counted_blocks
 from tests.support.bytes_model import END, byte_tokenizer
@@ -27,15 +44,14 @@ from tests.support.exact import exact_statistics
 VOCABULARY, CONTEXT = 257, 192
 RATE, WORDS, STRONGEST = 0.03, 16, 64
 
+ENDS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": END, "pad_token_id": END}
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
     "intermediate_size": 96,  # more units than are counted
     "num_attention_heads": 2,  # of 32, the least that vLLM serves on CPU
     "max_position_embeddings": CONTEXT,
-    "bos_token_id": None,
-    "eos_token_id": END,
-    "pad_token_id": END,
+    **ENDS,
 }
 GROUPED: dict[str, Any] = {"num_key_value_heads": 1, "head_dim": 32}
 
@@ -46,7 +62,20 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
         Qwen3Config(**(SIZES | GROUPED | {"vocab_size": 272}), num_hidden_layers=2, tie_word_embeddings=False)
     ),
     "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES, num_hidden_layers=4)),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, **GROUPED, num_hidden_layers=4)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=1, num_hidden_layers=4)),
+    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**SIZES, **GROUPED, num_hidden_layers=4)),
+    "phi": lambda: PhiForCausalLM(PhiConfig(**SIZES, num_hidden_layers=4, partial_rotary_factor=0.5)),
+    "phi3": lambda: Phi3ForCausalLM(Phi3Config(**SIZES, num_key_value_heads=1, num_hidden_layers=4)),
+    "smollm3": lambda: SmolLM3ForCausalLM(SmolLM3Config(**SIZES, num_key_value_heads=1, num_hidden_layers=4)),
+    "starcoder2": lambda: Starcoder2ForCausalLM(Starcoder2Config(**SIZES, num_key_value_heads=1, num_hidden_layers=4)),
+    "gpt2": lambda: GPT2LMHeadModel(
+        GPT2Config(vocab_size=VOCABULARY, n_embd=64, n_head=2, n_layer=4, n_inner=96, n_positions=CONTEXT, **ENDS)
+    ),
 }
+
+DOWNS = ("down_proj", "dense_4h_to_h", "c_proj", "fc2")
+NORMS = ("norm", "final_layer_norm", "final_layernorm", "ln_f")
 
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
 
@@ -82,9 +111,9 @@ class Expected:
 def expected(model: PreTrainedModel, ids: Sequence[int]) -> Expected:
     """Of the text `ids`."""
     text = torch.tensor([ids])
-    blocks = model.base_model.layers
-    downs = [getattr(block.mlp, "down_proj", None) or block.mlp.dense_4h_to_h for block in blocks]
-    norm = getattr(model.base_model, "norm", None) or model.base_model.final_layer_norm
+    blocks = named(model.base_model, ("layers", "h"))
+    downs = [named(block.mlp, DOWNS) for block in blocks]
+    norm = named(model.base_model, NORMS)
     head = model.get_output_embeddings()
     inputs: dict[nn.Module, torch.Tensor] = {}
 
@@ -96,13 +125,24 @@ def expected(model: PreTrainedModel, ids: Sequence[int]) -> Expected:
     logits = head(model.base_model.forward(text).last_hidden_state)[0, :-1]
     for hook in hooks:
         hook.remove()
-    counted = [(inputs[downs[i]], downs[i].weight) for i in counted_blocks(len(downs))]
+    counted = [(inputs[downs[i]], output_by_unit(downs[i])) for i in counted_blocks(len(downs))]
     spread = [
         sum(units_spread(lambda x: head(norm(x)), row, weights[i], down) for weights, down in counted)
         for i, row in enumerate(inputs[norm])
     ]
     log_p = logits.log_softmax(-1).gather(-1, text[0, 1:, None])[:, 0]
     return Expected(log_p, exact_statistics(logits), RATE * (1 - RATE) / 2 * torch.stack(spread))
+
+
+def named(module: Any, names: Sequence[str]) -> Any:
+    """The part of a module that has one of these names."""
+    return next(getattr(module, name) for name in names if hasattr(module, name))
+
+
+def output_by_unit(down: Any) -> torch.Tensor:
+    """The weight of a down projection [d, n]."""
+    weight: torch.Tensor = down.weight
+    return weight.T if isinstance(down, Conv1D) else weight
 
 
 def units_spread(
