@@ -55,22 +55,30 @@ SIZES: dict[str, Any] = {
 }
 GROUPED: dict[str, Any] = {"num_key_value_heads": 1, "head_dim": 32}
 
-MODELS: dict[str, Callable[[], PreTrainedModel]] = {
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, **GROUPED, num_hidden_layers=3, tie_word_embeddings=True)),
+LATE: dict[str, Any] = {"num_hidden_layers": 4}
+"""Both counted blocks are among them."""
+
+MODELS: dict[str, tuple[type[PreTrainedModel], type[Any], dict[str, Any]]] = {
+    "llama": (LlamaForCausalLM, LlamaConfig, SIZES | GROUPED | {"num_hidden_layers": 3, "tie_word_embeddings": True}),
     # As in the real ones, there are more words than the tokenizer knows.
-    "qwen3": lambda: Qwen3ForCausalLM(
-        Qwen3Config(**(SIZES | GROUPED | {"vocab_size": 272}), num_hidden_layers=2, tie_word_embeddings=False)
+    "qwen3": (
+        Qwen3ForCausalLM,
+        Qwen3Config,
+        SIZES | GROUPED | {"num_hidden_layers": 2, "vocab_size": 272, "tie_word_embeddings": False},
     ),
-    "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES, num_hidden_layers=4)),
-    "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, **GROUPED, num_hidden_layers=4)),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=1, num_hidden_layers=4)),
-    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**SIZES, **GROUPED, num_hidden_layers=4)),
-    "phi": lambda: PhiForCausalLM(PhiConfig(**SIZES, num_hidden_layers=4, partial_rotary_factor=0.5)),
-    "phi3": lambda: Phi3ForCausalLM(Phi3Config(**SIZES, num_key_value_heads=1, num_hidden_layers=4)),
-    "smollm3": lambda: SmolLM3ForCausalLM(SmolLM3Config(**SIZES, num_key_value_heads=1, num_hidden_layers=4)),
-    "starcoder2": lambda: Starcoder2ForCausalLM(Starcoder2Config(**SIZES, num_key_value_heads=1, num_hidden_layers=4)),
-    "gpt2": lambda: GPT2LMHeadModel(
-        GPT2Config(vocab_size=VOCABULARY, n_embd=64, n_head=2, n_layer=4, n_inner=96, n_positions=CONTEXT, **ENDS)
+    "gpt_neox": (GPTNeoXForCausalLM, GPTNeoXConfig, SIZES | LATE),
+    "mistral": (MistralForCausalLM, MistralConfig, SIZES | GROUPED | LATE),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, SIZES | LATE | {"num_key_value_heads": 1}),
+    "gemma": (GemmaForCausalLM, GemmaConfig, SIZES | GROUPED | LATE),
+    "phi": (PhiForCausalLM, PhiConfig, SIZES | LATE | {"partial_rotary_factor": 0.5}),
+    "phi3": (Phi3ForCausalLM, Phi3Config, SIZES | LATE | {"num_key_value_heads": 1}),
+    "smollm3": (SmolLM3ForCausalLM, SmolLM3Config, SIZES | LATE | {"num_key_value_heads": 1}),
+    "starcoder2": (Starcoder2ForCausalLM, Starcoder2Config, SIZES | LATE | {"num_key_value_heads": 1}),
+    "gpt2": (
+        GPT2LMHeadModel,
+        GPT2Config,
+        {"vocab_size": VOCABULARY, "n_embd": 64, "n_head": 2, "n_layer": 4, "n_inner": 96, "n_positions": CONTEXT}
+        | ENDS,
     ),
 }
 
@@ -83,7 +91,8 @@ CHAT_TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message[
 def write_stock_model(path: Path, name: str) -> PreTrainedModel:
     """Write the checkpoint `path` of a random model in float32; the returned one, in float64, has the same weights."""
     torch.manual_seed(sorted(MODELS).index(name))
-    model = MODELS[name]()
+    kind, config, settings = MODELS[name]
+    model = kind(config(**settings))
     for weight in model.parameters():  # those of a new model make all words about equally likely
         weight.data = torch.randn_like(weight) * (1 if weight.ndim == 1 else 2 * weight.shape[-1] ** -0.5)
     model.save_pretrained(path)
