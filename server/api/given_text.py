@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializeAsAny,
     SkipValidation,
     StrictInt,
     StrictStr,
@@ -35,6 +36,7 @@ from server.requests.fail_fast import validated
 from server.requests.limits import MAX_ALTERNATIVES, blame_parameter
 from server.requests.messages import Messages
 from server.requests.schemas import (
+    BriefChatLogprobs,
     ScoredChatCompletionRequest,
     ScoredChatLogprobs,
     ScoredCompletionRequest,
@@ -103,8 +105,8 @@ class GivenTextRequest(PromptRequest):
 
 class GivenTextChoice(BaseModel):
     index: int
-    logprobs: ScoredChatLogprobs
-    uncertainty: Uncertainty
+    logprobs: SerializeAsAny[ScoredChatLogprobs]
+    uncertainty: SerializeAsAny[Uncertainty]
 
 
 class GivenTextResponse(BaseModel):
@@ -173,7 +175,8 @@ class GivenText:
             ids, positions, tokenizer=self.chat.renderer.tokenizer, num_output_top_logprobs=alternatives
         )
         scores.label(index, logprobs.content or ())
-        shown = ScoredChatLogprobs.model_validate(logprobs.model_dump())
+        form = ScoredChatLogprobs if scores.options.include_null else BriefChatLogprobs
+        shown = form.model_validate(logprobs.model_dump())
         return GivenTextChoice(index=index, logprobs=shown, uncertainty=scores.summary(index))
 
     async def prompt_ids(

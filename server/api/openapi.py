@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Literal
@@ -33,6 +34,16 @@ REFUSALS = {
 JUDGED = ("/v1/chat/completions", "/v1/completions")
 DOUBTED = {HTTPStatus.UNPROCESSABLE_ENTITY: "The risk of every choice is above the limit; see `uncertainty.on_doubt`."}
 
+UNSCORED = ("/v1/responses", "/v1/messages", "/v1/chat/completions/batch")
+
+DESCRIPTION = """\
+An OpenAI-compatible API for grown Tokenformer models, served by vLLM.
+
+`/v1/chat/completions`, `/v1/completions` and `/v1/uncertainty` say how sure the model was: `choices[].uncertainty` sums
+an answer up, and tokens carry the entropy and variance of their distributions. `/v1/responses`, `/v1/messages` and
+`/v1/chat/completions/batch` carry none of it, and refuse the field `uncertainty`.
+"""
+
 OPEN = ("/livez", "/readyz", "/health")
 """Routes that need no API key."""
 
@@ -43,7 +54,9 @@ def streamed(chunk: type[BaseModel]) -> dict[str, Any]:
 
 
 def amend_openapi(app: FastAPI) -> None:
-    """Add the chunks of streams and the errors that clients get."""
+    """Set the title and version, and add the chunks of streams and the errors that clients get."""
+    app.title, app.version = "Tokenformer server", importlib.metadata.version("tokenformer-server")
+    app.description = DESCRIPTION
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -52,6 +65,9 @@ def amend_openapi(app: FastAPI) -> None:
             _add_models(document)
             for path, operation in _operations(document):
                 _tell_errors(path, operation)
+                if path in UNSCORED:
+                    said = operation.get("description", "")
+                    operation["description"] = f"{said} Answers carry no `uncertainty`.".lstrip()
         assert app.openapi_schema is not None
         return app.openapi_schema
 

@@ -20,12 +20,12 @@ from server.engine.ensemble import ScoredAnswer
 from server.engine.statistics import TokenReader, name_growth
 from server.gate.context import CONTEXT
 from server.requests.answer_kind import kind_of
-from server.requests.schemas import UncertaintyOptions
+from server.requests.schemas import UncertaintyOptions, recast
 from server.uncertainty.calibration import Calibration
 from server.uncertainty.policy import DoubtPolicy
 from server.uncertainty.reason import AnswerKind, NoRisk, unlike
 from server.uncertainty.score import ChoiceScore, EnsembleScore
-from server.uncertainty.summary import Uncertainty
+from server.uncertainty.summary import BriefUncertainty, Uncertainty
 
 READ_AT_ONCE = 256
 """Positions that are read together, in about a millisecond."""
@@ -218,7 +218,7 @@ class RequestScores:
             summary.spans = summary.sentences = None  # they quote the answer
         if (record := CONTEXT.get().record) is not None:
             record.uncertainty[index] = summary
-        return summary
+        return summary if self.options.include_null else recast(BriefUncertainty, summary)
 
     def is_doubted(self, index: int) -> bool:
         """Whether the client does not get the choice `index`, of which there is a summary."""

@@ -11,7 +11,7 @@ SERVED = frozenset(
         *("/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize"),
         *("/v1/models", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"),
         *("/health", "/load", "/metrics", "/ping", "/version"),
-        *("/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc", "/static"),
+        "/openapi.json",  # shown by `server.clients.pages`; vLLM's pages of it load their scripts from elsewhere
     }
 )
 """Paths. `server.gate.weight` knows the fields of their requests. Other routes take work that nothing would weigh, as

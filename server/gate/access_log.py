@@ -15,6 +15,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from vllm.utils import random_uuid
 
 from server import metrics
+from server.gate.auth import is_page
 from server.gate.connection.protocol import BoundedConnection
 from server.gate.context import RequestContext, RequestRecord, entered
 from server.gate.errors import openai_error
@@ -22,8 +23,8 @@ from server.requests.request_ids import PATTERN, valid_request_id
 
 REQUEST_ID = "x-request-id"
 
-QUIET = ("/health", "/livez", "/load", "/metrics", "/ping", "/playground", "/readyz", "/version")
-"""Paths that machines poll, and the files of the playground: neither logged nor timed."""
+QUIET = ("/health", "/livez", "/load", "/metrics", "/ping", "/readyz", "/version")
+"""Paths that machines poll. They are neither logged nor timed, and neither are pages."""
 
 Ending = Literal["complete", "rejected", "error", "client_gone", "cut_off"]
 
@@ -118,7 +119,7 @@ class Exchange:
 
 def is_quiet(scope: Scope) -> bool:
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    return path in QUIET or path.startswith("/playground/")
+    return path in QUIET or is_page(path)
 
 
 async def refuse_id(scope: Scope, exchange: Exchange) -> None:

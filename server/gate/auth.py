@@ -17,7 +17,8 @@ from server.gate.errors import openai_error
 from server.gate.keys import ApiKeys
 from server.gate.methods import OPEN
 
-PAGE = "/playground"
+PAGES = ("/", "/pages.css", "/docs", "/playground")
+"""Paths that a browser opens. Files of the last two lie below them."""
 
 
 class Authentication:
@@ -44,17 +45,20 @@ class Authentication:
         if salt is None:
             metrics.REJECTED_REQUESTS.labels("unauthorized").inc()
             said = "No API key was given" if key is None else "The API key is not valid"
-            is_page = path == PAGE or path.startswith(f"{PAGE}/")
             answer = openai_error(
                 HTTPStatus.UNAUTHORIZED,
                 f"{said}: send `Authorization: Bearer KEY` with a key of this server.",
                 code="invalid_api_key",
-                headers={"WWW-Authenticate": 'Basic realm="API key as password"' if is_page else "Bearer"},
+                headers={"WWW-Authenticate": 'Basic realm="API key as password"' if is_page(path) else "Bearer"},
             )
             await answer(scope, receive, send)
             return
         with entered(replace(CONTEXT.get(), cache_salt=salt if args.isolate_keys else None)):
             await self.app(scope, receive, send)
+
+
+def is_page(path: str) -> bool:
+    return path in PAGES or path.startswith(("/docs/", "/playground/"))
 
 
 def presented_key(headers: Headers) -> str | None:

@@ -36,6 +36,7 @@ from server.api.protocols.responses import CheckedResponses, ResponsesRequest
 from server.api.served_routes import keep_served
 from server.api.trace.route import Tracer
 from server.api.trace.route import router as trace
+from server.clients.pages.routes import docs, root
 from server.clients.playground.routes import router as playground
 from server.engine import statistics as engine
 from server.engine.client import open_client
@@ -190,7 +191,10 @@ class TokenformerEndpoints:
         app.include_router(router)
         app.include_router(conversations)
         app.include_router(health)
+        app.include_router(root)
         app.include_router(playground)
+        if app.openapi_url:  # not under --disable-fastapi-docs
+            app.include_router(docs)
         if app.state.args.trace:
             app.include_router(trace)
         refuse_absent(app, app.state.args.served)

@@ -44,7 +44,7 @@ from server.requests.messages import Messages
 from server.requests.request_ids import RequestId
 from server.requests.unsupported import refuse_unsupported
 from server.uncertainty.policy import OnDoubt
-from server.uncertainty.summary import Uncertainty
+from server.uncertainty.summary import Uncertainty, WithoutNulls
 
 PromptLogprobs = list[dict[int, SerializeAsAny[Logprob]] | None]
 """vLLM's prompt_logprobs, with our statistics in the prompt tokens' entries."""
@@ -64,6 +64,10 @@ class UncertaintyOptions(BaseModel):
     sentences: StrictBool = Field(
         default=False,
         description="Return every sentence with its own uncertainty and risk, as `uncertainty.sentences`.",
+    )
+    include_null: StrictBool = Field(
+        default=True,
+        description="Whether `uncertainty` has all fields in every answer; false leaves those that are null out.",
     )
     ensemble: int | None = Field(
         default=None,
@@ -194,6 +198,10 @@ class ScoredChatLogprobs(ChatCompletionLogProbs):
     refusal: None = Field(default=None, description="Always null; OpenAI's schema requires it.")
 
 
+class BriefChatLogprobs(WithoutNulls, ScoredChatLogprobs):
+    pass
+
+
 class ScoredCompletionLogprobs(CompletionLogProbs):
     """The additions are parallel to `token_logprobs`; null at the first prompt token under `echo`."""
 
@@ -208,7 +216,7 @@ class ScoredCompletionLogprobs(CompletionLogProbs):
 
 class ScoredChatChoice(ChatCompletionResponseChoice):
     logprobs: SerializeAsAny[ScoredChatLogprobs] | None = None
-    uncertainty: Uncertainty | None = None
+    uncertainty: SerializeAsAny[Uncertainty] | None = None
 
 
 class ScoredChatCompletionResponse(ChatCompletionResponse):
@@ -218,7 +226,7 @@ class ScoredChatCompletionResponse(ChatCompletionResponse):
 
 class ScoredCompletionChoice(CompletionResponseChoice):
     logprobs: SerializeAsAny[ScoredCompletionLogprobs] | None = None
-    uncertainty: Uncertainty | None = None
+    uncertainty: SerializeAsAny[Uncertainty] | None = None
     prompt_logprobs: PromptLogprobs | None = None
 
 

@@ -1,4 +1,4 @@
-"""Fields of OpenAI's chat requests that a text-only server must refuse: ignoring them would answer another question."""
+"""Fields of requests that must be refused, because ignoring them would answer another question."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ UNSUPPORTED = {
     "web_search_options": "this server searches nothing",
 }
 
+"""Fields of OpenAI's chats that a text-only server has no use for."""
+
 
 def refuse_unsupported(body: Any) -> Any:
     """The unchanged body; raises VLLMValidationError."""
@@ -25,4 +27,12 @@ def refuse_unsupported(body: Any) -> Any:
             raise VLLMValidationError(f"`{name}` is not supported: {reason}.", parameter=name)
     if body.get("modalities") not in (None, ["text"]):
         raise VLLMValidationError('`modalities` must be ["text"].', parameter="modalities")
+    return body
+
+
+def refuse_uncertainty(body: Any) -> Any:
+    """The unchanged body of a route that returns no uncertainty. Raises VLLMValidationError if it asks for any."""
+    if isinstance(body, Mapping) and body.get("uncertainty") not in (None, False):
+        message = "This route returns no `uncertainty`; /v1/chat/completions and /v1/completions do."
+        raise VLLMValidationError(message, parameter="uncertainty")
     return body

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 from server.uncertainty.reason import MEANINGS, NoRisk
 
@@ -126,3 +126,22 @@ class Uncertainty(BaseModel):
     sentences: list[SentenceUncertainty] | None = Field(
         default=None, description="Each sentence, in order, if `uncertainty.sentences` asked for them. As for `spans`."
     )
+
+
+class WithoutNulls(BaseModel):
+    """Mixed into a model whose null fields, and those of the objects in it, the client does not want."""
+
+    @model_serializer(mode="wrap")
+    def _without_nulls(self, serialised: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return dict(_without_nulls(serialised(self)))
+
+
+def _without_nulls(value: Any) -> Any:
+    """Lists keep theirs, which stand for a token each."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(part) for name, part in value.items() if part is not None}
+    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
+
+
+class BriefUncertainty(WithoutNulls, Uncertainty):
+    pass

@@ -1,6 +1,8 @@
 """vLLM's other endpoints still work, and the documents about ours are true."""
 
+import json
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import httpx
@@ -56,6 +58,56 @@ def test_scored_answers_add_one_field(http: httpx.Client) -> None:
         without = post(http, path, max_tokens=4, uncertainty=False, **body)
         assert with_it.keys() == without.keys()
         assert with_it["choices"][0].keys() - without["choices"][0].keys() == {"uncertainty"}
+
+
+def test_null_fields_of_ours_are_left_out_on_request(http: httpx.Client) -> None:
+    """Of the summary, its spans and its sentences, plain and streamed; OpenAI's null fields stay."""
+    wish = {"include_null": False, "spans": True, "sentences": True}
+    for path, body in (("/v1/chat/completions", {"messages": MESSAGES}), ("/v1/completions", {"prompt": "Hi"})):
+        full = post(http, path, max_tokens=4, uncertainty=wish | {"include_null": True}, **body)
+        brief = post(http, path, max_tokens=4, uncertainty=wish, **body)
+        assert without_nulls(full["choices"][0]["uncertainty"]) == brief["choices"][0]["uncertainty"]
+        assert full["choices"][0]["uncertainty"] != brief["choices"][0]["uncertainty"]
+        assert brief["choices"][0]["logprobs"] is None
+        streamed = http.post(
+            path, json={"model": "demo", "max_tokens": 4, "stream": True, "uncertainty": wish, **body}
+        ).text
+        chunks = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
+        (summary,) = [found for chunk in chunks if (found := chunk["choices"][0].get("uncertainty"))]
+        assert summary.keys() == brief["choices"][0]["uncertainty"].keys()
+    given = {"messages": MESSAGES, "completion": "I am"}
+    full = post(http, "/v1/uncertainty", **given)["choices"][0]
+    brief = post(http, "/v1/uncertainty", uncertainty={"include_null": False}, **given)["choices"][0]
+    assert brief == without_nulls(full) != full
+
+
+def without_nulls(value: Any) -> Any:
+    """The null fields of objects are left out; lists of numbers keep their nulls."""
+    if isinstance(value, dict):
+        return {name: without_nulls(part) for name, part in value.items() if part is not None}
+    return [without_nulls(part) for part in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses", {"input": "Hi", "max_output_tokens": 2}),
+        ("/v1/messages", {"messages": MESSAGES, "max_tokens": 2}),
+        ("/v1/chat/completions/batch", {"messages": [MESSAGES], "max_tokens": 2}),
+    ],
+)
+def test_a_route_without_uncertainty_refuses_to_be_asked_for_it(
+    http: httpx.Client, path: str, body: dict[str, Any]
+) -> None:
+    for wish in (True, {"tokens": True}):
+        refused = http.post(path, json={"model": "demo", "uncertainty": wish, **body})
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"] == "uncertainty"
+        assert "/v1/chat/completions" in refused.json()["error"]["message"]
+    for wish in (False, None):
+        post(http, path, uncertainty=wish, **body)
+    operation = http.get("/openapi.json").json()["paths"][path]["post"]
+    assert operation["description"].endswith("Answers carry no `uncertainty`.")
 
 
 def test_anthropics_messages_are_answered_and_streamed(http: httpx.Client) -> None:
@@ -137,5 +189,7 @@ def test_the_openapi_document_has_our_fields_and_no_broken_reference(http: httpx
         assert content["text/event-stream"]["schema"]["$ref"].endswith(f"{answer}Chunk")
     for choice in ("ScoredChatChoice", "ScoredCompletionChoice", "ScoredChatStreamChoice"):
         assert "uncertainty" in schemas[choice]["properties"]
+    assert document["info"]["title"] == "Tokenformer server"
+    assert document["info"]["version"] == version("tokenformer-server")
     assert {"entropy", "variance", "rank", "margin"} <= schemas["ScoredToken"]["properties"].keys()
     assert {"mean_entropy", "max_entropy", "mean_variance", "risk"} <= schemas["Uncertainty"]["properties"].keys()

@@ -12,6 +12,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.exceptions import VLLMValidationError
 
 from server.requests.limits import TRANSFERS
+from server.requests.unsupported import refuse_uncertainty
 
 NEEDED = {"image": "source", "text": "text", "thinking": "thinking", "tool_result": "tool_use_id", "tool_use": "name"}
 """Type of a block -> its required field. Without it, vLLM drops the block or makes a name up."""
@@ -50,6 +51,7 @@ async def answered(
 ) -> Answer | ErrorResponse:
     """The answer, or the error of the client as a response. Errors of the server are raised."""
     try:
+        refuse_uncertainty(getattr(raw_request.state, "json", None))  # vLLM's request lacks the field
         if (wrong := problem(request)) is not None:
             raise wrong
         return await answer(request, raw_request)

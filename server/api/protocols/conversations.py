@@ -24,6 +24,7 @@ from server.api.aside import built
 from server.requests.limits import RequestLimits, refuse_templates
 from server.requests.messages import Messages
 from server.requests.schemas import ScoredChatCompletionRequest
+from server.requests.unsupported import refuse_uncertainty
 
 router = APIRouter()
 
@@ -47,7 +48,7 @@ class Batch(RequestLimits, BatchChatCompletionRequest):  # type: ignore[misc]  #
     def _is_no_stream(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and data.get("stream"):
             raise VLLMValidationError("`stream` is not supported for batches of chats.", parameter="stream")
-        return data
+        return refuse_uncertainty(data)
 
     def to_chat_completion_request(self, messages: Any) -> ChatCompletionRequest:
         """One of the chats. It has no scores, as this route returns none. It is not validated again: vLLM also calls

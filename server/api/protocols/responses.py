@@ -14,6 +14,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from server.requests.earlier_turns import readable
 from server.requests.input_items import checked_item, checked_text, checked_tool
 from server.requests.limits import MAX_ALTERNATIVES, refuse_templates
+from server.requests.unsupported import refuse_uncertainty
 
 Item = Annotated[
     protocol.ResponseInputOutputItem,
@@ -33,7 +34,7 @@ class ResponsesRequest(protocol.ResponsesRequest):
     def _has_readable_turns(cls, body: Any) -> Any:
         if isinstance(body, Mapping):
             refuse_templates(body)
-        return readable(body)
+        return readable(refuse_uncertainty(body))
 
 
 class CheckedResponses(OpenAIServingResponses):

@@ -103,11 +103,13 @@ def test_rejections_are_counted(client: TestClient) -> None:
     assert counter._value.get() == before + 1
 
 
-def test_a_browser_can_open_the_page(client: TestClient) -> None:
-    refused = client.get("/playground", headers={"Authorization": "Bearer wrong"})
-    assert refused.status_code == 401
-    assert refused.headers["www-authenticate"].startswith("Basic realm=")
-    for path in ("/playground", "/playground/app.js", "/version"):
+def test_a_browser_can_open_the_pages(client: TestClient) -> None:
+    for path in ("/", "/pages.css", "/docs", "/docs/start.js", "/playground", "/playground/app.js"):
+        refused = client.get(path, headers={"Authorization": "Bearer wrong"})
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"].startswith("Basic realm=")
+        assert client.get(path, headers={"Authorization": basic("anyone:right")}).status_code == 200
+    for path in ("/version", "/openapi.json"):
         assert client.get(path, headers={"Authorization": basic("anyone:right")}).status_code == 200
     assert client.get("/playgrounds").headers["www-authenticate"] == "Bearer"
 
