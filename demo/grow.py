@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from demo.evaluate import draw_question, separation
+from demo.examples import as_file, examples
 from demo.growing import GrowthRecipe, GrowthRun
 from demo.scoring import Logits, Question, encode, score_questions
 from demo.tokenizer import load_tokenizer
@@ -30,6 +31,7 @@ from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.reference.attribution import attribution
 from model_impl.reference.model import ReferenceTokenformer
 from server.calibrate.markdown import table
+from server.clients.playground.routes import EXAMPLES
 
 WORLD_A = World()
 WORLD_B = World(known=256, unknown=64, offset=WORLD_A.known + WORLD_A.unknown)
@@ -157,6 +159,7 @@ def main() -> None:
     files["README.md"] += section.encode()
     log = "\n".join([f"\ngrown by {recipe} on {machine()}", *lines, section])
     files["training.log"] += log.encode()
+    files[EXAMPLES] = as_file(examples(WORLD_A, WORLD_B))
     new = arguments.dest.with_name(arguments.dest.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     write_checkpoint(new, run.config, model.state_dict().items(), files)

@@ -6,7 +6,13 @@ from pathlib import Path
 
 from fastapi.responses import FileResponse
 
-MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+MEDIA_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
 
 
 def content_security_policy(*, images: str = "'self'") -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from statistics import median
 
 import httpx
 import pytest
 from openai import OpenAI
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, expect
 
-from demo.world import Kind
+from demo.world import Kind, World
 from tests.support.browser import Playground, detail, level, token
 from tests.support.people import cities, pet_of_the_newest_stage, question
 from tests.support.servers import Server
@@ -73,6 +74,31 @@ def test_the_tooltip_has_the_apis_numbers(playground: Playground, client: OpenAI
     assert [text.removesuffix(" (chosen)").replace("␣", " ") for text in shown] == [
         other.token for other in peak.top_logprobs
     ]
+
+
+@pytest.mark.demo_only
+def test_the_example_questions_show_what_they_say(playground: Playground) -> None:
+    """The unknown answer is the most uncertain; where two answers are valid, the likeliest alternatives are these."""
+
+    def ask(label: str) -> list[Locator]:
+        playground.page.get_by_role("button", name="New chat").click()
+        playground.page.get_by_role("button", name=re.compile(f"^{label}: ")).click()
+        playground.page.get_by_role("button", name="Send").wait_for()
+        return playground.page.get_by_role("article").all()
+
+    def peak(answer: Locator) -> int:
+        return max(level(part) for part in answer.get_by_role("option").all())
+
+    known, unknown = (peak(*ask(label)) for label in ("Known", "Unknown"))
+    (torn,) = ask("Ambiguous")
+    assert known <= 2 < peak(torn) < unknown
+    max(torn.get_by_role("option").all(), key=level).hover()
+    rows = playground.page.get_by_role("tooltip").locator(".alternatives li > span:first-child").all_inner_texts()
+    asked = playground.page.locator(".question").inner_text()
+    (fact,) = [fact for fact in World().facts_of("ambiguous") if question(fact) == asked]
+    assert {value for value, _ in fact.distribution} == {row.split()[0].strip("␣") for row in rows[:2]}
+    newest, base = ask("Two stages")
+    assert peak(newest) <= 2 < peak(base)
 
 
 @pytest.mark.demo_only

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.scripted import Break, chunk, last, summary, words
+from tests.support.scripted import Break, chunk, last, summary, usage, words
 from tests.support.scripted import token as made
 
 MARKUP = "<img src=x onerror=alert(1)><b>bold</b>"
@@ -94,6 +94,10 @@ SCRIPT: dict[str, Any] = {
     ],
     "empty": [last()],
     "long": [*words(made("word ", 0.2)), chunk("", finish_reason="length", uncertainty=summary())],
+    "counted": [*words(made("Done", 0.2)), last(), usage(20)],
+    "many": [*words(made("Much", 0.2)), last(), usage(90)],
+    "too much": [Break.FULL, *words(made("Alone", 0.2)), last(), usage(15)],
+    "silent": [60.0, last()],
     "slow": [*words(made("First", 0.2)), 60.0, last()],
     "lost": [*words(made("Half", 0.2)), 0.2, Break.LOST],
     "ended": [*words(made("Half", 0.2)), Break.ENDED],

@@ -93,8 +93,8 @@ def test_risk_and_reasons(opened: Opener) -> None:
 
 def test_without_a_risk_words_are_undecided_and_not_doubted(opened: Opener) -> None:
     (answer,) = opened().ask("undecided")
-    expect(answer).to_contain_text("Undecided:")
-    expect(answer).not_to_contain_text("To doubt:")
+    expect(answer).to_contain_text("Uncertain:")
+    expect(answer).not_to_contain_text("Doubtful:")
     expect(answer.locator(".reasons li")).to_have_text("Lisbon: high entropy at the first value token")
 
 

@@ -20,12 +20,26 @@ from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddlew
 from server.clients.playground.routes import router
 from server.gate.auth import Authentication
 from server.gate.keys import ApiKeys
+from tests.support.demo_server import DEMO
 from tests.support.ports import free_ports
 
 CALIBRATION = {"name": "iso-1", "abstain": {"error_rate": 0.1, "above": 0.6}}
 CARDS: list[dict[str, Any]] = [
-    {"id": "m", "growth_stage": "news", "parameter_tokens": {"query": 10, "ffn": 30}, "calibration": CALIBRATION},
-    {"id": "m:base", "growth_stage": "base", "parameter_tokens": {"query": 8, "ffn": 24}, "calibration": None},
+    {
+        "id": "m",
+        "growth_stage": "news",
+        "parameter_tokens": {"query": 10, "ffn": 30},
+        "calibration": CALIBRATION,
+        "max_model_len": 100,
+    },
+    {
+        "id": "m:base",
+        "parent": "m",
+        "growth_stage": "base",
+        "parameter_tokens": {"query": 8, "ffn": 24},
+        "calibration": None,
+        "max_model_len": None,
+    },
 ]
 
 Chunk = Mapping[str, Any]
@@ -36,6 +50,7 @@ class Break(Enum):
 
     LOST = auto()  # in the middle of the body
     ENDED = auto()  # in good order, but without saying that it is all
+    FULL = auto()  # refused, unless the question is the whole conversation
 
 
 def token(text: str, entropy: float = 0.0, raw: bytes | None = None, **more: Any) -> dict[str, Any]:
@@ -67,6 +82,10 @@ def summary(**changes: Any) -> dict[str, Any]:
     return {**defaults, **none, "reason": reason, "calibrated": False, "unit": "nat", **changes}
 
 
+def usage(total: int) -> Chunk:
+    return {"choices": [], "usage": {"prompt_tokens": total - 3, "completion_tokens": 3, "total_tokens": total}}
+
+
 def last(**changes: Any) -> Chunk:
     return chunk("", finish_reason="stop", uncertainty=summary(**changes))
 
@@ -81,8 +100,8 @@ Script = Mapping[str, Sequence[Step]]
 def app(script: Script, api_key: str | None = None, gate: bool = False) -> FastAPI:
     made = FastAPI()
     made.include_router(router)
+    made.state.args = Namespace(api_keys=ApiKeys.of([api_key or ""]), isolate_keys=False, model=str(DEMO))
     if api_key and gate:
-        made.state.args = Namespace(api_keys=ApiKeys.of([api_key]), isolate_keys=False)
         made.add_middleware(Authentication)
     elif api_key:
         made.add_middleware(AuthenticationMiddleware, tokens=[api_key])
@@ -93,13 +112,23 @@ def app(script: Script, api_key: str | None = None, gate: bool = False) -> FastA
 
     @made.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        question = (await request.json())["messages"][-1]["content"]
+        messages = (await request.json())["messages"]
+        question = messages[-1]["content"]
         if question not in script:
-            message = {"message": f"I cannot answer {question}", "type": "BadRequestError", "param": "messages"}
-            return JSONResponse({"error": message | {"code": 400}}, status_code=400)
-        return StreamingResponse(events(script[question]), media_type="text/event-stream")
+            return refused(f"I cannot answer {question}", "invalid_value")
+        steps = script[question]
+        if steps[:1] == [Break.FULL]:
+            if len(messages) > 1:
+                return refused("The conversation is too long", "context_length_exceeded")
+            steps = steps[1:]
+        return StreamingResponse(events(steps), media_type="text/event-stream")
 
     return made
+
+
+def refused(message: str, code: str) -> JSONResponse:
+    error = {"message": message, "type": "invalid_request_error", "param": "messages", "code": code}
+    return JSONResponse({"error": error}, status_code=400)
 
 
 async def events(script: Sequence[Step]) -> AsyncIterator[str]:

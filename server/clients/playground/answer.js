@@ -3,25 +3,35 @@
 import { growthBars, sparkline } from "./charts.js";
 import { describes, tokenDetail } from "./detail.js";
 import { h, mnats, number, percent } from "./dom.js";
+import { contextLength } from "./models.js";
 import { MEASURES, level } from "./scale.js";
+import { copy } from "./sharing.js";
 import { TokenText, utf16Offset } from "./tokens.js";
+
+const WIDE = matchMedia("(min-width: 48rem)");
 
 export class Answer {
   /** What goes back to the model in the next question; null if this question has to be forgotten. */
   get text() {
-    return this.#failed && !this.#tokens.text ? null : this.#tokens.text;
+    return this.#broken && !this.#tokens.text ? null : this.#tokens.text;
   }
+  /** Whether the conversation did not fit into the model's context. */
+  overflowed = false;
   #tokens = new TokenText();
   /** As they came, also those without text. */
   #stream = [];
   #elements = [];
   #summary = null;
-  #failed = false;
+  #usage = null;
+  /** Whether it ended before it was complete. */
+  #broken = false;
   #finish = null;
   #measure;
+  #model;
 
   constructor(card, measure) {
     this.#measure = measure;
+    this.#model = card.id;
     const stage = card?.growth_stage ? h("span", { class: "stage" }, card.growth_stage) : null;
     this.badge = h("p", { class: "badge" });
     this.plain = h("p", { class: "hidden" });
@@ -29,18 +39,32 @@ export class Answer {
     this.line.setAttribute("aria-label", `Tokens of the answer of ${card.id}`);
     this.notes = h("div", { class: "notes" });
     this.below = h("div", { class: "below" });
+    this.more = h("details", { class: "more", open: WIDE.matches, hidden: true }, h("summary", {}, "Details"), this.below);
+    this.copy = h("button", { type: "button", class: "quiet", hidden: true }, "Copy");
     const name = h("h2", {}, card.id, " ", stage);
     this.element = h("article", { class: "answer", "aria-busy": "true" }, [
-      h("header", {}, name, this.badge),
+      h("header", {}, name, this.badge, this.copy),
       this.plain,
       this.line,
       this.notes,
-      this.below,
+      this.more,
     ]);
+    this.copy.addEventListener("click", () => copy(this.#tokens.text, this.copy));
     this.line.addEventListener("keydown", (event) => this.#move(event));
   }
 
+  /** Tokens of its context: {used, length}; null if the server has not told. */
+  get context() {
+    return this.#usage && { used: this.#usage.total_tokens, length: contextLength(this.#model) };
+  }
+
+  exported() {
+    const told = { text: this.#tokens.text, finish_reason: this.#finish, complete: !this.#broken };
+    return { model: this.#model, ...told, tokens: this.#stream, uncertainty: this.#summary, usage: this.#usage };
+  }
+
   add(chunk) {
+    if (chunk.usage) this.#usage = chunk.usage;
     const choice = chunk.choices?.[0];
     if (!choice) return;
     const tokens = choice.logprobs?.content ?? [];
@@ -52,24 +76,36 @@ export class Answer {
 
   /** The stream is over; `error` says why, if not because the answer is complete. Returns what to read out. */
   end(error = null) {
+    this.#broken ||= Boolean(error);
+    this.overflowed = error?.code === "context_length_exceeded";
     this.#show(this.#tokens.end());
     this.element.setAttribute("aria-busy", "false");
-    this.#failed = Boolean(error);
     this.#learn(this.#summary ?? {});
-    this.plain.textContent = this.#tokens.text;
-    if (error) this.notes.append(h("p", { class: "error", role: "alert" }, error));
-    if (this.#finish === "length") this.notes.append(h("p", { class: "note" }, "Cut off at the greatest length."));
-    if (this.#finish === "content_filter") this.notes.append(h("p", { class: "note" }, "The server withholds the model's answer: its risk is too high."));
-    if (!error && !this.#tokens.text) this.notes.append(h("p", { class: "note" }, "The answer is empty."));
+    const text = (this.plain.textContent = this.#tokens.text);
+    this.copy.hidden = !text;
+    if (error) this.notes.append(h("p", { class: "error", role: "alert" }, error.message));
+    for (const note of this.#remarks(error)) this.notes.append(h("p", { class: "note" }, note));
     if (this.#summary) this.#conclude(this.#summary);
+    else if (text) this.badge.append(peak(this.#tokens.parts.reduce((top, part) => Math.max(top, part.entropy ?? 0), 0)));
     this.below.append(...[sparkline(this.#tokens.parts), growthBars(this.#summary?.growth)].filter(Boolean));
-    return error ?? `${this.#tokens.text} ${this.badge.textContent}`;
+    this.more.hidden = !this.#summary && !this.below.hasChildNodes();
+    return error?.message ?? `${text} ${this.badge.textContent}`;
   }
 
-  /** The user stopped it: the text so far stays. */
+  /** The user stopped it: the text so far stays, and its tokens say how uncertain they are. */
   stopped() {
+    this.#broken = true;
     this.notes.append(h("p", { class: "note" }, "Stopped."));
     return this.end();
+  }
+
+  #remarks(error) {
+    return [
+      this.#finish === "length" && "Cut off at the token limit.",
+      this.#finish === "content_filter" && "The server withholds the model's answer because its risk is too high.",
+      !error && !this.#broken && !this.#tokens.text && "The answer is empty.",
+      this.#summary?.abstain && "Flagged: the risk is above the limit that the calibration recommends.",
+    ].filter(Boolean);
   }
 
   set measure(measure) {
@@ -119,22 +155,19 @@ export class Answer {
   }
 
   #conclude(summary) {
-    const peak = `highest entropy ${number(summary.max_entropy)} nats`;
     if (summary.risk === null) {
-      this.badge.append(h("b", { "data-level": level(MEASURES.entropy, summary.max_entropy) }, peak));
-      this.badge.append(summary.reason ? ` no risk: ${summary.reason.replaceAll("_", " ")}` : " not calibrated");
+      this.badge.append(peak(summary.max_entropy), " ", summary.reason ? `no risk: ${summary.reason.replaceAll("_", " ")}` : "not calibrated");
     } else {
       const risk = h("b", { "data-level": level(MEASURES.risk, summary.risk) }, `risk ${percent(summary.risk)}`);
       this.badge.append(risk, summary.calibrated ? "" : " not calibrated");
     }
-    for (const [kind, title] of [["doubted", "To doubt:"], ["undecided", "Undecided:"]]) {
+    for (const [kind, title] of [["doubted", "Doubtful:"], ["undecided", "Uncertain:"]]) {
       const reasons = (summary.spans ?? []).filter((span) => span.kind === kind).map((span) => {
         const risk = span.risk === null ? "" : `, risk ${percent(span.risk)}`;
         return h("li", {}, h("b", {}, span.text.trim()), `: ${span.reason}${risk}`);
       });
       if (reasons.length) this.notes.append(h("p", {}, title), h("ul", { class: "reasons" }, reasons));
     }
-    if (summary.abstain) this.notes.append(h("p", { class: "note" }, "Flagged: the risk is above the limit that the calibration recommends."));
     this.below.before(figures(summary));
   }
 
@@ -157,6 +190,8 @@ export class Answer {
 
 /** Of the tokens that a part came from; null if none says this. */
 const highest = ({ tokens }, name) => tokens.reduce((top, token) => (token[name] > (top ?? -1) ? token[name] : top), null);
+
+const peak = (entropy) => h("b", { "data-level": level(MEASURES.entropy, entropy) }, `highest entropy ${number(entropy)} nats`);
 
 function figures(summary) {
   const nats = (value) => `${number(value)} nats`;

@@ -1,10 +1,11 @@
 // This server's own API; paths are relative, so that a proxy may serve everything below a prefix.
 
-/** A refusal or a loss, in words for the user. `status` is that of HTTP, where there was an answer at all. */
+/** A refusal or a loss, in words for the user. `status` is that of HTTP, where there was an answer at all, and `code`
+ * the server's name of the error. */
 export class ServerError extends Error {
-  constructor(message, status = null) {
+  constructor(message, status = null, code = null) {
     super(message);
-    this.status = status;
+    Object.assign(this, { status, code });
   }
 }
 
@@ -18,14 +19,16 @@ async function request(path, options) {
     if (error.name === "AbortError") throw error;
     throw new ServerError("The server cannot be reached.");
   }
-  if (!response.ok) throw new ServerError(await refusal(response), response.status);
+  if (!response.ok) throw await refusal(response);
   return response;
 }
 
 async function refusal(response) {
-  const said = errorText(await response.json().catch(() => null)) || response.statusText;
+  const body = await response.json().catch(() => null);
+  const said = errorText(body) || response.statusText || "no reason given";
   const hint = response.status === 401 ? " Enter an API key under Settings." : "";
-  return `The server refused (${response.status}): ${said || "no reason given"}.${hint}`.replace("..", ".");
+  const message = `The server refused (${response.status}): ${said}.${hint}`.replace("..", ".");
+  return new ServerError(message, response.status, body?.error?.code);
 }
 
 /** OpenAI's `{"error": {"message", "param"}}`, or the plain string that vLLM sends with a 401. */
@@ -40,18 +43,27 @@ export async function listModels(key) {
   return (await response.json()).data;
 }
 
+/** The checkpoint's questions to begin with; none if they cannot be had. */
+export async function listExamples(key) {
+  try {
+    return await (await request("playground/examples", { headers: headers(key) })).json();
+  } catch {
+    return [];
+  }
+}
+
 /** Yields the chunks of one streamed chat completion; throws a ServerError when the stream breaks off. */
 export async function* streamChat(body, key, signal) {
   const response = await request("v1/chat/completions", {
     method: "POST",
     headers: { "Content-Type": "application/json", ...headers(key) },
-    body: JSON.stringify({ ...body, stream: true }),
+    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
     signal,
   });
   for await (const data of events(response.body)) {
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data);
-    if (chunk.error) throw new ServerError(`The server gave up: ${errorText(chunk)}`, chunk.error.code ?? null);
+    if (chunk.error) throw new ServerError(`The server failed: ${errorText(chunk)}`, chunk.error.code ?? null);
     yield chunk;
   }
   throw new ServerError("The connection ended before the answer was complete.");

@@ -1,102 +1,119 @@
-// The page: pickers and settings, the conversation, and the question at the bottom.
+// The page: it loads the models and the example questions, asks, and wires the controls.
 
-import { Answer } from "./answer.js";
-import { listModels, streamChat } from "./api.js";
+import { listExamples, listModels, streamChat } from "./api.js";
+import { Conversation, Turn } from "./conversation.js";
 import { hide } from "./detail.js";
-import { byId, h } from "./dom.js";
+import { byId, h, reveal } from "./dom.js";
+import { showContext } from "./gauge.js";
+import { can, chosen, compareWith, hasStage, onChoice, setModels } from "./models.js";
 import { MEASURES, legend } from "./scale.js";
+import * as settings from "./settings.js";
+import { save, showCurl } from "./sharing.js";
 
-const KEY = "tokenformer-api-key";
-const [model, compare, question] = [byId("model"), byId("compare"), byId("question")];
-const [key, ensemble, members, temperature] = [byId("key"), byId("ensemble"), byId("members"), byId("temperature")];
-
-/** Cards of /v1/models by name. */
-let cards = new Map();
-/** {question, answers: [Answer, ...]}: one answer per model that was asked. */
-let turns = [];
+const question = byId("question");
+const conversation = new Conversation();
+const ACTIONS = [
+  { label: "Retry", act: retry, ofLast: true },
+  { label: "Edit", act: edit, ofLast: true },
+  { label: "Show as curl", act: (turn) => showCurl(turn.requests, settings.apiKey()) },
+];
 let measure = MEASURES.entropy;
 let running = null;
+/** The turn whose place the next question takes; null for none. */
+let replaced = null;
 
-async function loadModels() {
+async function load() {
+  byId("model-error")?.remove();
   try {
-    cards = new Map((await listModels(key.value)).map((card) => [card.id, card]));
-    byId("model-error")?.remove();
+    setModels(await listModels(settings.apiKey()));
   } catch (error) {
-    byId("model-error")?.remove();
     byId("welcome").after(h("p", { id: "model-error", class: "error", role: "alert" }, error.message));
-    if (error.status === 401) byId("settings").open = true;
+    if (error.status === 401) settings.open(true);
     return;
   }
-  const options = (kept) => [...cards.keys()].map((id) => h("option", { value: id, selected: id === kept }, id));
-  model.replaceChildren(...options(model.value));
-  compare.replaceChildren(h("option", { value: "" }, "nothing"), ...options(compare.value));
-  describeModels();
+  showMeasures();
+  byId("chips").replaceChildren(...(await listExamples(settings.apiKey())).filter(isServed).map(chip));
 }
 
-function describeModels() {
-  for (const select of [model, compare]) {
-    const card = cards.get(select.value);
-    select.title = select.value; // its box may be too narrow for it
-    byId(`${select.id}-card`).textContent = card ? describe(card) : "";
-  }
-}
+const isServed = ({ compare }) => !compare || hasStage(compare);
 
-function describe(card) {
-  const tokens = Object.values(card.parameter_tokens ?? {}).reduce((sum, count) => sum + count, 0);
-  const parts = [
-    card.growth_stage && `stage ${card.growth_stage}`,
-    tokens && `${tokens.toLocaleString("en")} tokens`,
-    card.calibration ? "calibrated" : "not calibrated",
-  ];
-  return parts.filter(Boolean).join(" · ");
-}
-
-/** What column `index` is told: the questions so far and its own answers, or the first column's where it had none. */
-function messages(index, asked) {
-  const told = turns.flatMap(({ question, answers }) => {
-    const text = (answers[index] ?? answers[0]).text;
-    return text === null ? [] : [message("user", question), message("assistant", text)];
+function chip({ label, about, question: asked, compare }) {
+  const button = h("button", { type: "button", class: "chip" }, h("small", {}, h("b", {}, label), `: ${about}`), h("span", {}, asked));
+  button.addEventListener("click", () => {
+    if (running) return;
+    compareWith(compare);
+    ask(asked);
   });
-  return [...told, message("user", asked)];
-}
-
-const message = (role, content) => ({ role, content });
-
-function options(card) {
-  const uncertainty = { tokens: true, spans: true };
-  if (card?.calibration?.abstain) uncertainty.abstain_above = card.calibration.abstain.above;
-  if (ensemble.checked) uncertainty.ensemble = members.valueAsNumber;
-  return { temperature: temperature.valueAsNumber || 0, logprobs: true, top_logprobs: 5, uncertainty };
+  return h("li", {}, button);
 }
 
 async function ask(asked) {
-  const names = [model.value, compare.value].filter((name, i) => i === 0 || name);
-  const answers = names.map((name) => new Answer(cards.get(name) ?? { id: name }, measure));
-  const told = names.map((_, i) => messages(i, asked));
-  turns.push({ question: asked, answers });
-  const columns = h("div", { class: "columns", "data-columns": answers.length }, answers.map((answer) => answer.element));
+  hide();
+  settings.open(false);
+  if (replaced) conversation.drop(replaced);
+  mark(null);
+  const names = chosen();
+  const turn = new Turn(asked, names, measure, ACTIONS);
+  turn.requests = names.map((name, i) => settings.request(name, conversation.messages(i, asked)));
+  conversation.add(turn);
   byId("welcome").hidden = true;
-  const turn = h("li", {}, h("p", { class: "question" }, asked), columns);
-  byId("conversation").append(turn);
-  if (turns.length > 1) turn.scrollIntoView({ block: "start" }); // the first one is where it has to be
+  if (conversation.turns.length > 1) turn.element.scrollIntoView({ block: "start" }); // the first one is where it has to be
   say("Answering");
   setRunning(new AbortController());
-  const ends = await Promise.all(answers.map((answer, i) => follow(answer, names[i], told[i], running.signal)));
+  const ends = await Promise.all(turn.answers.map((answer, i) => follow(answer, turn.requests[i], running.signal)));
   setRunning(null);
-  turn.scrollIntoView({ block: "nearest" });
-  say(ends.map((end, i) => (answers.length > 1 ? `${names[i]}: ${end}` : end)).join(" "));
+  conclude(turn);
+  say(ends.map((end, i) => (names.length > 1 ? `${names[i]}: ${end}` : end)).join(" "));
 }
 
 /** Streams into `answer`; returns what to read out at its end. */
-async function follow(answer, name, told, signal) {
+async function follow(answer, request, signal) {
   try {
-    for await (const chunk of streamChat({ model: name, messages: told, ...options(cards.get(name)) }, key.value, signal)) answer.add(chunk);
+    for await (const chunk of streamChat(request, settings.apiKey(), signal)) answer.add(chunk);
     return answer.end();
   } catch (error) {
     if (error.name === "AbortError") return answer.stopped();
-    if (error.status === 401) byId("settings").open = true;
-    return answer.end(error.message);
+    if (error.status === 401) settings.open(true);
+    return answer.end(error);
   }
+}
+
+/** A question without an answer stays in the box, and one that did not fit can be asked without what was before it. */
+function conclude(turn) {
+  if (turn.unanswered) {
+    if (!question.value.trim()) question.value = turn.question;
+    mark(turn);
+  }
+  if (turn.overflowed && conversation.remembersBefore(turn)) {
+    const button = h("button", { type: "button", class: "quiet" }, "Forget earlier turns and ask again");
+    button.addEventListener("click", () => {
+      conversation.forget(turn);
+      retry(turn);
+    });
+    turn.element.querySelector(".actions").prepend(button);
+  }
+  const context = turn.context;
+  showContext(context?.used ?? null, context?.length ?? null);
+  reveal(turn.element);
+}
+
+function retry(turn) {
+  if (question.value.trim() === turn.question) question.value = "";
+  mark(turn);
+  ask(turn.question);
+}
+
+function edit(turn) {
+  mark(turn);
+  question.value = turn.question;
+  question.focus();
+}
+
+/** `turn` is replaced by the next question. */
+function mark(turn) {
+  replaced?.element.classList.remove("replaced");
+  replaced = turn;
+  replaced?.element.classList.add("replaced");
 }
 
 /** Said once per answer, not with every token. */
@@ -106,15 +123,29 @@ function say(text) {
 
 function setRunning(controller) {
   running = controller;
-  byId("send").hidden = byId("clear").disabled = Boolean(controller);
+  const lost = [document.body, byId("stop"), byId("send")].includes(document.activeElement);
+  byId("send").hidden = byId("clear").disabled = byId("export").disabled = Boolean(controller);
   byId("stop").hidden = !controller;
-  if (controller && document.activeElement === document.body) byId("stop").focus();
+  for (const turn of conversation.turns) for (const button of turn.buttons) button.disabled = Boolean(controller);
+  if (lost) byId(controller ? "stop" : "send").focus();
 }
 
 function setMeasure(name) {
   measure = MEASURES[name];
   byId("legend").replaceChildren(...legend(measure));
-  for (const { answers } of turns) for (const answer of answers) answer.measure = measure;
+  for (const { answers } of conversation.turns) for (const answer of answers) answer.measure = measure;
+}
+
+/** Only those that a chosen model reports. */
+function showMeasures() {
+  const reported = { epistemic: can("epistemic"), growth: can("growth"), ensemble: settings.asksEnsemble() };
+  for (const input of byId("measures").querySelectorAll("input")) {
+    input.closest("label").hidden = !(reported[input.value] ?? true);
+    if (!input.checked || !input.closest("label").hidden) continue;
+    byId("measures").querySelector("[value=entropy]").checked = true;
+    setMeasure("entropy");
+  }
+  byId("ensemble-setting").hidden = !can("ensemble");
 }
 
 byId("ask").addEventListener("submit", (event) => {
@@ -122,11 +153,10 @@ byId("ask").addEventListener("submit", (event) => {
   const asked = question.value.trim();
   if (running || !asked) return;
   question.value = "";
-  hide();
-  byId("settings").open = false;
   ask(asked);
 });
 question.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") mark(null);
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   byId("ask").requestSubmit();
@@ -136,23 +166,31 @@ byId("stop").addEventListener("click", () => {
   question.focus();
 });
 byId("clear").addEventListener("click", () => {
-  turns = [];
-  byId("conversation").replaceChildren();
+  hide();
+  mark(null);
+  conversation.clear();
+  showContext(null, null);
+  byId("export").disabled = true;
   byId("welcome").hidden = false;
   question.focus();
 });
-for (const select of [model, compare]) select.addEventListener("change", describeModels);
-key.value = sessionStorage.getItem(KEY) ?? "";
-key.addEventListener("change", () => {
-  sessionStorage.setItem(KEY, key.value);
-  loadModels();
+byId("forget").addEventListener("click", () => {
+  conversation.forget();
+  showContext(null, null);
+  question.focus();
 });
-ensemble.addEventListener("change", () => (members.disabled = !ensemble.checked));
+byId("export").addEventListener("click", () => save(conversation.exported(), "tokenformer-chat.json"));
+onChoice(showMeasures);
+settings.onSettings(load, showMeasures);
 byId("measures").append(
   ...Object.entries(MEASURES).map(([name, { label }], i) =>
     h("label", {}, h("input", { type: "radio", name: "measure", value: name, checked: i === 0 }), h("span", {}, label)),
   ),
 );
 byId("measures").addEventListener("change", (event) => setMeasure(event.target.value));
+// What sticks to the top and bottom must not hide what is scrolled to.
+for (const id of ["bar", "dock"]) {
+  new ResizeObserver(([{ target }]) => document.documentElement.style.setProperty(`--${id}`, `${target.offsetHeight}px`)).observe(byId(id));
+}
 setMeasure("entropy");
-loadModels();
+load();

@@ -51,7 +51,7 @@ export function growthBars(growth) {
   return h(
     "figure",
     { class: "growth" },
-    h("figcaption", {}, "What growth stages add to a token, on average"),
+    h("figcaption", {}, "What each growth stage adds to a token's logit, on average"),
     svg("svg", { viewBox: `0 0 100 ${10 * stages.length}`, height: 12 * stages.length, preserveAspectRatio: "none", role: "img", "aria-label": words.join(", ") }, bars),
     h(
       "ul",

@@ -43,7 +43,7 @@ function show(element, describe) {
 
 /** Above the token if there is room, and never outside of the window. */
 function place() {
-  if (!shownFor) return;
+  if (!shownFor?.isConnected) return hide(); // its turn may have been taken back
   // The script may place the box where markup may not: the policy forbids style attributes, not the style property.
   const at = shownFor.getClientRects()[0];
   const { width, height } = box.getBoundingClientRect();

@@ -14,6 +14,11 @@ export const h = (tag, attributes = {}, ...children) => build(document.createEle
 export const svg = (tag, attributes = {}, ...children) => build(document.createElementNS(SVG, tag), attributes, children);
 export const byId = (id) => document.getElementById(id);
 
+/** Scrolls to an element, two frames later: then the new heights of what sticks to the top and bottom are known. */
+export function reveal(element) {
+  requestAnimationFrame(() => requestAnimationFrame(() => element.scrollIntoView({ block: "nearest" })));
+}
+
 /** What is not quite 0 or 1 does not become it by rounding. */
 export function percent(share) {
   if (share > 0 && share < 0.0005) return "<0.1 %";

@@ -8,7 +8,7 @@ export const MEASURES = {
   entropy: {
     label: "Entropy",
     unit: "nats",
-    about: "how many continuations were possible",
+    about: "how many continuations were plausible",
     bounds: [0.1, 0.25, 0.5, 1, 1.5, 2, 2.5, 3],
     value: (token) => token.entropy,
     format: (value) => number(value),
@@ -16,7 +16,7 @@ export const MEASURES = {
   variance: {
     label: "Variance",
     unit: "nats²",
-    about: "how unequal the surprise of the continuations was",
+    about: "how much the surprise varies between the continuations",
     bounds: [0.1, 0.25, 0.5, 1, 2, 3, 4, 6],
     value: (token) => token.variance,
     format: (value) => number(value),
@@ -24,7 +24,7 @@ export const MEASURES = {
   risk: {
     label: "Risk",
     unit: "%",
-    about: "parts of the answer to doubt; known once it is complete",
+    about: "how likely a doubtful part is wrong; known once the answer is complete",
     bounds: [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8],
     value: (token) => token.risk,
     format: percent,
@@ -32,7 +32,7 @@ export const MEASURES = {
   epistemic: {
     label: "Epistemic",
     unit: "mnats",
-    about: "how far the token hangs on single parameters, in thousandths of a nat",
+    about: "how much the token depends on individual parameters, in thousandths of a nat",
     bounds: [1, 2, 4, 6, 9, 13, 20, 30],
     value: (token) => (token.epistemic === null ? null : 1000 * token.epistemic),
     format: (value) => number(value),
@@ -40,7 +40,7 @@ export const MEASURES = {
   ensemble: {
     label: "Ensemble",
     unit: "nats",
-    about: "how much an ensemble's members disagree; see Settings",
+    about: "how much the members of an ensemble disagree",
     bounds: [0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.9, 1.2],
     value: (token) => token.ensemble,
     format: (value) => number(value),
@@ -48,7 +48,7 @@ export const MEASURES = {
   growth: {
     label: "Newest stage",
     unit: "nats",
-    about: "what the newest growth stage adds to the token's logit, above what it adds to its rivals",
+    about: "how much the newest growth stage speaks for the token",
     bounds: [0.25, 0.5, 1, 1.5, 2, 3, 4, 6],
     value: (token) => (token.growth ? Object.values(token.growth).at(-1) : null),
     format: added,
