@@ -16,6 +16,7 @@ from tests.parity.detectors import finds_unknown_people
 from tests.parity.environments import environment, version
 from tests.parity.frameworks import asks
 from tests.parity.fuzz import fuzz_others, fuzz_ours
+from tests.parity.langchain import shows_entropies
 from tests.parity.likelihoods import check
 from tests.support.demo_server import DEMO
 from tests.support.servers import Server, started
@@ -29,6 +30,7 @@ CHECKS: dict[str, tuple[str | None, tuple[Check, ...]]] = {
         "llama-index-llms-openai-like",
         (asks("llama-index-llms-openai-like", "ask_llama_index.py", 4),),
     ),
+    "langchain": ("langchain-openai", (shows_entropies,)),
     "artefactual": ("artefactual", (finds_unknown_people,)),
     "lm-eval": ("lm-eval", (check,)),
     "vllm-bench": (None, (vllm_bench,)),
