@@ -187,7 +187,7 @@ def test_retry_and_edit_take_the_place_of_the_last_turn(opened: Opener) -> None:
 def test_the_tooltip_goes_with_its_token(opened: Opener) -> None:
     playground = opened()
     (answer,) = playground.ask("counted")
-    answer.get_by_role("option").focus()
+    answer.get_by_role("option").hover()
     expect(playground.page.get_by_role("tooltip")).to_be_visible()
     playground.page.evaluate("document.querySelector('.conversation').replaceChildren()")
     playground.page.evaluate("dispatchEvent(new Event('resize'))")
