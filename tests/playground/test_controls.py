@@ -341,6 +341,17 @@ def test_on_a_phone_an_answer_with_its_risk_fits_a_screen(opened: Opener, scheme
     expect(figures).to_be_visible()
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("turns", [1, 3])
+def test_the_question_and_the_risk_of_the_last_answer_are_in_view(opened: Opener, width: str, turns: int) -> None:
+    playground = opened(viewport=WIDTHS[width] | {"height": 560})  # too low for the figures
+    for _ in range(turns):
+        (answer,) = playground.ask("doubt")
+    playground.page.wait_for_timeout(100)  # as above
+    for part in (playground.page.locator(".question").last, answer.locator(".badge"), answer.locator(".tokens")):
+        assert is_uncovered(part)
+
+
 def test_on_a_phone_two_stages_are_swiped(opened: Opener) -> None:
     playground = opened(viewport=WIDTHS["phone"])
     playground.page.get_by_label("Compare with").select_option("m:base")

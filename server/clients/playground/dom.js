@@ -14,9 +14,14 @@ export const h = (tag, attributes = {}, ...children) => build(document.createEle
 export const svg = (tag, attributes = {}, ...children) => build(document.createElementNS(SVG, tag), attributes, children);
 export const byId = (id) => document.getElementById(id);
 
-/** Scrolls to an element, two frames later: then the new heights of what sticks to the top and bottom are known. */
+/** Scrolls to an element, or to its beginning if it is too high for the room between the bars. This happens two frames
+ * later, when the new heights of the bars are known. */
 export function reveal(element) {
-  requestAnimationFrame(() => requestAnimationFrame(() => element.scrollIntoView({ block: "nearest" })));
+  const scroll = () => {
+    const room = innerHeight - byId("bar").offsetHeight - byId("dock").offsetHeight;
+    element.scrollIntoView({ block: element.offsetHeight < room ? "nearest" : "start" });
+  };
+  requestAnimationFrame(() => requestAnimationFrame(scroll));
 }
 
 /** What is not quite 0 or 1 does not become it by rounding. */
