@@ -18,6 +18,7 @@ ROUNDING = 0.02
 """Between processors."""
 
 
+@pytest.mark.demo_only
 @pytest.mark.parametrize("example", list(examples()), ids=lambda example: example.path)
 def test_an_example_is_answered_as_the_page_says(demo: Server, example: Example) -> None:
     compare(example.asked(demo.url), example.answer)

@@ -15,7 +15,7 @@ from tests.parity.test_javascript_client import FOLDER, MISSING, NODE
 from tests.support.paths import ROOT
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 EXAMPLES = ROOT / "examples"
 KNOWN, UNKNOWN = "Where does Zelda Westbrook live?", "Where does Darian Gorsek live?"
