@@ -58,7 +58,9 @@ class Twin(ReferenceTokenformer):
 
     def reset_parameters(self) -> None:
         """As the Tokenformer's: N(0, 0.02), and 2 / (L sqrt(d)) for what feeds the residual."""
-        super().reset_parameters()
+        for name, parameter in self.named_parameters():
+            if "norm" not in name:
+                nn.init.normal_(parameter, std=0.02)
         residual_std = 2 / (self.config.num_hidden_layers * self.config.hidden_size**0.5)
         for name, parameter in self.named_parameters():
             if name.endswith(("proj.weight", "mlp.values")):

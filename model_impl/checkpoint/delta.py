@@ -218,3 +218,16 @@ def check_delta(delta: GrowthDelta, config: TokenformerConfig, base_fingerprint:
             raise CheckpointError(
                 f"{delta.path}: tensor {name} is all zero, so {config.norm_activation_type} would divide zero by zero"
             )
+
+
+def grown_by(base: Path, delta: GrowthDelta) -> tuple[TokenformerConfig, Iterator[tuple[str, torch.Tensor]]]:
+    """Configuration and tensors, by official name, of the checkpoint directory `base` with the delta's stage.
+
+    Raises CheckpointError unless the delta grew on it.
+    """
+    config = load_config(base)
+    check_delta(delta, config, fingerprint(base))
+    rows = dict(delta.tensors())
+    tensors = iterate_tensors(base)
+    grown = ((name, torch.cat([old, rows[name].to(old.dtype)]) if name in rows else old) for name, old in tensors)
+    return config.with_stages([*config.stages, delta.stage]), grown

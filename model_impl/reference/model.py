@@ -7,7 +7,7 @@ every call recomputes the sequence.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,8 +15,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from model_impl.checkpoint.reading import check_values, iterate_tensors, load_config
-from model_impl.config import TokenformerConfig
+from model_impl.config import READING_OUT, TokenformerConfig
 from model_impl.reference.pattention import pattention
+
+Mix = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Attention of queries over keys and values, all [B, heads, T, head_dim], after rotary; the result has their shape."""
+
+Tables = tuple[torch.Tensor, torch.Tensor]
+"""cos and sin of the rotary angles."""
+
+
+def causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    return F.scaled_dot_product_attention(query, key, value, is_causal=True)  # scale 1/sqrt(head_dim)
 
 
 class Pattention(nn.Module):
@@ -47,15 +57,13 @@ class Attention(nn.Module):
         self.value = Pattention(config, "value")
         self.proj = Pattention(config, "output")
 
-    def forward(self, x: torch.Tensor, stage: int) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, stage: int, rotary: Tables, mix: Mix = causal) -> torch.Tensor:
         batch, length, width = x.shape
         heads = (batch, length, self.config.num_attention_heads, self.config.head_dim)
         query = self.query(x, stage).view(heads).transpose(1, 2)  # [B, heads, T, head_dim]
         key = self.key(x, stage).view(heads).transpose(1, 2)
         value = self.value(x, stage).view(heads).transpose(1, 2)
-        cos, sin = rotary_tables(self.config, length, x.device)
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)  # scale 1/sqrt(head_dim)
+        mixed = mix(rotate(query, *rotary), rotate(key, *rotary), value)
         output: torch.Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, length, width), stage)
         return output
 
@@ -71,8 +79,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps, elementwise_affine=affine)
         self.mlp = Pattention(config, "ffn")
 
-    def forward(self, x: torch.Tensor, stage: int) -> torch.Tensor:
-        x = x + self.attention(self.input_layernorm(x), stage)
+    def forward(self, x: torch.Tensor, stage: int, rotary: Tables, mix: Mix = causal) -> torch.Tensor:
+        x = x + self.attention(self.input_layernorm(x), stage, rotary, mix)
         x = x + self.mlp(self.post_attention_layernorm(x), stage)
         return x
 
@@ -95,50 +103,58 @@ class Head(nn.Module):
         self.final_linear = nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
 
 
-class ReferenceTokenformer(nn.Module):
-    """Token ids in, logits out; `stage` picks an earlier growth stage (index) of the same weights.
+class OfficialModules:
+    """The modules of a Tokenformer under their official numbers: 0 embedding, 2.. blocks, L+3 norm, L+4 untied head."""
 
-    The module numbers are the official pipeline's: 0 embedding, 2.. blocks, L+3 final norm, L+4 untied head.
-    """
+    config: TokenformerConfig
+    sequential: nn.ModuleDict
 
-    def __init__(self, config: TokenformerConfig) -> None:
-        super().__init__()
-        self.config = config
+    @staticmethod
+    def build(config: TokenformerConfig) -> nn.ModuleDict:
         layers = config.num_hidden_layers
         modules: dict[str, nn.Module] = {"0": Embedding(config)}
         modules |= {str(i + 2): Block(config) for i in range(layers)}
         modules[str(layers + 3)] = FinalNorm(config)
         if not config.tie_word_embeddings:
             modules[str(layers + 4)] = Head(config)
-        self.sequential = nn.ModuleDict(modules)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """The official initialisation: N(0, 0.02), and the `wang` rule 2 / (L sqrt(d)) for what feeds the residual."""
-        residual_std = 2 / (self.config.num_hidden_layers * math.sqrt(self.config.hidden_size))
-        for name, parameter in self.named_parameters():
-            if "norm" not in name:
-                feeds_residual = name.endswith(("proj.value_param_tokens", "mlp.value_param_tokens"))
-                nn.init.normal_(parameter, std=residual_std if feeds_residual else 0.02)
+        return nn.ModuleDict(modules)
 
     def embedding(self) -> nn.Embedding:
-        return self.get_submodule("sequential.0.word_embeddings")  # type: ignore[return-value]
+        return self.sequential.get_submodule("0.word_embeddings")  # type: ignore[return-value]
+
+    def blocks(self) -> list[nn.Module]:
+        return [self.sequential[str(i + 2)] for i in range(self.config.num_hidden_layers)]
 
     def final_norm(self) -> nn.LayerNorm:
-        return self.get_submodule(f"sequential.{self.config.num_hidden_layers + 3}.norm")  # type: ignore[return-value]
+        return self.sequential.get_submodule(f"{self.config.num_hidden_layers + 3}.norm")  # type: ignore[return-value]
 
     def head_weight(self) -> torch.Tensor:
         """[vocab_size, d]; the padding rows are left out."""
         if self.config.tie_word_embeddings:
             return self.embedding().weight[: self.config.vocab_size]
-        head = self.get_submodule(f"sequential.{self.config.num_hidden_layers + 4}.final_linear")
+        head = self.sequential.get_submodule(f"{self.config.num_hidden_layers + 4}.final_linear")
         return head.get_parameter("weight")[: self.config.vocab_size]
+
+
+class ReferenceTokenformer(OfficialModules, nn.Module):
+    """Token ids in, logits out; `stage` picks an earlier growth stage (index) of the same weights."""
+
+    def __init__(self, config: TokenformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sequential = self.build(config)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for module in self.modules():
+            initialise(module)
 
     def hidden_states(self, input_ids: torch.Tensor, stage: int = -1) -> list[torch.Tensor]:
         """Output of every block for input_ids [B, T]: a list of L tensors [B, T, d]."""
         x, outputs = self.embedding()(input_ids), []
-        for i in range(self.config.num_hidden_layers):
-            x = self.sequential[str(i + 2)](x, stage)
+        rotary = rotary_tables(self.config, torch.arange(input_ids.shape[-1], device=input_ids.device))
+        for block in self.blocks():
+            x = block(x, stage, rotary)
             outputs.append(x)
         return outputs
 
@@ -164,11 +180,25 @@ def with_weights(config: TokenformerConfig, weights: Mapping[str, torch.Tensor])
     return model.eval().requires_grad_(False)
 
 
-def rotary_tables(config: TokenformerConfig, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin of the rotary angles, float32 [length, rotary_dim], half-split layout (Su et al. 2021)."""
+def initialise(module: nn.Module) -> None:
+    """The official initialisation of a module's own parameters; norms keep PyTorch's.
+
+    It is N(0, 0.02), and the `wang` rule 2 / (L sqrt(d)) for what feeds the residual.
+    """
+    if isinstance(module, Pattention):
+        residual_std = 2 / (module.config.num_hidden_layers * math.sqrt(module.config.hidden_size))
+        nn.init.normal_(module.key_param_tokens, std=0.02)
+        nn.init.normal_(module.value_param_tokens, std=residual_std if module.projection in READING_OUT else 0.02)
+    elif isinstance(module, (nn.Embedding, nn.Linear)):
+        nn.init.normal_(module.weight, std=0.02)
+
+
+def rotary_tables(config: TokenformerConfig, positions: torch.Tensor) -> Tables:
+    """cos and sin at positions [...], float32 [..., rotary_dim], half-split layout (Su et al. 2021)."""
+    device = positions.device
     exponents = torch.arange(0, config.rotary_dim, 2, dtype=torch.float32, device=device) / config.rotary_dim
-    positions = torch.arange(length, dtype=torch.float32, device=device)
-    angles = torch.outer(positions, config.rope_theta**-exponents).repeat(1, 2)
+    angles = positions[..., None] * config.rope_theta**-exponents
+    angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 
 

@@ -56,5 +56,6 @@ def activate(scores: torch.Tensor, tau: float, activation: str) -> torch.Tensor:
 
 def inverse_norm(rows: torch.Tensor) -> torch.Tensor:
     """1 / ||row||_2 of [..., n] as [..., 1], finite for a row of zeros."""
-    squares = rows.square().sum(dim=-1, keepdim=True)
-    return torch.rsqrt(squares.clamp_min(torch.finfo(rows.dtype).tiny))
+    wide = rows.float() if rows.dtype == torch.float16 else rows  # whose squares end at 65,504
+    squares = wide.square().sum(dim=-1, keepdim=True)
+    return torch.rsqrt(squares.clamp_min(torch.finfo(rows.dtype).tiny)).to(rows.dtype)

@@ -1,0 +1,1 @@
+"""Training: `tokenformer train`, on the Trainer of transformers."""
