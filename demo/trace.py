@@ -20,10 +20,10 @@ from demo.texts import texts
 from demo.world import Fact
 from model_impl.reference.contributions import at_position
 from model_impl.reference.model import ReferenceTokenformer, load_reference
+from model_impl.texts import TextTokenizer
 from server.api.trace.index import CorpusIndex
 from server.calibrate.markdown import table
 from server.served.opening import open_model
-from server.texts import TextTokenizer
 
 STAGE = "world-b"
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from model_impl.checkpoint.writing import as_json, replace_file
 from model_impl.reference.ensemble import MAX_MEMBERS
+from model_impl.texts import TextTokenizer
 from server.calibrate.figures import (
     ORDERING,
     Indexes,
@@ -35,7 +36,6 @@ from server.calibrate.transfer import transfer
 from server.served.model import ONLY_TOKENFORMERS
 from server.served.opening import open_model
 from server.served.tokenformer import TokenformerCheckpoint
-from server.texts import TextTokenizer
 from server.uncertainty.calibration import (
     METHODS,
     Abstention,

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
-from server.json_lines import STRICT, LinesError, Message, NonEmpty, encodable, line_error, read_json_lines
+from model_impl.json_lines import STRICT, LinesError, Message, NonEmpty, encodable, line_error, read_json_lines
 from server.uncertainty.sentences import sentences
 
 GENERATE = "generate"

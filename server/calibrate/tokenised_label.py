@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from model_impl.texts import ChatTemplateError, TextTokenizer
 from server.calibrate.labels import Label, LabelFile
-from server.texts import ChatTemplateError, TextTokenizer
 
 
 @dataclass(frozen=True)

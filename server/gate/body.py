@@ -13,8 +13,8 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from model_impl.faults import LONGEST_KEY
 from server import metrics
-from server.faults import LONGEST_KEY
 from server.gate.connection.body_budget import BodyBudget, Share
 from server.gate.errors import openai_error
 

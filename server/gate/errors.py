@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
-from server.faults import written
+from model_impl.faults import written
 from server.requests.parameters import LIMITS, PROMPTS, prompt_of, to_blame
 
 INPUT_TOKENS = "input_tokens"

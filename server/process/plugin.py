@@ -22,6 +22,7 @@ from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
 from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_json_request, with_cancellation
 
 from model_impl.override import override_class
+from model_impl.texts import read_texts
 from server.api.absent import refuse_absent
 from server.api.answers import answer
 from server.api.chat import ScoredChat
@@ -62,7 +63,6 @@ from server.requests.tool_calls import ToolMessages, open_tool_calls
 from server.served.tokenformer import TokenformerCheckpoint
 from server.system.log_filter import keep_quotes_out, shorten_streams
 from server.system.stderr import say
-from server.texts import read_texts
 from server.uncertainty.policy import DoubtPolicy
 
 router = APIRouter()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from model_impl.checkpoint.delta import check_delta, load_delta
 from model_impl.checkpoint.reading import CheckpointError
+from model_impl.faults import refusal
+from model_impl.texts import TextError, TextTokenizer, read_texts, tokenised
 from server.engine.settings import chat_template, cpu_kv_cache_bytes, defaults, describe_memory, prepare_environment
-from server.faults import refusal
 from server.gate import MIDDLEWARE
 from server.gate.keys import VARIABLES as KEY_VARIABLES
 from server.gate.keys import ApiKeyError, readable_by_all, take_keys
@@ -26,7 +27,6 @@ from server.served.tokenformer import TokenformerCheckpoint
 from server.system.child_process import protect_children
 from server.system.cores import prepare_openmp, use_cores
 from server.system.stderr import say
-from server.texts import TextError, TextTokenizer, read_texts, tokenised
 from server.uncertainty.calibration import CalibrationError
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from model_impl.checkpoint.reading import CheckpointError, one_line, read_json
+from model_impl.faults import refusal
 from model_impl.plugin import ARCHITECTURE
 from model_impl.stock import reports_epistemic
-from server.faults import refusal
 from server.served.model import BASE, Capabilities, ServedModel
 
 if TYPE_CHECKING:

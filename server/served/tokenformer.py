@@ -14,10 +14,10 @@ from model_impl.checkpoint.reading import (
     check_values,
     iterate_tensors,
     load_config,
-    one_line,
     tensor_shapes,
 )
 from model_impl.checkpoint.tokenizer import DEFAULT_CHAT_TEMPLATE, TOKENIZER
+from model_impl.texts import TokenizedCheckpoint
 from server.served.model import Capabilities, ServedModel
 
 
@@ -55,18 +55,7 @@ class TokenformerCheckpoint(ServedModel):
         return fingerprint(self.name, stage)
 
     def tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        from model_impl.hf_config import HuggingFaceConfig
-
-        file = Path(self.name) / TOKENIZER
-        if not file.is_file():
-            raise CheckpointError(f"{self.name}: has no {TOKENIZER}")
-        config = HuggingFaceConfig.from_pretrained(self.name)  # otherwise the library does not know the file's type
-        try:
-            return AutoTokenizer.from_pretrained(self.name, config=config, trust_remote_code=False)
-        except Exception as error:  # the tokenizers library raises plain Exception
-            raise CheckpointError(f"{file}: cannot be loaded ({one_line(error)})") from error
+        return TokenizedCheckpoint(Path(self.name)).tokenizer()
 
     def cached_bytes(self, args: Namespace) -> int:
         from model_impl.model.block import cached_head_dim

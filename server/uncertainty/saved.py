@@ -8,8 +8,8 @@ from typing import Annotated, TypeVar
 from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
 
 from model_impl.checkpoint.reading import CheckpointError, read_json
+from model_impl.faults import first_fault
 from model_impl.one_line_error import OneLineError
-from server.faults import first_fault
 
 Saved = TypeVar("Saved")
 

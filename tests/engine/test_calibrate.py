@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from model_impl.reference.ensemble import ensemble_uncertainty
+from model_impl.texts import TextTokenizer
 from server.calibrate.labels import Label, LabelFile
 from server.calibrate.scoring import score_labels
 from server.calibrate.tokenised_label import tokenised_labels
 from server.served.opening import open_model
-from server.texts import TextTokenizer
 from server.uncertainty.features import GROUPS
 from tests.support import calibrated
 from tests.support.calibrated import CONTEXT, END, greedy, words

@@ -14,9 +14,9 @@ import torch
 
 from model_impl.reference.closed_form import epistemic
 from model_impl.reference.model import ReferenceTokenformer, load_reference
+from model_impl.texts import TextTokenizer
 from model_impl.wire import STATISTICS
 from server.served.opening import open_model
-from server.texts import TextTokenizer
 from server.uncertainty.calibration import Calibration, load_calibration
 from server.uncertainty.spans import DOUBTED_RISK, undecided_spans
 from server.uncertainty.tokens import TokenScore

@@ -27,12 +27,12 @@ from vllm.lora.request import LoRARequest
 
 from model_impl.reference.contributions import at_position, places
 from model_impl.reference.model import ReferenceTokenformer, load_reference
+from model_impl.texts import Text, TextTokenizer
 from server.api.given_text import GivenText, PromptRequest
 from server.api.trace.index import KEPT, CorpusIndex
 from server.engine.variants import VariantModels
 from server.gate.errors import COMPLETION_TOKENS
 from server.served.model import ServedModel
-from server.texts import Text, TextTokenizer
 
 router = APIRouter()
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from model_impl.checkpoint.writing import write_checkpoint
+from model_impl.json_lines import LinesError
 from server.__main__ import main
 from server.calibrate.labels import Label, read_labels
-from server.json_lines import LinesError
 from server.process.early_signals import EarlySignals
 from server.process.serve import main as serve
 from tests.support.paths import ROOT

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from model_impl.checkpoint.writing import write_checkpoint
+from model_impl.json_lines import LinesError
+from model_impl.texts import TextTokenizer
 from server.__main__ import main
 from server.calibrate.labels import Label, LabelFile
 from server.calibrate.tokenised_label import TokenisedLabel, tokenised_label
-from server.json_lines import LinesError
 from server.served.opening import open_model
-from server.texts import TextTokenizer
 from tests.support.grown import word_tokenizer
 from tests.support.tiny import tiny_config, tiny_weights
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic takes that of `typing` from Python 3.12 only
 
+from model_impl.faults import first_fault, shown
 from model_impl.one_line_error import OneLineError
-from server.faults import first_fault, shown
 
 Entry = TypeVar("Entry")
 

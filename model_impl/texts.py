@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, Field, model_validator
 
-from model_impl.checkpoint.reading import one_line
+from model_impl.checkpoint.reading import CheckpointError, one_line
+from model_impl.checkpoint.tokenizer import DEFAULT_CHAT_TEMPLATE, TOKENIZER
+from model_impl.json_lines import STRICT, LinesError, Message, NonEmpty, line_error, read_json_lines
 from model_impl.one_line_error import OneLineError
-from server.json_lines import STRICT, LinesError, Message, NonEmpty, line_error, read_json_lines
-from server.served.model import ServedModel
 
 
 class TextError(OneLineError):
@@ -60,15 +60,48 @@ def read_texts(path: Path) -> tuple[list[Text], str]:
     return texts, digest
 
 
+class Tokenized(Protocol):
+    """A model as far as its texts are concerned."""
+
+    @property
+    def own_template(self) -> Path | None:
+        """The chat template for a tokenizer without one, if there is any."""
+
+    def tokenizer(self) -> Any:
+        """The tokenizer of the library transformers; raises CheckpointError for one that cannot be loaded."""
+
+
+@dataclass(frozen=True)
+class TokenizedCheckpoint:
+    """A Tokenformer checkpoint, as far as its texts are concerned."""
+
+    path: Path
+    own_template: Path | None = DEFAULT_CHAT_TEMPLATE
+
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        from model_impl.hf_config import HuggingFaceConfig
+
+        file = self.path / TOKENIZER
+        if not file.is_file():
+            raise CheckpointError(f"{self.path}: has no {TOKENIZER}")
+        config = HuggingFaceConfig.from_pretrained(self.path)  # otherwise the library does not know the file's type
+        try:
+            return AutoTokenizer.from_pretrained(self.path, config=config, trust_remote_code=False)
+        except Exception as error:  # the tokenizers library raises plain Exception
+            raise CheckpointError(f"{file}: cannot be loaded ({one_line(error)})") from error
+
+
 class TextTokenizer:
     """A model's tokenizer as the server loads it, with the default chat template where it has none of its own.
 
     Raises CheckpointError for one that cannot be loaded.
     """
 
-    def __init__(self, served: ServedModel) -> None:
-        self.tokenizer: Any = served.tokenizer()
-        own = served.own_template
+    def __init__(self, model: Tokenized) -> None:
+        self.tokenizer: Any = model.tokenizer()
+        own = model.own_template
         self.template = None if self.tokenizer.chat_template or own is None else own.read_text()
 
     def ids(self, content: str | Sequence[Mapping[str, Any]], *, ask: bool = False) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.json_lines import LinesError, read_json_lines
+from model_impl.json_lines import LinesError, read_json_lines
 
 
 def numbered(number: int, entry: Any) -> tuple[int, Any]:
