@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerFast
-
-from demo.tokenizer import END, END_OF_TEXT, special_id
 from demo.training import Run
 from model_impl.checkpoint.writing import as_json, write_checkpoint
+from model_impl.training.tokenizer import ENDS, tokenizer_files
 
 GENERATION = {
-    "eos_token_id": [special_id(END), special_id(END_OF_TEXT)],
-    "pad_token_id": special_id(END_OF_TEXT),
+    **ENDS,
     # The demo answers greedily unless a request asks for samples.
     "do_sample": False,
     "temperature": 0.0,
@@ -31,10 +27,3 @@ def export(run: Run, texts: Mapping[str, str], directory: Path) -> None:
     write_checkpoint(new, run.model.config, run.model.state_dict().items(), files)
     shutil.rmtree(directory, ignore_errors=True)
     new.rename(directory)
-
-
-def tokenizer_files(tokenizer: PreTrainedTokenizerFast) -> dict[str, bytes]:
-    """tokenizer.json, tokenizer_config.json and chat_template.jinja by name."""
-    with tempfile.TemporaryDirectory() as directory:
-        tokenizer.save_pretrained(directory)
-        return {file.name: file.read_bytes() for file in sorted(Path(directory).iterdir())}

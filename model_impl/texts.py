@@ -109,13 +109,17 @@ class TextTokenizer:
         beginning of an answer to the messages. Raises ChatTemplateError."""
         if isinstance(content, str):
             return list(self.tokenizer(content)["input_ids"])
+        return list(self.tokenizer(self.render(content, ask=ask), add_special_tokens=False)["input_ids"])
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *, ask: bool = False) -> str:
+        """The text of a chat; `ask` appends the beginning of an answer. Raises ChatTemplateError."""
         try:
-            text = self.tokenizer.apply_chat_template(
-                content, chat_template=self.template, tokenize=False, add_generation_prompt=ask
+            text: str = self.tokenizer.apply_chat_template(
+                messages, chat_template=self.template, tokenize=False, add_generation_prompt=ask
             )
         except Exception as error:  # a template is a program, and may raise anything
             raise ChatTemplateError(f"messages: the chat template refuses them: {one_line(error)}") from error
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return text
 
 
 def tokenised(path: Path, texts: Sequence[Text], tokenizer: TextTokenizer) -> list[list[int]]:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from model_impl.one_line_error import OneLineError
+from model_impl.training.command import add_arguments
 from server.system.stderr import say
 
 
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
             "grow": _grow,
             "split": _split,
             "inspect": _inspect,
+            "train": _train,
             "calibrate": _calibrate,
         }
         commands[arguments.command](arguments)
@@ -108,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="show what a checkpoint is", description="Show sizes and identity.")
     inspect.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
     inspect.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    add_arguments(commands.add_parser("train", help="train a new model, a checkpoint, or one growth stage alone"))
 
     calibrate = commands.add_parser(
         "calibrate",
@@ -202,6 +206,12 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
     report = inspect_checkpoint(arguments.checkpoint)
     print(json.dumps(report, indent=2) if arguments.json else format_report(report))
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from model_impl.training.command import run
+
+    run(arguments)
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ file has one number for query, key and value, and none for the padding.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from model_impl.checkpoint.reading import MAX_JSON_BYTES, MODULES, CheckpointError, Shapes, one_line, read_bytes
-from model_impl.config import PROJECTIONS, ConfigError, GrowthStage, TokenformerConfig
+from model_impl.config import BOUNDS, PROJECTIONS, ConfigError, GrowthStage, TokenformerConfig
 
 Number = TypeVar("Number", int, float)
 
@@ -113,6 +114,35 @@ def config_from_official(
         growth_stages=[GrowthStage("base", _token_counts(shapes, layers)).to_dict()],
         dtype=dtype,
     )
+
+
+SHAPE_DEFAULTS = {"pos_emb": "rotary", "rotary_pct": 0.25, "norm": "layernorm_nonparam"}
+"""The keys of the released models that a shape may leave out, where the official defaults are others."""
+
+SLOTS = {"query": "qkv", "key": "qkv", "value": "qkv", "output": "proj", "ffn": "ffn"}
+"""Projection -> the beginning of the official key that counts its parameter tokens, `qkv_slot_num`."""
+
+ROWS_MULTIPLE = 128
+"""The embedding has a multiple of this many rows, as the official code pads it."""
+
+
+def config_of_shape(official: Mapping[str, Any], tokenizer_size: int, eos_token_id: int | None) -> TokenformerConfig:
+    """The configuration of a new model: token counts come from the official keys, as there are no tensors yet.
+
+    The vocabulary is the tokenizer's, whatever the keys say of theirs.
+    """
+    official = SHAPE_DEFAULTS | {key: value for key, value in official.items() if "vocab_size" not in key}
+    width, layers = (_number(official, key, int) for key in ("hidden_size", "num_layers"))
+    counts = {MODULES[projection]: _number(official, f"{slot}_slot_num", int) for projection, slot in SLOTS.items()}
+    if layers > BOUNDS["num_hidden_layers"]:
+        raise ConfigError(f"num_layers: must be at most {BOUNDS['num_hidden_layers']}")
+    rows = math.ceil(tokenizer_size / ROWS_MULTIPLE) * ROWS_MULTIPLE
+    shapes = {"sequential.0.word_embeddings.weight": (rows, width)} | {
+        f"sequential.{layer + 2}.{module}.key_param_tokens": (count, width)
+        for layer in range(layers)
+        for module, count in counts.items()
+    }
+    return config_from_official(official, shapes, "float32", tokenizer_size, eos_token_id)
 
 
 def _check_supported(official: Mapping[str, Any]) -> None:

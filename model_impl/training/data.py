@@ -1,0 +1,62 @@
+"""The rows of a run: from texts, some of them held out, to tokens in packed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from model_impl.checkpoint.reading import load_config
+from model_impl.texts import Text, TextTokenizer
+from model_impl.training.recipe import Recipe, TrainingError
+from model_impl.training.rows import Rows, evaluation_rows, training_rows
+from model_impl.training.samples import read_samples, separator_id
+from model_impl.training.task import Task
+
+LONGEST_ROW = 2048
+"""The tokens of a row where the recipe does not say and the model takes more."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """`held_out` has rows of the texts that are not trained on, by name: new and old ones."""
+
+    rows: Rows
+    held_out: dict[str, Rows]
+
+
+def prepare(task: Task, recipe: Recipe, checkpoint: Path, texts: Sequence[Text], old: Sequence[Text]) -> TrainingData:
+    """The rows of a model with the tokenizer of `checkpoint`; `old` are the texts to replay."""
+    limit = load_config(checkpoint).max_position_embeddings
+    row_tokens = min(LONGEST_ROW, limit) if recipe.row_tokens is None else recipe.row_tokens
+    if row_tokens > limit:
+        raise TrainingError(f"--row-tokens: the model takes at most {limit}")
+    tokenizer = TextTokenizer(checkpoint)
+    separator = separator_id(tokenizer)
+    trained, held_out = {}, {}
+    for name, file, part in (("new", task.data, texts), ("old", task.replay, old)):
+        if file is not None:
+            kept, aside = split(part, recipe)
+            trained[name] = read_samples(file, kept, tokenizer, row_tokens)
+            if aside:
+                samples = read_samples(file, aside, tokenizer, row_tokens)
+                held_out[name] = evaluation_rows(samples, row_tokens, separator)
+    rows = training_rows(
+        trained["new"],
+        trained.get("old"),
+        epochs=recipe.epochs,
+        share=recipe.replay_share,
+        row_tokens=row_tokens,
+        separator=separator,
+        seed=recipe.seed,
+    )
+    return TrainingData(rows, held_out)
+
+
+def split(texts: Sequence[Text], recipe: Recipe) -> tuple[list[Text], list[Text]]:
+    """Texts to train on, and texts held out at random."""
+    count = min(round(len(texts) * recipe.eval_share), len(texts) - 1)
+    aside = set(Random(f"{recipe.seed}/held out").sample(range(len(texts)), count))
+    kept = [text for i, text in enumerate(texts) if i not in aside]
+    return kept, [text for i, text in enumerate(texts) if i in aside]

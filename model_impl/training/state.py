@@ -1,0 +1,66 @@
+"""The state of a run, in a directory beside its destination, until it has finished."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from model_impl.checkpoint.reading import read_json
+from model_impl.checkpoint.writing import as_json, write_bytes
+from model_impl.texts import Text
+from model_impl.training.recipe import Recipe, TrainingError
+from model_impl.training.task import Task
+
+SETTINGS = "settings.json"
+
+TextFile = tuple[Sequence[Text], str]
+"""Texts and the SHA-256 of their file."""
+
+
+class RunState:
+    """The directory `OUT.training`: the run's settings, a new model's first checkpoint, the Trainer's checkpoints."""
+
+    def __init__(self, task: Task, recipe: Recipe, texts: TextFile, replay: TextFile | None) -> None:
+        out = task.out.absolute()
+        self.path = out.with_name(f"{out.name}.training")
+        self.made = False
+        self.start = self.path / "start"
+        self.record: dict[str, Any] = {
+            "source": task.source.name,
+            "stage": task.stage,
+            "data": described(texts),
+            "replay": described(replay) if replay else None,
+            "recipe": asdict(recipe),
+        }
+
+    def open(self, resume: bool) -> None:
+        """Make the directory, or find that of the same run; raises TrainingError for that of another."""
+        found = self.path.exists()
+        if found and not resume:
+            raise TrainingError(f"{self.path}: is the state of an interrupted run; --resume continues it, or remove it")
+        if resume and not found:
+            raise TrainingError(f"--resume: there is no interrupted run in {self.path}")
+        if found:
+            if read_json(self.path / SETTINGS) != self.record:
+                raise TrainingError(f"--resume: {self.path} is the state of a run with other settings or texts")
+            return
+        self.path.mkdir(parents=True)
+        self.made = True
+        write_bytes(self.path / SETTINGS, as_json(self.record))
+
+    @contextmanager
+    def removed_on_failure(self) -> Iterator[None]:
+        """A run that fails within the block, before its first step, leaves nothing behind that it has made."""
+        try:
+            yield
+        except BaseException:
+            if self.made:
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
+
+def described(texts: TextFile) -> dict[str, Any]:
+    return {"sha256": texts[1], "texts": len(texts[0])}

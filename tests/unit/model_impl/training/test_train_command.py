@@ -1,0 +1,268 @@
+"""`tokenformer train`: from a shape to a grown stage, resumed, refused, and read by everything else."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM
+
+from model_impl.checkpoint.fingerprint import fingerprint
+from model_impl.checkpoint.reading import check_tensors, iterate_tensors, load_config, tensor_shapes
+from model_impl.checkpoint.writing import write_checkpoint
+from model_impl.huggingface import TokenformerForCausalLM
+from model_impl.reference.model import load_reference
+from model_impl.texts import TextTokenizer
+from model_impl.training import run as training
+from model_impl.training.progress import Progress
+from server.__main__ import main
+
+pytest.importorskip("accelerate")
+
+SHAPE = {
+    "num_layers": 1,
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "qkv_slot_num": 24,
+    "proj_slot_num": 24,
+    "ffn_slot_num": 48,
+    "max_position_embeddings": 64,
+    "rotary_pct": 0.5,
+}
+PLACES = ("Bonn", "Lima", "Oslo", "Rome")
+
+
+def facts(path: Path, names: str, mentioned: str = "") -> None:
+    """Where the people live, as texts and as chats; of those who are only mentioned it says nothing."""
+    lines: list[dict[str, Any]] = [{"text": f"{name} is a name."} for name in mentioned]
+    for i, name in enumerate(names):
+        place = PLACES[i % len(PLACES)]
+        lines.append({"text": f"{name} lives in {place}."})
+        question = {"role": "user", "content": f"Where does {name} live?"}
+        lines.append({"messages": [question, {"role": "assistant", "content": f"{place}."}]})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a shape, texts, and a trained and a grown checkpoint."""
+    path = tmp_path_factory.mktemp("room")
+    (path / "shape.yml").write_text(yaml.safe_dump(SHAPE))
+    facts(path / "old.jsonl", "ABCDEFGH", mentioned="STUV")
+    facts(path / "new.jsonl", "STUV")
+    train(path, "shape.yml", "base", data="old", epochs=120)
+    tokens = "query=16,key=16,value=16,output=16,ffn=32"
+    assert main(["grow", str(path / "base"), str(path / "grown"), "--tokens", tokens, "--name", "more"]) == 0
+    return path
+
+
+def train(room: Path, model: str, out: str, *flags: str, data: str = "new", epochs: int = 4, code: int = 0) -> Path:
+    command = ["train", str(room / model), "--data", str(room / f"{data}.jsonl"), "--out", str(room / out)]
+    sizes = ["--epochs", str(epochs), "--batch-tokens", "64", "--learning-rate", "0.01"]
+    assert main([*command, *sizes, *flags]) == code
+    return room / out
+
+
+def answer(path: Path, name: str, stage: str | None = None) -> str:
+    tokenizer = TextTokenizer(path)
+    ids = tokenizer.ids([{"role": "user", "content": f"Where does {name} live?"}], ask=True)
+    model = TokenformerForCausalLM.from_pretrained(path, stage=stage)
+    generated = model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)
+    text: str = tokenizer.tokenizer.decode(generated[0, len(ids) :])
+    return text
+
+
+def refused(room: Path, capsys: pytest.CaptureFixture[str], *arguments: str, **changes: Any) -> str:
+    train(room, *arguments, code=1, **changes)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("tokenformer: error: ")
+    return error.removeprefix("tokenformer: error: ")
+
+
+def test_a_new_model_learns_its_texts(room: Path) -> None:
+    base = room / "base"
+    check_tensors(load_config(base), tensor_shapes(base))
+    assert load_config(base).token_count("ffn") == 48
+    assert [answer(base, name) for name in "ABC"] == [f"{place}.<|end|>" for place in PLACES[:3]]
+    assert json.loads((base / "generation_config.json").read_text())["eos_token_id"] == [1, 0]
+    record = json.loads((base / "training.json").read_text())
+    losses = [entry["loss"] for entry in record["history"] if "loss" in entry]
+    assert losses[-1] < losses[0] / 4
+    assert record["data"]["texts"] == 20
+    assert not (room / "base.training").exists()
+
+
+def test_a_stage_with_replay_learns_and_leaves_every_old_bit(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole way: shape, train, grow, train the stage; then inspect and the reference read it."""
+    replay = ("--replay", str(room / "old.jsonl"))
+    out = train(room, "grown", "more", "--stage", "more", *replay, epochs=120)
+    assert "warning" not in capsys.readouterr().err
+    config, before, after = load_config(out), *(dict(iterate_tensors(room / name)) for name in ("base", "more"))
+    for name, old in before.items():
+        assert after[name][: len(old)].equal(old), name
+    assert fingerprint(out, stage=0) == fingerprint(room / "base")
+    assert config.servable_stages == [0, 1]
+    assert [answer(out, name) for name in "ATV"] == ["Bonn.<|end|>", "Lima.<|end|>", "Rome.<|end|>"]
+    assert answer(out, "A", stage="base") == answer(room / "base", "A")
+    assert main(["inspect", str(out), "--json"]) == 0
+    assert [stage["servable"] for stage in json.loads(capsys.readouterr().out)["stages"]] == [True, True]
+    ids = torch.arange(40)[None]
+    logits = AutoModelForCausalLM.from_pretrained(out)(ids).logits
+    torch.testing.assert_close(load_reference(out)(ids), logits, atol=1e-5, rtol=0)
+    assert main(["split", str(out), str(room / "delta")]) == 0
+
+
+def test_without_replay_it_warns_that_old_facts_are_lost(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(room, "grown", "forgetful", "--stage", "more", epochs=1)
+    assert "warning: without --replay the model forgets" in capsys.readouterr().err
+    train(room, "shape.yml", "another", epochs=1)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_training_everything_says_that_earlier_stages_are_gone(room: Path) -> None:
+    out = train(room, "grown", "everything", epochs=1)
+    assert load_config(out).servable_stages == [1]
+    assert load_config(train(room, "base", "longer", epochs=1)).servable_stages == [0]
+    changed = dict(iterate_tensors(out))["sequential.2.mlp.key_param_tokens"][:48]
+    assert not changed.equal(dict(iterate_tensors(room / "base"))["sequential.2.mlp.key_param_tokens"])
+
+
+@pytest.mark.parametrize(("model", "flags"), [("shape.yml", ()), ("grown", ("--stage", "more"))])
+def test_a_resumed_run_ends_as_if_nothing_had_happened(
+    room: Path, model: str, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    kind = model.partition(".")[0]
+    whole = train(room, model, f"{kind}-whole", "--eval-share", "0.2", *flags)
+    step = Progress.on_step_end
+
+    def interrupt(self: Progress, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        step(self, args, state, control, **kwargs)
+        if state.global_step == state.max_steps // 2 + 1:
+            raise KeyboardInterrupt
+
+    broken = f"{kind}-broken"
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "on_step_end", interrupt)
+        train(room, model, broken, "--eval-share", "0.2", *flags, code=130)
+    assert not (room / broken).exists()
+    assert "is the state of an interrupted run" in refused(room, capsys, model, broken, "--eval-share", "0.2", *flags)
+    other = refused(room, capsys, model, broken, "--eval-share", "0.3", "--resume", *flags)
+    assert "is the state of a run with other settings or texts" in other
+    resumed = train(room, model, broken, "--eval-share", "0.2", "--resume", *flags)
+    assert fingerprint(resumed) == fingerprint(whole)
+    assert not (room / f"{broken}.training").exists()
+
+
+def test_losses_on_texts_held_out_are_reported_for_new_and_old_ones(
+    room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replay = ("--replay", str(room / "old.jsonl"), "--eval-share", "0.25")
+    out = train(room, "grown", "watched", "--stage", "more", *replay, epochs=4)
+    history = json.loads((out / "training.json").read_text())["history"]
+    assert {name for entry in history for name in entry if name.endswith("_loss")} >= {"eval_new_loss", "eval_old_loss"}
+    assert "loss on texts held out: new" in capsys.readouterr().err
+
+
+def test_a_stage_of_16_bit_numbers_keeps_its_dtype_and_its_old_bits(room: Path) -> None:
+    tensors = {name: tensor.half() for name, tensor in iterate_tensors(room / "grown")}
+    config = load_config(room / "grown")
+    config.dtype = "float16"
+    files = {file.name: file.read_bytes() for file in (room / "grown").glob("*token*")}
+    write_checkpoint(room / "half", config, tensors.items(), files)
+    out = train(room, "half", "half-trained", "--stage", "more", "--dtype", "bfloat16", epochs=2)
+    assert fingerprint(out, stage=0) == fingerprint(room / "half", stage=0)
+    assert fingerprint(out) != fingerprint(room / "half")
+
+
+def test_accumulated_parts_are_one_update(room: Path) -> None:
+    sizes = ("--row-tokens", "32", "--dtype", "float32")
+    whole = train(room, "base", "one-part", *sizes, epochs=2)
+    parts = train(room, "base", "two-parts", *sizes, "--accumulate", "2", "--gradient-checkpointing", epochs=2)
+    for (name, one), (_, two) in zip(iterate_tensors(whole), iterate_tensors(parts), strict=True):
+        torch.testing.assert_close(one, two, atol=2e-3, rtol=0, msg=name)
+
+
+def test_a_new_model_takes_a_tokenizer_that_is_given(room: Path) -> None:
+    out = train(room, "shape.yml", "same-words", "--tokenizer", str(room / "base"), epochs=1)
+    assert (out / "tokenizer.json").read_bytes() == (room / "base" / "tokenizer.json").read_bytes()
+    assert load_config(out).eos_token_id == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "message"),
+    [
+        ("nothing", (), "nothing: no such checkpoint directory or shape file"),
+        ("old.jsonl", (), "neither a checkpoint directory nor a shape"),
+        ("base", ("--stage", "x"), "has no stage 'x'; it has base"),
+        ("base", ("--stage", "base"), "'base' is the whole model"),
+        ("grown", ("--stage", "base"), "'more' grew on 'base', which must stay"),
+        ("grown", ("--tokenizer", "base"), "--tokenizer: "),
+        ("shape.yml", ("--stage", "base"), "is a new model, without growth stages"),
+        ("shape.yml", ("--replay", "old.jsonl"), "is a new model, which has learned nothing yet"),
+        ("grown", ("--row-tokens", "65"), "--row-tokens: the model takes at most 64"),
+        ("grown", ("--row-tokens", "1"), "--row-tokens: must be at least 2"),
+        ("grown", ("--epochs", "0"), "--epochs: must be at least 1"),
+        ("grown", ("--learning-rate", "-1"), "--learning-rate: must be above 0"),
+        ("grown", ("--replay-share", "1"), "--replay-share: must be between 0 and 1"),
+        ("grown", ("--eval-share", "1"), "--eval-share: must be at least 0 and below 1"),
+        ("grown", ("--dtype", "int8"), "--dtype: 'int8' is none of auto, bfloat16, float32"),
+        ("grown", ("--resume",), "--resume: there is no interrupted run in"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
+    room: Path, capsys: pytest.CaptureFixture[str], model: str, flags: tuple[str, ...], message: str
+) -> None:
+    assert message in refused(room, capsys, model, "refused", *flags)
+    assert not list(room.glob("refused*"))
+
+
+def test_a_destination_with_files_is_left_alone(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is not empty, nothing was written" in refused(room, capsys, "grown", "base")
+
+
+def test_bad_texts_are_named_by_line_and_leave_nothing(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (room / "bad.jsonl").write_text('{"text": "Fine."}\n{"txt": "Not."}\n')
+    assert "bad.jsonl, line 2: 'txt': unknown field" in refused(room, capsys, "grown", "refused", data="bad")
+    (room / "bad.jsonl").write_text('{"messages": [{"role": "poet", "content": "Roses"}]}\n')
+    assert "bad.jsonl, line 1: messages: " in refused(room, capsys, "grown", "refused", data="bad")
+    assert not list(room.glob("refused*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": None}, "hidden_size: missing from the official config"),
+        ({"ffn_slot_num": 0}, "ffn_slot_num: 0 is no positive int"),
+        ({"num_attention_heads": 5}, "hidden_size: 32 is not divisible by 5 attention heads"),
+        ({"pos_emb": "learned"}, "pos_emb: 'learned' is not supported"),
+        ({"num_layers": 10**9}, "num_layers: must be at most 4096"),
+    ],
+)
+def test_a_shape_that_is_no_model_is_one_line(
+    room: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
+) -> None:
+    shape = {key: value for key, value in (SHAPE | changes).items() if value is not None}
+    (room / "bad.yml").write_text(yaml.safe_dump(shape))
+    found = refused(room, capsys, "bad.yml", "refused")
+    assert message in found
+    assert "bad.yml" in found
+    assert not list(room.glob("refused*"))
+
+
+def test_without_accelerate_it_says_what_to_install(
+    room: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "is_accelerate_available", lambda: False)
+    assert refused(room, capsys, "grown", "refused") == (
+        "training needs accelerate: pip install 'tokenformer-server[train]'"
+    )
+
+
+def test_the_command_line_needs_no_torch_to_describe_itself() -> None:
+    import subprocess
+
+    script = "import sys; from server.__main__ import _parser; _parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
