@@ -70,13 +70,13 @@ def train(task: Task, recipe: Recipe, resume: bool = False) -> TokenformerConfig
                 state.open(resume)
                 if task.new and not start.exists():
                     write_new_model(start, task.source, texts[0], task.tokenizer, recipe)
+        config = trained_config(load_config(start), task.stage)
         data = prepare(task, recipe, start, texts[0], replay[0] if replay else ())
         model = TokenformerForCausalLM.from_pretrained(start, dtype=torch.float32)
         if task.stage is not None:
             model.freeze_before(task.stage)
         trainer = make_trainer(model, arguments, data, task, recipe)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state.path)) if resume else None)
-    config = trained_config(load_config(start), task.stage)
     if trainer.is_world_process_zero():
         record = state.record | {"history": trainer.state.log_history}
         dtype = getattr(torch, config.dtype)

@@ -17,7 +17,7 @@ from tests.parity.environments import environment, version
 from tests.parity.frameworks import asks
 from tests.parity.fuzz import fuzz_others, fuzz_ours
 from tests.parity.langchain import shows_entropies
-from tests.parity.likelihoods import check
+from tests.parity.likelihoods import by_transformers, over_http
 from tests.support.demo_server import DEMO
 from tests.support.servers import Server, started
 
@@ -32,7 +32,7 @@ CHECKS: dict[str, tuple[str | None, tuple[Check, ...]]] = {
     ),
     "langchain": ("langchain-openai", (shows_entropies,)),
     "artefactual": ("artefactual", (finds_unknown_people,)),
-    "lm-eval": ("lm-eval", (check,)),
+    "lm-eval": ("lm-eval", (over_http, by_transformers)),
     "vllm-bench": (None, (vllm_bench,)),
     "guidellm": ("guidellm", (guidellm,)),
     "schemathesis": ("schemathesis", (fuzz_ours, fuzz_others)),

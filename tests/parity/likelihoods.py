@@ -1,4 +1,4 @@
-"""lm-evaluation-harness over HTTP against the plain PyTorch reference: the same log-likelihood for every sample."""
+"""lm-evaluation-harness against the plain PyTorch reference: the same log-likelihood for every sample."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from demo.world import Fact
 from model_impl.reference.model import load_reference
 from tests.parity.environments import environment
 from tests.support.demo_server import DEMO
+from tests.support.paths import ROOT
 from tests.support.servers import Server
 
 TASK = "demo_world"
@@ -53,8 +54,20 @@ def write_task(folder: Path) -> None:
     (folder / f"{TASK}.yaml").write_text(yaml.safe_dump(task))
 
 
-def run_harness(server: Server, folder: Path) -> list[dict[str, Any]]:
-    """Every sample, with its request and the harness's reading of the answer."""
+def run_harness(folder: Path, program: list[str], kind: str, model: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every sample, with its request and the harness's reading of the answer, from its own model `kind`."""
+    arguments = ",".join(f"{name}={value}" for name, value in model.items())
+    command = [*program, "run", "--model", kind, "--model_args", arguments, "--tasks", TASK]
+    command += ["--include_path", str(folder), "--output_path", str(folder), "--log_samples"]
+    offline = {**os.environ, "HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    subprocess.run(command, check=True, env=offline, timeout=600, cwd=ROOT)
+    (samples,) = folder.rglob(f"samples_{TASK}_*.jsonl")
+    return [json.loads(line) for line in samples.read_text().splitlines()]
+
+
+def over_http(server: Server, folder: Path) -> str:
+    """The result as text; raises AssertionError where harness and reference differ."""
+    write_task(folder)
     model = {
         "model": server.name,
         "base_url": f"{server.url}/v1/completions",
@@ -63,19 +76,18 @@ def run_harness(server: Server, folder: Path) -> list[dict[str, Any]]:
         "num_concurrent": 4,
         "max_length": 512,
     }
-    arguments = ",".join(f"{name}={value}" for name, value in model.items())
-    command = [environment("lm-eval") / "lm_eval", "run", "--model", "local-completions", "--model_args", arguments]
-    command += ["--tasks", TASK, "--include_path", folder, "--output_path", folder, "--log_samples"]
-    offline = {**os.environ, "HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    subprocess.run(list(map(str, command)), check=True, env=offline, timeout=600)
-    (samples,) = folder.rglob(f"samples_{TASK}_*.jsonl")
-    return [json.loads(line) for line in samples.read_text().splitlines()]
+    return compared(run_harness(folder, [str(environment("lm-eval") / "lm_eval")], "local-completions", model))
 
 
-def check(server: Server, folder: Path) -> str:
-    """The result as text; raises AssertionError where harness and reference differ."""
+def by_transformers(server: Server, folder: Path) -> str:
+    """As above, by the harness's own `hf` model; only the import makes transformers know a Tokenformer."""
     write_task(folder)
-    samples = run_harness(server, folder)
+    program = "import model_impl.huggingface; from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
+    model = {"pretrained": DEMO, "dtype": "float32"}
+    return compared(run_harness(folder, [str(environment("lm-eval") / "python"), "-c", program], "hf", model))
+
+
+def compared(samples: list[dict[str, Any]]) -> str:
     assert len(samples) == FACTS
     model = load_reference(DEMO)
     tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))

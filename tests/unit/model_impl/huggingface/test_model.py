@@ -296,7 +296,6 @@ def test_a_frozen_model_computes_and_keeps_names_as_before(path: Path) -> None:
 
 
 def test_the_trainer_of_transformers_trains_and_saves_a_stage(path: Path, tmp_path: Path) -> None:
-    pytest.importorskip("accelerate")
     grown_checkpoint(path, stages=2)
     model = model_of(path).freeze_before("grown-1")
     data = [{"input_ids": row, "labels": row} for row in some_ids(16, 12)]

@@ -20,8 +20,6 @@ from model_impl.training import run as training
 from model_impl.training.progress import Progress
 from server.__main__ import main
 
-pytest.importorskip("accelerate")
-
 SHAPE = {
     "num_layers": 1,
     "hidden_size": 32,
