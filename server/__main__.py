@@ -6,11 +6,16 @@ import argparse
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model_impl.one_line_error import OneLineError
 from model_impl.training.command import add_arguments
 from server.system.stderr import say
+
+if TYPE_CHECKING:
+    import torch
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,6 +115,18 @@ def _parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="show what a checkpoint is", description="Show sizes and identity.")
     inspect.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
     inspect.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    inspect.add_argument(
+        "--geometry",
+        action="store_true",
+        help="report how crowded the parameter tokens are, by layer and projection, beside random ones",
+    )
+    inspect.add_argument(
+        "--data",
+        type=Path,
+        metavar="F",
+        help="with --geometry: JSON lines of texts, on which the tokens' use is measured",
+    )
+    inspect.add_argument("--plot", type=Path, metavar="F", help="with --geometry: SVG file to write")
 
     add_arguments(commands.add_parser("train", help="train a new model, a checkpoint, or one growth stage alone"))
 
@@ -205,7 +222,36 @@ def _inspect(arguments: argparse.Namespace) -> None:
     from model_impl.checkpoint.inspection import format_report, inspect_checkpoint
 
     report = inspect_checkpoint(arguments.checkpoint)
-    print(json.dumps(report, indent=2) if arguments.json else format_report(report))
+    lines = [format_report(report)]
+    if arguments.geometry:
+        from model_impl.reference.geometry import rows
+        from model_impl.reference.geometry_report import as_entries, plot, table
+        from model_impl.reference.model import load_reference
+
+        measured = list(rows(load_reference(arguments.checkpoint), _texts(arguments)))
+        report["geometry"] = as_entries(measured)
+        lines += ["", table(measured)]
+        if arguments.plot:
+            arguments.plot.write_bytes(plot(measured))
+    elif arguments.data or arguments.plot:
+        raise OneLineError("--data and --plot: only together with --geometry")
+    print(json.dumps(report, indent=2) if arguments.json else "\n".join(lines))
+
+
+def _texts(arguments: argparse.Namespace) -> Iterator[torch.Tensor]:
+    """The texts of --data as ids [1, T], as far as the model takes them."""
+    if arguments.data is None:
+        return
+    import torch
+
+    from model_impl.checkpoint.reading import load_config
+    from model_impl.texts import TextTokenizer, read_texts, tokenised
+
+    texts, _ = read_texts(arguments.data)
+    longest = load_config(arguments.checkpoint).max_position_embeddings
+    for ids in tokenised(arguments.data, texts, TextTokenizer(arguments.checkpoint)):
+        if ids:
+            yield torch.tensor([ids[:longest]])
 
 
 def _train(arguments: argparse.Namespace) -> None:

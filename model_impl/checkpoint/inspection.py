@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,10 @@ def format_report(report: dict[str, Any]) -> str:
         servable = "yes" if stage["servable"] else "no: later training changed its tokens"
         rows.append([stage["name"], str(stage["group"]), *cells, f"{stage['parameters']:,}", servable])
     rows.append(["parameter tokens", "", *(str(report["tokens"][projection]) for projection in PROJECTIONS), "", ""])
-    return "\n".join([*_align([[label, str(value)] for label, value in facts]), "", *_align(rows)])
+    return "\n".join([*aligned([[label, str(value)] for label, value in facts]), "", *aligned(rows)])
 
 
-def _align(rows: list[list[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, every column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
