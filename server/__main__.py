@@ -245,11 +245,11 @@ def _texts(arguments: argparse.Namespace) -> Iterator[torch.Tensor]:
     import torch
 
     from model_impl.checkpoint.reading import load_config
-    from model_impl.texts import TextTokenizer, read_texts, tokenised
+    from model_impl.texts import TextTokenizer, TokenizedCheckpoint, read_texts, tokenised
 
     texts, _ = read_texts(arguments.data)
     longest = load_config(arguments.checkpoint).max_position_embeddings
-    for ids in tokenised(arguments.data, texts, TextTokenizer(arguments.checkpoint)):
+    for ids in tokenised(arguments.data, texts, TextTokenizer(TokenizedCheckpoint(arguments.checkpoint))):
         if ids:
             yield torch.tensor([ids[:longest]])
 

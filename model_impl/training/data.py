@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 from model_impl.checkpoint.reading import load_config
-from model_impl.texts import Text, TextTokenizer
+from model_impl.texts import Text, TextTokenizer, TokenizedCheckpoint
 from model_impl.training.recipe import Recipe, TrainingError
 from model_impl.training.rows import Rows, evaluation_rows, training_rows
 from model_impl.training.samples import read_samples, separator_id
@@ -32,7 +32,7 @@ def prepare(task: Task, recipe: Recipe, checkpoint: Path, texts: Sequence[Text],
     row_tokens = min(LONGEST_ROW, limit) if recipe.row_tokens is None else recipe.row_tokens
     if row_tokens > limit:
         raise TrainingError(f"--row-tokens: the model takes at most {limit}")
-    tokenizer = TextTokenizer(checkpoint)
+    tokenizer = TextTokenizer(TokenizedCheckpoint(checkpoint))
     separator = separator_id(tokenizer)
     trained, held_out = {}, {}
     for name, file, part in (("new", task.data, texts), ("old", task.replay, old)):

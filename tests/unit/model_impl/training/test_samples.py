@@ -11,7 +11,7 @@ from demo.packing import chat_samples
 from demo.tokenizer import load_tokenizer
 from demo.world import World
 from model_impl.checkpoint.writing import write_checkpoint
-from model_impl.texts import Text, TextError, TextTokenizer
+from model_impl.texts import Text, TextError, TextTokenizer, TokenizedCheckpoint
 from model_impl.training.samples import Samples, read_samples, separator_id
 from tests.support.bytes_model import text_files
 from tests.support.grown import grown_checkpoint
@@ -25,7 +25,7 @@ ENDED = b'{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}
 
 @pytest.fixture(scope="module")
 def demo() -> TextTokenizer:
-    return TextTokenizer(DEMO)
+    return TextTokenizer(TokenizedCheckpoint(DEMO))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def tokenizer_of(path: Path, template: str | None = None) -> TextTokenizer:
         files["chat_template.jinja"] = template.encode()
     config = tiny_config(vocab_size=257, padded_vocab_size=384)
     write_checkpoint(path, config, tiny_weights(config).items(), files)
-    return TextTokenizer(path)
+    return TextTokenizer(TokenizedCheckpoint(path))
 
 
 def chat(*turns: str) -> list[dict[str, str]]:
@@ -113,7 +113,7 @@ def test_a_template_that_changes_earlier_turns_is_refused(tmp_path: Path) -> Non
 def test_without_an_end_of_text_token_nothing_is_trained(tmp_path: Path) -> None:
     grown_checkpoint(tmp_path / "checkpoint", stages=1, files=text_files(), vocab_size=257, padded_vocab_size=384)
     with pytest.raises(TextError, match="has no end-of-text token"):
-        separator_id(TextTokenizer(tmp_path / "checkpoint"))
+        separator_id(TextTokenizer(TokenizedCheckpoint(tmp_path / "checkpoint")))
 
 
 def test_texts_of_which_nothing_is_left_are_refused(letters: TextTokenizer) -> None:

@@ -15,7 +15,7 @@ from model_impl.checkpoint.reading import check_tensors, iterate_tensors, load_c
 from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.huggingface import TokenformerForCausalLM
 from model_impl.reference.model import load_reference
-from model_impl.texts import TextTokenizer
+from model_impl.texts import TextTokenizer, TokenizedCheckpoint
 from model_impl.training import run as training
 from model_impl.training.progress import Progress
 from server.__main__ import main
@@ -65,7 +65,7 @@ def train(room: Path, model: str, out: str, *flags: str, data: str = "new", epoc
 
 
 def answer(path: Path, name: str, stage: str | None = None) -> str:
-    tokenizer = TextTokenizer(path)
+    tokenizer = TextTokenizer(TokenizedCheckpoint(path))
     ids = tokenizer.ids([{"role": "user", "content": f"Where does {name} live?"}], ask=True)
     model = TokenformerForCausalLM.from_pretrained(path, stage=stage)
     generated = model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)
