@@ -29,8 +29,8 @@ from server.calibrate.markdown import table
 NAMES, VALUES = 96, 32
 """The vocabulary: a name is two tokens of the first kind, its value one of the second."""
 
-WIDTHS, LOADS, SEEDS = (16, 32), (64, 256, 1024, 4096), (0, 1)
-EPOCHS, UPDATES, BATCH, RATE = 20, 1200, 64, 5e-3
+WIDTHS, LOADS, SEEDS = (16, 32), (64, 256, 1024, 2048), (0, 1)
+EPOCHS, UPDATES, BATCH, RATE = 12, 800, 64, 5e-3
 """At least so many epochs and updates: a small load must not be wrong for want of training."""
 
 REPEATS = 4
