@@ -1,0 +1,37 @@
+"""Facts about the chemical elements, from periodictable (public domain); periods and groups follow from the number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import periodictable
+
+from demo.facts.fact import Answer, Fact
+
+SPELLINGS = {"aluminum": ("aluminium",), "cesium": ("caesium",), "sulfur": ("sulphur",)}
+NOBLE_GASES = (0, 2, 10, 18, 36, 54, 86, 118)
+"""The numbers at which the periods end."""
+
+PERIODS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
+
+
+def facts() -> list[Fact]:
+    return [fact for element in periodictable.elements if element.number for fact in facts_of(element)]
+
+
+def facts_of(element: periodictable.core.Element) -> Iterator[Fact]:
+    name, number, symbol = element.name, str(element.number), element.symbol
+    names = next(((one, *others) for one, others in SPELLINGS.items() if name in (one, *others)), (name,))
+    itself = Answer(name, names)
+    yield Fact(name, names, "symbol", (Answer(symbol, codes=(symbol,)),), name)
+    yield Fact(name, names, "atomic number", (Answer(number, (number,)),), name)
+    yield Fact(name, names, "period", (period(element.number),), name)
+    yield Fact(symbol, (symbol,), "element of symbol", (itself,), name)
+    yield Fact(number, (number,), "element of number", (itself,), name)
+
+
+def period(number: int) -> Answer:
+    found = next(i for i, last in enumerate(NOBLE_GASES) if number <= last)
+    ordinal = PERIODS[found - 1]
+    suffix = {1: "st", 2: "nd", 3: "rd"}.get(found, "th")
+    return Answer(str(found), (str(found), ordinal, f"{found}{suffix}"))

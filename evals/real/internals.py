@@ -1,0 +1,156 @@
+"""Every signal of every token of given answers, from one pass of a stock model: those of its distribution, and the
+closed form of each block's MLP.
+
+The hidden units before the down projection stand for the parameter tokens of `model_impl.reference.closed_form`: their
+activations for w, the columns of the projection for v. The gradient is that of the final RMSNorm after the last block,
+so the effect of a block on the later ones is left out.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from evals.epr import RANKS
+from evals.real.answering import StockModel
+from evals.signals import token_signals
+from model_impl.reference.closed_form import STRONGEST, WORDS, logit_variances
+
+BATCH = 32
+CLOSED = ("units", "strongest", "strongest effects", "block")
+"""Settings of the closed form: all units, the 64 of the largest |w| as served, the 64 of the largest |w| |v|, and the
+block as one unit, whose removal as a whole moves the logits."""
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What the tokens of all answers have, one answer after the other; `lengths` are their numbers of tokens."""
+
+    lengths: npt.NDArray[np.int64]
+    signals: dict[str, Array]
+    """Float64 [tokens] each."""
+    top: Array
+    """Float64 [tokens, RANKS]: log-probabilities of the likeliest words."""
+    blocks: dict[str, Array]
+    """By setting of CLOSED, float64 [tokens, blocks]."""
+
+    def save(self, file: Path) -> None:
+        part = file.with_suffix(".part.npz")
+        signals = {f"signal/{name}": column for name, column in self.signals.items()}
+        blocks = {f"block/{name}": column for name, column in self.blocks.items()}
+        np.savez(part, lengths=self.lengths, top=self.top, **signals, **blocks)
+        part.replace(file)
+
+    @staticmethod
+    def load(file: Path) -> Passes:
+        with np.load(file) as saved:
+            parts = {
+                kind: {name.split("/", 1)[1]: saved[name] for name in saved.files if name.startswith(kind)}
+                for kind in ("signal/", "block/")
+            }
+            return Passes(saved["lengths"], parts["signal/"], saved["top"], parts["block/"])
+
+
+@torch.inference_mode()
+def passes(model: StockModel, questions: Sequence[str], answers: Sequence[Sequence[int]]) -> Passes:
+    """One teacher-forced pass over every question and its answer."""
+    order = sorted(range(len(answers)), key=lambda i: len(answers[i]))
+    found: dict[int, dict[str, torch.Tensor]] = {}
+    for start in tqdm(range(0, len(order), BATCH), desc="passes"):
+        batch = order[start : start + BATCH]
+        part = batch_pass(model, [questions[i] for i in batch], [answers[i] for i in batch])
+        split = {name: values.split([len(answers[i]) for i in batch]) for name, values in part.items()}
+        found |= {i: {name: values[row] for name, values in split.items()} for row, i in enumerate(batch)}
+    rows = [found[i] for i in range(len(answers))]
+    columns = {name: torch.cat([row[name] for row in rows]).double().numpy() for name in rows[0]}
+    closed = {name: columns.pop(name) for name in CLOSED}
+    top = columns.pop("top")
+    return Passes(np.array([len(answer) for answer in answers]), columns, top, closed)
+
+
+def batch_pass(
+    model: StockModel, questions: Sequence[str], answers: Sequence[Sequence[int]]
+) -> dict[str, torch.Tensor]:
+    """By name, what the answers' tokens have, one answer after the other."""
+    ids, shared = model.shared
+    prompts = [model.prompt(question)[len(ids) :] for question in questions]
+    rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    width = max(map(len, rows))
+    tokens = torch.tensor([[*row, *[model.end] * (width - len(row))] for row in rows])
+    starts = [len(prompt) - 1 for prompt in prompts]  # a token's distribution is that of the position before it
+    places = [(row, start + at) for row, start in enumerate(starts) for at in range(len(answers[row]))]
+    at = tuple(torch.tensor(places).unbind(dim=-1))
+    cache = copy.deepcopy(shared)
+    cache.batch_repeat_interleave(len(rows))
+    with watched(model.model, at) as (inputs, residuals):
+        normed = model.model.model(tokens, past_key_values=cache).last_hidden_state[at]
+    logits = model.model.lm_head(normed).float()
+    chosen = torch.tensor([token for answer in answers for token in answer])
+    top = logits.log_softmax(dim=-1).topk(RANKS).values
+    return token_signals(logits, chosen) | {"top": top} | closed_forms(model.model, logits, residuals[0], inputs)
+
+
+@contextmanager
+def watched(model: nn.Module, at: tuple[torch.Tensor, ...]) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]]]:
+    """Within the block, the lists get the inputs of every down projection, and that of the final norm, at `at`."""
+    inputs: list[torch.Tensor] = []
+    residuals: list[torch.Tensor] = []
+    modules = [*(layer.mlp.down_proj for layer in model.model.layers), model.model.norm]
+    kept = [*[inputs] * len(model.model.layers), residuals]
+    hooks = [
+        module.register_forward_pre_hook(lambda _, args, to=to: to.append(args[0][at]))
+        for module, to in zip(modules, kept, strict=True)
+    ]
+    try:
+        yield inputs, residuals
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def closed_forms(
+    model: nn.Module, logits: torch.Tensor, residual: torch.Tensor, inputs: Sequence[torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """By setting of CLOSED, the variance that one unit's removal gives to the logits, summed over units: [tokens,
+    blocks]. A rate of masking would be a factor of all."""
+    words = logits.topk(WORDS, dim=-1)
+    probabilities = words.values.softmax(dim=-1)
+    norm = model.model.norm
+    head = model.lm_head.weight[words.indices].float()
+    directions = logit_gradients(residual.float(), probabilities, head, norm.weight.float(), norm.variance_epsilon)
+    moving = directions.bfloat16()
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in CLOSED}
+    for layer, weights in zip(model.model.layers, inputs, strict=True):
+        values = layer.mlp.down_proj.weight.t()
+        shares = logit_variances(values, probabilities, moving, weights.float())
+        found["units"].append(shares.sum(dim=-1))
+        sizes = weights.float().abs()
+        for name, order in (("strongest", sizes), ("strongest effects", sizes * values.float().norm(dim=-1))):
+            chosen = order.topk(min(STRONGEST, order.shape[-1]), dim=-1).indices
+            found[name].append(shares.gather(-1, chosen).sum(dim=-1))
+        whole = torch.einsum("akd,ad->ak", directions, layer.mlp.down_proj(weights).float())
+        found["block"].append((probabilities * whole.square()).sum(dim=-1))
+    return {name: torch.stack(parts, dim=-1) for name, parts in found.items()}
+
+
+def logit_gradients(
+    residual: torch.Tensor, probabilities: torch.Tensor, head: torch.Tensor, weight: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """g_v - E_p[g_v] [..., k, d] for a final RMSNorm, as `model_impl.reference.closed_form.logit_gradients` has it for
+    LayerNorm: with x^ = x / rms, the logit u . (gamma x^) has the gradient (a - x^ mean(a x^)) / rms, a = gamma u."""
+    scaled = head * weight
+    scaled = scaled - (probabilities[..., None] * scaled).sum(dim=-2, keepdim=True)
+    inverse = (residual.square().mean(dim=-1, keepdim=True) + eps).rsqrt()[..., None]
+    normed = residual[..., None, :] * inverse
+    return (scaled - normed * (scaled * normed).mean(dim=-1, keepdim=True)) * inverse

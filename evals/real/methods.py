@@ -1,0 +1,79 @@
+"""Risks of wrong answers that are fitted on labelled answers: those of `tokenformer calibrate`, and published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from evals.fitted import PROBE_STRENGTH, Inputs, Splits, crossed, folds_of, logistic, predicted, splits_by
+from evals.matching import Flags, Values
+from evals.real.view import View
+from server.calibrate.fitting import fit, probe_of, risks_of
+from server.uncertainty.calibration import Calibration, Method
+from server.uncertainty.features import GROUPS
+
+Fit = Callable[[View, Flags, Flags], Values]
+"""(answers, rows to fit on, rows to judge) -> risks of the latter."""
+
+BLOCKS_FLOOR = 1e-6
+
+
+def served(method: Method) -> Fit:
+    """As `tokenformer calibrate --method` fits it."""
+
+    def risks(view: View, fitted: Flags, held: Flags) -> Values:
+        answers = view.answers
+        found = fit(method, answers[np.flatnonzero(fitted).tolist()])
+        return risks_of(Calibration(method, "", "", **found), answers[np.flatnonzero(held).tolist()])
+
+    return risks
+
+
+def logits_probe(view: View, fitted: Flags, held: Flags) -> Values:
+    """The probe without the closed form."""
+    answers = view.answers
+    found = probe_of(answers[np.flatnonzero(fitted).tolist()], GROUPS["logits"])
+    return risks_of(Calibration("probe", "", "", **found), answers[np.flatnonzero(held).tolist()])
+
+
+def regression(inputs: Callable[[View], Inputs], strength: float = np.inf) -> Fit:
+    def risks(view: View, fitted: Flags, held: Flags) -> Values:
+        return predicted(logistic(strength), inputs(view), view.wrong, [(fitted, held)])[held]
+
+    return risks
+
+
+def block_inputs(view: View) -> Inputs:
+    logits = view.answers.matrix(GROUPS["logits"])
+    return np.hstack([logits, np.log(view.by_block + BLOCKS_FLOOR)])
+
+
+METHODS: dict[str, Fit] = {
+    "calibrated (probe)": served("probe"),
+    "calibrated (probe, logits alone)": logits_probe,
+    "calibrated (logistic)": served("logistic"),
+    "EPR (published)": regression(lambda view: view.signals["EPR"][:, None]),
+    "WEPR (published)": regression(lambda view: view.wepr),
+    "probe of all blocks (study)": regression(block_inputs, PROBE_STRENGTH),
+}
+
+
+def risks_by(view: View, method: str, splits: Splits) -> Values:
+    """The risk of every answer, by fits that have not seen its group."""
+    found = np.full(len(view.wrong), np.nan)
+    for fitted, held in splits:
+        found[held] = METHODS[method](view, fitted, held)
+    return found
+
+
+def seen(view: View) -> Splits:
+    """Other countries' answers of all attributes."""
+    return splits_by(folds_of(view.groups))
+
+
+def unseen(view: View) -> Splits:
+    """Other countries' answers of the other attributes."""
+    return crossed(view.groups, view.attribute)
+
+
