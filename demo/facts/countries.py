@@ -67,7 +67,7 @@ class Country:
         more = MORE_NAMES.get(self.code, ())
         own = [self.gazetteer["name"], ENGLISH.territories.get(self.code), self.info["name"]]
         others = [territory(locale, self.code) for locale in (*LOCALES, *(code for code in self.languages))]
-        return distinct([self.name, *own, *more, *spellings, *others])
+        return distinct([self.name, *own, *more, *spellings, *(name for name in others if name != "Island")])
 
     @property
     def english(self) -> tuple[str, ...]:

@@ -42,9 +42,9 @@ class Answered:
 class StockModel:
     """A model and its tokenizer, from a directory or the Hub."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, dtype: torch.dtype = torch.bfloat16) -> None:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).eval()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
         self.end: int = self.tokenizer.eos_token_id
 
     def prompt(self, question: str) -> list[int]:

@@ -9,9 +9,9 @@ so the effect of a block on the later ones is left out.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,9 @@ from evals.signals import token_signals
 from model_impl.reference.closed_form import STRONGEST, WORDS, logit_variances
 
 BATCH = 32
+KEPT = 256
+"""Answers in one file."""
+
 CLOSED = ("units", "strongest", "strongest effects", "block")
 """Settings of the closed form: all units, the 64 of the largest |w| as served, the 64 of the largest |w| |v|, and the
 block as one unit, whose removal as a whole moves the logits."""
@@ -33,52 +36,49 @@ block as one unit, whose removal as a whole moves the logits."""
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Passes:
-    """What the tokens of all answers have, one answer after the other; `lengths` are their numbers of tokens."""
+Columns = dict[str, Array]
+"""What the tokens of one answer have, by name: float64 [tokens] for signals, [tokens, RANKS] for `top`, the
+log-probabilities of the likeliest words, and [tokens, blocks] for CLOSED."""
 
-    lengths: npt.NDArray[np.int64]
-    signals: dict[str, Array]
-    """Float64 [tokens] each."""
-    top: Array
-    """Float64 [tokens, RANKS]: log-probabilities of the likeliest words."""
-    blocks: dict[str, Array]
-    """By setting of CLOSED, float64 [tokens, blocks]."""
 
-    def save(self, file: Path) -> None:
-        part = file.with_suffix(".part.npz")
-        signals = {f"signal/{name}": column for name, column in self.signals.items()}
-        blocks = {f"block/{name}": column for name, column in self.blocks.items()}
-        np.savez(part, lengths=self.lengths, top=self.top, **signals, **blocks)
-        part.replace(file)
+def passes(model: StockModel, answers: Mapping[str, Sequence[int]], folder: Path) -> dict[str, Columns]:
+    """By question, one teacher-forced pass over it and its answer; `folder` keeps those of an interrupted run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {question: columns for file in sorted(folder.glob("*.npz")) for question, columns in loaded(file).items()}
+    lacking = [question for question in answers if question not in found]
+    random.Random(0).shuffle(lacking)
+    for start in tqdm(range(0, len(lacking), KEPT), desc="passes"):
+        part = sorted(lacking[start : start + KEPT], key=lambda question: len(answers[question]))
+        new: dict[str, Columns] = {}
+        for at in range(0, len(part), BATCH):
+            batch = part[at : at + BATCH]
+            columns = batch_pass(model, batch, [answers[question] for question in batch])
+            split = {name: values.split([len(answers[q]) for q in batch]) for name, values in columns.items()}
+            for row, question in enumerate(batch):
+                new[question] = {name: values[row].double().numpy() for name, values in split.items()}
+        save(new, folder / f"{len(found):05}.npz")
+        found |= new
+    return found
 
-    @staticmethod
-    def load(file: Path) -> Passes:
-        with np.load(file) as saved:
-            parts = {
-                kind: {name.split("/", 1)[1]: saved[name] for name in saved.files if name.startswith(kind)}
-                for kind in ("signal/", "block/")
-            }
-            return Passes(saved["lengths"], parts["signal/"], saved["top"], parts["block/"])
+
+def save(found: Mapping[str, Columns], file: Path) -> None:
+    names = next(iter(found.values()))
+    columns = {name: np.concatenate([one[name] for one in found.values()]).astype(np.float32) for name in names}
+    lengths = np.array([len(one["entropy"]) for one in found.values()])
+    part = file.with_suffix(".part")
+    with part.open("wb") as out:
+        np.savez(out, _questions=np.array(list(found)), _lengths=lengths, **columns)
+    part.replace(file)
+
+
+def loaded(file: Path) -> dict[str, Columns]:
+    with np.load(file) as saved:
+        bounds = np.cumsum(saved["_lengths"])[:-1]
+        columns = {name: np.split(saved[name].astype(np.float64), bounds) for name in saved.files if name[0] != "_"}
+        return {str(q): {name: of[i] for name, of in columns.items()} for i, q in enumerate(saved["_questions"])}
 
 
 @torch.inference_mode()
-def passes(model: StockModel, questions: Sequence[str], answers: Sequence[Sequence[int]]) -> Passes:
-    """One teacher-forced pass over every question and its answer."""
-    order = sorted(range(len(answers)), key=lambda i: len(answers[i]))
-    found: dict[int, dict[str, torch.Tensor]] = {}
-    for start in tqdm(range(0, len(order), BATCH), desc="passes"):
-        batch = order[start : start + BATCH]
-        part = batch_pass(model, [questions[i] for i in batch], [answers[i] for i in batch])
-        split = {name: values.split([len(answers[i]) for i in batch]) for name, values in part.items()}
-        found |= {i: {name: values[row] for name, values in split.items()} for row, i in enumerate(batch)}
-    rows = [found[i] for i in range(len(answers))]
-    columns = {name: torch.cat([row[name] for row in rows]).double().numpy() for name in rows[0]}
-    closed = {name: columns.pop(name) for name in CLOSED}
-    top = columns.pop("top")
-    return Passes(np.array([len(answer) for answer in answers]), columns, top, closed)
-
-
 def batch_pass(
     model: StockModel, questions: Sequence[str], answers: Sequence[Sequence[int]]
 ) -> dict[str, torch.Tensor]:
@@ -127,9 +127,9 @@ def closed_forms(
     words = logits.topk(WORDS, dim=-1)
     probabilities = words.values.softmax(dim=-1)
     norm = model.model.norm
-    head = model.lm_head.weight[words.indices].float()
-    directions = logit_gradients(residual.float(), probabilities, head, norm.weight.float(), norm.variance_epsilon)
-    moving = directions.bfloat16()
+    head = model.lm_head.weight[words.indices]
+    directions = logit_gradients(residual.float(), probabilities, head.float(), norm.weight.float(), norm.variance_epsilon)
+    moving = directions.to(head.dtype)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in CLOSED}
     for layer, weights in zip(model.model.layers, inputs, strict=True):
         values = layer.mlp.down_proj.weight.t()
@@ -154,3 +154,21 @@ def logit_gradients(
     inverse = (residual.square().mean(dim=-1, keepdim=True) + eps).rsqrt()[..., None]
     normed = residual[..., None, :] * inverse
     return (scaled - normed * (scaled * normed).mean(dim=-1, keepdim=True)) * inverse
+
+
+def sums(blocks: int) -> dict[str, list[int]]:
+    """Sums of blocks by name; depths are relative, so that they exist in models of any depth."""
+    every = list(range(blocks))
+    at = {f"block at {share:.0%} of the depth": [round(share * (blocks - 1))] for share in (0.5, 0.7, 0.8, 0.9)}
+    return {
+        "last block": every[-1:],
+        "last but one": every[-2:-1],
+        "last two": every[-2:],
+        "last three": every[-3:],
+        "last fifth": every[-(blocks // 5) :],
+        "last third": every[-(blocks // 3) :],
+        "last half": every[-(blocks // 2) :],
+        "all": every,
+        "last third without the last two": every[-(blocks // 3) : -2],
+        **at,
+    }

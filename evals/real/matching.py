@@ -23,6 +23,14 @@ Phrase = tuple[str, ...]
 NUMBERS = ("calling code", "atomic number", "period")
 """Attributes whose values are numbers."""
 
+CONTINENT_PARTS = frozenset(
+    (part, "america") for part in ("north", "south", "central", "latin")
+)
+"""They name no country, though America does."""
+
+ENGLISH_WORDS = frozenset((word,) for word in ("mark", "real", "won"))
+"""Bare names of currencies that are other words as well."""
+
 PREPOSITIONS = ("of", "in", "from", "for")
 
 UNQUALIFIED = frozenset("the a an is are its called named as of in use uses official currency local and or with".split())
@@ -50,17 +58,25 @@ def says_unknown(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Values:
-    """The names of all answers to questions about one attribute, as phrases of words: normalised ones, and codes as
-    they are written."""
+    """The names of answers, as phrases of words: normalised ones, and codes as they are written.
+
+    `usual` are the answers' own names: in other languages, names are words of English as well (Island, for Iceland).
+    """
 
     names: frozenset[Phrase]
+    usual: frozenset[Phrase]
     codes: frozenset[Phrase]
+    bare: frozenset[Phrase]
 
     @staticmethod
     @cache
     def of(answers: tuple[Answer, ...]) -> Values:
         names = {plain(name) for answer in answers for name in (answer.name, *answer.names) if answer.names}
-        return Values(frozenset(names), frozenset(raw(code) for answer in answers for code in answer.codes))
+        usual = {plain(answer.name) for answer in answers if answer.names}
+        codes = frozenset(raw(code) for answer in answers for code in answer.codes)
+        return Values(
+            frozenset(names), frozenset(usual), codes, frozenset(plain(bare) for answer in answers for bare in answer.bare)
+        )
 
     @cached_property
     def longest(self) -> int:
@@ -89,7 +105,6 @@ class Matcher:
     def stated(self, fact: Fact, text: Sequence[Word]) -> Iterator[bool]:
         """For each value of the attribute that the text states, in order, whether it is right."""
         right, every = Values.of(fact.answers), self.values[fact.attribute]
-        bare = frozenset(plain(name) for answer in fact.answers for name in answer.bare)
         own = {plain(name) for name in (fact.subject, *fact.aliases)} - right.names | {plain(fact.subject)}
         longest = max(every.longest, right.longest, *map(len, own))
         at = 0
@@ -98,16 +113,20 @@ class Matcher:
             for size in range(min(longest, len(text) - at), 0, -1):
                 part = text[at : at + size]
                 name, code = tuple(word.plain for word in part), tuple(word.raw for word in part)
-                if name in own:
+                if name in own or name in CONTINENT_PARTS - right.names - every.names:
                     break
                 if name in right.names or code in right.codes:
                     if not (before in PREPOSITIONS and any(within(name, subject) for subject in own)):
                         yield True
                     break
-                if name in bare and not (before and before not in UNQUALIFIED):
+                if name in right.bare and (not before or before in UNQUALIFIED):
                     yield True
                     break
-                if name in every.names or (code in every.codes and (at or len(text) == size)):
+                if name in (every.names if fact.attribute in NUMBERS else every.usual) or name in every.bare - right.bare - ENGLISH_WORDS:
+                    if not (fact.attribute == "demonym" and before == "in"):  # "Türkmen, in Turkish"
+                        yield False
+                    break
+                if code in every.codes and (at or len(text) == size):  # a sentence may begin with As, In, or No
                     yield False
                     break
             else:

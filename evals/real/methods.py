@@ -8,10 +8,10 @@ import numpy as np
 
 from evals.fitted import PROBE_STRENGTH, Inputs, Splits, crossed, folds_of, logistic, predicted, splits_by
 from evals.matching import Flags, Values
-from evals.real.view import View
+from evals.real.view import SERVED, SOURCES, View
 from server.calibrate.fitting import fit, probe_of, risks_of
 from server.uncertainty.calibration import Calibration, Method
-from server.uncertainty.features import GROUPS
+from server.uncertainty.features import GROUPS, terms
 
 Fit = Callable[[View, Flags, Flags], Values]
 """(answers, rows to fit on, rows to judge) -> risks of the latter."""
@@ -45,8 +45,16 @@ def regression(inputs: Callable[[View], Inputs], strength: float = np.inf) -> Fi
 
 
 def block_inputs(view: View) -> Inputs:
-    logits = view.answers.matrix(GROUPS["logits"])
+    logits = view.answers.matrix(terms(GROUPS["logits"]))
     return np.hstack([logits, np.log(view.by_block + BLOCKS_FLOOR)])
+
+
+NEW_WORDS = ("first new word", "max of new words")
+
+
+def new_word_inputs(view: View) -> Inputs:
+    names = [f"{name}, {how}" for name in (*SOURCES, SERVED) for how in NEW_WORDS]
+    return np.hstack([view.answers.matrix(terms(GROUPS["logits"])), np.stack([view.signals[n] for n in names], axis=1)])
 
 
 METHODS: dict[str, Fit] = {
@@ -56,6 +64,7 @@ METHODS: dict[str, Fit] = {
     "EPR (published)": regression(lambda view: view.signals["EPR"][:, None]),
     "WEPR (published)": regression(lambda view: view.wepr),
     "probe of all blocks (study)": regression(block_inputs, PROBE_STRENGTH),
+    "probe with new words (study)": regression(new_word_inputs, 1.0),
 }
 
 

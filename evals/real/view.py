@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,37 +12,46 @@ from evals.answers import Answer
 from evals.epr import epr, wepr_features
 from evals.matching import Flags, Values
 from evals.real.answering import Answered, StockModel
-from evals.real.internals import Passes
-from evals.real.matching import Matcher, first_sentence, says_unknown, words
+from evals.real.internals import Columns, sums
+from demo.facts.names import words
+from evals.real.matching import Matcher, first_sentence, says_unknown
 from evals.real.questions import Question
+from evals.real.spans import STOP_WORDS, new_tokens, new_words
 from evals.signals import agreement_signals
 from server.calibrate.fitting import Answers
 from server.uncertainty.score import ChoiceScore
 from server.uncertainty.tokens import TokenScore
 
-PLAIN = {
-    "max probability": ("top_surprisal", "max"),
-    "perplexity": ("surprisal", "mean"),
-    "sequence probability": ("surprisal", "sum"),
-    "entropy, first": ("entropy", "first"),
-    "entropy, max": ("entropy", "max"),
-    "entropy, mean": ("entropy", "mean"),
-    "variance, first": ("variance", "first"),
-    "variance, max": ("variance", "max"),
-    "variance, mean": ("variance", "mean"),
-    "margin, min": ("margin", "max"),
-    "margin, mean": ("margin", "mean"),
-    "self-certainty, first": ("self_certainty", "first"),
-    "self-certainty, mean": ("self_certainty", "mean"),
-    "logsumexp, mean": ("logsumexp", "mean"),
-    "LogTokU, max": ("logtoku", "max"),
-    "LogTokU, mean": ("logtoku", "mean"),
+SOURCES = {
+    "max probability": "top_surprisal",
+    "entropy": "entropy",
+    "variance": "variance",
+    "margin": "margin",
+    "self-certainty": "self_certainty",
+    "logsumexp": "logsumexp",
+    "LogTokU": "logtoku",
 }
-"""Signals of a distribution, with their name in `evals.signals` and their aggregate over the answer's tokens."""
+"""Signals of a token's distribution, with their name in `evals.signals`."""
 
-AGGREGATES = {"first": lambda v: v[0], "max": np.max, "mean": np.mean, "sum": np.sum}
+CLOSED = {
+    "closed form": ("strongest", "block at 90% of the depth"),
+    "closed form of the last block": ("strongest", "last block"),
+    "closed form of the last third": ("units", "last third"),
+}
+"""The closed form as served, and two others: units and blocks as `evals.real.internals` names them."""
+
+SERVED = "closed form"
+
+AGGREGATES: dict[str, Callable[[Values, Sequence[int]], float]] = {
+    "first": lambda values, new: values[0],
+    "max": lambda values, new: values.max(),
+    "mean": lambda values, new: values.mean(),
+    "first new word": lambda values, new: values[new[0]],
+    "max of new words": lambda values, new: values[new].max(),
+}
+"""Aggregates over an answer's tokens. New words are those that the question has not, and no stop words."""
+
 AGREEMENT = {"10 samples: semantic entropy": "semantic_entropy", "10 samples: disagreement": "disagreement"}
-STOP_WORDS = frozenset("a an the is are was were be of in on to and or it its this that which with as by for from".split())
 
 
 @dataclass(frozen=True)
@@ -97,35 +106,35 @@ def view(
     questions: Sequence[Question],
     greedy: Mapping[str, Answered],
     samples: Mapping[str, Answered],
-    found: Passes,
-    served: Values,
-    closed: Mapping[str, Values],
+    passes: Mapping[str, Columns],
 ) -> View:
-    """`served` is the closed form of every token that an engine reports; `closed` has further settings by name."""
+    """The view of all questions; the closed form is that of CLOSED_FORM."""
     matcher = Matcher.of([question.fact for question in questions])
     tokens = [model.judged(greedy[question.text].tokens[0]) for question in questions]
     texts = [first_sentence(model.text(one)) for one in tokens]
     wrong = np.array([not matcher.is_right(q.fact, text) for q, text in zip(questions, texts, strict=True)])
-    stops = np.cumsum(found.lengths)
-    parts = [slice(stop - size, stop) for stop, size in zip(stops, found.lengths, strict=True)]
-
-    def column(tokens: Values, how: str) -> Values:
-        return np.array([AGGREGATES[how](tokens[part]) for part in parts], dtype=np.float64)
-
-    signals = {name: column(found.signals[source], how) for name, (source, how) in PLAIN.items()}
-    for name, values in {"closed form": served, **closed}.items():
-        signals |= {f"{name}, {how}": column(values, how) for how in ("first", "max", "mean")}
-    wepr = np.stack([wepr_features(found.top[part]) for part in parts])
+    found = [passes[question.text] for question in questions]
+    closed = {name: [closed_form(one, *how) for one in found] for name, how in CLOSED.items()}
+    scores = [score_of(model, *one) for one in zip(tokens, found, closed[SERVED], strict=True)]
+    new = [new_tokens(score, new_words(q.text, text)) for score, q, text in zip(scores, questions, texts, strict=True)]
+    signals = {
+        "perplexity": np.array([one["surprisal"].mean() for one in found]),
+        "sequence probability": np.array([one["surprisal"].sum() for one in found]),
+    }
+    for name, values in {**{name: [one[key] for one in found] for name, key in SOURCES.items()}, **closed}.items():
+        for how, aggregate in AGGREGATES.items():
+            signals[f"{name}, {how}"] = np.array([aggregate(*one) for one in zip(values, new, strict=True)])
+    wepr = np.stack([wepr_features(one["top"]) for one in found])
     signals["EPR"] = epr(wepr)
     agreements = [agreement(model, q, one, samples) for q, one in zip(questions, tokens, strict=True)]
     signals |= {name: np.array([row[source] for row in agreements]) for name, source in AGREEMENT.items()}
-    scores = [
-        score_of(model, one, {name: values[part] for name, values in found.signals.items()}, served[part])
-        for one, part in zip(tokens, parts, strict=True)
-    ]
-    units = found.blocks["units"]
-    both = [np.concatenate([units[part].mean(axis=0), units[part].max(axis=0)]) for part in parts]
+    both = [np.concatenate([one["units"].mean(axis=0), one["units"].max(axis=0)]) for one in found]
     return View(questions, texts, wrong, signals, scores, wepr, np.stack(both))
+
+
+def closed_form(found: Columns, units: str, blocks: str) -> Values:
+    chosen: Values = found[units][:, sums(found[units].shape[-1])[blocks]].sum(axis=-1)
+    return chosen
 
 
 def score_of(

@@ -1,0 +1,194 @@
+"""The report on real facts in Markdown: every number comes from the figures, none is typed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evals.real.figures import PROBE, RATES
+from evals.real.methods import METHODS
+from server.calibrate.markdown import table
+
+Figures = Mapping[str, Any]
+
+COMMAND = """\
+```sh
+make real        # once: the model
+make eval-real   # answers, passes and samples that are not kept yet (hours on two cores), then this report
+```"""
+
+
+def report(found: Figures, study: Figures, checked: Figures, model: str, machine: str) -> str:
+    parts = [
+        "# Does the score find wrong answers about real facts?",
+        f"Written by `make eval-real`; all numbers come from the JSON beside it. Model: {model}. {machine}",
+        METHOD.format(**checked),
+        "## Answers",
+        answers_table(found["answers"]),
+        "## Targets",
+        targets(found),
+        "## Wrong answers about countries",
+        SIGNALS,
+        signal_table(found["countries"]["signals"]),
+        "## Within each attribute",
+        attribute_table(found["by attribute"]),
+        "## Transfer",
+        TRANSFER,
+        transfer_table(found["transfer"]["by method"]),
+        attribute_table(found["transfer"]["by attribute"]),
+        "## Elements, the last test",
+        ELEMENTS,
+        signal_table(found["elements"]["signals"]),
+        attribute_table(found["elements by attribute"]),
+        "## Invented places",
+        INVENTED,
+        invented_table(found["invented"]["signals"]),
+        "Countries and invented places together, fitted on both:",
+        signal_table(pick(found["countries and invented"]["signals"], METHODS)),
+        "## Flags at a fixed rate",
+        flag_table(found["flags"]),
+        "## Words at a fixed rate",
+        SPANS.format(**found["spans"]),
+        flag_table({name: one["rates"] for name, one in found["spans"]["signals"].items()}),
+        "## The closed form by block",
+        STUDY,
+        study_table(study),
+        "## Commands",
+        COMMAND,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+METHOD = """\
+Every fact is asked for once, in one of three or four wordings by chance. The answer is greedy, of at most 32 tokens; its
+first sentence, with the end token where it follows, is judged and scored. It is right if it states a name of a right
+answer and no other value of the attribute; the question's own words count for nothing. Of {checked} labels read by hand
+{wrong} were wrong ({rate:.0%}). Samples: ten at temperature 1, for half of the questions by chance; two agree if their
+first sentences have the same words, without the question's and without stop words. AUROC has 95 % bootstrap intervals
+over countries or elements. "Within" is the mean AUROC within the attributes that have ten right and ten wrong answers:
+pooled figures also reward a signal that orders attributes by their difficulty."""
+
+SIGNALS = "Fitted signals are those of fits on other countries, of all attributes (five folds)."
+TRANSFER = """\
+Seen: fitted on other countries, all attributes. Unseen: on other countries and other attributes. The second table has
+the AUROC within each attribute of fits that have not seen it."""
+ELEMENTS = "No element was used for a fit, or for any choice. Fits are those on all countries and invented places."
+INVENTED = """\
+Every answer about an invented place is wrong, unless it says that it does not know or that there is no such place. AUROC
+of these answers against the right ones about countries; fits have seen countries alone."""
+SPANS = """\
+{words} words of answers about countries that their questions have not; {wrong} of them stand in wrong answers and count
+as wrong, though not each of them is. A word's signal is the highest of its tokens."""
+STUDY = """\
+AUROC of wrong answers by the mean and the maximum over the answer's tokens, for the sums of the closed form over some
+blocks. Chosen on countries; elements are shown, and were not looked at for the choice. Cost is that of the blocks'
+products, in multiples of one block's."""
+
+
+def pick(signals: Figures, names: Sequence[str] | Mapping[str, Any]) -> Figures:
+    return {name: signals[name] for name in names if name in signals}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def with_interval(value: Figures) -> str:
+    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def answers_table(answers: Figures) -> str:
+    rows = [[name, one["answers"], f"{1 - one['wrong'] / one['answers']:.0%}"] for name, one in answers.items()]
+    return table(["questions", "number", "right"], rows)
+
+
+def signal_table(signals: Figures) -> str:
+    rows = [
+        [name, with_interval(one["auroc"]), number(one["within"]), number(one["prr"]), number(one.get("ece")),
+         number(one.get("ece_by_chance")) if "ece" in one else "-", one.get("answers", "all")]
+        for name, one in sorted(signals.items(), key=lambda item: -item[1]["auroc"]["value"])
+    ]  # fmt: skip
+    return table(["signal", "AUROC", "within", "PRR", "ECE", "ECE by chance", "answers"], rows)
+
+
+SHOWN = (
+    "max probability, max",
+    "max probability, first new word",
+    "entropy, max",
+    "variance, mean",
+    "closed form, max",
+    "WEPR (published)",
+    PROBE,
+)
+
+
+def attribute_table(attributes: Figures) -> str:
+    shown = [name for name in SHOWN if any(name in one.get("auroc", {}) for one in attributes.values())]
+    rows = [
+        [name, one["answers"], f"{1 - one['wrong'] / one['answers']:.0%}",
+         *(number(one.get("auroc", {}).get(signal)) for signal in shown)]
+        for name, one in attributes.items()
+    ]  # fmt: skip
+    return table(["attribute", "answers", "right", *shown], rows)
+
+
+def transfer_table(methods: Figures) -> str:
+    rows = [
+        [name, *(text for how in ("seen", "unseen") for text in
+                 (with_interval(one[how]["auroc"]), number(one[how]["within"]), number(one[how].get("ece"))))]
+        for name, one in methods.items()
+    ]  # fmt: skip
+    head = [f"{name}, {how}" for how in ("seen", "unseen") for name in ("AUROC", "within", "ECE")]
+    return table(["fit", *head], rows)
+
+
+def invented_table(signals: Figures) -> str:
+    rows = [
+        [name, number(one["auroc"]), number(one.get("mean risk")), number(one.get("above 0.5"))]
+        for name, one in sorted(signals.items(), key=lambda item: -(item[1]["auroc"] or 0))
+    ]
+    return table(["signal", "AUROC", "mean risk", "share with a risk above 0.5"], rows)
+
+
+def flag_table(flags: Figures) -> str:
+    rates = [f"{rate:.0%}" for rate in RATES]
+    rows = [
+        [name, *(f"{one[rate]['precision']:.2f} / {one[rate]['recall']:.2f}" for rate in rates)]
+        for name, one in flags.items()
+    ]
+    return table(["signal", *(f"{rate} flagged: precision / recall" for rate in rates)], rows)
+
+
+def study_table(study: Figures) -> str:
+    rows = [
+        [name, one["cost"], *(number(one[task][figure]) for task in ("country", "element") for figure in FIGURES)]
+        for name, one in study.items()
+    ]
+    head = [f"{task}, {figure}" for task in ("countries", "elements") for figure in FIGURES]
+    return table(["blocks, aggregate", "cost", *head], rows)
+
+
+FIGURES = ("pooled", "within")
+
+
+def targets(found: Figures) -> str:
+    """The best signal is chosen on countries by its pooled AUROC; the report says what it is."""
+    countries = found["countries"]["signals"]
+    alone = {name: one["auroc"]["value"] for name, one in countries.items()
+             if name not in METHODS and "samples" not in name}  # fmt: skip
+    best = max(alone, key=lambda name: alone[name])
+    moved = found["transfer"]["by method"][PROBE]["unseen"]
+    figures = {
+        f"one pass, unsupervised, pooled ({best})": (alone[best], 0.82),
+        "calibrated on other questions of the same attributes": (countries[PROBE]["auroc"]["value"], 0.88),
+        "transferred to other attributes": (moved["auroc"]["value"], 0.80),
+        "transferred to elements": (found["elements"]["signals"][PROBE]["auroc"]["value"], 0.80),
+    }
+    rows = [[name, number(value), f"{goal:.2f}", met(value >= goal)] for name, (value, goal) in figures.items()]
+    error = countries[PROBE]["ece"]
+    rows.append(["calibration error (ECE)", number(error), "0.05", met(error <= 0.05)])
+    return table(["target", "found", "wanted", ""], rows)
+
+
+def met(reached: bool) -> str:
+    return "met" if reached else "missed"
