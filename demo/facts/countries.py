@@ -204,7 +204,11 @@ def continent(country: Country) -> list[Answer]:
 def continent_names(code: str) -> tuple[str, ...]:
     """Europe and the European continent."""
     name = CONTINENTS[code]
-    return name, f"{name} continent", f"{name.removesuffix('a').removesuffix('e')}{'ean' if code == 'EU' else 'an'} continent"
+    return (
+        name,
+        f"{name} continent",
+        f"{name.removesuffix('a').removesuffix('e')}{'ean' if code == 'EU' else 'an'} continent",
+    )
 
 
 def currency(country: Country) -> list[Answer]:

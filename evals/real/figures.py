@@ -22,7 +22,15 @@ RATES = (0.1, 0.2, 0.3, 0.5)
 """Shares of answers, or words, that are flagged."""
 
 PROBE = "calibrated (probe)"
-FLAGGING = ("max probability, max", "entropy, mean", "entropy, max", "variance, mean", "closed form, max", "entropy, first new word", PROBE)
+FLAGGING = (
+    "max probability, max",
+    "entropy, mean",
+    "entropy, max",
+    "variance, mean",
+    "closed form, max",
+    "entropy, first new word",
+    PROBE,
+)
 """Signals whose flags are judged."""
 
 
@@ -38,8 +46,10 @@ def all_figures(view: View) -> Figures:
         "countries": judged(country, country.signals | fits),
         "by attribute": by_attribute(country, country.signals | fits),
         "transfer": {
-            "by method": {name: {"seen": figures_of(country, fits[name]), "unseen": figures_of(country, moved[name])}
-                          for name in METHODS},
+            "by method": {
+                name: {"seen": figures_of(country, fits[name]), "unseen": figures_of(country, moved[name])}
+                for name in METHODS
+            },
             "by attribute": by_attribute(country, moved),
         },
         "elements": judged(element, element.signals | last),
@@ -90,9 +100,7 @@ def figures_of(view: View, signal: Values) -> Figures:
 
 def within(view: View, signal: Values) -> float | None:
     """The mean AUROC within attributes: an order of attributes by their difficulty counts for nothing."""
-    found = [
-        auroc(ranked(view.wrong[rows], signal[rows])) for rows in attribute_rows(view) if enough(view.wrong[rows])
-    ]
+    found = [auroc(ranked(view.wrong[rows], signal[rows])) for rows in attribute_rows(view) if enough(view.wrong[rows])]
     return float(np.mean(found)) if found else None
 
 
@@ -125,7 +133,9 @@ def finite_auroc(wrong: Flags, signal: Values) -> float | None:
 def unknown_places(view: View, country: View, invented: View, fits: Mapping[str, Values]) -> Figures:
     """Answers about invented places against right answers about countries, by fits on countries alone; the risks of the
     latter are those for countries outside of the fit."""
-    wrong = np.concatenate([np.zeros(int((~country.wrong).sum()), dtype=bool), np.ones(len(invented.wrong), dtype=bool)])
+    wrong = np.concatenate(
+        [np.zeros(int((~country.wrong).sum()), dtype=bool), np.ones(len(invented.wrong), dtype=bool)]
+    )
     risks = {name: risk(view, view.kind == "country", view.kind == "invented") for name, risk in METHODS.items()}
     found: Figures = {}
     for name, own in (invented.signals | risks).items():

@@ -128,7 +128,9 @@ def closed_forms(
     probabilities = words.values.softmax(dim=-1)
     norm = model.model.norm
     head = model.lm_head.weight[words.indices]
-    directions = logit_gradients(residual.float(), probabilities, head.float(), norm.weight.float(), norm.variance_epsilon)
+    directions = logit_gradients(
+        residual.float(), probabilities, head.float(), norm.weight.float(), norm.variance_epsilon
+    )
     moving = directions.to(head.dtype)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in CLOSED}
     for layer, weights in zip(model.model.layers, inputs, strict=True):
@@ -159,16 +161,16 @@ def logit_gradients(
 def sums(blocks: int) -> dict[str, list[int]]:
     """Sums of blocks by name; depths are relative, so that they exist in models of any depth."""
     every = list(range(blocks))
-    at = {f"block at {share:.0%} of the depth": [round(share * (blocks - 1))] for share in (0.5, 0.7, 0.8, 0.9)}
+    at = {f"block at {share:.0%} of the depth": [round(share * (blocks - 1))] for share in (0.1, 0.5, 0.7, 0.8, 0.9)}
     return {
         "last block": every[-1:],
         "last but one": every[-2:-1],
-        "last two": every[-2:],
+        "third-last": every[-3:-2],
+        "third-last and fourth-last": every[-4:-2],
         "last three": every[-3:],
-        "last fifth": every[-(blocks // 5) :],
         "last third": every[-(blocks // 3) :],
+        "last third without the last two": every[-(blocks // 3) : -2],
         "last half": every[-(blocks // 2) :],
         "all": every,
-        "last third without the last two": every[-(blocks // 3) : -2],
         **at,
     }

@@ -1,8 +1,8 @@
 """Whether an answer is right: a normalised match of its first sentence with all names of the right answers.
 
-An answer is right if it states a right answer, and nothing else that answers other questions of the attribute ("English
-and French" is wrong where only French is official). Where values are numbers, the first one decides, since others follow
-in explanations. The question's own words count for nothing: the subject is skipped wherever it is named, and a right
+An answer is right if it states a right answer, and nothing else that answers other questions of the attribute
+("English and French" is wrong where only French is official). Where values are numbers, the first one decides, since
+others follow in explanations. The question's own words count for nothing: the subject is skipped wherever it is named, and a right
 answer that is part of the subject's name does not count behind a preposition ("the capital of Bissau is Portoão").
 An answer that says that it does not know is never right, except about something invented.
 """
@@ -23,9 +23,7 @@ Phrase = tuple[str, ...]
 NUMBERS = ("calling code", "atomic number", "period")
 """Attributes whose values are numbers."""
 
-CONTINENT_PARTS = frozenset(
-    (part, "america") for part in ("north", "south", "central", "latin")
-)
+CONTINENT_PARTS = frozenset((part, "america") for part in ("north", "south", "central", "latin"))
 """They name no country, though America does."""
 
 ENGLISH_WORDS = frozenset((word,) for word in ("mark", "real", "won"))
@@ -33,7 +31,29 @@ ENGLISH_WORDS = frozenset((word,) for word in ("mark", "real", "won"))
 
 PREPOSITIONS = ("of", "in", "from", "for")
 
-UNQUALIFIED = frozenset("the a an is are its called named as of in use uses official currency local and or with".split())
+UNQUALIFIED = frozenset(
+    [
+        "the",
+        "a",
+        "an",
+        "is",
+        "are",
+        "its",
+        "called",
+        "named",
+        "as",
+        "of",
+        "in",
+        "use",
+        "uses",
+        "official",
+        "currency",
+        "local",
+        "and",
+        "or",
+        "with",
+    ]
+)
 """Words before a currency's bare name that do not make another currency of it."""
 
 NOT_KNOWN = re.compile(
@@ -75,7 +95,10 @@ class Values:
         usual = {plain(answer.name) for answer in answers if answer.names}
         codes = frozenset(raw(code) for answer in answers for code in answer.codes)
         return Values(
-            frozenset(names), frozenset(usual), codes, frozenset(plain(bare) for answer in answers for bare in answer.bare)
+            frozenset(names),
+            frozenset(usual),
+            codes,
+            frozenset(plain(bare) for answer in answers for bare in answer.bare),
         )
 
     @cached_property
@@ -110,6 +133,9 @@ class Matcher:
         at = 0
         while at < len(text):
             before = text[at - 1].plain if at else ""
+            if fact.attribute == "demonym" and before == "in":  # "Mongol, in Mongolian" names a language
+                at += 1
+                continue
             for size in range(min(longest, len(text) - at), 0, -1):
                 part = text[at : at + size]
                 name, code = tuple(word.plain for word in part), tuple(word.raw for word in part)
@@ -122,9 +148,11 @@ class Matcher:
                 if name in right.bare and (not before or before in UNQUALIFIED):
                     yield True
                     break
-                if name in (every.names if fact.attribute in NUMBERS else every.usual) or name in every.bare - right.bare - ENGLISH_WORDS:
-                    if not (fact.attribute == "demonym" and before == "in"):  # "Türkmen, in Turkish"
-                        yield False
+                if (
+                    name in (every.names if fact.attribute in NUMBERS else every.usual)
+                    or name in every.bare - right.bare - ENGLISH_WORDS
+                ):
+                    yield False
                     break
                 if code in every.codes and (at or len(text) == size):  # a sentence may begin with As, In, or No
                     yield False
@@ -132,5 +160,3 @@ class Matcher:
             else:
                 size = 1
             at += size
-
-

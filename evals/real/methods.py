@@ -84,5 +84,3 @@ def seen(view: View) -> Splits:
 def unseen(view: View) -> Splits:
     """Other countries' answers of the other attributes."""
     return crossed(view.groups, view.attribute)
-
-

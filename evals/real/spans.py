@@ -11,7 +11,8 @@ from server.uncertainty.tokens import placed
 
 WORD = re.compile(r"[\w.+-]*\w")
 
-STOP_WORDS = frozenset("a an the is are was were be of in on to and or it its this that which with as by for from".split())
+STOP_WORDS = frozenset(("a", "an", "and", "are", "as", "be", "by", "for", "from", "in", "is", "it", "its", "of"))
+STOP_WORDS |= {"on", "or", "that", "the", "this", "to", "was", "were", "which", "with"}
 
 Bounds = tuple[int, int]
 

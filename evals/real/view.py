@@ -8,12 +8,12 @@ from functools import cached_property
 
 import numpy as np
 
+from demo.facts.names import words
 from evals.answers import Answer
 from evals.epr import epr, wepr_features
 from evals.matching import Flags, Values
 from evals.real.answering import Answered, StockModel
 from evals.real.internals import Columns, sums
-from demo.facts.names import words
 from evals.real.matching import Matcher, first_sentence, says_unknown
 from evals.real.questions import Question
 from evals.real.spans import STOP_WORDS, new_tokens, new_words
@@ -34,7 +34,7 @@ SOURCES = {
 """Signals of a token's distribution, with their name in `evals.signals`."""
 
 CLOSED = {
-    "closed form": ("strongest", "block at 90% of the depth"),
+    "closed form": ("strongest", "third-last and fourth-last"),
     "closed form of the last block": ("strongest", "last block"),
     "closed form of the last third": ("units", "last third"),
 }
@@ -137,9 +137,7 @@ def closed_form(found: Columns, units: str, blocks: str) -> Values:
     return chosen
 
 
-def score_of(
-    model: StockModel, tokens: Sequence[int], signals: Mapping[str, Values], served: Values
-) -> ChoiceScore:
+def score_of(model: StockModel, tokens: Sequence[int], signals: Mapping[str, Values], served: Values) -> ChoiceScore:
     """The server's score of an answer."""
     scores, text = [], ""
     for i, token in enumerate(tokens):

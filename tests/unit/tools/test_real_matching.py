@@ -35,6 +35,7 @@ ARGON = fact("symbol", "argon", Answer("Ar", codes=("Ar",)))
 IODINE = fact("symbol", "iodine", Answer("I", codes=("I",)))
 NUMBER = fact("atomic number", "iron", named("26"))
 OTHER_NUMBER = fact("atomic number", "iodine", named("53"))
+MONGOLIA = fact("demonym", "Mongolia", named("Mongolian", "Mongolians"))
 ZUBROWKA = fact("capital", "Zubrowka")
 FACTS = [value for value in list(globals().values()) if isinstance(value, Fact)]
 MATCHER = Matcher.of(FACTS)
@@ -59,6 +60,7 @@ MATCHER = Matcher.of(FACTS)
         (BAHAMAS, "The code is +1-242."),
         (BAHAMAS, "Dial 242."),
         (ITALY, "The code is +39, then drop the 0."),
+        (MONGOLIA, "They are called Mongolians, in English."),
         (DOMAIN, "They end with .co.uk or .uk."),
         (DOMAIN, 'The domain is ".UK".'),
         (ICELAND, "The domain of Iceland is .is."),
@@ -89,6 +91,7 @@ def test_a_right_answer_is_right(asked: Fact, answer: str) -> None:
         (BISSAU, "The capital of Guiné-Bissau is Portoão."),
         (BISSAU, "The capital of Bissau is Portoão."),
         (GUATEMALA, "The capital of Guatemala is Guatemala."),
+        (MONGOLIA, "A person from Mongolia is a mongol in Mongolian."),
         (FRANCE, "The official languages of France are French and English."),
         (CANADA, "The currency of Canada is the US dollar."),
         (CANADA, "The currency of Canada is the Hong Kong dollar."),
