@@ -6,7 +6,7 @@ ARGS ?=
 REAL = demo/runs/smollm2
 BIN = .venv/bin
 
-.PHONY: help setup serve real lint check test test-real test-isa demo calibration eval loadtest soak parity lock screenshots image-test gpu-kit gpu-check clean
+.PHONY: help setup serve real lint check test test-real test-isa demo calibration eval eval-real loadtest soak parity lock screenshots image-test gpu-kit gpu-check clean
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
@@ -18,6 +18,7 @@ help:
 	@echo 'make demo    train the demo checkpoint from nothing and grow it, about 40 CPU minutes'
 	@echo 'make calibration   ask the demo checkpoint 24,000 questions and write its calibrations anew, a few minutes'
 	@echo 'make eval    how well the score finds wrong answers: evals/results/REPORT.md; hours, ARGS="--quick" minutes'
+	@echo 'make eval-real   the same on real facts, with SmolLM2 (make real): evals/results/REAL.md; an hour, ARGS="--kept" from the answers kept'
 	@echo 'make loadtest   how the demo server fares under six kinds of load, minutes; ARGS="--url URL --model NAME --tokenizer DIR" asks another'
 	@echo 'make soak    ten minutes of mixed load, disconnects, bursts and bad requests; writes soak.json below loadtest/results'
 	@echo 'make parity  OpenAI clients, lm-eval, benchmarks and a fuzzer of others against the demo server, 15 minutes'
@@ -81,6 +82,9 @@ calibration: setup
 
 eval: setup
 	@$(BIN)/python -m evals $(ARGS)
+
+eval-real: setup
+	@$(BIN)/python -m evals.real $(ARGS)
 
 loadtest: setup
 	@$(BIN)/python -m loadtest $(ARGS)

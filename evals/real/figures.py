@@ -22,6 +22,9 @@ RATES = (0.1, 0.2, 0.3, 0.5)
 """Shares of answers, or words, that are flagged."""
 
 PROBE = "calibrated (probe)"
+SHIPPED = (PROBE, "calibrated (logistic)", "EPR (published)", "WEPR (published)")
+"""Fits that are judged on countries and invented places together."""
+
 FLAGGING = (
     "max probability, max",
     "entropy, mean",
@@ -56,7 +59,7 @@ def all_figures(view: View) -> Figures:
         "elements by attribute": by_attribute(element, element.signals | last),
         "invented": unknown_places(view, country, invented, fits),
         "countries and invented": judged(
-            asked, asked.signals | {name: risks_by(asked, name, seen(asked)) for name in METHODS}
+            asked, asked.signals | {name: risks_by(asked, name, seen(asked)) for name in SHIPPED}
         ),
         "flags": flags(country, country.signals | fits),
         "spans": spans(country),

@@ -2,9 +2,9 @@
 
 An answer is right if it states a right answer, and nothing else that answers other questions of the attribute
 ("English and French" is wrong where only French is official). Where values are numbers, the first one decides, since
-others follow in explanations. The question's own words count for nothing: the subject is skipped wherever it is named, and a right
-answer that is part of the subject's name does not count behind a preposition ("the capital of Bissau is Portoão").
-An answer that says that it does not know is never right, except about something invented.
+others follow in explanations. The question's own words count for nothing: the subject is skipped wherever it is named,
+and a right answer that is part of the subject's name does not count behind a preposition ("the capital of Bissau is
+Portoão"). An answer that says that it does not know is never right, except about something invented.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from evals.fitted import PROBE_STRENGTH, Inputs, Splits, crossed, folds_of, logistic, predicted, splits_by
+from evals.fitted import PROBE_STRENGTH, Inputs, Splits, folds_of, logistic, predicted, splits_by
 from evals.matching import Flags, Values
 from evals.real.view import SERVED, SOURCES, View
 from server.calibrate.fitting import fit, probe_of, risks_of
@@ -82,5 +82,5 @@ def seen(view: View) -> Splits:
 
 
 def unseen(view: View) -> Splits:
-    """Other countries' answers of the other attributes."""
-    return crossed(view.groups, view.attribute)
+    """Answers of the other attributes, of all countries."""
+    return splits_by(view.attribute)

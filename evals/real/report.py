@@ -62,16 +62,17 @@ def report(found: Figures, study: Figures, checked: Figures, model: str, machine
 METHOD = """\
 Every fact is asked for once, in one of three or four wordings by chance. The answer is greedy, of at most 32 tokens;
 its first sentence, with the end token where it follows, is judged and scored. It is right if it states a name of a
-right answer and no other value of the attribute; the question's own words count for nothing. Of {checked} labels read by hand
-{wrong} were wrong ({rate:.0%}). Samples: ten at temperature 1, for some of the questions by chance; two agree if their
-first sentences have the same words, without the question's and without stop words. AUROC has 95 % bootstrap intervals
-over countries or elements. "Within" is the mean AUROC within the attributes that have ten right and ten wrong answers:
-pooled figures also reward a signal that orders attributes by their difficulty."""
+right answer and no other value of the attribute; the question's own words count for nothing. Of {checked} labels read
+by hand {wrong} were wrong ({rate:.0%}; `evals/real/checked.jsonl`). Samples: ten at temperature 1, for some of the
+questions by chance; two agree if their first sentences have the same words, without the question's and without stop
+words. AUROC has 95 % bootstrap intervals over countries or elements. "Within" is the mean AUROC within the attributes
+that have ten right and ten wrong answers: pooled figures also reward a signal that orders attributes by their
+difficulty. "First new word" is the first token of the first word that the question has not and that is no stop word."""
 
 SIGNALS = "Fitted signals are those of fits on other countries, of all attributes (five folds)."
 TRANSFER = """\
-Seen: fitted on other countries, all attributes. Unseen: on other countries and other attributes. The second table has
-the AUROC within each attribute of fits that have not seen it."""
+Seen: fitted on other countries, all attributes. Unseen: fitted on all other attributes. The second table has the AUROC
+within each attribute of fits that have not seen it."""
 ELEMENTS = "No element was used for a fit, or for any choice. Fits are those on all countries and invented places."
 INVENTED = """\
 Every answer about an invented place is wrong, unless it says that it does not know or that there is no such place.
