@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evals.matching import Flags, Values, interval, resample_counts, weighted_auroc
-from evals.real.methods import METHODS, risks_by, seen, unseen
+from evals.real.methods import METHODS, PROBE, risks_by, seen, unseen
 from evals.real.spans import new_words, word_signals
 from evals.real.view import View
 from server.calibrate.figures import auroc, chance_eces, ece, prr, ranked
@@ -21,7 +21,6 @@ FEWEST = 10
 RATES = (0.1, 0.2, 0.3, 0.5)
 """Shares of answers, or words, that are flagged."""
 
-PROBE = "calibrated (probe)"
 SHIPPED = (PROBE, "calibrated (logistic)", "EPR (published)", "WEPR (published)")
 """Fits that are judged on countries and invented places together."""
 
@@ -81,11 +80,15 @@ def counts(view: View) -> Figures:
 
 
 def judged(view: View, signals: Mapping[str, Values]) -> Figures:
-    return counts(view) | {"signals": {name: figures_of(view, signal) for name, signal in signals.items()}}
+    """Counts and the figures of every signal that enough right and wrong answers have."""
+    known = {name: signal for name, signal in signals.items() if enough(view.wrong[np.isfinite(signal)])}
+    return counts(view) | {
+        "signals": {name: figures_of(view, signal, name in METHODS) for name, signal in known.items()}
+    }
 
 
-def figures_of(view: View, signal: Values) -> Figures:
-    """Figures over the answers that have the signal; ECE of risks, which lie between 0 and 1."""
+def figures_of(view: View, signal: Values, risk: bool = True) -> Figures:
+    """Figures over the answers that have the signal; those of calibration for a risk."""
     rows = np.isfinite(signal)
     wrong, values = view.wrong[rows], signal[rows]
     groups = [group for group, has in zip(view.groups, rows, strict=True) if has]
@@ -96,7 +99,7 @@ def figures_of(view: View, signal: Values) -> Figures:
     }
     if not rows.all():
         found["answers"] = int(rows.sum())
-    if values.min() >= 0 and values.max() <= 1:
+    if risk:
         found |= {"ece": ece(ranked(wrong, values)), "ece_by_chance": float(chance_eces(values).mean())}
     return found
 

@@ -16,6 +16,12 @@ from server.uncertainty.features import GROUPS, terms
 Fit = Callable[[View, Flags, Flags], Values]
 """(answers, rows to fit on, rows to judge) -> risks of the latter."""
 
+PROBE = "calibrated (probe)"
+"""As the command fits it: it reads the closed form only where that clearly helps on held-out folds."""
+
+LOGITS, BOTH = "probe of the logits", "probe of the logits and the closed form"
+BLOCKS, NEW = "probe of all blocks (study)", "probe with new words (study)"
+
 BLOCKS_FLOOR = 1e-6
 
 
@@ -30,11 +36,16 @@ def served(method: Method) -> Fit:
     return risks
 
 
-def logits_probe(view: View, fitted: Flags, held: Flags) -> Values:
-    """The probe without the closed form."""
-    answers = view.answers
-    found = probe_of(answers[np.flatnonzero(fitted).tolist()], GROUPS["logits"])
-    return risks_of(Calibration("probe", "", "", **found), answers[np.flatnonzero(held).tolist()])
+def probe_with(*groups: str) -> Fit:
+    """A probe of exactly these groups of features."""
+
+    def risks(view: View, fitted: Flags, held: Flags) -> Values:
+        answers = view.answers
+        names = [name for group in groups for name in GROUPS[group]]
+        found = probe_of(answers[np.flatnonzero(fitted).tolist()], names)
+        return risks_of(Calibration("probe", "", "", **found), answers[np.flatnonzero(held).tolist()])
+
+    return risks
 
 
 def regression(inputs: Callable[[View], Inputs], strength: float = np.inf) -> Fit:
@@ -58,13 +69,14 @@ def new_word_inputs(view: View) -> Inputs:
 
 
 METHODS: dict[str, Fit] = {
-    "calibrated (probe)": served("probe"),
-    "calibrated (probe, logits alone)": logits_probe,
+    PROBE: served("probe"),
+    LOGITS: probe_with("logits"),
+    BOTH: probe_with("logits", "closed_form"),
     "calibrated (logistic)": served("logistic"),
     "EPR (published)": regression(lambda view: view.signals["EPR"][:, None]),
     "WEPR (published)": regression(lambda view: view.wepr),
-    "probe of all blocks (study)": regression(block_inputs, PROBE_STRENGTH),
-    "probe with new words (study)": regression(new_word_inputs, 1.0),
+    BLOCKS: regression(block_inputs, PROBE_STRENGTH),
+    NEW: regression(new_word_inputs, 1.0),
 }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evals.real.figures import PROBE, RATES
-from evals.real.methods import METHODS
+from evals.real.figures import RATES
+from evals.real.methods import BLOCKS, BOTH, LOGITS, METHODS, NEW, PROBE
 from server.calibrate.markdown import table
 
 Figures = Mapping[str, Any]
@@ -23,6 +23,8 @@ def report(found: Figures, study: Figures, checked: Figures, model: str, machine
         "# Does the score find wrong answers about real facts?",
         f"Written by `make eval-real`; all numbers come from the JSON beside it. Model: {model}. {machine}",
         METHOD.format(**checked),
+        "## In short",
+        in_short(found),
         "## Answers",
         answers_table(found["answers"]),
         "## Targets",
@@ -64,10 +66,10 @@ Every fact is asked for once, in one of three or four wordings by chance. The an
 its first sentence, with the end token where it follows, is judged and scored. It is right if it states a name of a
 right answer and no other value of the attribute; the question's own words count for nothing. Of {checked} labels read
 by hand {wrong} were wrong ({rate:.0%}; `evals/real/checked.jsonl`). Samples: ten at temperature 1, for some of the
-questions by chance; two agree if their first sentences have the same words, without the question's and without stop
-words. AUROC has 95 % bootstrap intervals over countries or elements. "Within" is the mean AUROC within the attributes
-that have ten right and ten wrong answers: pooled figures also reward a signal that orders attributes by their
-difficulty. "First new word" is the first token of the first word that the question has not and that is no stop word."""
+questions by chance; two agree if their first new words in a row are the same. AUROC has 95 % bootstrap intervals over
+countries or elements. "Within" is the mean AUROC within the attributes that have ten right and ten wrong answers:
+pooled figures also reward a signal that orders attributes by their difficulty. New words are those that the question
+has not and that are no stop words; "first new word" is the first token of the first of them."""
 
 SIGNALS = "Fitted signals are those of fits on other countries, of all attributes (five folds)."
 TRANSFER = """\
@@ -161,12 +163,43 @@ def flag_table(flags: Figures) -> str:
 
 
 def study_table(study: Figures) -> str:
+    """Without the aggregate that never tells, and sums of few units that differ little from those of all."""
     rows = [
         [name, one["cost"], *(number(one[task][figure]) for task in ("country", "element") for figure in FIGURES)]
         for name, one in study.items()
+        if not name.endswith("first") and ("all units" in name or "largest weights" in name)
     ]
     head = [f"{task}, {figure}" for task in ("countries", "elements") for figure in FIGURES]
-    return table(["blocks, aggregate", "cost", *head], rows)
+    return table(["blocks, units, aggregate", "cost", *head], rows)
+
+
+def in_short(found: Figures) -> str:
+    countries, moved = found["countries"]["signals"], found["transfer"]["by method"]
+
+    def value(name: str) -> str:
+        return number(countries[name]["auroc"]["value"], 2)
+
+    def unseen(name: str) -> str:
+        return number(moved[name]["unseen"]["auroc"]["value"], 2)
+
+    drawn = {name: one.get("answers", "all") for name, one in countries.items() if "samples" in name}
+    samples = [f"{name} {value(name)} ({answers} answers)" for name, answers in drawn.items()]
+    invented = found["invented"]["signals"][PROBE]
+    return f"""\
+AUROC of wrong answers about countries, pooled over all attributes.
+
+- **Without labels**, the highest entropy finds {value("entropy, max")}, max probability
+  {value("max probability, max")}, mean variance {value("variance, mean")}, the closed form
+  {value("closed form, max")}. Self-certainty of the new words alone, those that the question has not, finds
+  {value("self-certainty, max of new words")}.
+- **Samples**: {", ".join(samples) or "too few were drawn"}.
+- **Calibrated**, the probe finds {value(PROBE)}, WEPR {value("WEPR (published)")}. On attributes that it has not seen
+  it goes to {unseen(PROBE)}, WEPR to {unseen("WEPR (published)")}.
+- **The closed form in the probe**: {value(LOGITS)} without it, {value(BOTH)} with it; on unseen attributes
+  {unseen(LOGITS)} and {unseen(BOTH)}. With that of every block by itself {value(BLOCKS)}, unseen {unseen(BLOCKS)}.
+- **New words in the probe**: {value(NEW)}, on unseen attributes {unseen(NEW)}.
+- **Invented places**: the probe, which has seen none, tells their answers from right ones with
+  {number(invented["auroc"], 2)}; their mean risk is {number(invented["mean risk"], 2)}."""
 
 
 FIGURES = ("pooled", "within")

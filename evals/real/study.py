@@ -16,8 +16,8 @@ from server.calibrate.figures import auroc, ranked
 AGGREGATES = {"first": lambda v: v[0], "max": np.max, "mean": np.mean}
 UNITS = {
     "units": "all units",
-    "strongest": "64 units of the largest |w|",
-    "strongest effects": "64 units of the largest |w| |v|",
+    "strongest": "64 largest weights",
+    "strongest effects": "64 largest effects",
     "block": "the block as one unit",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import dropwhile, takewhile
 
 import numpy as np
 
@@ -164,8 +165,8 @@ def agreement(
 ) -> dict[str, float]:
     """`evals.signals.agreement_signals` of the samples' meanings; NaN for a question that has none.
 
-    Two answers mean the same if their first sentences have the same words, without the question's and without stop
-    words: "It is Lima." and "The capital of Peru is Lima."
+    Two answers mean the same if the first new words of theirs are the same: "It is Lima." and "The capital of Peru is
+    Lima, by the sea."
     """
     if question.text not in samples:
         return dict.fromkeys(AGREEMENT.values(), np.nan)
@@ -182,8 +183,9 @@ def agreement(
 
 
 def meant(question: str, answer: str) -> tuple[str, ...]:
-    """The words of an answer's first sentence that neither the question has nor any sentence might."""
+    """The first words in a row of an answer's first sentence that neither the question has nor any sentence might."""
     if says_unknown(answer):
         return ()
     asked = {word.plain for word in words(question)} | STOP_WORDS
-    return tuple(word.plain for word in words(first_sentence(answer)) if word.plain not in asked)
+    said = dropwhile(lambda word: word in asked, (word.plain for word in words(first_sentence(answer))))
+    return tuple(takewhile(lambda word: word not in asked, said))

@@ -116,6 +116,7 @@ def test_labels_can_be_calibrated_on_and_hold_no_element(view: View, tmp_path: P
 def test_answers_mean_the_same_by_their_new_words() -> None:
     question = "What is the capital of Peru?"
     assert meant(question, "The capital of Peru is Lima.") == meant(question, "It is Lima. Yes.") == ("lima",)
+    assert meant(question, "The capital of Peru is Lima, in the south of the coast.") == ("lima",)
     assert meant(question, "Cusco.") != meant(question, "Lima.")
     assert meant(question, "I do not know.") == ()
 
