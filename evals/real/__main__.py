@@ -48,7 +48,9 @@ def main() -> None:
     texts = [question.text for question in asked]
     greedy = answered(model, texts, arguments.runs / "greedy.jsonl")
     found = passes(model, {q: model.judged(greedy[q].tokens[0]) for q in texts}, arguments.runs / "passes")
-    drawn = random.Random(1).sample(texts, round(arguments.samples * len(texts)))
+    drawn = list(texts)
+    random.Random(1).shuffle(drawn)  # a larger share holds a smaller one
+    del drawn[int(arguments.samples * len(texts)) :]
     file = arguments.runs / "samples.jsonl"
     sampled = {one.question: one for one in kept(file)} if arguments.kept else answered(model, drawn, file, SAMPLES)
     seen = view(model, asked, greedy, sampled, found)
