@@ -184,7 +184,8 @@ def in_short(found: Figures) -> str:
 
     drawn = {name: one.get("answers", "all") for name, one in countries.items() if "samples" in name}
     samples = [f"{name} {value(name)} ({answers} answers)" for name, answers in drawn.items()]
-    invented = found["invented"]["signals"][PROBE]
+    places = found["invented"]["signals"]
+    invented = places[PROBE]
     return f"""\
 AUROC of wrong answers about countries, pooled over all attributes.
 
@@ -199,7 +200,9 @@ AUROC of wrong answers about countries, pooled over all attributes.
   {unseen(LOGITS)} and {unseen(BOTH)}. With that of every block by itself {value(BLOCKS)}, unseen {unseen(BLOCKS)}.
 - **New words in the probe**: {value(NEW)}, on unseen attributes {unseen(NEW)}.
 - **Invented places**: the probe, which has seen none, tells their answers from right ones with
-  {number(invented["auroc"], 2)}; their mean risk is {number(invented["mean risk"], 2)}."""
+  {number(invented["auroc"], 2)}; their mean risk is {number(invented["mean risk"], 2)}. The highest entropy tells them
+  with {number(places["entropy, max"]["auroc"], 2)}, the closed form with
+  {number(places["closed form, max"]["auroc"], 2)} (below 0.5 it takes them for known)."""
 
 
 FIGURES = ("pooled", "within")
