@@ -108,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = parser.parse_args(arguments).out
     if (out / "config.json").exists():
         print(f"{out} is there already")
+    elif out.exists():
+        raise SystemExit(f"{out} is there, and no model")
     else:
         disable_progress_bar()
         make(out)

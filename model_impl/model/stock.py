@@ -21,6 +21,7 @@ from vllm.config import CompilationMode, CUDAGraphMode, VllmConfig
 from vllm.distributed import get_pp_group
 from vllm.model_executor.layers.layernorm import GemmaRMSNorm, LayerNorm
 from vllm.model_executor.layers.linear import RowParallelLinear
+from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 
 from model_impl.config import ENSEMBLE_RATE
 from model_impl.kernels.words import Words
@@ -72,10 +73,20 @@ def value_rows(down: Any) -> torch.Tensor:
     The product of the layer itself tells: its weight may be packed or quantised.
     """
     count = getattr(down, "input_size_per_partition", down.input_size)
-    dtype = down.params_dtype
-    device = next(down.parameters()).device
-    ones = torch.eye(count, dtype=dtype, device=device)
-    return torch.cat([down.quant_method.apply(down, some) for some in ones.split(AT_ONCE)])
+    numbers = torch.arange(count, device=next(down.parameters()).device)
+    return torch.cat(
+        [down.quant_method.apply(down, ones(some, count, down.params_dtype)) for some in numbers.split(AT_ONCE)]
+    )
+
+
+def ones(numbers: torch.Tensor, count: int, dtype: torch.dtype) -> torch.Tensor:
+    """Units alone [N, count], those of these numbers."""
+    return F.one_hot(numbers, count).to(dtype)
+
+
+def is_plain(head: Any) -> bool:
+    """Whether the rows of the head can be read."""
+    return isinstance(head.quant_method, UnquantizedEmbeddingMethod)
 
 
 class StockReports:
@@ -94,7 +105,7 @@ class StockReports:
         copy every row into buffers."""
         self.units: Sequence[HiddenUnits] = ()
         parts = next((PARTS[name] for name in config.model_config.architectures if name in PARTS), None)
-        if parts is not None and get_pp_group().world_size == 1:
+        if parts is not None and get_pp_group().world_size == 1 and is_plain(model.lm_head):
             self._hook(parts, config.scheduler_config.max_num_batched_tokens)
 
     def _hook(self, parts: Parts, rows: int) -> None:

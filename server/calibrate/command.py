@@ -88,9 +88,10 @@ def calibrate(
     file.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(file.parent, os.W_OK):
         raise CalibrationError(f"--out: {file.parent} cannot be written to")
-    from server.calibrate.scoring import score_labels
+    from server.calibrate.scoring import MAX_ANSWER_TOKENS, score_labels
 
-    scored = score_labels(served, index, labels, limit, members)
+    longest = max(len(own.prompt) + len(own.answer) + min(own.room, MAX_ANSWER_TOKENS) for own in labels)
+    scored = score_labels(served, index, labels, longest, members)
     answers = answers_of(data, scored)
     calibration = judged(answers, method, served.fingerprint(index), served.stages[index], abstain)
     ensemble: Ensemble | None = None

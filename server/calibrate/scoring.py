@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tqdm import tqdm
 
+from model_impl.faults import refusal
 from model_impl.override import override_class
 from model_impl.wire import Membership, report_args
 from server.calibrate.labels import Label
 from server.calibrate.tokenised_label import TokenisedLabel
 from server.engine.settings import cpu_kv_cache_bytes, defaults, prepare_environment
 from server.served.model import ServedModel
+from server.uncertainty.calibration import CalibrationError
 from server.uncertainty.score import ChoiceScore, EnsembleScore
 from server.uncertainty.sentences import divided
 
@@ -178,7 +180,7 @@ def opened_engine(served: ServedModel, limit: int, *, eager: bool = False) -> It
     engine.install()
     cpu = current_platform.is_cpu()
     settings = defaults(served, cpu=cpu)
-    names = ("worker_cls", "dtype", "enforce_eager", "block_size")
+    names = ("worker_cls", "load_format", "dtype", "enforce_eager", "block_size", "language_model_only")
     options: dict[str, Any] = {name: settings[name] for name in names if name in settings}
     options["max_model_len"] = limit
     if eager:
@@ -186,7 +188,10 @@ def opened_engine(served: ServedModel, limit: int, *, eager: bool = False) -> It
     if cpu:
         flags = Namespace(**vars(EngineArgs(served.name, **options)))
         options["kv_cache_memory_bytes"] = cpu_kv_cache_bytes(flags, served)
-    llm = LLM(served.name, **options)
+    try:
+        llm = LLM(served.name, **options)
+    except (RuntimeError, ValueError) as error:
+        raise CalibrationError(f"{served.name}: {refusal(error)}") from error
     override_class(llm.llm_engine.input_processor, VariantInput)
     cast(VariantInput, llm.llm_engine.input_processor).dropped = set()
     try:

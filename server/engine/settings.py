@@ -52,6 +52,7 @@ def defaults(served: ServedModel, *, cpu: bool) -> dict[str, object]:
             backend="guidance", disable_any_whitespace=True, disable_additional_properties=True
         ),
     }
+    values |= served.settings(cpu=cpu)
     if cpu:
         # On CPU, compiling costs more time at the start than it saves. The attention kernel's block unit is 32. Our
         # scheduler is synchronous, like vLLM's on CPU.
@@ -75,10 +76,10 @@ def cpu_kv_cache_bytes(args: Namespace, served: ServedModel) -> int:
     length = served.longest
     if args.max_model_len is not None and args.max_model_len > 0:  # -1 is vLLM's "auto"
         length = args.max_model_len
+    free = max(available_bytes() - served.weight_bytes(args), 0)
     requests = (args.max_num_seqs or 256) + 1  # one more for blocks that are only partly used
     replicas = args.data_parallel_size_local or args.data_parallel_size
     ranks = args.tensor_parallel_size * args.pipeline_parallel_size
-    free = available_bytes()
     return int(min(requests * length * served.cached_bytes(args), LARGEST_KV_SHARE * free / replicas) / ranks)
 
 

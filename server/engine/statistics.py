@@ -285,5 +285,5 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
     """Token ids that are no text. Empty without a tokenizer."""
     if tokenizer is None:
         return frozenset()
-    added = tokenizer.added_tokens_decoder.items()
+    added = getattr(tokenizer, "added_tokens_decoder", {}).items()  # Mistral's own tokenizer lists none
     return frozenset(tokenizer.all_special_ids) | {token_id for token_id, token in added if token.special}

@@ -25,7 +25,7 @@ def check_settings(args: Namespace, environment: Mapping[str, str]) -> None:
             f"--api-key would show the key to everyone on this machine; use --api-key-file or {KEYS_VARIABLE}"
         )
     if args.trust_remote_code:
-        raise UnsafeError("--trust-remote-code would run what lies in a checkpoint; no Tokenformer needs it")
+        raise UnsafeError("--trust-remote-code would run programs that lie beside the weights")
     if args.load_format not in SAFE_FORMATS:
         raise UnsafeError(f"--load-format {args.load_format} is not among {', '.join(SAFE_FORMATS)}")
     if args.grpc or environment.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):

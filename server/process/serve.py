@@ -23,6 +23,7 @@ from server.process.head_start import give_head_start, is_worthwhile, use_head_s
 from server.process.safety import UnsafeError, check_settings, is_loopback
 from server.served.model import ONLY_TOKENFORMERS, ServedModel
 from server.served.opening import open_model
+from server.served.stock import StockModel
 from server.served.tokenformer import TokenformerCheckpoint
 from server.system.child_process import protect_children
 from server.system.cores import prepare_openmp, use_cores
@@ -67,10 +68,12 @@ def parse(argv: Sequence[str]) -> Namespace:
     named = parser.parse_args(list(argv))
     if named.model_tag is None:
         parser.error("name a model: a directory, or an id of the Hugging Face Hub")
-    served = open_model(named.model_tag, named.revision)
+    served = open_model(named.model_tag, named.revision, named.hf_token)
     parser.set_defaults(**defaults(served, cpu=current_platform.is_cpu()))
     args: Namespace = parser.parse_args(list(argv))
     args.subparser, args.model, args.served = "serve", named.model_tag, served
+    if isinstance(served, StockModel):
+        args.revision = served.revision  # the commit: the Hub's main may move until vLLM asks for it
     args.chat_template = args.chat_template or chat_template(served)
     args.middleware = [*args.middleware, *MIDDLEWARE]
     args.outcome = Outcome()
@@ -142,6 +145,9 @@ def run(args: Namespace, early: EarlySignals) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
+        if error.errno is None:  # not of the system: of libraries that look for a model
+            say(f"error: {refusal(error)}")
+            return 1
         say(f"error: cannot listen on {args.host}:{args.port}: {error.strerror or error}")
         return 1
     except (RuntimeError, ValueError) as error:

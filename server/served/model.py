@@ -87,6 +87,14 @@ class ServedModel(ABC):
     def tokenizer(self) -> Any:
         """The tokenizer of the library transformers."""
 
+    def settings(self, *, cpu: bool) -> dict[str, object]:
+        """Values of vLLM's flags for this kind of model, where the user gives none."""
+        return {}
+
+    def weight_bytes(self, args: Namespace) -> int:
+        """Bytes that the weights will take, as far as that is known."""
+        return 0
+
     @abstractmethod
     def cached_bytes(self, args: Namespace) -> int:
         """Bytes that the KV cache holds of one token."""

@@ -18,8 +18,11 @@ PICKLES, YAMLS = (".bin", ".pt", ".pth"), (".yml", ".yaml")
 """How the files of an official Tokenformer checkpoint end."""
 
 
-def open_model(name: str, revision: str | None = None) -> ServedModel:
-    """The model in a directory, or the one that the Hub has under an id. Raises CheckpointError."""
+def open_model(name: str, revision: str | None = None, token: str | bool | None = None) -> ServedModel:
+    """The model in a directory, or the one that the Hub has under an id, for which it may want a token.
+
+    Raises CheckpointError.
+    """
     path = Path(name)
     if path.is_dir():
         if (path / CONFIG).is_file() and read_json(path / CONFIG).get("model_type") != TokenformerConfig.model_type:
@@ -32,10 +35,16 @@ def open_model(name: str, revision: str | None = None) -> ServedModel:
         return TokenformerCheckpoint(name)
     if path.exists() or path.parent.exists() or not HUB_ID.fullmatch(name):  # a mistyped path of this machine
         raise CheckpointError(f"{name}: no such checkpoint directory")
-    return StockModel(name, hub_config(name, revision), revision)
+    config = hub_config(name, revision, token)
+    if read_json(config).get("model_type") == TokenformerConfig.model_type:
+        local = name.partition("/")[2]
+        raise CheckpointError(
+            f"{name}: Tokenformers are served from a directory; fetch it first: hf download {name} --local-dir {local}"
+        )
+    return StockModel(name, config, config.parent.name)
 
 
-def hub_config(name: str, revision: str | None) -> Path:
+def hub_config(name: str, revision: str | None, token: str | bool | None) -> Path:
     """The config.json of a Hub id, in the library's cache below its commit."""
     from huggingface_hub import hf_hub_download, list_repo_files
     from huggingface_hub.errors import RemoteEntryNotFoundError
@@ -44,9 +53,9 @@ def hub_config(name: str, revision: str | None) -> Path:
     set_verbosity_error()  # it warns of each of six attempts
     try:
         try:
-            return Path(hf_hub_download(name, CONFIG, revision=revision))
+            return Path(hf_hub_download(name, CONFIG, revision=revision, token=token))
         except RemoteEntryNotFoundError:
-            if not is_official(list_repo_files(name, revision=revision)):
+            if not is_official(list_repo_files(name, revision=revision, token=token)):
                 raise
     except Exception as error:  # offline, unknown, gated, or whatever a network does
         reason = one_line(error)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import mmap
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from model_impl.checkpoint.reading import CheckpointError, one_line, read_json
+from model_impl.checkpoint.reading import CheckpointError, one_line, open_regular, read_json
 from model_impl.faults import refusal
 from model_impl.plugin import ARCHITECTURE
 from model_impl.stock import reports_epistemic
@@ -68,6 +68,11 @@ class StockModel(ServedModel):
         found = self._model_config(args)
         if found.runner_type != "generate" or found.is_encoder_decoder:
             raise CheckpointError(f"{self.name}: {self._architecture} does not generate text")
+        if not args.skip_tokenizer_init and found.tokenizer_mode == "auto":
+            self.tokenizer(args.tokenizer)
+        reported = reports_epistemic(found.architectures) and args.pipeline_parallel_size == 1
+        epistemic = reported and not args.speculative_config
+        self.capabilities = replace(self.capabilities, epistemic=epistemic)
 
     @property
     def _architecture(self) -> str:
@@ -80,15 +85,27 @@ class StockModel(ServedModel):
         try:
             found: ModelConfig = EngineArgs.from_cli_args(args).create_model_config()
             return found
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # vLLM and transformers raise many kinds
             reason = refusal(error)
             if "trust_remote_code" in reason or "custom code" in reason:
                 reason = f"{self._architecture} needs code that lies beside the weights, which this server does not run"
-            raise CheckpointError(f"{self.name}: {one_line(Exception(reason))}") from error
+            raise CheckpointError(f"{self.name}: {reason}") from error
 
     def cpu_dtype(self) -> str:
         """Products with quantised weights are computed in 16 bits."""
         return "bfloat16" if self.entries.get("quantization_config") else super().cpu_dtype()
+
+    def settings(self, *, cpu: bool) -> dict[str, object]:
+        """Texts alone are served: vLLM would fetch the images that a request names. On CPU, a context that does not fit
+        into the KV cache is shortened."""
+        return {"language_model_only": True} | ({"max_model_len": -1} if cpu else {})
+
+    def weight_bytes(self, args: Namespace) -> int:
+        """Those of a directory, in the dtype that they are served in."""
+        if self.directory is None:
+            return 0
+        stored = sum(file.stat().st_size for file in self.directory.glob("*.safetensors"))
+        return 2 * stored if self.stored_dtype in ("bfloat16", "float16") and args.dtype == "float32" else stored
 
     def fingerprint(self, stage: int = -1) -> str:
         """SHA-256 (hex) of the configuration and the weight files; id and commit of a model on the Hub."""
@@ -100,17 +117,19 @@ class StockModel(ServedModel):
         digest = hashlib.sha256(json.dumps(computing, sort_keys=True).encode())
         for file in sorted(self.directory.glob("*.safetensors")):
             digest.update(f"\n{file.name}\n".encode())
-            with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                digest.update(mapped)
+            with open_regular(file) as stream:
+                hashlib.file_digest(cast(Any, stream), lambda: digest)  # whose type lacks a method
         return digest.hexdigest()
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self, other: str | None = None) -> Any:
+        """The model's own, or the one of the directory or Hub id `other`."""
         from transformers import AutoTokenizer
 
+        revision = self.revision if other is None else None
         try:
-            return AutoTokenizer.from_pretrained(self.name, revision=self.revision, trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(other or self.name, revision=revision, trust_remote_code=False)
         except Exception as error:  # the tokenizers library raises plain Exception
-            raise CheckpointError(f"{self.name}: its tokenizer cannot be loaded ({one_line(error)})") from error
+            raise CheckpointError(f"{other or self.name}: has no tokenizer to load ({one_line(error)})") from error
 
     def cached_bytes(self, args: Namespace) -> int:
         found = self._model_config(args)

@@ -23,6 +23,7 @@ from server.served.model import Capabilities, ServedModel
 
 class TokenformerCheckpoint(ServedModel):
     capabilities = Capabilities(stages=True, deltas=True, growth=True, ensemble=True, trace=True, epistemic=True)
+    parameters: int
     own_template: ClassVar[Path | None] = DEFAULT_CHAT_TEMPLATE
 
     def __init__(self, name: str) -> None:
@@ -56,6 +57,9 @@ class TokenformerCheckpoint(ServedModel):
 
     def tokenizer(self) -> Any:
         return TokenizedCheckpoint(Path(self.name)).tokenizer()
+
+    def weight_bytes(self, args: Namespace) -> int:
+        return self.parameters * (2 if args.dtype == "bfloat16" else 4)
 
     def cached_bytes(self, args: Namespace) -> int:
         from model_impl.model.block import cached_head_dim

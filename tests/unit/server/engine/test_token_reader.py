@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -125,3 +125,12 @@ def test_the_first_word_is_found_without_reading_what_follows(
     assert ChoiceScore(scores[0]).first_index == ChoiceScore(scores[1]).first_index
     assert every.text.endswith("and more")
     assert not first.text.endswith("more")
+
+
+def test_a_tokenizer_that_lists_no_added_tokens_has_its_special_ones() -> None:
+    """Mistral's own tokenizer in vLLM is one."""
+
+    class Plain:
+        all_special_ids: ClassVar[list[int]] = [1, 2]
+
+    assert special_ids(Plain()) == {1, 2}

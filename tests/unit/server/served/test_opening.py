@@ -134,3 +134,33 @@ def test_flags_of_what_another_model_lacks_are_refused(tmp_path: Path, flag: str
     with pytest.raises(CheckpointError, match=f"--{flag.replace('_', '-')}: .*only a Tokenformer has"):
         check_features(Namespace(**given | {flag: True}), served)
     check_features(Namespace(**given), served)
+
+
+def test_a_tokenformer_on_the_hub_is_answered_with_the_command(hub: Path) -> None:
+    file = next(hub.glob("hub/*/snapshots/*/config.json"))
+    file.write_text(json.dumps({"model_type": "tokenformer"}))
+    assert refusal("someone/llama").endswith("hf download someone/llama --local-dir llama")
+
+
+def test_the_commit_is_what_vllm_is_told_to_load(hub: Path) -> None:
+    served = open_model("someone/llama")
+    assert isinstance(served, StockModel)
+    assert served.revision == COMMIT
+
+
+def test_an_empty_weight_file_has_a_fingerprint(tmp_path: Path) -> None:
+    path = stock(tmp_path / "a")
+    (path / "model-2.safetensors").touch()
+    assert len(open_model(str(path)).fingerprint()) == 64
+
+
+def test_weights_count_as_they_are_served(tmp_path: Path) -> None:
+    served = open_model(str(stock(tmp_path / "a")))
+    size = (tmp_path / "a" / "model.safetensors").stat().st_size
+    assert [served.weight_bytes(Namespace(dtype=name)) for name in ("bfloat16", "float32")] == [size, 2 * size]
+
+
+def test_other_models_serve_texts_alone(tmp_path: Path) -> None:
+    served = open_model(str(stock(tmp_path / "a")))
+    assert served.settings(cpu=False) == {"language_model_only": True}
+    assert open_model(str(DEMO)).settings(cpu=True) == {}
