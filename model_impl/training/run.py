@@ -95,7 +95,7 @@ def training_arguments(state: Path, recipe: Recipe) -> TrainingArguments:
         train_sampling_strategy="sequential",
         gradient_accumulation_steps=recipe.accumulate,
         gradient_checkpointing=recipe.gradient_checkpointing,
-        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_type="cosine_warmup_with_min_lr",  # unlike cosine_with_min_lr, its first rate is not 0
         lr_scheduler_kwargs={"min_lr_rate": recipe.final_share},
         warmup_steps=recipe.warmup,  # below 1: a share
         weight_decay=recipe.weight_decay,

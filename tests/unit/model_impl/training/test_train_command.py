@@ -175,6 +175,12 @@ def test_a_stage_of_16_bit_numbers_keeps_its_dtype_and_its_old_bits(room: Path) 
     assert fingerprint(out) != fingerprint(room / "half")
 
 
+def test_a_run_of_one_update_trains(room: Path) -> None:
+    out = train(room, "base", "one-update", "--batch-tokens", "2048", "--row-tokens", "64", epochs=1)
+    assert json.loads((out / "training.json").read_text())["history"][-1]["step"] == 1
+    assert fingerprint(out) != fingerprint(room / "base")
+
+
 def test_accumulated_parts_are_one_update(room: Path) -> None:
     sizes = ("--row-tokens", "32", "--dtype", "float32")
     whole = train(room, "base", "one-part", *sizes, epochs=2)
