@@ -1,6 +1,7 @@
 """`tokenformer train`: from a shape to a grown stage, resumed, refused, and read by everything else."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from model_impl.checkpoint.fingerprint import fingerprint
@@ -220,6 +222,18 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
     room: Path, capsys: pytest.CaptureFixture[str], model: str, flags: tuple[str, ...], message: str
 ) -> None:
     assert message in refused(room, capsys, model, "refused", *flags)
+    assert not list(room.glob("refused*"))
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_refused(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lacking = room / "lacking"
+    shutil.copytree(room / "base", lacking)
+    tensors = dict(iterate_tensors(lacking))
+    del tensors["sequential.2.mlp.key_param_tokens"]
+    save_file(tensors, lacking / "model.safetensors")
+    message = refused(room, capsys, "lacking", "refused")
+    assert message.startswith(f"{lacking}: ")
+    assert "sequential.2.mlp.key_param_tokens" in message
     assert not list(room.glob("refused*"))
 
 
