@@ -45,6 +45,10 @@ class Recipe:
             raise TrainingError(f"{flag('row_tokens')}: must be at least 2")
         if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
             raise TrainingError(f"{flag('learning_rate')}: must be above 0 and at most 1")
+        if not 0 <= self.weight_decay <= 1:
+            raise TrainingError(f"{flag('weight_decay')}: must be at least 0 and at most 1")
+        if not 0 <= self.seed < 2**32:
+            raise TrainingError(f"{flag('seed')}: must be at least 0 and below 2**32")
         if not 0 < self.replay_share < 1:
             raise TrainingError(f"{flag('replay_share')}: must be between 0 and 1")
         if not 0 <= self.eval_share < 1:

@@ -13,7 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_accelerate_available, logging
 
 from model_impl.checkpoint.grow import side_files
-from model_impl.checkpoint.reading import CheckpointError, check_tensors, load_config, tensor_shapes
+from model_impl.checkpoint.reading import CheckpointError, check_tensors, load_config, one_line, tensor_shapes
 from model_impl.checkpoint.writing import as_json, check_destination, write_checkpoint
 from model_impl.config import TokenformerConfig
 from model_impl.huggingface import TokenformerForCausalLM
@@ -64,7 +64,7 @@ def train(task: Task, recipe: Recipe, resume: bool = False) -> TokenformerConfig
     state = RunState(task, recipe, texts, replay)
     arguments = training_arguments(state.path, recipe)
     start = state.start if task.new else task.source
-    with state.removed_on_failure():
+    with state.removed_if_useless():
         with arguments.main_process_first(local=False):
             if arguments.should_save:
                 state.open(resume)
@@ -76,7 +76,7 @@ def train(task: Task, recipe: Recipe, resume: bool = False) -> TokenformerConfig
         if task.stage is not None:
             model.freeze_before(task.stage)
         trainer = make_trainer(model, arguments, data, task, recipe)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state.path)) if resume else None)
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state.path)) if resume else None)
     if trainer.is_world_process_zero():
         record = state.record | {"history": trainer.state.log_history}
         dtype = getattr(torch, config.dtype)
@@ -89,28 +89,31 @@ def train(task: Task, recipe: Recipe, resume: bool = False) -> TokenformerConfig
 def training_arguments(state: Path, recipe: Recipe) -> TrainingArguments:
     """The arguments that do not depend on the data; they also start distributed processes."""
     on_gpu = torch.cuda.is_available()
-    arguments = TrainingArguments(
-        str(state),
-        num_train_epochs=1,  # the rows of all epochs are one pass
-        train_sampling_strategy="sequential",
-        gradient_accumulation_steps=recipe.accumulate,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        lr_scheduler_type="cosine_warmup_with_min_lr",  # unlike cosine_with_min_lr, its first rate is not 0
-        lr_scheduler_kwargs={"min_lr_rate": recipe.final_share},
-        warmup_steps=recipe.warmup,  # below 1: a share
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.clip,
-        bf16=recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and bfloat16_is_fast()),
-        use_cpu=not on_gpu,
-        dataloader_pin_memory=on_gpu,
-        save_strategy="steps",
-        save_total_limit=1,
-        logging_nan_inf_filter=False,
-        prediction_loss_only=True,
-        report_to="none",
-        disable_tqdm=True,
-        seed=recipe.seed,
-    )
+    try:
+        arguments = TrainingArguments(
+            str(state),
+            num_train_epochs=1,  # the rows of all epochs are one pass
+            train_sampling_strategy="sequential",
+            gradient_accumulation_steps=recipe.accumulate,
+            gradient_checkpointing=recipe.gradient_checkpointing,
+            lr_scheduler_type="cosine_warmup_with_min_lr",  # unlike cosine_with_min_lr, its first rate is not 0
+            lr_scheduler_kwargs={"min_lr_rate": recipe.final_share},
+            warmup_steps=recipe.warmup,  # below 1: a share
+            weight_decay=recipe.weight_decay,
+            max_grad_norm=recipe.clip,
+            bf16=recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and bfloat16_is_fast()),
+            use_cpu=not on_gpu,
+            dataloader_pin_memory=on_gpu,
+            save_strategy="steps",
+            save_total_limit=1,
+            logging_nan_inf_filter=False,
+            prediction_loss_only=True,
+            report_to="none",
+            disable_tqdm=True,
+            seed=recipe.seed,
+        )
+    except ValueError as error:  # such as bfloat16 on a GPU without it
+        raise TrainingError(f"--dtype {recipe.dtype}: {one_line(error)}") from error
     if arguments.n_gpu > 1:
         raise TrainingError("several GPUs: start one process for each, by `accelerate launch` (docs/training.md)")
     return arguments

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
 from model_impl.checkpoint.reading import read_json
 from model_impl.checkpoint.writing import as_json, write_bytes
 from model_impl.texts import Text
@@ -52,12 +55,12 @@ class RunState:
         write_bytes(self.path / SETTINGS, as_json(self.record))
 
     @contextmanager
-    def removed_on_failure(self) -> Iterator[None]:
-        """A run that fails within the block, before its first step, leaves nothing behind that it has made."""
+    def removed_if_useless(self) -> Iterator[None]:
+        """A run that fails within the block, before it could be resumed, leaves nothing behind that it has made."""
         try:
             yield
         except BaseException:
-            if self.made:
+            if self.made and not any(self.path.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")):
                 shutil.rmtree(self.path, ignore_errors=True)
             raise
 

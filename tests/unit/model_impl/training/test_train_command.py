@@ -212,6 +212,10 @@ def test_a_new_model_takes_a_tokenizer_that_is_given(room: Path) -> None:
         ("grown", ("--row-tokens", "1"), "--row-tokens: must be at least 2"),
         ("grown", ("--epochs", "0"), "--epochs: must be at least 1"),
         ("grown", ("--learning-rate", "-1"), "--learning-rate: must be above 0"),
+        ("grown", ("--weight-decay", "-0.1"), "--weight-decay: must be at least 0 and at most 1"),
+        ("grown", ("--weight-decay", "nan"), "--weight-decay: must be at least 0 and at most 1"),
+        ("grown", ("--seed", "-1"), "--seed: must be at least 0 and below 2**32"),
+        ("grown", ("--seed", str(2**32)), "--seed: must be at least 0 and below 2**32"),
         ("grown", ("--replay-share", "1"), "--replay-share: must be between 0 and 1"),
         ("grown", ("--eval-share", "1"), "--eval-share: must be at least 0 and below 1"),
         ("grown", ("--dtype", "int8"), "--dtype: 'int8' is none of auto, bfloat16, float32"),
@@ -223,6 +227,27 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
 ) -> None:
     assert message in refused(room, capsys, model, "refused", *flags)
     assert not list(room.glob("refused*"))
+
+
+def test_bfloat16_on_a_gpu_without_it_is_one_line(
+    room: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.cuda, "is_available", lambda: True)
+        patched.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: False)
+        message = refused(room, capsys, "grown", "refused", "--dtype", "bfloat16")
+    assert message.startswith("--dtype bfloat16: Your setup doesn't support bf16/gpu")
+    assert not list(room.glob("refused*"))
+
+
+def test_a_run_that_fails_before_its_first_save_leaves_nothing(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Progress, *args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "on_step_end", fail)
+        train(room, "shape.yml", "early", code=130)
+    assert not list(room.glob("early*"))
 
 
 def test_a_checkpoint_that_lacks_a_tensor_is_refused(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
