@@ -6,12 +6,13 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from model_impl.checkpoint.reading import read_json
+from model_impl.checkpoint.reading import CheckpointError, read_json
 from model_impl.checkpoint.writing import as_json, write_bytes
 from model_impl.texts import Text
 from model_impl.training.recipe import Recipe, TrainingError
@@ -49,6 +50,7 @@ class RunState:
         if found:
             if read_json(self.path / SETTINGS) != self.record:
                 raise TrainingError(f"--resume: {self.path} is the state of a run with other settings or texts")
+            self._remove_unfinished()
             return
         self.path.mkdir(parents=True)
         self.made = True
@@ -60,9 +62,22 @@ class RunState:
         try:
             yield
         except BaseException:
-            if self.made and not any(self.path.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")):
-                shutil.rmtree(self.path, ignore_errors=True)
+            if self.made:
+                self._remove_unfinished()
+                if not self._saved():
+                    shutil.rmtree(self.path, ignore_errors=True)
             raise
+
+    def _saved(self) -> list[Path]:
+        return list(self.path.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+
+    def _remove_unfinished(self) -> None:
+        """An interruption during a save leaves a directory without the file that the Trainer writes last."""
+        for saved in self._saved():
+            try:
+                read_json(saved / TRAINER_STATE_NAME)
+            except CheckpointError:
+                shutil.rmtree(saved, ignore_errors=True)
 
 
 def described(texts: TextFile) -> dict[str, Any]:

@@ -151,6 +151,11 @@ def test_a_resumed_run_ends_as_if_nothing_had_happened(
     assert "is the state of an interrupted run" in refused(room, capsys, model, broken, "--eval-share", "0.2", *flags)
     other = refused(room, capsys, model, broken, "--eval-share", "0.3", "--resume", *flags)
     assert "is the state of a run with other settings or texts" in other
+    state = room / f"{broken}.training"
+    saved = max(state.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    shutil.copytree(saved, state / "checkpoint-1000")  # a later save that was interrupted
+    (state / "checkpoint-1000" / "trainer_state.json").write_text('{"epoch": ')
+    (state / "checkpoint-1001").mkdir()
     resumed = train(room, model, broken, "--eval-share", "0.2", "--resume", *flags)
     assert fingerprint(resumed) == fingerprint(whole)
     assert not (room / f"{broken}.training").exists()
