@@ -28,6 +28,9 @@ SILENT = 0.01
 
 CHUNK = 1024
 
+SAMPLE = 10**6
+"""About the most cosines that a quantile is taken of."""
+
 
 @dataclass(frozen=True)
 class Directions:
@@ -70,11 +73,12 @@ def directions(tokens: torch.Tensor) -> Directions:
     alive = lengths > DEAD * lengths.median()
     unit = F.normalize(tokens.double()[alive], dim=-1)
     pairs, duplicates, sample = len(unit) * (len(unit) - 1), 0, []
+    stride = max(1, len(unit) ** 2 // SAMPLE)
     for start in range(0, len(unit), CHUNK):
         cosines = unit[start : start + CHUNK] @ unit.T
         cosines[torch.arange(len(cosines)), torch.arange(start, start + len(cosines))] = 0.0  # a token and itself
         duplicates += int((cosines > DUPLICATE).any(dim=-1).sum())
-        sample.append(cosines.abs().flatten()[:: max(1, cosines.numel() // 10**6)])
+        sample.append(cosines.abs().flatten()[::stride])
     squares = float((unit.T @ unit).square().sum()) - len(unit)  # the sum over i, j of cos^2, without i = j
     shares = torch.linalg.svdvals(tokens.double())
     shares = shares / shares.sum()
@@ -99,7 +103,7 @@ def novelty(tokens: torch.Tensor, earlier: torch.Tensor) -> Novelty:
     unit, known = F.normalize(tokens.double(), dim=-1), F.normalize(earlier.double(), dim=-1)
     _, sizes, basis = torch.linalg.svd(known, full_matrices=False)
     basis = basis[sizes > sizes[0] * 1e-6]
-    outside = 1 - (unit @ basis.T).square().sum(dim=-1)
+    outside = unit.square().sum(dim=-1) - (unit @ basis.T).square().sum(dim=-1)  # 0 of a token of zeros
     return Novelty(float(outside.clamp_min(0).median()), float((unit @ known.T).abs().amax(dim=-1).median()))
 
 

@@ -61,6 +61,16 @@ def test_novelty_tells_what_earlier_tokens_did_not_span() -> None:
     assert novelty(new, torch.eye(6)).outside == pytest.approx(0)
 
 
+def test_tokens_of_zeros_are_not_new() -> None:
+    assert novelty(torch.zeros(3, 6), torch.eye(6)[:2]) == (0, 0)
+
+
+def test_the_quantile_is_of_a_sample_where_there_are_many_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_impl.reference.geometry.CHUNK", 1)
+    found = random_directions(4200, 2)  # 4200^2 cosines are more than torch.quantile takes
+    assert found.high_cosine == pytest.approx(math.cos(0.01 * math.pi / 2), abs=1e-4)
+
+
 def test_participation_is_the_number_of_tokens_that_work_equally(tmp_path: Path) -> None:
     grown_checkpoint(tmp_path / "checkpoint", stages=1)
     model = load_reference(tmp_path / "checkpoint")
