@@ -41,7 +41,7 @@ def add_arguments(train: argparse.ArgumentParser) -> None:
         "replay-share": (float, "share of old texts in every batch (default: 0.5)"),
         "epochs": (int, "passes over the data (default: 1)"),
         "batch-tokens": (int, "tokens of an update, over all devices (default: 2048)"),
-        "row-tokens": (int, "tokens of a row of packed texts (default: what the model takes, at most 2048)"),
+        "row-tokens": (int, "tokens of a row of packed texts (default: what model and update take, at most 2048)"),
         "accumulate": (int, "parts in which a device computes its share of an update, to save memory (default: 1)"),
         "learning-rate": (float, "peak of the parameter tokens' (default: 0.005; 0.001 if trained ones go on)"),
         "weight-decay": (float, "of every parameter that is trained (default: 0.01)"),

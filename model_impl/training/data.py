@@ -15,7 +15,7 @@ from model_impl.training.samples import read_samples, separator_id
 from model_impl.training.task import Task
 
 LONGEST_ROW = 2048
-"""The tokens of a row where the recipe does not say and the model takes more."""
+"""The tokens of a row where the recipe does not say, and model and update take more."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class TrainingData:
     held_out: dict[str, Rows]
 
 
-def prepare(task: Task, recipe: Recipe, checkpoint: Path, texts: Sequence[Text], old: Sequence[Text]) -> TrainingData:
-    """The rows of a model with the tokenizer of `checkpoint`; `old` are the texts to replay."""
-    limit = load_config(checkpoint).max_position_embeddings
-    row_tokens = min(LONGEST_ROW, limit) if recipe.row_tokens is None else recipe.row_tokens
-    if row_tokens > limit:
-        raise TrainingError(f"--row-tokens: the model takes at most {limit}")
+def prepare(
+    task: Task, recipe: Recipe, parts: int, checkpoint: Path, texts: Sequence[Text], old: Sequence[Text]
+) -> TrainingData:
+    """The rows of a model with the tokenizer of `checkpoint`; `old` are the texts to replay.
+
+    An update is computed in `parts`, over all devices, each of one row or more.
+    """
+    row_tokens = chosen_row_tokens(recipe, load_config(checkpoint).max_position_embeddings, parts, bool(old))
     tokenizer = TextTokenizer(TokenizedCheckpoint(checkpoint))
     separator = separator_id(tokenizer)
     trained, held_out = {}, {}
@@ -52,6 +54,18 @@ def prepare(task: Task, recipe: Recipe, checkpoint: Path, texts: Sequence[Text],
         seed=recipe.seed,
     )
     return TrainingData(rows, held_out)
+
+
+def chosen_row_tokens(recipe: Recipe, limit: int, parts: int, replay: bool) -> int:
+    """The recipe's, or as many as the model takes where every part has a row and old texts find place beside new."""
+    rows = max(parts, 2) if replay else parts
+    chosen = min(LONGEST_ROW, limit, max(2, recipe.batch_tokens // rows))
+    row_tokens = chosen if recipe.row_tokens is None else recipe.row_tokens
+    if row_tokens > limit:
+        raise TrainingError(f"--row-tokens: the model takes at most {limit}")
+    if recipe.batch_tokens < parts * row_tokens:
+        raise TrainingError(f"--batch-tokens: an update of {parts} x {row_tokens} tokens does not fit")
+    return row_tokens
 
 
 def split(texts: Sequence[Text], recipe: Recipe) -> tuple[list[Text], list[Text]]:

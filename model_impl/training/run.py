@@ -71,11 +71,12 @@ def train(task: Task, recipe: Recipe, resume: bool = False) -> TokenformerConfig
                 if task.new and not start.exists():
                     write_new_model(start, task.source, texts[0], task.tokenizer, recipe)
         config = trained_config(checked_config(start), task.stage)
-        data = prepare(task, recipe, start, texts[0], replay[0] if replay else ())
+        parts = arguments.world_size * recipe.accumulate
+        data = prepare(task, recipe, parts, start, texts[0], replay[0] if replay else ())
         model = TokenformerForCausalLM.from_pretrained(start, dtype=torch.float32)
         if task.stage is not None:
             model.freeze_before(task.stage)
-        trainer = make_trainer(model, arguments, data, task, recipe)
+        trainer = make_trainer(model, arguments, data, task, recipe, parts)
         trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state.path)) if resume else None)
     if trainer.is_world_process_zero():
         record = state.record | {"history": trainer.state.log_history}
@@ -128,11 +129,15 @@ def bfloat16_is_fast() -> bool:
 
 
 def make_trainer(
-    model: TokenformerForCausalLM, arguments: TrainingArguments, data: TrainingData, task: Task, recipe: Recipe
+    model: TokenformerForCausalLM,
+    arguments: TrainingArguments,
+    data: TrainingData,
+    task: Task,
+    recipe: Recipe,
+    parts: int,
 ) -> Trainer:
-    parts = arguments.world_size * recipe.accumulate
     row_tokens = data.rows.row_tokens
-    batch = max(1, recipe.batch_tokens // row_tokens // parts)
+    batch = recipe.batch_tokens // row_tokens // parts
     steps = -(-len(data.rows) // (batch * parts))
     new = task.new or task.stage is not None
     arguments.learning_rate = recipe.learning_rate or (NEW_RATE if new else CONTINUED_RATE)

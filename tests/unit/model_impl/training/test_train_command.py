@@ -19,7 +19,9 @@ from model_impl.huggingface import TokenformerForCausalLM
 from model_impl.reference.model import load_reference
 from model_impl.texts import TextTokenizer, TokenizedCheckpoint
 from model_impl.training import run as training
+from model_impl.training.data import chosen_row_tokens
 from model_impl.training.progress import Progress
+from model_impl.training.recipe import Recipe
 from server.__main__ import main
 
 SHAPE = {
@@ -215,6 +217,9 @@ def test_a_new_model_takes_a_tokenizer_that_is_given(room: Path) -> None:
         ("shape.yml", ("--replay", "old.jsonl"), "is a new model, which has learned nothing yet"),
         ("grown", ("--row-tokens", "65"), "--row-tokens: the model takes at most 64"),
         ("grown", ("--row-tokens", "1"), "--row-tokens: must be at least 2"),
+        ("grown", ("--batch-tokens", "31", "--row-tokens", "32"), "--batch-tokens: an update of 1 x 32 tokens does not fit"),
+        ("grown", ("--accumulate", "3", "--row-tokens", "32"), "--batch-tokens: an update of 3 x 32 tokens does not fit"),
+        ("grown", ("--batch-tokens", "1"), "--batch-tokens: an update of 1 x 2 tokens does not fit"),
         ("grown", ("--epochs", "0"), "--epochs: must be at least 1"),
         ("grown", ("--learning-rate", "-1"), "--learning-rate: must be above 0"),
         ("grown", ("--weight-decay", "-0.1"), "--weight-decay: must be at least 0 and at most 1"),
@@ -277,6 +282,16 @@ def test_bad_texts_are_named_by_line_and_leave_nothing(room: Path, capsys: pytes
     (room / "bad.jsonl").write_text('{"messages": [{"role": "poet", "content": "Roses"}]}\n')
     assert "bad.jsonl, line 1: messages: " in refused(room, capsys, "grown", "refused", data="bad")
     assert not list(room.glob("refused*"))
+
+
+@pytest.mark.parametrize(
+    ("batch_tokens", "parts", "replay", "row_tokens"),
+    [(64, 1, False, 64), (200, 1, True, 64), (64, 1, True, 32), (64, 4, True, 16), (48, 1, False, 48)],
+)
+def test_rows_are_as_long_as_model_and_update_take(
+    batch_tokens: int, parts: int, replay: bool, row_tokens: int
+) -> None:
+    assert chosen_row_tokens(Recipe(batch_tokens=batch_tokens), 64, parts, replay) == row_tokens
 
 
 @pytest.mark.parametrize(
