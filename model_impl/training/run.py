@@ -13,7 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_accelerate_available, logging
 
 from model_impl.checkpoint.grow import side_files
-from model_impl.checkpoint.reading import CheckpointError, check_tensors, load_config, one_line, tensor_shapes
+from model_impl.checkpoint.reading import load_config, one_line
 from model_impl.checkpoint.writing import as_json, check_destination, write_checkpoint
 from model_impl.config import TokenformerConfig
 from model_impl.huggingface import TokenformerForCausalLM
@@ -70,7 +70,7 @@ def train(task: Task, recipe: Recipe, resume: bool = False) -> TokenformerConfig
                 state.open(resume)
                 if task.new and not start.exists():
                     write_new_model(start, task.source, texts[0], task.tokenizer, recipe)
-        config = trained_config(checked_config(start), task.stage)
+        config = trained_config(load_config(start), task.stage)
         parts = arguments.world_size * recipe.accumulate
         data = prepare(task, recipe, parts, start, texts[0], replay[0] if replay else ())
         model = TokenformerForCausalLM.from_pretrained(start, dtype=torch.float32)
@@ -151,16 +151,6 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def checked_config(checkpoint: Path) -> TokenformerConfig:
-    """The configuration of a checkpoint that has all its tensors; the loader makes up those that it lacks."""
-    config = load_config(checkpoint)
-    try:
-        check_tensors(config, tensor_shapes(checkpoint))
-    except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint}: {error}") from error
-    return config
 
 
 def trained_config(config: TokenformerConfig, stage: str | None) -> TokenformerConfig:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from model_impl.checkpoint.reading import CheckpointError, read_json
+from model_impl.checkpoint.fingerprint import fingerprint
+from model_impl.checkpoint.reading import CheckpointError, read_bytes, read_json
+from model_impl.checkpoint.tokenizer import TOKENIZER, find_tokenizer
 from model_impl.checkpoint.writing import as_json, write_bytes
 from model_impl.texts import Text
 from model_impl.training.recipe import Recipe, TrainingError
@@ -32,12 +36,18 @@ class RunState:
         self.path = out.with_name(f"{out.name}.training")
         self.made = False
         self.start = self.path / "start"
-        self.record: dict[str, Any] = {
-            "source": task.source.name,
-            "stage": task.stage,
-            "data": described(texts),
-            "replay": described(replay) if replay else None,
-            "recipe": asdict(recipe),
+        self.task, self.recipe, self.texts, self.replay = task, recipe, texts, replay
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What the run's result depends on."""
+        return {
+            "source": identity(self.task),
+            "tokenizer": tokenizer_digest(self.task),
+            "stage": self.task.stage,
+            "data": described(self.texts),
+            "replay": described(self.replay) if self.replay else None,
+            "recipe": asdict(self.recipe),
         }
 
     def open(self, resume: bool) -> None:
@@ -49,7 +59,9 @@ class RunState:
             raise TrainingError(f"--resume: there is no interrupted run in {self.path}")
         if found:
             if read_json(self.path / SETTINGS) != self.record:
-                raise TrainingError(f"--resume: {self.path} is the state of a run with other settings or texts")
+                raise TrainingError(
+                    f"--resume: {self.path} is the state of a run with another model, other settings or texts"
+                )
             self._remove_unfinished()
             return
         self.path.mkdir(parents=True)
@@ -78,6 +90,27 @@ class RunState:
                 read_json(saved / TRAINER_STATE_NAME)
             except CheckpointError:
                 shutil.rmtree(saved, ignore_errors=True)
+
+
+def identity(task: Task) -> dict[str, str]:
+    """The source by its content: the fingerprint of a checkpoint, the SHA-256 of a shape file.
+
+    Raises CheckpointError for a checkpoint that lacks a tensor, which the loader would make up.
+    """
+    return {"name": task.source.name, "sha256": digest(task.source) if task.new else fingerprint(task.source)}
+
+
+def tokenizer_digest(task: Task) -> str | None:
+    """The SHA-256 of the tokenizer.json that the run reads, if it reads one."""
+    if task.tokenizer is None:
+        file = None if task.new else find_tokenizer(task.source)
+    else:
+        file = task.tokenizer / TOKENIZER if task.tokenizer.is_dir() else task.tokenizer
+    return None if file is None else digest(file)
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(read_bytes(file)).hexdigest()
 
 
 def described(texts: TextFile) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def test_a_resumed_run_ends_as_if_nothing_had_happened(
     assert not (room / broken).exists()
     assert "is the state of an interrupted run" in refused(room, capsys, model, broken, "--eval-share", "0.2", *flags)
     other = refused(room, capsys, model, broken, "--eval-share", "0.3", "--resume", *flags)
-    assert "is the state of a run with other settings or texts" in other
+    assert "is the state of a run with another model, other settings or texts" in other
     state = room / f"{broken}.training"
     saved = max(state.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
     shutil.copytree(saved, state / "checkpoint-1000")  # a later save that was interrupted
@@ -161,6 +161,32 @@ def test_a_resumed_run_ends_as_if_nothing_had_happened(
     resumed = train(room, model, broken, "--eval-share", "0.2", "--resume", *flags)
     assert fingerprint(resumed) == fingerprint(whole)
     assert not (room / f"{broken}.training").exists()
+
+
+@pytest.mark.parametrize("changed", ["model.safetensors", "tokenizer.json", "shape.yml"])
+def test_a_run_is_resumed_only_from_the_same_model_and_tokenizer(
+    room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    shutil.copy(room / "new.jsonl", tmp_path)
+    shutil.copy(room / "shape.yml", tmp_path)
+    shutil.copytree(room / "base", tmp_path / "base")
+    model = "shape.yml" if changed == "shape.yml" else "base"
+
+    def interrupt(self: Progress, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "on_step_end", interrupt)
+        train(tmp_path, model, "out", code=130)
+    if changed == "model.safetensors":
+        tensors = {name: tensor + 1 for name, tensor in iterate_tensors(tmp_path / model)}
+        save_file(tensors, tmp_path / model / changed)
+    else:
+        file = tmp_path / model / changed if model == "base" else tmp_path / changed
+        file.write_text(file.read_text() + "\n")
+    message = refused(tmp_path, capsys, model, "out", "--resume")
+    assert "is the state of a run with another model, other settings or texts" in message
 
 
 def test_losses_on_texts_held_out_are_reported_for_new_and_old_ones(
