@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -66,6 +65,7 @@ def add_arguments(train: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from model_impl.training.main_process import is_main_process, warn
     from model_impl.training.recipe import Recipe
     from model_impl.training.task import Task
 
@@ -74,9 +74,9 @@ def run(arguments: argparse.Namespace) -> None:
     out = arguments.out
     task = Task(arguments.model, arguments.data, out, arguments.stage, arguments.replay, arguments.tokenizer)
     if not task.new and task.replay is None:
-        warning = "without --replay the model forgets: in a measurement 18 % of the old facts were left"
-        print(f"warning: {warning}", file=sys.stderr)
+        warn("without --replay the model forgets: in a measurement 18 % of the old facts were left")
     from model_impl.training.run import train  # seconds: the faults above are reported without
 
     config = train(task, recipe, arguments.resume)
-    print(f"{out}: stage {config.stages[-1].name}, {config.num_hidden_layers} layers of {config.hidden_size}")
+    if is_main_process():
+        print(f"{out}: stage {config.stages[-1].name}, {config.num_hidden_layers} layers of {config.hidden_size}")

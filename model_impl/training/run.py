@@ -104,6 +104,7 @@ def training_arguments(state: Path, recipe: Recipe) -> TrainingArguments:
             max_grad_norm=recipe.clip,
             bf16=recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and bfloat16_is_fast()),
             use_cpu=not on_gpu,
+            ddp_broadcast_buffers=False,  # training changes none
             dataloader_pin_memory=on_gpu,
             save_strategy="steps",
             save_total_limit=1,

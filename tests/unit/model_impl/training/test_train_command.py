@@ -124,6 +124,20 @@ def test_without_replay_it_warns_that_old_facts_are_lost(room: Path, capsys: pyt
     assert "warning" not in capsys.readouterr().err
 
 
+def test_only_the_main_process_speaks(
+    room: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(room, "grown", "main", epochs=1)
+    spoken = capsys.readouterr()
+    assert "stage more" in spoken.out
+    assert "warning: " in spoken.err
+    monkeypatch.setenv("RANK", "1")
+    train(room, "grown", "not-main", epochs=1)
+    spoken = capsys.readouterr()
+    assert "stage more" not in spoken.out
+    assert "warning: " not in spoken.err
+
+
 def test_training_everything_says_that_earlier_stages_are_gone(room: Path) -> None:
     out = train(room, "grown", "everything", epochs=1)
     assert load_config(out).servable_stages == [1]
