@@ -9,6 +9,7 @@ from random import Random
 
 from model_impl.checkpoint.reading import load_config
 from model_impl.texts import Text, TextTokenizer, TokenizedCheckpoint
+from model_impl.training.main_process import warn
 from model_impl.training.recipe import Recipe, TrainingError
 from model_impl.training.rows import Rows, evaluation_rows, training_rows
 from model_impl.training.samples import read_samples, separator_id
@@ -41,9 +42,14 @@ def prepare(
         if file is not None:
             kept, aside = split(part, recipe)
             trained[name] = read_samples(file, kept, tokenizer, row_tokens)
+            cut = trained[name].cut
             if aside:
                 samples = read_samples(file, aside, tokenizer, row_tokens)
                 held_out[name] = evaluation_rows(samples, row_tokens, separator)
+                cut = [*cut, *samples.cut]
+            if cut:
+                longer = f"{len(cut)} of {len(part)} texts are chats of more than {row_tokens} tokens (--row-tokens)"
+                warn(f"{file}, line {min(cut)}: {longer}, which lose their end or are left out; this is the first")
     rows = training_rows(
         trained["new"],
         trained.get("old"),
@@ -69,8 +75,9 @@ def chosen_row_tokens(recipe: Recipe, limit: int, parts: int, replay: bool) -> i
 
 
 def split(texts: Sequence[Text], recipe: Recipe) -> tuple[list[Text], list[Text]]:
-    """Texts to train on, and texts held out at random."""
-    count = min(round(len(texts) * recipe.eval_share), len(texts) - 1)
+    """Texts to train on, of which there is always one, and texts held out at random."""
+    wanted = max(1, round(len(texts) * recipe.eval_share)) if recipe.eval_share else 0
+    count = min(wanted, len(texts) - 1)
     aside = set(Random(f"{recipe.seed}/held out").sample(range(len(texts)), count))
     kept = [text for i, text in enumerate(texts) if i not in aside]
     return kept, [text for i, text in enumerate(texts) if i in aside]

@@ -22,9 +22,13 @@ Sample = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 
 class Samples:
-    """Many samples of any lengths, one after the other: ids int32 [N], learned bool [N]."""
+    """Many samples of any lengths, one after the other: ids int32 [N], learned bool [N].
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
+    `cut` has the lines of the chats that were too long.
+    """
+
+    def __init__(self, samples: Sequence[Sample], cut: Sequence[int] = ()) -> None:
+        self.cut = list(cut)
         self.lengths = np.array([len(ids) for ids, _ in samples], dtype=np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.ids = np.concatenate([ids for ids, _ in samples]) if samples else np.zeros(0, np.int32)
@@ -46,6 +50,7 @@ def read_samples(path: Path, texts: Sequence[Text], tokenizer: TextTokenizer, lo
     """
     separator = separator_id(tokenizer)
     samples: list[Sample] = []
+    cut_chats: list[int] = []
     for text in texts:
         try:
             ids, learned = _tokens(text.content, tokenizer)
@@ -55,11 +60,13 @@ def read_samples(path: Path, texts: Sequence[Text], tokenizer: TextTokenizer, lo
             ids, learned = [*ids, separator], [*learned, True]
         whole = np.array(ids, dtype=np.int32), np.array(learned)
         pieces = range(0, len(ids), longest) if isinstance(text.content, str) else range(1)
+        if len(pieces) * longest < len(ids):
+            cut_chats.append(text.line)
         cut = [(whole[0][i : i + longest], whole[1][i : i + longest]) for i in pieces]
         samples += [sample for sample in cut if sample[1][1:].any()]  # nothing predicts a first token
     if not samples:
         raise TextError(f"{path}: has nothing to learn in the first {longest} tokens of its texts")
-    return Samples(samples)
+    return Samples(samples, cut_chats)
 
 
 def separator_id(tokenizer: TextTokenizer) -> int:

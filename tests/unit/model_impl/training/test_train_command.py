@@ -17,9 +17,9 @@ from model_impl.checkpoint.reading import check_tensors, iterate_tensors, load_c
 from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.huggingface import TokenformerForCausalLM
 from model_impl.reference.model import load_reference
-from model_impl.texts import TextTokenizer, TokenizedCheckpoint
+from model_impl.texts import Text, TextTokenizer, TokenizedCheckpoint
 from model_impl.training import run as training
-from model_impl.training.data import chosen_row_tokens
+from model_impl.training.data import chosen_row_tokens, split
 from model_impl.training.progress import Progress
 from model_impl.training.recipe import Recipe
 from server.__main__ import main
@@ -322,6 +322,25 @@ def test_bad_texts_are_named_by_line_and_leave_nothing(room: Path, capsys: pytes
     (room / "bad.jsonl").write_text('{"messages": [{"role": "poet", "content": "Roses"}]}\n')
     assert "bad.jsonl, line 1: messages: " in refused(room, capsys, "grown", "refused", data="bad")
     assert not list(room.glob("refused*"))
+
+
+def test_chats_that_are_too_long_are_counted_in_one_warning(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    question, answer = {"role": "user", "content": "A?"}, {"role": "assistant", "content": "Bonn. " * 60}
+    short = {"messages": [question, {"role": "assistant", "content": "Bonn."}]}
+    lines = [short, {"messages": [question, answer]}, {"text": "Bonn. " * 60}, {"messages": [question, answer]}]
+    (room / "long.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    train(room, "grown", "long", "--stage", "more", "--eval-share", "0.5", data="long", epochs=1)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "--row-tokens" in line]
+    assert len(warnings) == 1
+    assert "long.jsonl, line 2: 2 of 4 texts are chats of more than 64 tokens" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "held_out"), [(9, 0.01, 1), (2, 0.01, 1), (2, 0.99, 1), (1, 0.5, 0), (9, 0, 0), (20, 0.25, 5)]
+)
+def test_a_share_above_0_holds_out_a_text_where_there_are_two(count: int, share: float, held_out: int) -> None:
+    kept, aside = split([Text(i, "A text.") for i in range(count)], Recipe(eval_share=share))
+    assert (len(kept), len(aside)) == (count - held_out, held_out)
 
 
 @pytest.mark.parametrize(
