@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import signal
 import sys
@@ -49,6 +50,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _serve(argv: list[str]) -> int:
+    if "-h" in argv or "--help" in argv:
+        from server.process.flags import own_help
+
+        print(own_help(), end="")
+        return 0
     from server.process.early_signals import EarlySignals
 
     with EarlySignals() as early:  # before libraries start threads, which inherit the mask
@@ -62,6 +68,8 @@ def _serve(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tokenformer", description="Serve grown Tokenformer models.")
+    version = importlib.metadata.version("tokenformer-server")
+    parser.add_argument("--version", action="version", version=f"tokenformer-server {version}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("serve", help="serve a model behind an OpenAI-compatible API (see serve --help)")
 
@@ -193,6 +201,8 @@ def _convert(arguments: argparse.Namespace) -> None:
     print(f"{arguments.dest}: {config.num_hidden_layers} layers of {config.hidden_size}, {config.dtype}")
     if not (arguments.dest / "tokenizer.json").exists():
         print("no tokenizer found: serving over HTTP needs one (see --tokenizer)", file=sys.stderr)
+    else:
+        print(f"next: tokenformer serve {arguments.dest}")
 
 
 def _grow(arguments: argparse.Namespace) -> None:
@@ -209,6 +219,7 @@ def _grow(arguments: argparse.Namespace) -> None:
     if not preserves_function(norm, init, activation):
         print(f"--norm {norm} --init {init} changes what a model with {activation} computes", file=sys.stderr)
     print(logit_change(source, dest) or "too large to measure here how far the logits move")
+    print(f"next: tokenformer train {dest} --stage {stage.name} --data NEW.jsonl --replay OLD.jsonl --out TRAINED")
 
 
 def _split(arguments: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from model_impl.checkpoint.delta import grown_by, load_delta
+from model_impl.checkpoint.reading import CheckpointError
 from model_impl.config import ConfigError
 from model_impl.hf_config import HuggingFaceConfig
 from model_impl.huggingface.freezing import freeze_rows, keep_official_names
@@ -151,6 +152,10 @@ class TokenformerForCausalLM(OfficialModules, PreTrainedModel, GenerationMixin):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.sequential["0"].word_embeddings = value
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Raises CheckpointError: the vocabulary is fixed, as the official code pads it."""
+        raise CheckpointError("a Tokenformer's vocabulary is fixed; make a new model with another tokenizer")
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.LayerNorm):

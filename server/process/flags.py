@@ -7,12 +7,26 @@ import math
 from pathlib import Path
 from typing import get_args
 
-from server.api.trace.index import MAX_POSITIONS
+from server.api.trace import MAX_POSITIONS
 from server.gate.keys import KEYS_VARIABLE, VLLM_VARIABLE
 from server.uncertainty.policy import DOUBT_TEXT, OnDoubt
 
 READINESS_SECONDS = 2.0
 MAX_BODY_BYTES = 4 << 20
+
+
+def own_help() -> str:
+    """The flags of ours, without vLLM's, whose import takes ten seconds."""
+    parser = argparse.ArgumentParser(
+        prog="tokenformer serve",
+        usage="tokenformer serve MODEL [flags]",
+        description="Serve MODEL, a directory or an id of the Hugging Face Hub, behind an OpenAI-compatible API.",
+        epilog="All flags of `vllm serve` work as well, such as --host, --port and --served-model-name: --help=all "
+        "lists all, --help=TEXT those whose name or group has the text.",
+        add_help=False,
+    )
+    add_flags(parser)
+    return parser.format_help()
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from server.uncertainty.calibration import Calibration
+if TYPE_CHECKING:  # it imports torch, which takes a second
+    from server.uncertainty.calibration import Calibration
 
 OnDoubt = Literal["flag", "replace", "refuse"]
 

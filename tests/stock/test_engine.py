@@ -111,3 +111,13 @@ def test_every_other_architecture_has_them(name: str, tmp_path: Path) -> None:
 
 def test_all_architectures_with_the_closed_form_are_among_these() -> None:
     assert {kind.__name__ for kind, _, _ in MODELS.values()} == set(PARTS)
+
+
+def test_a_compiled_model_has_them(tmp_path: Path) -> None:
+    """The hooks are traced with the forward, and a second step finds what its own has left."""
+    model, given = write_stock_model(tmp_path / "model", "llama"), prompts()[:3]
+    with engine(tmp_path / "model", enforce_eager=False, max_num_seqs=8, max_model_len=CONTEXT) as llm:
+        answers = generate(llm, given, [params()] * len(given))
+    for prompt, answer in zip(given, answers, strict=True):
+        (choice,) = answer.outputs
+        assert_expected(model, [*prompt, *choice.token_ids], choice.logprobs)

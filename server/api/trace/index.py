@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from model_impl.reference.contributions import strongest
 from model_impl.reference.model import ReferenceTokenformer, with_weights
+from server.api.trace import MAX_POSITIONS
 from server.api.trace.batches import batches
 
 KEPT = 64
 """Parameter tokens that the index keeps per position, those that contribute most."""
 
-MAX_POSITIONS = 500_000
-"""Limit on the corpus; further texts are left out. A position takes KEPT times 6 bytes: 192 MB in all."""
 
 CHUNK = 1 << 15
 """Positions compared at once: 16 MB."""

@@ -90,7 +90,8 @@ def test_weights_that_are_not_finite_are_one_line(base: Path, part: str, capsys:
 
 
 def moved(output: str) -> float:
-    line = output.splitlines()[-1]
+    *_, line, following = output.splitlines()
+    assert following.startswith("next: tokenformer train ")
     assert line.startswith("logits move by at most ")
     assert line.endswith(" (float32, 32 random positions)")
     return float(line.split()[5])

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.conformance.models import VARIANTS, random_weights, variant_config
 from tests.support.golden_cases import CASES, GROWN_CASES, PROMPT_TOKENS, TOLERANCE, load_case
 from tests.support.grown import VOCABULARY, grown_checkpoint
 from tests.support.paths import ROOT
+from tests.support.tiny import tiny_config
 
 DEMO = ROOT / "demo" / "checkpoint"
 CLOSE = {"atol": 1e-5, "rtol": 0}
@@ -327,3 +329,9 @@ def test_every_field_of_a_configuration_survives_saving(tmp_path: Path) -> None:
         fields = {name: value for name, value in vars(config).items() if not name.startswith("_")}
         HuggingFaceConfig(**fields).save_pretrained(tmp_path / str(number))
         assert load_config(tmp_path / str(number)) == config
+
+
+def test_the_vocabulary_is_fixed() -> None:
+    model = TokenformerForCausalLM(HuggingFaceConfig(**asdict(tiny_config())))
+    with pytest.raises(CheckpointError, match="vocabulary is fixed"):
+        model.resize_token_embeddings(50)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -14,6 +17,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from model_impl.checkpoint.writing import write_checkpoint
+from server.__main__ import main as command
 from server.process import serve
 from server.process.early_signals import EarlySignals
 from tests.support.bytes_model import text_files
@@ -157,3 +161,22 @@ def test_a_limit_on_the_risk_is_from_0_to_1(checkpoint: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         serve.main([str(checkpoint), f"--doubt-above={risk}"], EarlySignals())
     assert f"argument --doubt-above: '{risk}' is not from 0 to 1" in capsys.readouterr().err
+
+
+def test_the_help_of_our_flags_needs_neither_vllm_nor_torch() -> None:
+    """Importing them takes ten seconds."""
+    program = (
+        "import sys; from server.__main__ import main; main(['serve', '--help']); "
+        "sys.exit(any(name in sys.modules for name in ('vllm', 'torch', 'transformers')))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert all(
+        flag in found.stdout for flag in ("--growth", "--calibration", "--on-doubt", "--api-key-file", "--help=all")
+    )
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command(["--version"])
+    assert capsys.readouterr().out == f"tokenformer-server {importlib.metadata.version('tokenformer-server')}\n"
