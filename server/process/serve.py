@@ -6,7 +6,6 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 from model_impl.checkpoint.delta import check_delta, load_delta
 from model_impl.checkpoint.reading import CheckpointError
@@ -22,7 +21,7 @@ from server.process.flags import add_flags
 from server.process.head_start import give_head_start, is_worthwhile, use_head_start
 from server.process.safety import UnsafeError, check_settings, is_loopback
 from server.served.model import ONLY_TOKENFORMERS, ServedModel
-from server.served.opening import open_model
+from server.served.opening import is_hub_id, open_model
 from server.served.stock import StockModel
 from server.served.tokenformer import TokenformerCheckpoint
 from server.system.child_process import protect_children
@@ -35,8 +34,8 @@ def main(argv: Sequence[str], early: EarlySignals) -> int:
     """Serve MODEL (the first positional argument) until interrupted; all other flags are vLLM's."""
     prepare_environment()
     try:
-        if argv and Path(argv[0]).exists():
-            open_model(argv[0])  # a damaged file should not cost the ten seconds of importing vLLM
+        if argv and not argv[0].startswith("-") and not is_hub_id(argv[0]):
+            open_model(argv[0])  # a wrong path or a damaged file should not cost the ten seconds of importing vLLM
         say("importing vLLM")
         head_start = is_worthwhile()
         if head_start:

@@ -33,7 +33,7 @@ def open_model(name: str, revision: str | None = None, token: str | bool | None 
                 f"tokenformer convert {name} {name.rstrip('/')}-converted"
             )
         return TokenformerCheckpoint(name)
-    if path.exists() or path.parent.exists() or not HUB_ID.fullmatch(name):  # a mistyped path of this machine
+    if not is_hub_id(name):
         raise CheckpointError(f"{name}: no such checkpoint directory")
     config = hub_config(name, revision, token)
     if read_json(config).get("model_type") == TokenformerConfig.model_type:
@@ -42,6 +42,12 @@ def open_model(name: str, revision: str | None = None, token: str | bool | None 
             f"{name}: Tokenformers are served from a directory; fetch it first: hf download {name} --local-dir {local}"
         )
     return StockModel(name, config, config.parent.name)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether the name is an id of the Hub, and no path of this machine, as it is or mistyped."""
+    path = Path(name)
+    return HUB_ID.fullmatch(name) is not None and not (path.exists() or path.parent.exists())
 
 
 def hub_config(name: str, revision: str | None, token: str | bool | None) -> Path:
