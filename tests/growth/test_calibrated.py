@@ -127,7 +127,7 @@ def test_a_wrong_limit_is_refused(grown: Grown, limit: Any) -> None:
 
 def test_a_calibration_of_other_weights_or_a_broken_one_is_refused_and_said_so(grown: Grown) -> None:
     log = grown.server.log.read_text()
-    assert re.search(r"warning: \S*/calibration\.json was made for another checkpoint or stage; it is not used", log)
+    assert re.search(r"warning: \S*/calibration\.json was made for another model or stage; it is not used", log)
     assert re.search(r"warning: \S*/calibration-broken\.json: not JSON .*; it is not used", log)
     assert re.search(r"stage base is calibrated by \S*/calibration-base\.json", log)
     uncertainty = ask(grown, "m", uncertainty={"abstain_above": 0.5}).choices[0].uncertainty
