@@ -26,7 +26,7 @@ def delta(tmp_path: Path) -> Path:
 def worker(held: dict[int, GrowthDelta]) -> TokenformerWorker:
     made: Any = TokenformerWorker.__new__(TokenformerWorker)
     made.delta_paths = {}
-    made.model_runner = SimpleNamespace(get_model=lambda: SimpleNamespace(add_delta=held.__setitem__))
+    made.tokenformer = SimpleNamespace(add_delta=held.__setitem__)
     worker: TokenformerWorker = made
     return worker
 
