@@ -112,7 +112,7 @@ MEASURES = ("key coherence", "value coherence", "key rank", "value rank", "at wo
 
 
 def measures(config: TokenformerConfig, weights: dict[str, torch.Tensor], facts: Facts) -> list[float]:
-    """Those of MEASURES for the feed-forward tokens; ranks relative to random tokens'."""
+    """MEASURES of the feed-forward tokens; ranks are relative to those of random tokens."""
     found = list(rows(with_weights(config, weights), [facts.ids[:256, :2]]))
     ffn = [row for row in found if row.projection == "ffn" and row.use is not None]
     return [

@@ -31,7 +31,7 @@ SHOWN = ("risk", "max_entropy", "mean_variance", "max_epistemic", "spans")
 
 
 def response(url: str) -> str:
-    """What the demo answers, shortened."""
+    """The demo's answer, shortened."""
     (choice,) = httpx.post(f"{url}/v1/chat/completions", json=QUESTION, timeout=60).json()["choices"]
     uncertainty = {name: short(choice["uncertainty"][name]) for name in SHOWN}
     return f"```json\n{written({'content': choice['message']['content'], 'uncertainty': uncertainty})}\n```"
@@ -84,9 +84,13 @@ def costs() -> str:
     ]
     real = json.loads((LOADS / "real.json").read_text())["SmolLM2-135M"]["loads"]
     ours, theirs = (" and ".join(rate(real[load], side) for load in loads) for side in ("ours", "vLLM, logprobs 5"))
+    machine = kinds["demo"]["machine"]
+    source = (
+        f"`python -m loadtest.uncertainty` and `loadtest.real`, {machine['processor']} with {machine['instructions']}"
+    )
     return (
         f"{table(header, rows)}\n\nSmolLM2-135M relative to vLLM's own server without logprobs, at 1 and 16 at a time: "
-        f"this server with uncertainty {ours}, vLLM with `logprobs: 5` {theirs}."
+        f"this server with uncertainty {ours}, vLLM with `logprobs: 5` {theirs}. ({source}.)"
     )
 
 

@@ -19,7 +19,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Fact:
-    """What `attribute` of `subject` is: any of `answers`. Facts of one `group` are about one country or element."""
+    """An attribute of a subject, with all its right answers. Facts of one `group` are about one country or element."""
 
     subject: str
     aliases: tuple[str, ...]

@@ -37,7 +37,7 @@ Array = npt.NDArray[np.float64]
 
 
 Columns = dict[str, Array]
-"""What the tokens of one answer have, by name: float64 [tokens] for signals, [tokens, RANKS] for `top`, the
+"""Columns of the tokens of one answer, by name: float64 [tokens] for signals, [tokens, RANKS] for `top`, the
 log-probabilities of the likeliest words, and [tokens, blocks] for CLOSED."""
 
 

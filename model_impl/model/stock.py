@@ -31,6 +31,9 @@ from model_impl.reference.row_operation import sum_over_ranks
 from model_impl.stock import PARTS, Parts, counted_blocks
 from model_impl.wire import EPISTEMIC, wants_report
 
+Summands = Sequence[torch.Tensor | None]
+"""Inputs of a module, which vLLM's norms add up: the residual stream comes as one or two of them."""
+
 
 class Norm(NamedTuple):
     """The last norm: its factor [d], its eps, and whether it subtracts the mean."""
@@ -53,12 +56,12 @@ def is_centred(norm: nn.Module) -> bool:
 class HiddenUnits:
     """The hidden units of one MLP, read before its down projection."""
 
-    def __init__(self, down: Any, keep: Callable[[str, torch.Tensor], None], name: str) -> None:
+    def __init__(self, down: Any, keep: Callable[[str, Summands], None], name: str) -> None:
         own = getattr(down, "base_layer", down)  # of one with LoRA adapters
         self.sharded = isinstance(own, RowParallelLinear)
         self.values = value_rows(own)
         self.name = name
-        down.register_forward_pre_hook(lambda module, inputs: keep(name, inputs[0]))
+        down.register_forward_pre_hook(lambda module, inputs: keep(name, inputs[:1]))
 
     def spread(self, weights: torch.Tensor, probabilities: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
         """The sum of `logit_variances` [N] of the units [N, n] of this rank."""
@@ -68,7 +71,7 @@ class HiddenUnits:
 
 
 def value_rows(down: Any) -> torch.Tensor:
-    """What each of this rank's units adds to the residual stream [n, d], in the dtype of the model.
+    """The vectors [n, d] that this rank's units add to the residual stream, in the dtype of the model.
 
     The product of the layer itself tells: its weight may be packed or quantised.
     """
@@ -90,12 +93,12 @@ def is_plain(head: Any) -> bool:
 
 
 class StockReports:
-    """What is reported of another model of vLLM, as `ReportingModel`."""
+    """The `ReportingModel` of another model of vLLM."""
 
     def __init__(self, model: Any, config: VllmConfig) -> None:
         self.model = model
         self.kept: dict[str, torch.Tensor] = {}
-        """What the hooks have read of the last step, by name."""
+        """Readings of the hooks in the last step, by name: the units of a block [R, n], the residual stream [R, d]."""
         self.reporting = False
         self.rows: torch.Tensor | None = None
         compilation = config.compilation_config
@@ -115,19 +118,21 @@ class StockReports:
         norm = next(own for name, own in modules.items() if re.fullmatch(rf"\D*\b{parts.norm}", name))
         self.head, self.norm = self.model.lm_head, Norm.of(norm)
         self.units = [HiddenUnits(downs[block], self.keep, f"units_{block}") for block in counted_blocks(len(downs))]
-        norm.register_forward_pre_hook(lambda module, inputs: self.keep("residual", residual_stream(inputs)))
+        norm.register_forward_pre_hook(lambda module, inputs: self.keep("residual", inputs))
         if self.traced:
             some, width = self.units[0].values, self.norm.weight.shape[0]
             self.kept = {own.name: some.new_zeros(rows, len(own.values)) for own in self.units}
             self.kept["residual"] = some.new_zeros(rows, width)
 
-    def keep(self, name: str, read: torch.Tensor) -> None:
-        """Keep what a hook has read of the step's rows [T, n]; vLLM's Transformers models have one more dimension."""
-        own = read.reshape(-1, read.shape[-1])
+    def keep(self, name: str, summands: Summands) -> None:
+        """Keep a sum of the step's rows [T, n]; vLLM's Transformers models have one more dimension."""
+        if not (self.traced or self.reporting):
+            return
+        own = sum_of([part.reshape(-1, part.shape[-1]) for part in summands if part is not None], self.rows)
         if self.traced:
             self.kept[name][: own.shape[0]].copy_(own)
-        elif self.reporting:
-            self.kept[name] = own if self.rows is None else own[self.rows]
+        else:
+            self.kept[name] = own
 
     def assign_variants(self, adapter_ids: ArrayLike, row_counts: ArrayLike, members: np.ndarray | None) -> None:
         """There is one variant; the rows of LoRA adapters are vLLM's own matter."""
@@ -168,8 +173,7 @@ class StockReports:
         return cast(torch.Tensor | None, self.model.compute_logits(hidden_states))
 
 
-def residual_stream(inputs: Sequence[torch.Tensor | None]) -> torch.Tensor:
-    """The residual stream that enters a norm of vLLM, which may come as two summands."""
-    x, *residual = inputs
-    assert x is not None
-    return x if not residual or residual[0] is None else x + residual[0]
+def sum_of(parts: Sequence[torch.Tensor], rows: torch.Tensor | None) -> torch.Tensor:
+    """The sum of these rows (None: of all) of one or two matrices [T, n]."""
+    first, *rest = parts if rows is None else [part[rows] for part in parts]
+    return first + rest[0] if rest else first

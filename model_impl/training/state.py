@@ -40,7 +40,7 @@ class RunState:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What the run's result depends on."""
+        """The inputs that decide the run's result."""
         return {
             "source": identity(self.task),
             "tokenizer": tokenizer_digest(self.task),

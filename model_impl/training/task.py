@@ -1,4 +1,4 @@
-"""What a run trains, on which texts."""
+"""The task of a run: the model that it trains, and the texts."""
 
 from __future__ import annotations
 

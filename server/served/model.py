@@ -17,7 +17,7 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a model has beside tokens with statistics. Features that it lacks are refused."""
+    """Features of a model beside tokens with statistics. A request for one that it lacks is refused."""
 
     stages: bool
     """Growth stages, each a model of its own."""

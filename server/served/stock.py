@@ -25,7 +25,7 @@ LONGEST = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq
 """Keys of a configuration that hold the largest number of tokens."""
 
 UNKNOWN_LONGEST = 2048
-"""What vLLM takes where there is none of them."""
+"""vLLM's default where there is none of them."""
 
 PASSING = ("transformers_version", "torch_dtype", "dtype")
 """Keys of a configuration that do not change what is computed."""
@@ -101,7 +101,7 @@ class StockModel(ServedModel):
         return {"language_model_only": True} | ({"max_model_len": -1} if cpu else {})
 
     def weight_bytes(self, args: Namespace) -> int:
-        """Those of a directory, in the dtype that they are served in."""
+        """The weights of a directory count in the dtype that they are served in, those of the Hub as 0."""
         if self.directory is None:
             return 0
         stored = sum(file.stat().st_size for file in self.directory.glob("*.safetensors"))

@@ -61,7 +61,7 @@ def test_scored_answers_add_one_field(http: httpx.Client) -> None:
 
 
 def test_null_fields_of_ours_are_left_out_on_request(http: httpx.Client) -> None:
-    """Of the summary, its spans and its sentences, plain and streamed; OpenAI's null fields stay."""
+    """The summary, its spans and its sentences lose them, plain and streamed; OpenAI's null fields stay."""
     wish = {"include_null": False, "spans": True, "sentences": True}
     for path, body in (("/v1/chat/completions", {"messages": MESSAGES}), ("/v1/completions", {"prompt": "Hi"})):
         full = post(http, path, max_tokens=4, uncertainty=wish | {"include_null": True}, **body)

@@ -33,7 +33,7 @@ class Stock:
         return httpx.post(f"{self.server.url}{path}", json={"model": "stock"} | body, timeout=60)
 
     def expected(self, prompt: Sequence[int], answer: Sequence[int]) -> Expected:
-        """Of the tokens of the answer."""
+        """The numbers of the answer's tokens."""
         return expected(self.model, [*prompt, *answer])[-len(answer) :]
 
     def scores(self, prompt: Sequence[int], answer: Sequence[int]) -> list[TokenScore]:

@@ -56,7 +56,7 @@ def params(**options: Any) -> Any:
 
 
 def assert_expected(model: PreTrainedModel, ids: Sequence[int], positions: Sequence[Any]) -> None:
-    """Of the last tokens of `ids`, one for each position."""
+    """The positions have the numbers of the last tokens of `ids`, one each."""
     last = slice(-len(positions), None)
     wanted, entries = expected(model, ids), [next(iter(position.values())) for position in positions]
     assert (statistics_rows(positions) - wanted.statistics[last]).abs().max() < 1e-4

@@ -167,7 +167,7 @@ ABSENT: list[tuple[str, dict[str, Any], str | None]] = [
     ("/v1/load_lora_adapter", {"lora_name": "delta", "lora_path": "/nowhere"}, None),
     ("/v1/unload_lora_adapter", {"lora_name": "delta"}, None),
 ]
-"""What only a Tokenformer has, and the parameter that asks for it; None where the whole route does."""
+"""Features of a Tokenformer alone, and the parameter that asks for each; None where the whole route does."""
 
 
 @pytest.mark.parametrize(("path", "body", "param"), ABSENT)

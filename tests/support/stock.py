@@ -104,7 +104,7 @@ def write_stock_model(path: Path, name: str) -> PreTrainedModel:
 
 @dataclass(frozen=True)
 class Expected:
-    """What transformers computes of the tokens of a text but the first, in float64."""
+    """Numbers that transformers gives the tokens of a text but the first, in float64."""
 
     logprobs: torch.Tensor
     """[T - 1]."""
@@ -118,7 +118,7 @@ class Expected:
 
 
 def expected(model: PreTrainedModel, ids: Sequence[int]) -> Expected:
-    """Of the text `ids`."""
+    """The numbers of the text `ids`."""
     text = torch.tensor([ids])
     blocks = named(model.base_model, ("layers", "h"))
     downs = [named(block.mlp, DOWNS) for block in blocks]

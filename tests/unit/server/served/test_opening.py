@@ -1,4 +1,4 @@
-"""What a user may name as a model."""
+"""Directories and Hub ids that a user names as a model."""
 
 from __future__ import annotations
 
