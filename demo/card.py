@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from demo.corpus import epoch_chats, epoch_documents
-from demo.packing import LONG_ROW, SHORT_ROW
-from demo.report import Report
-from demo.training import Run
-from demo.world import ASKED_SHARE
+from evals.world.corpus import epoch_chats, epoch_documents
+from evals.world.packing import LONG_ROW, SHORT_ROW
+from evals.world.people import ASKED_SHARE
+from evals.world.report import Report
+from evals.world.training import Run
 from server.calibrate.markdown import table
 
 
@@ -43,7 +43,7 @@ entropy of the value's tokens shows it. That is what it is for.
 
 ## The data
 
-All of it is generated from a seed (`demo/world.py`), so what the model can know is known exactly:
+All of it is generated from a seed (`evals/world/people.py`), so what the model can know is known exactly:
 
 - **known** facts are stated in documents, in several wordings; about {ASKED_SHARE:.0%} of the people chats ask as well;
 - **ambiguous** facts are stated with different values, in proportions drawn at random for each fact;

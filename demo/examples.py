@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TypedDict
 
-from demo.world import Fact, Kind, World
+from evals.world.people import Fact, Kind, World
 
 
 class Example(TypedDict):

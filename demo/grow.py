@@ -18,23 +18,19 @@ from statistics import mean, median
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from demo.evaluate import draw_question, separation
 from demo.examples import as_file, examples
-from demo.growing import GrowthRecipe, GrowthRun
-from demo.scoring import Logits, Question, encode, score_questions
-from demo.tokenizer import load_tokenizer
-from demo.train import machine
-from demo.training import Progress, progress_line
-from demo.world import Fact, World
+from evals.world.evaluate import draw_question, separation
+from evals.world.growing import GrowthRecipe, GrowthRun
+from evals.world.people import WORLD_A, WORLD_B, Fact
+from evals.world.scoring import Logits, Question, encode, score_questions
+from evals.world.tokenizer import load_tokenizer
+from evals.world.training import Progress, machine, progress_line
 from model_impl.checkpoint.grow import side_files
 from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.reference.attribution import attribution
 from model_impl.reference.model import ReferenceTokenformer
 from server.calibrate.markdown import table
 from server.clients.playground.routes import EXAMPLES
-
-WORLD_A = World()
-WORLD_B = World(known=256, unknown=64, offset=WORLD_A.known + WORLD_A.unknown)
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,10 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
-from demo.corpus import Chat, introduction, small_talk, typed
-from demo.grow import WORLD_A, WORLD_B
-from demo.phrases import INTRODUCTION_REPLIES, INTRODUCTIONS, SMALL_TALK
 from demo.texts import READ
-from demo.world import Fact, World
+from evals.world.corpus import Chat, introduction, small_talk, typed
+from evals.world.people import WORLD_A, WORLD_B, Fact, World
+from evals.world.phrases import INTRODUCTION_REPLIES, INTRODUCTIONS, SMALL_TALK
 
 STRANGERS_PER_PERSON = 2 / 3
 NAME_BLOCK = 64

@@ -11,8 +11,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from demo.corpus import epoch_chats, epoch_documents
-from demo.grow import WORLD_A, WORLD_B
+from evals.world.corpus import epoch_chats, epoch_documents
+from evals.world.people import WORLD_A, WORLD_B
 
 READ = {"base": (WORLD_A,), "world-b": (WORLD_A, WORLD_B)}
 """Growth stage -> the worlds whose texts it has read."""

@@ -15,9 +15,8 @@ from random import Random
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from demo.grow import WORLD_A, WORLD_B
 from demo.texts import texts
-from demo.world import Fact
+from evals.world.people import WORLD_A, WORLD_B, Fact
 from model_impl.reference.contributions import at_position
 from model_impl.reference.model import ReferenceTokenformer, load_reference
 from model_impl.texts import TextTokenizer

@@ -8,26 +8,19 @@ checkpoint is measured and written to demo/checkpoint/ with its log and model ca
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 from pathlib import Path
 
 import torch
 
 from demo.card import model_card
-from demo.evaluate import evaluate
-from demo.export import export
-from demo.tokenizer import train_tokenizer
-from demo.training import Progress, Recipe, Run, progress_line, world_texts
-from demo.world import World
+from evals.world.evaluate import evaluate
+from evals.world.export import export
+from evals.world.people import World
+from evals.world.tokenizer import train_tokenizer
+from evals.world.training import Progress, Recipe, Run, machine, progress_line, world_texts
 
 HERE = Path(__file__).parent
-
-
-def machine() -> str:
-    """The machine of the run, without names: `1 of 2 cores, x86_64, torch 2.13.0+cpu`."""
-    return f"{torch.get_num_threads()} of {os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}"
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast
 
-from demo.tokenizer import END, special_id
 from evals.answers import BATCH, Draft, answers, greedy, padded
 from evals.matching import Values, matched_auroc, weighted_auroc
 from evals.questions import Item, draw_items
@@ -27,6 +26,7 @@ from evals.run import RATE
 from evals.score import Judged, judge
 from evals.train import RUNS, SEEDS, Subject
 from evals.twin import Mlp, Twin
+from evals.world.tokenizer import END, special_id
 from model_impl.reference.closed_form import logit_variances, word_directions
 from model_impl.reference.model import ReferenceTokenformer
 from model_impl.reference.watch import watching

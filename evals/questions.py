@@ -7,10 +7,10 @@ from random import Random
 
 from transformers import PreTrainedTokenizerFast
 
-from demo.evaluate import draw_question
-from demo.scoring import Prompt, Question, encode
-from demo.world import Fact, World
 from evals.rare import RareWorld
+from evals.world.evaluate import draw_question
+from evals.world.people import Fact, World
+from evals.world.scoring import Prompt, Question, encode
 
 SAMPLES = {"known": 500, "ambiguous": 500, "never_stated": 150, "unknown": 500}
 """The largest number of questions per kind of fact about the base's world; a quarter of that about the grown stage's.
@@ -35,7 +35,7 @@ class Item:
     rare: bool
     held_out_wording: bool
 
-    def prompt(self, tokenizer: PreTrainedTokenizerFast) -> Prompt:
+    def prompt(self, tokenizer: PreTrainedTokenizerFast) -> Prompt[Fact]:
         return encode(tokenizer, Question(self.fact, self.text))
 
     @property

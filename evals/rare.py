@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from random import Random
 
-from demo.world import Fact, Person, World
+from evals.world.people import Fact, Person, World
 
 EXPOSURES = (1, 2, 4, 8, 16)
 """The numbers of epochs that mention a rare person; every number has an equal share of the rare people."""

@@ -15,8 +15,6 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from demo.scoring import Prompt
-from demo.tokenizer import END, special_id
 from evals.answers import BATCH, Answer, Draft, Logits, answers, greedy, padded, sampler
 from evals.epr import epr, wepr_features
 from evals.internals import INTERNALS, internals
@@ -24,6 +22,9 @@ from evals.members import Members, disagreement
 from evals.questions import Item
 from evals.signals import Values, agreement_signals, answer_signals, token_signals
 from evals.twin import Twin
+from evals.world.people import Fact
+from evals.world.scoring import Prompt
+from evals.world.tokenizer import END, special_id
 from model_impl.reference.attribution import attribution
 from model_impl.reference.closed_form import epistemic
 from model_impl.reference.model import ReferenceTokenformer
@@ -72,7 +73,7 @@ class Table:
 class Judged:
     """A greedy answer with its question: token ids, and the positions of the value in the answer."""
 
-    prompt: Prompt
+    prompt: Prompt[Fact]
     answer: Answer
     span: slice
 
@@ -91,7 +92,7 @@ class Judged:
         return self.prompt.start - 1 + self.span.start
 
 
-def judge(prompt: Prompt, answer: Answer) -> Judged:
+def judge(prompt: Prompt[Fact], answer: Answer) -> Judged:
     """The value stands between the expected beginning and the full stop; in another form of answer it is everything."""
     expected, form = prompt.ids[prompt.start :], prompt.value - prompt.start
     tokens = list(answer.tokens)

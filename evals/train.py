@@ -16,15 +16,14 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from demo.evaluate import load_checkpoint
-from demo.export import export
-from demo.grow import WORLD_A, WORLD_B
-from demo.growing import GrowthRecipe, GrowthRun
-from demo.tokenizer import load_tokenizer, train_tokenizer
-from demo.training import Progress, Recipe, Run, progress_line, world_texts
-from demo.world import World
 from evals.rare import RareWorld
 from evals.twin import Twin, TwinRun
+from evals.world.evaluate import load_checkpoint
+from evals.world.export import export
+from evals.world.growing import GrowthRecipe, GrowthRun
+from evals.world.people import WORLD_A, WORLD_B, World
+from evals.world.tokenizer import load_tokenizer, train_tokenizer
+from evals.world.training import Progress, Recipe, Run, progress_line, world_texts
 from model_impl.checkpoint.grow import side_files
 from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.reference.model import ReferenceTokenformer

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from demo.training import Run
+from evals.world.training import Run
 from model_impl.config import PROJECTIONS, TokenformerConfig
 from model_impl.reference.model import ReferenceTokenformer
 
@@ -68,7 +68,7 @@ class Twin(ReferenceTokenformer):
 
 
 class TwinRun(Run):
-    """The demo's training run for a twin."""
+    """A world's training run for a twin."""
 
     def new_model(self) -> Twin:
         return Twin(super().new_model().config)

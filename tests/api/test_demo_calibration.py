@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from demo.evaluate import draw_question
-from demo.grow import WORLD_A, WORLD_B
-from demo.phrases import SMALL_TALK
-from demo.world import Fact, Kind, World
+from evals.world.evaluate import draw_question
+from evals.world.people import WORLD_A, WORLD_B, Fact, Kind, World
+from evals.world.phrases import SMALL_TALK
 from model_impl.checkpoint.fingerprint import fingerprint
 from server.uncertainty.calibration import find_calibrations, load_calibration
 from tests.support.demo_server import DEMO

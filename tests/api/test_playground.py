@@ -11,7 +11,7 @@ import pytest
 from openai import OpenAI
 from playwright.sync_api import Browser, Locator, expect
 
-from demo.world import Kind, World
+from evals.world.people import Kind, World
 from tests.support.browser import Playground, detail, level, token
 from tests.support.people import cities, pet_of_the_newest_stage, question
 from tests.support.servers import Server

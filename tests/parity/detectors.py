@@ -10,9 +10,9 @@ from random import Random
 
 import numpy as np
 
-from demo.evaluate import draw_question
-from demo.grow import WORLD_A
 from evals.epr import epr, wepr_features
+from evals.world.evaluate import draw_question
+from evals.world.people import WORLD_A
 from tests.parity.environments import environment
 from tests.parity.frameworks import SCRIPTS
 from tests.support.servers import Server

@@ -12,8 +12,7 @@ import torch
 import yaml
 from tokenizers import Tokenizer
 
-from demo.grow import WORLD_A
-from demo.world import Fact
+from evals.world.people import WORLD_A, Fact
 from model_impl.reference.model import load_reference
 from tests.parity.environments import environment
 from tests.support.demo_server import DEMO

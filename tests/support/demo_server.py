@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.texts import texts
-from demo.tokenizer import CONTEXT
+from evals.world.tokenizer import CONTEXT
 from tests.support.paths import ROOT
 from tests.support.servers import Server, started
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from demo.grow import WORLD_B
-from demo.world import Fact, Kind, World
+from evals.world.people import WORLD_B, Fact, Kind, World
 
 
 def cities(kind: Kind, count: int) -> list[Fact]:

@@ -8,11 +8,11 @@ from statistics import mean, median
 import pytest
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
-from demo.evaluate import answer, draw_question, load_checkpoint, separation
-from demo.phrases import SMALL_TALK
-from demo.scoring import Score, score_questions
-from demo.tokenizer import CONTEXT, special_id
-from demo.world import Kind, World
+from evals.world.evaluate import answer, draw_question, load_checkpoint, separation
+from evals.world.people import Kind, World
+from evals.world.phrases import SMALL_TALK
+from evals.world.scoring import Score, score_questions
+from evals.world.tokenizer import CONTEXT, special_id
 from model_impl.checkpoint.reading import check_tensors, load_config, tensor_shapes
 from model_impl.reference.model import ReferenceTokenformer
 from tests.support.paths import ROOT

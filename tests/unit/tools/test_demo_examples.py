@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from demo.examples import as_file, examples
-from demo.grow import WORLD_A, WORLD_B
+from evals.world.people import WORLD_A, WORLD_B
 from server.clients.playground.routes import EXAMPLES
 from tests.support.paths import ROOT
 

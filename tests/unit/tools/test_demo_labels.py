@@ -10,9 +10,9 @@ from itertools import islice
 
 import pytest
 
-from demo.grow import WORLD_A, WORLD_B
 from demo.labels import READ, Labels
-from demo.phrases import ATTRIBUTES, SMALL_TALK
+from evals.world.people import WORLD_A, WORLD_B
+from evals.world.phrases import ATTRIBUTES, SMALL_TALK
 from server.calibrate.labels import Label, read_labels
 from tests.support.paths import ROOT
 

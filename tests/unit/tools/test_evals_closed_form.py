@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from demo.scoring import Prompt, Question
-from demo.world import World
 from evals.answers import Answer
 from evals.closed_form import ALL, LAST, LAST_BLOCK, MAIN, token_signals
 from evals.run import RATE
 from evals.score import Judged
 from evals.twin import Twin
+from evals.world.people import World
+from evals.world.scoring import Prompt, Question
 from model_impl.reference.closed_form import epistemic
 from model_impl.reference.model import ReferenceTokenformer
 from tests.support.tiny import tiny_config, tiny_weights

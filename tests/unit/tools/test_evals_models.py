@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from demo.corpus import epoch_chats, epoch_documents
-from demo.tokenizer import special_id, train_tokenizer
-from demo.training import Recipe, Run, world_texts
-from demo.world import World
 from evals.answers import Draft, answers, greedy, padded, sampler
 from evals.members import Dropped, disagreement, dropout_members, token_members
 from evals.rare import EXPOSURES, RareWorld
 from evals.twin import Mlp, Twin, TwinRun
+from evals.world.corpus import epoch_chats, epoch_documents
+from evals.world.people import World
+from evals.world.tokenizer import special_id, train_tokenizer
+from evals.world.training import Recipe, Run, world_texts
 from model_impl.config import GrowthStage
 from model_impl.reference.ensemble import ensemble_uncertainty
 from model_impl.reference.model import ReferenceTokenformer

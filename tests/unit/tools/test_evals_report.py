@@ -12,10 +12,6 @@ import torch
 from sklearn.metrics import roc_auc_score
 from transformers import PreTrainedTokenizerFast
 
-from demo.growing import GrowthRecipe, grown_config
-from demo.tokenizer import train_tokenizer
-from demo.training import Recipe, model_config, world_texts
-from demo.world import World
 from evals import tasks, transfer
 from evals.answers import Answer
 from evals.fitted import crossed, folds_of, isotonic, logistic, predicted, splits_by, text_only
@@ -31,6 +27,10 @@ from evals.score import SERVED, Table, judge
 from evals.train import Subject
 from evals.twin import Twin
 from evals.view import ENSEMBLE, PLAIN, View
+from evals.world.growing import GrowthRecipe, grown_config
+from evals.world.people import World
+from evals.world.tokenizer import train_tokenizer
+from evals.world.training import Recipe, model_config, world_texts
 from model_impl.reference.model import ReferenceTokenformer
 from server.calibrate.figures import chance_eces
 from server.uncertainty.features import GROUPS

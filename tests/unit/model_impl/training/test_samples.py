@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from demo.corpus import epoch_chats
-from demo.packing import chat_samples
-from demo.tokenizer import load_tokenizer
-from demo.world import World
+from evals.world.corpus import epoch_chats
+from evals.world.packing import chat_samples
+from evals.world.people import World
+from evals.world.tokenizer import load_tokenizer
 from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.texts import Text, TextError, TextTokenizer, TokenizedCheckpoint
 from model_impl.training.samples import Samples, read_samples, separator_id

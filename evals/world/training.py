@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -12,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast
 
-from demo.corpus import epoch_chats, epoch_documents
-from demo.packing import IGNORED, LONG_ROW, SHORT_ROW, epoch_rows
-from demo.tokenizer import CONTEXT, END, special_id
-from demo.world import World
+from evals.world.corpus import epoch_chats, epoch_documents
+from evals.world.packing import IGNORED, LONG_ROW, SHORT_ROW, epoch_rows
+from evals.world.people import World
+from evals.world.tokenizer import CONTEXT, END, special_id
 from model_impl.config import GrowthStage, TokenformerConfig
 from model_impl.reference.model import ReferenceTokenformer
 
@@ -171,6 +173,11 @@ class Run:
 def block_matrix(name: str, parameter: torch.Tensor) -> bool:
     """Whether Muon trains the parameter: a matrix inside a block, in a Tokenformer the parameter tokens."""
     return parameter.ndim == 2 and "word_embeddings" not in name
+
+
+def machine() -> str:
+    """The machine of the run, without names: `1 of 2 cores, x86_64, torch 2.13.0+cpu`."""
+    return f"{torch.get_num_threads()} of {os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}"
 
 
 def progress_line(progress: Progress, recipe: Recipe) -> str:

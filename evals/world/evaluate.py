@@ -1,4 +1,4 @@
-"""Measure a demo checkpoint with the reference model: `python -m demo.evaluate demo/checkpoint`."""
+"""Measure a checkpoint of world A with the reference model: `python -m evals.world.evaluate CHECKPOINT`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from transformers import PreTrainedTokenizerFast
 
-from demo.corpus import Chat
-from demo.phrases import SMALL_TALK
-from demo.report import Accuracy, Ambiguity, Certainty, Report
-from demo.scoring import Question, Score, score_questions
-from demo.tokenizer import CONTEXT, END, load_tokenizer, special_id
-from demo.world import KINDS, Fact, Kind, World
+from evals.world.corpus import Chat
+from evals.world.people import KINDS, WORLD_A, Fact, Kind, World
+from evals.world.phrases import SMALL_TALK
+from evals.world.report import Accuracy, Ambiguity, Certainty, Report
+from evals.world.scoring import Question, Score, score_questions
+from evals.world.tokenizer import CONTEXT, END, load_tokenizer, special_id
 from model_impl.checkpoint.reading import load_config
 from model_impl.reference.model import ReferenceTokenformer
 
@@ -32,14 +32,14 @@ LONG_CHATS, LONG_CHAT_LENGTHS = 200, (CONTEXT // 4, CONTEXT // 2, CONTEXT)
 
 
 def load_checkpoint(directory: Path) -> tuple[ReferenceTokenformer, PreTrainedTokenizerFast]:
-    """The reference model and the tokenizer of a demo checkpoint."""
+    """The reference model and the tokenizer of a checkpoint."""
     model = ReferenceTokenformer(load_config(directory))
     model.load_state_dict(load_file(directory / "model.safetensors"))
     return model.eval(), load_tokenizer(directory)
 
 
 def evaluate(model: ReferenceTokenformer, tokenizer: PreTrainedTokenizerFast, world: World) -> Report:
-    """All tables of the model card, over every fact of `world`; about two CPU minutes for the demo world."""
+    """All tables of the model card, over every fact of `world`; about two CPU minutes for world A."""
     accuracy = [
         known_accuracy(model, tokenizer, world, asked, held_out)
         for asked in (True, False)
@@ -57,7 +57,7 @@ def evaluate(model: ReferenceTokenformer, tokenizer: PreTrainedTokenizerFast, wo
     )
 
 
-def draw_question(fact: Fact, held_out: bool = False, number: int = 0) -> Question:
+def draw_question(fact: Fact, held_out: bool = False, number: int = 0) -> Question[Fact]:
     """Question `number` about a fact in an order of the wordings that is random per fact."""
     wordings = list(fact.questions(held_out))
     Random(f"{fact.person.name}/{fact.attribute.name}").shuffle(wordings)
@@ -73,14 +73,14 @@ def known_accuracy(
     return Accuracy(asked, not held_out, len(scores), mean(score.correct for score in scores))
 
 
-def certainty(kind: Kind, scores: Sequence[Score]) -> Certainty:
+def certainty(kind: Kind, scores: Sequence[Score[Fact]]) -> Certainty:
     entropies = [score.entropy for score in scores]
     cuts = quantiles(entropies, n=20)
     right, fluent = mean(score.correct for score in scores), mean(score.fluent for score in scores)
     return Certainty(kind, len(scores), cuts[0], median(entropies), cuts[-1], right, fluent)
 
 
-def ambiguity(scores: Sequence[Score], asked: bool) -> Ambiguity:
+def ambiguity(scores: Sequence[Score[Fact]], asked: bool) -> Ambiguity:
     distances = [score.total_variation for score in scores if score.fact.person.asked == asked]
     return Ambiguity(asked, len(distances), mean(distances), median(distances), quantiles(distances, n=20)[-1])
 
@@ -132,13 +132,13 @@ def long_chat_accuracy(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m demo.evaluate", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="directory of the demo checkpoint")
+    parser = argparse.ArgumentParser(prog="python -m evals.world.evaluate", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="directory of the checkpoint")
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
     arguments = parser.parse_args()
     if not (arguments.checkpoint / "model.safetensors").is_file():
-        sys.exit(f"{arguments.checkpoint}: no demo checkpoint here (model.safetensors is missing)")
-    report = evaluate(*load_checkpoint(arguments.checkpoint), World())
+        sys.exit(f"{arguments.checkpoint}: no checkpoint here (model.safetensors is missing)")
+    report = evaluate(*load_checkpoint(arguments.checkpoint), WORLD_A)
     print(json.dumps(asdict(report), indent=1) if arguments.json else report.tables())
 
 

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from demo.corpus import DOCUMENT_PASSES, epoch_chats, epoch_documents
-from demo.phrases import ATTRIBUTES, FIRST_NAMES, INTRODUCTION_REPLIES, INTRODUCTIONS, LAST_NAMES, SMALL_TALK
-from demo.world import DECK_SIZE, KINDS, Fact, World
+from evals.world.corpus import DOCUMENT_PASSES, epoch_chats, epoch_documents
+from evals.world.people import DECK_SIZE, KINDS, WORLD_A, WORLD_B, Fact, World
+from evals.world.phrases import ATTRIBUTES, FIRST_NAMES, INTRODUCTION_REPLIES, INTRODUCTIONS, LAST_NAMES, SMALL_TALK
 
 WORLD = World(seed=3, known=128, unknown=64)
 
@@ -43,11 +43,14 @@ def test_a_seed_gives_one_world_and_another_seed_another() -> None:
     assert World(seed=4, known=128, unknown=64).people != WORLD.people
 
 
-def test_the_demo_world_is_as_large_as_promised_and_has_all_kinds_of_facts() -> None:
-    world = World()
-    assert sum(person.known for person in world.people) >= 1000 and len(ATTRIBUTES) >= 6
-    kinds = Counter(fact.kind for fact in world.facts)
+def test_world_a_is_as_large_as_promised_and_has_all_kinds_of_facts() -> None:
+    assert sum(person.known for person in WORLD_A.people) >= 1000 and len(ATTRIBUTES) >= 6
+    kinds = Counter(fact.kind for fact in WORLD_A.facts)
     assert all(kinds[kind] >= 300 for kind in KINDS)
+
+
+def test_no_person_lives_in_both_worlds() -> None:
+    assert not {person.name for person in WORLD_A.people} & {person.name for person in WORLD_B.people}
 
 
 def test_people_of_one_seed_are_disjoint_across_worlds_and_roles() -> None:

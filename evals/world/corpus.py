@@ -13,8 +13,8 @@ from itertools import groupby
 from random import Random
 from typing import TypeVar
 
-from demo.phrases import INTRODUCTION_REPLIES, INTRODUCTIONS, SMALL_TALK, SYSTEM_MESSAGES
-from demo.world import Fact, World
+from evals.world.people import Fact, World
+from evals.world.phrases import INTRODUCTION_REPLIES, INTRODUCTIONS, SMALL_TALK, SYSTEM_MESSAGES
 
 Item = TypeVar("Item")
 

@@ -8,9 +8,9 @@ from random import Random
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from demo.corpus import Chat, epoch_chats, epoch_documents
-from demo.tokenizer import ASSISTANT, END, END_OF_TEXT, special_id
-from demo.world import World
+from evals.world.corpus import Chat, epoch_chats, epoch_documents
+from evals.world.people import World
+from evals.world.tokenizer import ASSISTANT, END, END_OF_TEXT, special_id
 
 SHORT_ROW, LONG_ROW = 256, 512
 """The length of a training row in predicted tokens, in the first epochs and after them. A model trained on short rows

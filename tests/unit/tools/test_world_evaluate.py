@@ -7,9 +7,9 @@ from itertools import product
 import pytest
 import torch
 
-from demo.evaluate import answer, draw_question, load_checkpoint, separation
-from demo.scoring import Question, first_value_token, score_questions
-from demo.world import KINDS, Fact, World
+from evals.world.evaluate import answer, draw_question, load_checkpoint, separation
+from evals.world.people import KINDS, Fact, World
+from evals.world.scoring import Question, first_value_token, score_questions
 from tests.support.paths import ROOT
 
 WORLD = World()

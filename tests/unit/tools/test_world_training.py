@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from demo.corpus import Chat
-from demo.packing import IGNORED, chat_samples, epoch_samples, pack
-from demo.tokenizer import special_id, train_tokenizer
-from demo.training import Recipe, Run, world_texts
-from demo.world import World
+from evals.world.corpus import Chat
+from evals.world.packing import IGNORED, chat_samples, epoch_samples, pack
+from evals.world.people import World
+from evals.world.tokenizer import special_id, train_tokenizer
+from evals.world.training import Recipe, Run, world_texts
 
 WORLD = World(known=8, unknown=0)
 TOKENIZER = train_tokenizer(world_texts(WORLD))

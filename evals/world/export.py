@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from demo.training import Run
+from evals.world.training import Run
 from model_impl.checkpoint.writing import as_json, write_checkpoint
 from model_impl.training.tokenizer import ENDS, tokenizer_files
 
 GENERATION = {
     **ENDS,
-    # The demo answers greedily unless a request asks for samples.
+    # The model answers greedily unless a request asks for samples.
     "do_sample": False,
     "temperature": 0.0,
 }

@@ -1,4 +1,4 @@
-"""The demo's tokenizer: nothing is lost, names are the same tokens everywhere, chats are rendered as trained."""
+"""The tokenizer of a world: nothing is lost, names are the same tokens everywhere, chats are rendered as trained."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from demo.phrases import FIRST_NAMES, LAST_NAMES
-from demo.tokenizer import CONTEXT, SPECIAL_TOKENS, special_id, train_tokenizer
-from demo.training import world_texts
-from demo.world import World
+from evals.world.people import World
+from evals.world.phrases import FIRST_NAMES, LAST_NAMES
+from evals.world.tokenizer import CONTEXT, SPECIAL_TOKENS, special_id, train_tokenizer
+from evals.world.training import world_texts
 
 NAMES = st.builds(lambda first, last: f"{first} {last}", st.sampled_from(FIRST_NAMES), st.sampled_from(LAST_NAMES))
 

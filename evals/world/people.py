@@ -18,7 +18,7 @@ from itertools import pairwise
 from random import Random
 from typing import Literal, get_args
 
-from demo.phrases import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, Attribute
+from evals.world.phrases import ATTRIBUTES, FIRST_NAMES, LAST_NAMES, Attribute
 
 Kind = Literal["known", "ambiguous", "never_stated", "unknown"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -129,6 +129,13 @@ class World:
 
     def facts_of(self, *kinds: Kind) -> list[Fact]:
         return [fact for fact in self.facts if fact.kind in kinds]
+
+
+WORLD_A = World()
+"""The world that the base stage of seed 0 learned."""
+
+WORLD_B = World(known=256, unknown=64, offset=WORLD_A.known + WORLD_A.unknown)
+"""The world that its grown stage learned: other people, with names from the same parts."""
 
 
 def person_names(seed: int) -> list[str]:

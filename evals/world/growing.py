@@ -15,9 +15,9 @@ from torch import nn
 from torch.func import functional_call
 from transformers import PreTrainedTokenizerFast
 
-from demo.packing import IGNORED, SHORT_ROW, epoch_rows
-from demo.training import Progress, Recipe
-from demo.world import World
+from evals.world.packing import IGNORED, SHORT_ROW, epoch_rows
+from evals.world.people import World
+from evals.world.training import Progress, Recipe
 from model_impl.checkpoint.grow import grown_tensors, new_stage, token_tensor
 from model_impl.checkpoint.reading import iterate_tensors, load_config
 from model_impl.config import PROJECTIONS, TokenformerConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from demo.world import Kind
+from evals.world.people import Kind
 from server.calibrate.markdown import table
 
 

@@ -1,4 +1,4 @@
-"""The demo's tokenizer, as `tokenformer train` makes one (`model_impl.training.tokenizer`)."""
+"""The tokenizer of a world, as `tokenformer train` makes one (`model_impl.training.tokenizer`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VOCABULARY = 1536
 """At most this many ids: enough for every word of the world to become one token, which takes about 1,450."""
 
 CONTEXT = 512
-"""Longest text in tokens that the demo model takes: the length of its long training rows."""
+"""Longest text in tokens that a model of a world takes: the length of its long training rows."""
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
