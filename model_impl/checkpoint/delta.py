@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-from model_impl.checkpoint.fingerprint import fingerprint
+from model_impl.checkpoint.fingerprint import fingerprint, grown_fingerprint
 from model_impl.checkpoint.grow import token_tensor
 from model_impl.checkpoint.reading import (
     MAX_JSON_BYTES,
@@ -218,6 +218,12 @@ def check_delta(delta: GrowthDelta, config: TokenformerConfig, base_fingerprint:
             raise CheckpointError(
                 f"{delta.path}: tensor {name} is all zero, so {config.norm_activation_type} would divide zero by zero"
             )
+
+
+def fingerprint_with(base: str | Path, delta: GrowthDelta) -> str:
+    """The fingerprint of the checkpoint directory `base`, on which the delta grew, together with the delta: the same as
+    that of the stage from which the delta was split."""
+    return grown_fingerprint(base, delta.stage, dict(delta.tensors()))
 
 
 def grown_by(base: Path, delta: GrowthDelta) -> tuple[TokenformerConfig, Iterator[tuple[str, torch.Tensor]]]:

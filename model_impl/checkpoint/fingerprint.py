@@ -6,10 +6,20 @@ import hashlib
 import json
 import math
 import mmap
+from collections.abc import Mapping
 from pathlib import Path
 
-from model_impl.checkpoint.reading import CheckpointError, check_tensors, expected_tensors, load_config, stored_tensors
-from model_impl.config import DTYPES
+import torch
+
+from model_impl.checkpoint.reading import (
+    CheckpointError,
+    StoredTensor,
+    check_tensors,
+    expected_tensors,
+    load_config,
+    stored_tensors,
+)
+from model_impl.config import DTYPES, GrowthStage, TokenformerConfig
 
 COMPUTING_FIELDS = (
     "vocab_size",
@@ -39,7 +49,25 @@ def fingerprint(path: str | Path, stage: int = -1) -> str:
         check_tensors(config, {name: tensor.shape for name, tensor in tensors.items()})
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    config = config.with_stages(config.stages[: range(len(config.stages))[stage] + 1])
+    return _digest(config.with_stages(config.stages[: range(len(config.stages))[stage] + 1]), tensors, {})
+
+
+def grown_fingerprint(path: str | Path, stage: GrowthStage, rows: Mapping[str, torch.Tensor]) -> str:
+    """The fingerprint of the checkpoint `path` after growing by `stage`, with these new rows of its tensors.
+
+    The tensors of `path` must be those of its configuration, and the rows those of the stage.
+    """
+    config = load_config(path)
+    return _digest(config.with_stages([*config.stages, stage]), stored_tensors(path), rows)
+
+
+def _digest(
+    config: TokenformerConfig, tensors: Mapping[str, StoredTensor], new_rows: Mapping[str, torch.Tensor]
+) -> str:
+    """The fingerprint of this configuration, with the tensors' first rows and then `new_rows`, in the tensors' dtypes.
+
+    Surplus rows of `tensors` are left out: they are the tokens of later stages.
+    """
     shapes = expected_tensors(config)
     computing: dict[str, object] = {name: getattr(config, name) for name in COMPUTING_FIELDS}
     computing["rope_theta"] = float(config.rope_theta)  # 10000 and 10000.0 are the same base
@@ -51,7 +79,9 @@ def fingerprint(path: str | Path, stage: int = -1) -> str:
             with tensor.file.open("rb") as stream:
                 maps[tensor.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         digest.update(f"\n{name} torch.{tensor.dtype} {shapes[name]}\n".encode())
-        size = math.prod(shapes[name]) * DTYPES[tensor.dtype]  # the tokens of later stages are a tensor's last rows
+        new = new_rows[name].to(getattr(torch, tensor.dtype)) if name in new_rows else torch.empty(0)
+        size = math.prod(shapes[name]) * DTYPES[tensor.dtype] - new.nbytes
         with memoryview(maps[tensor.file]) as mapped:
             digest.update(mapped[tensor.start : tensor.start + size])
+        digest.update(new.contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model_impl.checkpoint.delta import DESCRIPTION, TENSORS, check_delta, load_delta, split
+from model_impl.checkpoint.delta import DESCRIPTION, TENSORS, check_delta, fingerprint_with, load_delta, split
 from model_impl.checkpoint.fingerprint import fingerprint
 from model_impl.checkpoint.grow import grow, token_tensor
 from model_impl.checkpoint.reading import WEIGHTS, CheckpointError, iterate_tensors, load_config
@@ -50,6 +50,27 @@ def test_training_new_tokens_only_leaves_the_base_its_fingerprint(tmp_path: Path
     weights[KEYS][0] += 1
     write_checkpoint(tmp_path / "disturbed", config, weights.items(), {})
     assert fingerprint(tmp_path / "disturbed", stage=0) != delta.base_fingerprint
+
+
+def test_base_and_delta_have_the_fingerprint_of_the_stage(grown: Path, tmp_path: Path) -> None:
+    grown_checkpoint(tmp_path / "two", stages=2)
+    delta = split(grown, tmp_path / "delta")
+    assert fingerprint_with(tmp_path / "two", delta) == fingerprint(grown)
+    grown_checkpoint(tmp_path / "one", stages=1)
+    grown_checkpoint(tmp_path / "sibling", stages=2, growth_seed=5)
+    siblings = [split(tmp_path / name, tmp_path / f"{name}-delta") for name in ("two", "sibling")]
+    found = [fingerprint_with(tmp_path / "one", sibling) for sibling in siblings]
+    assert siblings[0].base_fingerprint == siblings[1].base_fingerprint
+    assert found == [fingerprint(tmp_path / "two"), fingerprint(tmp_path / "sibling")]
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_delta_in_16_bits_has_the_fingerprint_of_its_stage(dtype: str, tmp_path: Path) -> None:
+    for stages, name in ((1, "base"), (2, "grown")):
+        grown_checkpoint(tmp_path / name, stages, dtype=dtype)
+    delta = split(tmp_path / "grown", tmp_path / "delta")
+    assert fingerprint_with(tmp_path / "base", delta) == fingerprint(tmp_path / "grown")
 
 
 @pytest.mark.parametrize("name", ["grown-1", "grown-2"])
