@@ -170,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     calibrate.add_argument("--stage", metavar="NAME", help="growth stage to calibrate (default: the last one)")
     calibrate.add_argument(
+        "--growth", type=Path, metavar="DELTA", help="calibrate MODEL with the growth delta in this directory"
+    )
+    calibrate.add_argument(
         "--abstain",
         type=float,
         metavar="RATE",
@@ -177,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
         "instance 0.1, is expected to be wrong and not flagged",
     )
     calibrate.add_argument(
-        "--out", type=Path, metavar="DIR", help="directory to write to (default: MODEL, where serve finds it)"
+        "--out", type=Path, metavar="DIR", help="directory to write to (default: MODEL or DELTA, where serve finds it)"
     )
 
     chat = commands.add_parser(
@@ -287,6 +290,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         arguments.abstain,
         arguments.out,
         arguments.ensemble,
+        arguments.growth,
     )
     auroc, ece = (calibration.figures[name]["value"] for name in ("auroc", "ece"))
     print(f"{file}: {calibration.name}, on held-out answers AUROC {auroc:.3f}, ECE {ece:.3f}")

@@ -83,5 +83,5 @@ def _digest(
         size = math.prod(shapes[name]) * DTYPES[tensor.dtype] - new.nbytes
         with memoryview(maps[tensor.file]) as mapped:
             digest.update(mapped[tensor.start : tensor.start + size])
-        digest.update(new.contiguous().view(torch.uint8).numpy())
+        digest.update(new.contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -30,9 +30,9 @@ from server.calibrate.fitting import Answers, check_both_kinds, fit, probe_of, r
 from server.calibrate.labels import Label, LabelFile
 from server.calibrate.plots import reliability_plot, risk_coverage_plot
 from server.calibrate.report import COVERAGE_PLOT, RELIABILITY_PLOT, report
-from server.calibrate.stage import stage_index
 from server.calibrate.tokenised_label import tokenised_labels
 from server.calibrate.transfer import transfer
+from server.calibrate.variant import variant_of
 from server.served.model import ONLY_TOKENFORMERS
 from server.served.opening import open_model
 from server.served.tokenformer import TokenformerCheckpoint
@@ -43,7 +43,6 @@ from server.uncertainty.calibration import (
     CalibrationError,
     Ensemble,
     Method,
-    calibration_file,
 )
 from server.uncertainty.features import GROUPS
 from server.uncertainty.reason import Form, Population, Unit
@@ -66,17 +65,19 @@ def calibrate(
     abstain: float | None,
     out: Path | None,
     members: int | None = None,
+    growth: Path | None = None,
 ) -> tuple[Calibration, Path]:
     """Score the labelled answers, fit, and write the calibration and its report; returns it and its file.
 
-    `stage` None is the last. `out` None is the directory of the model, where `serve` finds it. With `members`, an
-    ensemble of that size also scores the answers. Raises CalibrationError or LinesError for unsuitable labels, before
-    the engine starts unless that depends on the model's answers. Raises StageError for a stage that cannot be served.
+    `stage` None is the last; `growth` is the directory of a delta over it. `out` None is the directory of the model or
+    delta, where `serve` finds it. With `members`, an ensemble of that size also scores the answers. Raises
+    CalibrationError or LinesError for unsuitable labels, before the engine starts unless that depends on the model's
+    answers. Raises VariantError for a stage or delta that cannot be served.
     """
     check_options(method, abstain, members)
     served = open_model(model)
-    index = stage_index(served, stage)
-    if (directory := out or served.directory) is None:
+    variant = variant_of(served, stage, growth)
+    if (directory := out or variant.directory) is None:
         raise CalibrationError(f"--out: {model} lies on the Hub, so name a directory to write to")
     if members and not served.capabilities.ensemble:
         raise CalibrationError(f"--ensemble: {ONLY_TOKENFORMERS['ensemble']}")
@@ -84,16 +85,16 @@ def calibrate(
     tokenizer = TextTokenizer(served)
     limit = min(served.longest, tokenizer.tokenizer.model_max_length)
     labels = tokenised_labels(data, tokenizer, limit)
-    file = directory / calibration_file(stage if index != len(served.stages) - 1 else None)
+    file = directory / variant.file
     file.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(file.parent, os.W_OK):
         raise CalibrationError(f"--out: {file.parent} cannot be written to")
     from server.calibrate.scoring import MAX_ANSWER_TOKENS, score_labels
 
     longest = max(len(own.prompt) + len(own.answer) + min(own.room, MAX_ANSWER_TOKENS) for own in labels)
-    scored = score_labels(served, index, labels, longest, members)
+    scored = score_labels(variant, labels, longest, members)
     answers = answers_of(data, scored)
-    calibration = judged(answers, method, served.fingerprint(index), served.stages[index], abstain)
+    calibration = judged(answers, method, variant.fingerprint, variant.stages[-1], abstain)
     ensemble: Ensemble | None = None
     if isinstance(served, TokenformerCheckpoint) and members and calibration.needs & set(GROUPS["ensemble"]):
         config = served.config

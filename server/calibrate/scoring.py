@@ -16,6 +16,7 @@ from model_impl.override import override_class
 from model_impl.wire import Membership, report_args
 from server.calibrate.labels import Label
 from server.calibrate.tokenised_label import TokenisedLabel
+from server.calibrate.variant import Variant
 from server.engine.settings import cpu_kv_cache_bytes, defaults, prepare_environment
 from server.served.model import ServedModel
 from server.uncertainty.calibration import CalibrationError
@@ -42,8 +43,7 @@ class ScoredLabel:
 
 
 def score_labels(
-    served: ServedModel,
-    stage: int,
+    variant: Variant,
     labels: Sequence[TokenisedLabel],
     limit: int,
     members: int | None = None,
@@ -57,14 +57,12 @@ def score_labels(
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # vLLM warns on stdout, where the command reports
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     prepare_environment()
-    from vllm.lora.request import LoRARequest
-
     from server.engine.ensemble import ScoredAnswer
 
-    # As in server.engine.variants: the last stage needs no adapter, stage k is adapter k + 1.
-    last = stage == len(served.stages) - 1
-    adapter = None if last else LoRARequest(served.stages[stage], stage + 1, served.name)
-    with opened_engine(served, limit, eager=members is not None) as llm:
+    adapter = variant.adapter()
+    with opened_engine(variant.served, limit, eager=members is not None or variant.delta is not None) as llm:
+        if adapter is not None and variant.delta is not None:
+            llm.llm_engine.add_lora(adapter)
         tokenizer = llm.get_tokenizer()
         asked = list({label.label.line: label for label in labels}.values())
         inputs: Any = [{"prompt_token_ids": [*label.prompt, *label.answer]} for label in asked]
@@ -77,13 +75,12 @@ def score_labels(
         ensembles: Sequence[EnsembleScore | None] = (
             [None] * len(texts) if members is None else ensemble_scores(llm, texts, members)
         )
-    stages = served.stages[: stage + 1]
     found: dict[int, tuple[ChoiceScore, EnsembleScore | None, Any]] = {}
     for label, text, output, ensemble in zip(asked, texts, outputs, ensembles, strict=True):
         own = output.outputs[0]
         given = (output.prompt_logprobs or ())[len(text.prompt) :]
         positions: Any = given if label.answer else own.logprobs
-        score = score_of(tokenizer, stages, text.prompt, text.answer, positions or ())
+        score = score_of(tokenizer, variant.stages, text.prompt, text.answer, positions or ())
         found[label.label.line] = score, ensemble, own
     return [scored_label(label.label, *found[label.label.line]) for label in labels]
 
@@ -167,7 +164,7 @@ def sampling_params(label: TokenisedLabel) -> SamplingParams:
 def opened_engine(served: ServedModel, limit: int, *, eager: bool = False) -> Iterator[LLM]:
     """A `vllm.LLM` with our worker and the settings of `serve`; its requests can name a stage.
 
-    No request has more than `limit` tokens. `eager`: not compiled, as the ensemble requires.
+    No request has more than `limit` tokens. `eager`: not compiled, as ensembles and deltas require.
     """
     from vllm import LLM
     from vllm.distributed import cleanup_dist_env_and_memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
@@ -28,14 +28,14 @@ class ScoredModels(OpenAIServingModels):
     """For requests that give none of their own."""
     ensemble: Ensemble
 
-    def open_models(self, served: ServedModel, calibrations: Mapping[str, Calibration], doubt: DoubtPolicy) -> None:
-        """`calibrations` are by growth stage."""
+    def open_models(self, served: ServedModel, calibrations: Sequence[Calibration], doubt: DoubtPolicy) -> None:
+        """`calibrations` were made for stages of the model, or for deltas over it."""
         self.served, self.doubt = served, doubt
         override_class(self.input_processor, CheckedInput)
         lacking = None if served.capabilities.ensemble else ONLY_TOKENFORMERS["ensemble"]
         self.ensemble = Ensemble(cast(AsyncLLM, self.engine_client), self.engine_client.vllm_config, lacking)
-        last = served.stages[-1]
-        self.calibrations = {0: calibrations[last]} if last in calibrations else {}
+        by_stage = {made.stage: made for made in calibrations}
+        self.calibrations = {0: by_stage[served.stages[-1]]} if served.stages[-1] in by_stage else {}
 
     def stages(self, adapter: LoRARequest | None) -> Sequence[str]:
         """The names of a variant's growth stages, by place (see `model_impl.wire`)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import cast
@@ -26,6 +26,7 @@ from model_impl.config import PROJECTIONS, GrowthStage, TokenformerConfig
 from model_impl.override import override_class
 from model_impl.variants import VERSION_MARK
 from server import metrics
+from server.engine.fitted import calibration_of_delta
 from server.engine.input_processor import VariantInput
 from server.engine.models import ScoredModels
 from server.served.tokenformer import TokenformerCheckpoint
@@ -53,18 +54,20 @@ class VariantModels(ScoredModels):
     resident: dict[int, str]
     """Adapter id -> name of each delta in the engine, including those that drain."""
     dropped: set[int]
+    known_calibrations: Sequence[Calibration]
+    """Those that were found at the start, beside the weights or by `--calibration`."""
 
     def open_variants(
         self,
         served: TokenformerCheckpoint,
         growth_root: Path | None,
-        calibrations: Mapping[str, Calibration],
+        calibrations: Sequence[Calibration],
         doubt: DoubtPolicy,
     ) -> None:
         """Offer every servable stage. The last has the checkpoint's own name, the others are NAME:STAGE.
 
-        `growth_root` is the only directory from which clients may load deltas; None allows none. `calibrations` are by
-        growth stage.
+        `growth_root` is the only directory from which clients may load deltas; None allows none. `calibrations` were
+        made for stages of the model, or for deltas over it.
         """
         self.open_models(served, calibrations, doubt)
         config = self.config = served.config
@@ -80,8 +83,10 @@ class VariantModels(ScoredModels):
             name = f"{base.name}:{config.stages[index].name}"
             self.variants[index + 1] = config.stages[: index + 1]
             self.lora_requests[name] = LoRARequest(name, index + 1, base.model_path, base_model_name=base.name)
+        by_stage = {made.stage: made for made in calibrations}
         last = {adapter_id: stages[-1].name for adapter_id, stages in self.variants.items()}
-        self.calibrations = {i: calibrations[name] for i, name in last.items() if name in calibrations}
+        self.calibrations = {i: by_stage[name] for i, name in last.items() if name in by_stage}
+        self.known_calibrations = calibrations
 
     def stages(self, adapter: LoRARequest | None) -> Sequence[str]:
         return [stage.name for stage in self._variant(adapter)]
@@ -134,7 +139,7 @@ class VariantModels(ScoredModels):
             return create_error_response(message, param="lora_name")
         path = Path(request.lora_path)
         try:
-            stage, digest = await asyncio.to_thread(self._check, path)
+            stage, digest, calibration = await asyncio.to_thread(self._check, request.lora_name, path)
         except CheckpointError as error:
             reason = str(error).replace(str(path), path.name[:64])  # clients must not learn the path
             message = f"The growth delta for `{request.lora_name}` cannot be loaded: {reason}"
@@ -149,6 +154,8 @@ class VariantModels(ScoredModels):
             return await self._not_loaded(request, result)
         loaded = self.lora_requests[request.lora_name]
         self.variants[loaded.lora_int_id] = [*self.config.stages, stage]
+        if calibration is not None:
+            self.calibrations[loaded.lora_int_id] = calibration
         self.resident[loaded.lora_int_id] = loaded.lora_name
         if replaced is not None:
             self._drain(replaced)
@@ -184,13 +191,14 @@ class VariantModels(ScoredModels):
         loaded = self.lora_requests.get(name)
         return loaded is not None and loaded.lora_int_id <= len(self.config.stages)
 
-    def _check(self, path: Path) -> tuple[GrowthStage, str]:
-        """The delta's stage and the hash of its content. Raises CheckpointError if it does not fit the checkpoint."""
+    def _check(self, name: str, path: Path) -> tuple[GrowthStage, str, Calibration | None]:
+        """The stage of the delta that is to be served as `name`, the hash of its content, and its calibration. Raises
+        CheckpointError if it does not fit the checkpoint."""
         if self.base_fingerprint is None:
             self.base_fingerprint = self.served.fingerprint()
         delta = load_delta(path)
         check_delta(delta, self.config, self.base_fingerprint)
-        return delta.stage, delta.digest
+        return delta.stage, delta.digest, calibration_of_delta(name, delta, self.served, self.known_calibrations)
 
     def _drain(self, delta: LoRARequest) -> None:
         task = asyncio.create_task(self._drop_when_unused(delta.lora_int_id))
@@ -213,6 +221,7 @@ class VariantModels(ScoredModels):
         # A stop string ends a request here a moment before the engine knows.
         await asyncio.sleep(DRAIN_POLL_SECONDS)
         await self.engine_client.remove_lora(adapter_id)  # type: ignore[attr-defined]
+        self.calibrations.pop(adapter_id, None)
         name = self.resident.pop(adapter_id)
         if name not in self.lora_requests:
             self.lora_resolver_lock.pop(name, None)

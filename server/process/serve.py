@@ -7,16 +7,16 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 
-from model_impl.checkpoint.delta import check_delta, load_delta
+from model_impl.checkpoint.delta import GrowthDelta, check_delta, load_delta
 from model_impl.checkpoint.reading import CheckpointError
 from model_impl.faults import refusal
 from model_impl.texts import TextError, TextTokenizer, read_texts, tokenised
+from server.engine.fitted import calibrations_of
 from server.engine.settings import chat_template, cpu_kv_cache_bytes, defaults, describe_memory, prepare_environment
 from server.gate import MIDDLEWARE
 from server.gate.keys import VARIABLES as KEY_VARIABLES
 from server.gate.keys import ApiKeyError, readable_by_all, take_keys
 from server.process.early_signals import EarlySignals, is_alone
-from server.process.fitted import calibrations_of
 from server.process.flags import add_flags
 from server.process.head_start import give_head_start, is_worthwhile, use_head_start
 from server.process.safety import UnsafeError, check_settings, is_loopback
@@ -82,11 +82,10 @@ def parse(argv: Sequence[str]) -> Namespace:
     take_access(args)
     validate_parsed_serve_args(args)
     check_features(args, served)
-    if isinstance(served, TokenformerCheckpoint):
-        check_growth(args, served)
+    deltas = named_deltas(args, served) if isinstance(served, TokenformerCheckpoint) else {}
     if args.growth_root is not None:
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # vLLM then has the two routes
-    args.calibrations = calibrations_of(served, args.calibration)
+    args.calibrations = calibrations_of(served, args.calibration, deltas)
     served.check(args)
     if args.trace_corpus is not None:
         if not args.trace:
@@ -121,14 +120,17 @@ def check_features(args: Namespace, served: ServedModel) -> None:
             raise CheckpointError(f"{flag}: {ONLY_TOKENFORMERS[feature]}")
 
 
-def check_growth(args: Namespace, served: TokenformerCheckpoint) -> None:
-    """Raises CheckpointError for a delta of `--growth` that does not fit."""
+def named_deltas(args: Namespace, served: TokenformerCheckpoint) -> dict[str, GrowthDelta]:
+    """The deltas of `--growth` by name. Raises CheckpointError for one that does not fit."""
     base = served.fingerprint() if args.growth else ""
+    deltas = {}
     for name, path in args.growth:
         try:
-            check_delta(load_delta(path), served.config, base)
+            deltas[name] = load_delta(path)
+            check_delta(deltas[name], served.config, base)
         except CheckpointError as error:
             raise CheckpointError(f"--growth {name}: {error}") from error
+    return deltas
 
 
 def run(args: Namespace, early: EarlySignals) -> int:

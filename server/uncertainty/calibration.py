@@ -178,8 +178,8 @@ def load_calibration(path: Path) -> Calibration:
 
 
 def calibration_file(stage: str | None) -> str:
-    """Name of the file beside the weights, for the named stage or the last one (None)."""
-    return f"calibration-{stage}.json" if stage else "calibration.json"
+    """Name of the file beside the weights, for the named stage or the last one (None). A stage may have any name."""
+    return f"calibration-{stage.replace('/', '_')}.json" if stage else "calibration.json"
 
 
 def find_calibrations(checkpoint: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from model_impl.texts import TextTokenizer
 from server.calibrate.labels import Label, LabelFile
 from server.calibrate.scoring import score_labels
 from server.calibrate.tokenised_label import tokenised_labels
+from server.calibrate.variant import variant_of
 from server.served.opening import open_model
 from server.uncertainty.features import GROUPS
 from tests.support import calibrated
@@ -48,7 +49,7 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
     ]
     served = open_model(str(tmp_path / "m"))
     tokenised = tokenised_labels(LabelFile(tmp_path / "labels", labels, ""), TextTokenizer(served), CONTEXT)
-    scored = score_labels(served, stage, tokenised, CONTEXT, MEMBERS)
+    scored = score_labels(variant_of(served, served.stages[stage]), tokenised, CONTEXT, MEMBERS)
     every = slice(None)
     texts = [(short, answer, every), (asked, [*answer, END], every), (long, own, every), (long, own, every)]
     texts += [(long, answer[:5], every), *((asked, [*answer, END], part) for part in (slice(5), slice(5, None)))]

@@ -28,7 +28,7 @@ from model_impl.checkpoint.reading import (
 )
 from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.config import ConfigError
-from server.process.fitted import calibrations_of
+from server.engine.fitted import calibrations_of
 from server.served.opening import open_model
 from server.uncertainty.calibration import CalibrationError, load_calibration
 from tests.support import calibrated
@@ -318,6 +318,6 @@ def test_a_malformed_calibration_beside_the_weights_is_left_out(
     checkpoint: Path, change: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(checkpoint / "calibration.json")
-    assert calibrations_of(open_model(str(checkpoint)), None) == {}
+    assert calibrations_of(open_model(str(checkpoint)), None) == []
     for said in capsys.readouterr().err.splitlines():
         assert "is not used" in said
