@@ -67,7 +67,8 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="Use this calibration, made by `tokenformer calibrate`, instead of the calibration*.json beside the "
-        "weights; may be given several times, for different growth stages.",
+        "weights or in the delta's directory; may be given several times, for different growth stages and deltas of "
+        "--growth.",
     )
 
 

@@ -28,7 +28,7 @@ MEANINGS: Mapping[NoRisk, str] = dict(
         get_args(NoRisk),
         (
             "the server has no calibration",
-            "the calibrations are of other growth stages than the one that answered",
+            "the calibrations are of other growth stages or deltas than the one that answered",
             "the answer has no token",
             "the model gave logits that are not finite",
             "the answer consists of tool calls, which no label calls right or wrong",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
+from model_impl.checkpoint.delta import split
 from model_impl.reference.ensemble import ensemble_uncertainty
 from model_impl.texts import TextTokenizer
 from server.calibrate.labels import Label, LabelFile
@@ -26,9 +28,11 @@ pytestmark = pytest.mark.engine
 MEMBERS = 3
 
 
-@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("stage", [0, 1, 2], ids=["earlier stage", "last stage", "delta"])
 def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
-    model = calibrated.checkpoint(tmp_path / "m")
+    calibrated.checkpoint(tmp_path / "m")
+    model = calibrated.checkpoint(tmp_path / "three", 3)
+    delta = split(tmp_path / "three", tmp_path / "delta").path
     draw = random.Random(stage)
     short = [draw.randrange(VOCABULARY) for _ in range(9)]
     long = [draw.randrange(VOCABULARY) for _ in range(CONTEXT - 6)]  # leaves room for six tokens
@@ -49,7 +53,8 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
     ]
     served = open_model(str(tmp_path / "m"))
     tokenised = tokenised_labels(LabelFile(tmp_path / "labels", labels, ""), TextTokenizer(served), CONTEXT)
-    scored = score_labels(variant_of(served, served.stages[stage]), tokenised, CONTEXT, MEMBERS)
+    variant = variant_of(served, growth=delta) if stage == 2 else variant_of(served, served.stages[stage])
+    scored = score_labels(variant, tokenised, CONTEXT, MEMBERS)
     every = slice(None)
     texts = [(short, answer, every), (asked, [*answer, END], every), (long, own, every), (long, own, every)]
     texts += [(long, answer[:5], every), *((asked, [*answer, END], part) for part in (slice(5), slice(5, None)))]
@@ -72,5 +77,5 @@ def test_features_are_the_references(stage: int, tmp_path: Path) -> None:
         allowed = torch.tensor([epistemic, epistemic, aleatoric])
         assert_within(torch.tensor([*found.further.values()]), further, allowed)
         assert found.score.features(found.further) == features | found.further  # type: ignore[operator]
-    answers = (calibrated.answer(model, which, short, answer).features() for which in (0, 1))
-    assert next(answers) != next(answers)
+    answers = (calibrated.answer(model, which, short, answer).features() for which in (0, 1, 2))
+    assert all(one != other for one, other in pairwise(answers))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from model_impl.checkpoint.delta import split
+from model_impl.checkpoint.fingerprint import fingerprint
 from server.uncertainty.calibration import load_calibration
 from tests.growth.served import Grown
 from tests.support import calibrated
@@ -19,7 +20,8 @@ from tests.support.servers import command_line, serving, user_environment
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grown]:
     """Stages base and grown-1 of one checkpoint, and grown-2 as the delta `extra` on top of them.
 
-    Stage base is calibrated; the file beside the weights for the last stage belongs to other weights.
+    Stage base is calibrated, and so is `extra`, with the coefficients of stage base. The file beside the weights for
+    the last stage belongs to other weights.
     """
     root = tmp_path_factory.mktemp("growth")
     two = calibrated.checkpoint(root / "two")
@@ -34,6 +36,8 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grown]:
     run = subprocess.run(command, capture_output=True, text=True, env=user_environment(), timeout=300)
     assert run.returncode == 0, run.stderr
     calibration = load_calibration(root / "two" / "calibration-base.json")
+    of_extra = calibration.to_dict() | {"stage": "grown-2", "checkpoint": fingerprint(root / "three")}
+    (root / "deltas" / "extra" / "calibration-grown-2.json").write_text(json.dumps(of_extra))
     other = calibration.to_dict() | {"stage": "grown-1", "checkpoint": "0" * 64}
     (root / "two" / "calibration.json").write_text(json.dumps(other))
     (root / "two" / "calibration-broken.json").write_text("{")
@@ -41,4 +45,5 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grown]:
     flags += ["--growth-root", root / "deltas", "--kv-cache-memory-bytes", 64 << 20, "--trace"]
     with serving(root / "two", root / "log", flags) as server:
         server.wait_until_ready()
-        yield Grown(server, root, references, calibration, run.stdout)
+        of_delta = load_calibration(root / "deltas" / "extra" / "calibration-grown-2.json")
+        yield Grown(server, root, references, calibration, of_delta, run.stdout)

@@ -22,6 +22,7 @@ class Grown:
     """By the name of a model: the reference, and the stage of it that the name stands for."""
     calibration: Calibration
     """That of stage base."""
+    calibration_of_extra: Calibration
     said: str
     """By `tokenformer calibrate`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from typing import Any
@@ -10,7 +11,9 @@ import httpx
 import openai
 import pytest
 
+from model_impl.checkpoint.delta import split
 from server.uncertainty.spans import DOUBTED_RISK
+from tests.faults.lasting import wait_for
 from tests.growth.served import Grown
 from tests.support.calibrated import answer, words
 from tests.support.grown import VOCABULARY
@@ -81,7 +84,7 @@ def test_the_calibration_holds_for_the_answers_and_the_stage_that_it_was_fitted_
         "units": {"answer": 120},
     }
     assert "by form of the answer: completion 120; by its finish reason: length 120; by what" in grown.report
-    for model, reason in (("m:base", None), ("m", "other_stage"), ("extra", "other_stage")):
+    for model, reason in (("m:base", None), ("m", "other_stage"), ("extra", None)):
         summary = ask(grown, model).choices[0].uncertainty
         assert (summary["reason"], summary["risk"] is None) == (reason, reason is not None)
     chat = {"messages": [{"role": "user", "content": "w1 w2"}], "temperature": 0, "max_tokens": 5}
@@ -138,7 +141,8 @@ def test_a_calibration_of_other_weights_or_a_broken_one_is_refused_and_said_so(g
 def test_models_are_listed_with_their_calibration(grown: Grown) -> None:
     cards = {card.id: card.calibration for card in grown.client.models.list().data}
     own = {"name": grown.calibration.name, "abstain": grown.calibration.abstain}
-    assert cards == {"m": None, "m:base": own, "extra": None}
+    extra = {"name": grown.calibration_of_extra.name, "abstain": grown.calibration.abstain}
+    assert cards == {"m": None, "m:base": own, "extra": extra}
 
 
 def test_metrics_count_risks_and_flagged_answers(grown: Grown) -> None:
@@ -155,3 +159,55 @@ def test_metrics_count_risks_and_flagged_answers(grown: Grown) -> None:
     assert grown.metric(flagged, "m:base") == before[1] + 3
     ask(grown, "m")
     assert grown.metric(answers, "m") == 0
+    of_delta = grown.metric(answers, "extra")
+    ask(grown, "extra")
+    assert grown.metric(answers, "extra") == of_delta + 1
+
+
+def check_extra(grown: Grown, model: str) -> None:
+    """The risk is that of base and delta by the delta's calibration."""
+    choice = ask(grown, model, temperature=2, seed=3).choices[0]
+    low, high = answer(grown.references["extra"][0], 2, PROMPT, choice.token_ids).risk(grown.calibration_of_extra)
+    assert low <= choice.uncertainty["risk"] <= high
+    assert high - low < 0.05
+    assert (choice.uncertainty["calibrated"], choice.uncertainty["abstain"]) == (True, None)
+    assert choice.uncertainty["calibration"] == grown.calibration_of_extra.name
+
+
+def test_a_delta_of_the_start_has_a_risk_by_its_own_calibration(grown: Grown) -> None:
+    check_extra(grown, "extra")
+    assert re.search(
+        r"delta extra is calibrated by \S*/deltas/extra/calibration-grown-2\.json", grown.server.log.read_text()
+    )
+
+
+def load(grown: Grown, name: str, path: str, **options: Any) -> None:
+    wait_for(lambda: grown.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": path} | options).is_success)
+
+
+def test_a_delta_that_is_loaded_later_brings_its_calibration(grown: Grown) -> None:
+    """One without is uncalibrated, also under the name of one that had one."""
+    split(grown.root / "three", grown.root / "deltas" / "uncalibrated")
+    load(grown, "later", "extra")
+    check_extra(grown, "later")
+    load(grown, "later", "uncalibrated", load_inplace=True)
+    summary = ask(grown, "later").choices[0].uncertainty
+    assert [summary[name] for name in ("risk", "reason", "calibrated")] == [None, "other_stage", False]
+    file = grown.root / "deltas" / "extra" / "calibration-grown-2.json"
+    (grown.root / "deltas" / "uncalibrated" / "calibration.json").write_bytes(file.read_bytes())
+    load(grown, "later", "uncalibrated", load_inplace=True)
+    check_extra(grown, "later")
+    assert grown.post("/v1/unload_lora_adapter", {"lora_name": "later"}).is_success
+
+
+def test_a_calibration_of_another_delta_is_refused(grown: Grown) -> None:
+    directory = grown.root / "deltas" / "miscalibrated"
+    split(grown.root / "three", directory)
+    other = grown.calibration_of_extra.to_dict() | {"checkpoint": "0" * 64}
+    (directory / "calibration.json").write_text(json.dumps(other))
+    load(grown, "mistaken", "miscalibrated")
+    summary = ask(grown, "mistaken").choices[0].uncertainty
+    assert [summary[name] for name in ("risk", "reason", "calibrated")] == [None, "other_stage", False]
+    warning = r"warning: \S*/miscalibrated/calibration\.json was made for another base or delta; it is not used"
+    assert re.search(warning, grown.server.log.read_text())
+    assert grown.post("/v1/unload_lora_adapter", {"lora_name": "mistaken"}).is_success
