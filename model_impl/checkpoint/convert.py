@@ -8,7 +8,14 @@ from model_impl.checkpoint.official_config import config_from_official, read_off
 from model_impl.checkpoint.official_weights import open_weights
 from model_impl.checkpoint.reading import CheckpointError, check_tensors
 from model_impl.checkpoint.tokenizer import find_tokenizer, read_tokenizer
-from model_impl.checkpoint.writing import SHARD_BYTES, check_destination, write_checkpoint
+from model_impl.checkpoint.writing import (
+    GENERATION,
+    SHARD_BYTES,
+    as_json,
+    check_destination,
+    generation_entries,
+    write_checkpoint,
+)
 from model_impl.config import ConfigError, TokenformerConfig
 
 
@@ -39,5 +46,8 @@ def convert(
         check_tensors(converted, shapes)
     except (CheckpointError, ConfigError) as error:
         raise type(error)(f"{source}: {error}") from error
-    write_checkpoint(dest, converted, weights.items(), tokens.files if tokens else {}, shard_bytes)
+    files = dict(tokens.files) if tokens else {}
+    if tokens and tokens.stop:
+        files[GENERATION] = as_json(generation_entries(converted) | {"stop_strings": tokens.stop})
+    write_checkpoint(dest, converted, weights.items(), files, shard_bytes)
     return converted

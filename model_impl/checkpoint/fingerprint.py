@@ -8,8 +8,7 @@ import math
 import mmap
 from collections.abc import Mapping
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from model_impl.checkpoint.reading import (
     CheckpointError,
@@ -20,6 +19,9 @@ from model_impl.checkpoint.reading import (
     stored_tensors,
 )
 from model_impl.config import DTYPES, GrowthStage, TokenformerConfig
+
+if TYPE_CHECKING:  # `tokenformer inspect` needs no torch
+    import torch
 
 COMPUTING_FIELDS = (
     "vocab_size",
@@ -57,14 +59,16 @@ def grown_fingerprint(path: str | Path, stage: GrowthStage, rows: Mapping[str, t
 
     The tensors of `path` must be those of its configuration, and the rows those of the stage.
     """
-    config = load_config(path)
-    return _digest(config.with_stages([*config.stages, stage]), stored_tensors(path), rows)
+    import torch
+
+    config, tensors = load_config(path), stored_tensors(path)
+    new = {name: own.to(getattr(torch, tensors[name].dtype)).contiguous() for name, own in rows.items()}
+    stored = {name: own.view(torch.uint8).numpy().data for name, own in new.items()}
+    return _digest(config.with_stages([*config.stages, stage]), tensors, stored)
 
 
-def _digest(
-    config: TokenformerConfig, tensors: Mapping[str, StoredTensor], new_rows: Mapping[str, torch.Tensor]
-) -> str:
-    """The fingerprint of this configuration, with the tensors' first rows and then `new_rows`, in the tensors' dtypes.
+def _digest(config: TokenformerConfig, tensors: Mapping[str, StoredTensor], new_rows: Mapping[str, memoryview]) -> str:
+    """The fingerprint of this configuration, with the tensors' first rows and then the bytes of `new_rows`.
 
     Surplus rows of `tensors` are left out: they are the tokens of later stages.
     """
@@ -79,9 +83,9 @@ def _digest(
             with tensor.file.open("rb") as stream:
                 maps[tensor.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         digest.update(f"\n{name} torch.{tensor.dtype} {shapes[name]}\n".encode())
-        new = new_rows[name].to(getattr(torch, tensor.dtype)) if name in new_rows else torch.empty(0)
+        new = new_rows.get(name, memoryview(b""))
         size = math.prod(shapes[name]) * DTYPES[tensor.dtype] - new.nbytes
         with memoryview(maps[tensor.file]) as mapped:
             digest.update(mapped[tensor.start : tensor.start + size])
-        digest.update(new.contiguous().view(torch.uint8).numpy().data)
+        digest.update(new)
     return digest.hexdigest()

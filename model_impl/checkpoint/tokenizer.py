@@ -2,11 +2,13 @@
 
 A base model has no chat template, yet chat clients need one. Where the source has none, the checkpoint gets
 `templates/default_chat_template.jinja`: system text first, then `User: ...` and `Assistant: ...` lines, and
-`Assistant:` to continue. A base model does not know when its turn ends: send `"stop": ["\\nUser:"]`.
+`Assistant:` to continue. A base model does not know when its turn ends and writes the user's next one, so its
+generation configuration gets `DEFAULT_STOP`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +22,21 @@ TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 DEFAULT_CHAT_TEMPLATE = Path(__file__).parent / "templates" / "default_chat_template.jinja"
+DEFAULT_STOP = ["\nUser:"]
+"""Where an answer after the default chat template ends, for a model that was trained on texts alone."""
 NEOX_END_OF_TEXT = "<|endoftext|>"
 """End-of-text token of the GPT-NeoX-20B tokenizer, whose tokenizer.json does not say which token that is."""
 
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """`files` by name; `size` counts ids, the highest id plus one; `eos_token_id` is None where none is known."""
+    """`files` by name; `size` counts ids, the highest id plus one; `eos_token_id` is None where none is known; `stop`
+    has the texts at which answers by the chat template end."""
 
     files: dict[str, bytes]
     size: int
     eos_token_id: int | None
+    stop: Sequence[str] = ()
 
 
 def find_tokenizer(source: Path) -> Path | None:
@@ -50,13 +56,14 @@ def read_tokenizer(path: Path) -> TokenizerFiles:
     beside = file.parent
     settings = _settings(beside, tokenizer)
     files = {TOKENIZER: content, TOKENIZER_CONFIG: as_json(settings)}
+    stop: Sequence[str] = ()
     if (beside / CHAT_TEMPLATE).is_file():
         files[CHAT_TEMPLATE] = read_bytes(beside / CHAT_TEMPLATE)
     elif "chat_template" not in settings:
-        files[CHAT_TEMPLATE] = DEFAULT_CHAT_TEMPLATE.read_bytes()
+        files[CHAT_TEMPLATE], stop = DEFAULT_CHAT_TEMPLATE.read_bytes(), DEFAULT_STOP
     eos = settings.get("eos_token")
     size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-    return TokenizerFiles(files, size, None if eos is None else tokenizer.token_to_id(_text(eos)))
+    return TokenizerFiles(files, size, None if eos is None else tokenizer.token_to_id(_text(eos)), stop)
 
 
 def _settings(directory: Path, tokenizer: Tokenizer) -> dict[str, Any]:

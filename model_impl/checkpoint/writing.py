@@ -20,6 +20,7 @@ from tqdm import tqdm
 from model_impl.checkpoint.reading import DTYPE_CODES, INDEX, WEIGHTS, CheckpointError, check_values, expected_tensors
 from model_impl.config import DTYPES, TokenformerConfig
 
+GENERATION = "generation_config.json"
 SHARD_BYTES = 5 * 10**9
 """Weights above this size are split; the Hugging Face convention."""
 
@@ -41,7 +42,7 @@ def write_checkpoint(
     dest = Path(dest)
     with all_or_nothing(dest) as partial:
         _write_tensors(partial, config, tensors, shard_bytes)
-        texts = {"config.json": config_entries(config), "generation_config.json": _generation_entries(config)}
+        texts = {"config.json": config_entries(config), GENERATION: generation_entries(config)}
         for name, entries in texts.items():
             write_bytes(partial / name, as_json(entries))
         for name, content in files.items():
@@ -70,7 +71,8 @@ def as_json(entries: Mapping[str, Any]) -> bytes:
     return (json.dumps(entries, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _generation_entries(config: TokenformerConfig) -> dict[str, Any]:
+def generation_entries(config: TokenformerConfig) -> dict[str, Any]:
+    """generation_config.json of a model about which nothing else is known."""
     ids = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
     return {name: value for name, value in ids.items() if value is not None}
 

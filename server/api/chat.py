@@ -27,7 +27,12 @@ from server.requests.tool_calls import CutOffChoices
 
 
 class ScoredChat(ScoredServing, OpenAIServingChat):
+    stop_strings: list[str]
+    """For chats that give no `stop`."""
+
     async def render_chat_request(self, request: ChatCompletionRequest) -> Any:
+        if request.stop is None or "stop" not in request.model_fields_set:
+            request.stop = list(self.stop_strings)
         constraint = constraint_of(request) or "tools"  # rendering makes a grammar of tools that must be called
         with blame_parameter("messages"):
             rendered = refusal(request, self) or await super().render_chat_request(request)

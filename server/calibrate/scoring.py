@@ -58,6 +58,7 @@ def score_labels(
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     prepare_environment()
     from server.engine.ensemble import ScoredAnswer
+    from server.engine.stop_strings import stop_strings
 
     adapter = variant.adapter()
     with opened_engine(variant.served, limit, eager=members is not None or variant.delta is not None) as llm:
@@ -66,7 +67,8 @@ def score_labels(
         tokenizer = llm.get_tokenizer()
         asked = list({label.label.line: label for label in labels}.values())
         inputs: Any = [{"prompt_token_ids": [*label.prompt, *label.answer]} for label in asked]
-        params = [sampling_params(label) for label in asked]
+        stop = stop_strings(llm.model_config)
+        params = [sampling_params(label, stop if label.label.is_chat else []) for label in asked]
         outputs = llm.generate(inputs, params, lora_request=adapter)
         texts = [
             ScoredAnswer(label.prompt, label.answer or output.outputs[0].token_ids, adapter)
@@ -148,14 +150,15 @@ def packed(lengths: Sequence[int], most: int) -> list[list[Part]]:
     return batches if batches[0] else []
 
 
-def sampling_params(label: TokenisedLabel) -> SamplingParams:
-    """Greedy, with statistics of the given answer, which is part of the prompt, or of as many new tokens as fit."""
+def sampling_params(label: TokenisedLabel, stop: Sequence[str]) -> SamplingParams:
+    """Greedy, with statistics of the given answer, which is part of the prompt, or of as many new tokens as fit, which
+    end at `stop`."""
     from vllm import SamplingParams
 
     asked = report_args()
     if not label.answer:
         most = min(label.room, MAX_ANSWER_TOKENS)
-        return SamplingParams(temperature=0, max_tokens=most, logprobs=0, extra_args=asked)
+        return SamplingParams(temperature=0, max_tokens=most, logprobs=0, stop=list(stop), extra_args=asked)
     # vLLM generates at least one token, which is ignored.
     return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False, extra_args=asked)
 

@@ -43,6 +43,7 @@ from server.engine import statistics as engine
 from server.engine.client import open_client
 from server.engine.models import ScoredModels
 from server.engine.prompt_length import BoundedRenderer
+from server.engine.stop_strings import stop_strings
 from server.engine.variants import VariantModels
 from server.gate.admission import AdmissionControl
 from server.gate.errors import NO_SUCH_MODEL, install_error_handlers, openai_error
@@ -217,6 +218,7 @@ class TokenformerEndpoints:
                 say(f"warning: no risk by {calibration.name}: {models.ensemble.unavailable}")
         warn_of_undoubted(models)
         override_class(state.openai_serving_chat, ScoredChat)
+        state.openai_serving_chat.stop_strings = stop_strings(state.vllm_config.model_config)
         override_class(state.anthropic_serving_messages, QuietMessages)
         override_class(state.openai_serving_chat_batch, ChatBatch)
         override_class(state.openai_serving_completion, ScoredCompletion)

@@ -10,10 +10,16 @@ import pytest
 
 from model_impl.checkpoint.delta import split
 from model_impl.checkpoint.fingerprint import fingerprint
+from model_impl.reference.model import ReferenceTokenformer
 from server.uncertainty.calibration import load_calibration
 from tests.growth.served import Grown
 from tests.support import calibrated
 from tests.support.servers import command_line, serving, user_environment
+
+
+def stop_string(model: ReferenceTokenformer) -> str:
+    """The fourth word of the answer to the chat w1 w2."""
+    return f" w{calibrated.greedy(model, 1, [0, 1, 2, 0], 5)[3]}"
 
 
 @pytest.fixture(scope="package")
@@ -30,6 +36,8 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grown]:
     calibrated.checkpoint(root / "foreign", 3, base_seed=7)
     split(root / "foreign", root / "deltas" / "foreign")
     references = {"m": (two, 1), "m:base": (two, 0), "extra": (three, 2), "late": (three, 2), "swapped": (three, 2)}
+    generation = root / "two" / "generation_config.json"
+    generation.write_text(json.dumps(json.loads(generation.read_text()) | {"stop_strings": [stop_string(two)]}))
     data = root / "labels.jsonl"
     data.write_text("".join(json.dumps(line) + "\n" for line in calibrated.labels(two, 0, 120)))
     command = command_line("calibrate", root / "two", "--data", data, "--stage", "base", "--abstain", "0.05")

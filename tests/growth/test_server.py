@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -91,6 +92,26 @@ def test_models_mix_in_one_batch_and_equal_the_reference(grown: Grown) -> None:
     for name, prompt, answer in zip(names, prompts, answers, strict=True):
         assert answer.model == name
         check(grown, name, prompt, answer)
+
+
+def test_a_chat_ends_at_the_stop_strings_of_the_generation_configuration(grown: Grown) -> None:
+    """Unless it names others; an empty list names none."""
+    entries = json.loads((grown.root / "two" / "generation_config.json").read_text())
+    (stop,) = entries["stop_strings"]
+
+    def say(**options: Any) -> tuple[str, str]:
+        messages = [{"role": "user", "content": "w1 w2"}]
+        body = {"model": "m", "messages": messages, "temperature": 0, "max_tokens": 5, "ignore_eos": True}
+        choice = grown.post("/v1/chat/completions", body | options).json()["choices"][0]
+        return choice["message"]["content"], choice["finish_reason"]
+
+    whole = say(stop=[])
+    assert whole[1] == "length"
+    assert stop in whole[0]
+    cut = (whole[0].partition(stop)[0], "stop")
+    assert say() == say(stop=None) == cut
+    second = " " + whole[0].split()[1]
+    assert say(stop=second) == (whole[0].partition(second)[0], "stop")
 
 
 def test_an_unknown_stage_is_openais_model_not_found(grown: Grown) -> None:

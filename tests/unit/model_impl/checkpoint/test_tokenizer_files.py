@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GenerationConfig
 
 from model_impl.checkpoint.convert import convert
+from model_impl.checkpoint.grow import grow
 from model_impl.checkpoint.reading import CheckpointError
 from model_impl.config import ConfigError
 from tests.support.tiny import tiny_config, tiny_weights, write_source
@@ -42,6 +43,9 @@ def test_the_converted_tokenizer_is_that_of_the_source(tmp_path: Path) -> None:
     text = loaded.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     assert text == "Be brief.\n\nUser: hello\nAssistant: hi\nUser: more\nAssistant:"
     assert loaded.apply_chat_template(chat[1:3], tokenize=False) == "User: hello\nAssistant: hi\n"
+    assert GenerationConfig.from_pretrained(tmp_path / "model").stop_strings == ["\nUser:"]
+    grow(tmp_path / "model", tmp_path / "grown", {"ffn": 4})
+    assert GenerationConfig.from_pretrained(tmp_path / "grown").stop_strings == ["\nUser:"]
 
 
 def test_tokenizer_settings_of_the_source_are_kept(tmp_path: Path) -> None:
@@ -56,6 +60,7 @@ def test_tokenizer_settings_of_the_source_are_kept(tmp_path: Path) -> None:
     assert found.eos_token_id == loaded.eos_token_id
     assert loaded.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == "x!"
     assert not (tmp_path / "model" / "chat_template.jinja").exists()
+    assert GenerationConfig.from_pretrained(tmp_path / "model").stop_strings is None
 
 
 def test_a_tokenizer_must_fit_the_embedding(tmp_path: Path) -> None:
