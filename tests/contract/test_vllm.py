@@ -84,6 +84,10 @@ SIGNATURES = {
     "vllm.v1.worker.worker_base:WorkerBase.add_lora": ("self", "lora_request"),
     "vllm.v1.worker.worker_base:WorkerBase.remove_lora": ("self", "lora_id"),
     "vllm.v1.worker.worker_base:WorkerBase.list_loras": ("self",),
+    # server/engine/stop_strings.py
+    "vllm.config:ModelConfig.try_get_generation_config": ("self",),
+    # server/calibrate/scoring.py
+    "vllm.v1.engine.llm_engine:LLMEngine.add_lora": ("self", "lora_request"),
     # model_impl/engine/scheduler.py
     "vllm.v1.core.sched.scheduler:Scheduler.add_request": ("self", "request"),
     "vllm.v1.core.sched.scheduler:Scheduler.finish_requests": ("self", "request_ids", "finished_status"),

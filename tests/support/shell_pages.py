@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.paths import ROOT
@@ -29,11 +29,29 @@ def blocks(page: str) -> list[tuple[str, list[str]]]:
     return [(block, EXCERPT.findall(after)) for block, after in zip(parts[::2], parts[1::2], strict=True)]
 
 
+def masked(text: str) -> list[str]:
+    """The lines of an excerpt or an output, without what differs from run to run: numbers, hashes and warnings."""
+    lines = (re.sub(r"-?\b[0-9a-f]{8,}\b|[+-]?\d[\d.,]*(e-\d+)?", "#", line).strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("warning:")]
+
+
+def unsaid(page: str, outputs: Sequence[str]) -> list[str]:
+    """The lines of the page's excerpts that the block before them did not print."""
+    pairs = zip(blocks(page), outputs, strict=True)
+    return [
+        line
+        for (_, excerpts), output in pairs
+        for excerpt in excerpts
+        for line in masked(excerpt)
+        if line != "..." and line not in masked(output)
+    ]
+
+
 def run_page(page: str, directory: Path, changes: Mapping[str, str], left_out: Container[int] = ()) -> list[str]:
     """Run the blocks in one shell in `directory`, which ends at the first failure; returns the output of each.
 
-    `changes` replaces texts of the page, such as its port, each of which must be there. The blocks of numbers `left_out`
-    are not run. Raises PageError.
+    `changes` replaces texts of the page, such as its port, each of which must be there. The blocks numbered in
+    `left_out` are not run. Raises PageError.
     """
     for text, other in changes.items():
         assert text in page, text

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from model_impl.checkpoint.convert import convert
 from model_impl.checkpoint.grow import grow
 from model_impl.checkpoint.reading import CheckpointError
-from model_impl.config import ConfigError
+from model_impl.config import PROJECTIONS, ConfigError
 from tests.support.tiny import tiny_config, tiny_weights, write_source
 
 
@@ -44,7 +44,7 @@ def test_the_converted_tokenizer_is_that_of_the_source(tmp_path: Path) -> None:
     assert text == "Be brief.\n\nUser: hello\nAssistant: hi\nUser: more\nAssistant:"
     assert loaded.apply_chat_template(chat[1:3], tokenize=False) == "User: hello\nAssistant: hi\n"
     assert GenerationConfig.from_pretrained(tmp_path / "model").stop_strings == ["\nUser:"]
-    grow(tmp_path / "model", tmp_path / "grown", {"ffn": 4})
+    grow(tmp_path / "model", tmp_path / "grown", dict.fromkeys(PROJECTIONS, 4))
     assert GenerationConfig.from_pretrained(tmp_path / "grown").stop_strings == ["\nUser:"]
 
 

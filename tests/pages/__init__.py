@@ -1,0 +1,1 @@
+"""Pages of docs/ that a user follows, run as printed."""
