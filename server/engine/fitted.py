@@ -27,7 +27,8 @@ def calibrations_of(
         return next((f"delta {name}" for name, delta in (deltas or {}).items() if fits(made, served, delta)), None)
 
     beside = find_calibrations(served.directory) if served.directory else []
-    return _owned(beside if files is None else files, served, owner, "model or stage", strict=files is not None)
+    foreign = "was made for another model or stage; it is not used"
+    return _owned(beside if files is None else files, served, owner, foreign, strict=files is not None)
 
 
 def calibration_of_delta(
@@ -42,18 +43,19 @@ def calibration_of_delta(
     def owner(made: Calibration) -> str | None:
         return f"delta {name}" if fits(made, served, delta) else None
 
-    return next(iter(_owned(find_calibrations(delta.path), served, owner, "base or delta")), None)
+    foreign = "was made for another base or delta; it is not used"
+    return next(iter(_owned(find_calibrations(delta.path), served, owner, foreign)), None)
 
 
 def _owned(
     files: Sequence[Path],
     served: ServedModel,
     owner: Callable[[Calibration], str | None],
-    others: str,
+    foreign: str,
     *,
     strict: bool = False,
 ) -> list[Calibration]:
-    """The first calibration of each owner. Warnings call the owners of further ones another `others`."""
+    """The first calibration of each owner. `foreign` is the warning about one without an owner."""
     found: dict[str, Calibration] = {}
     for file in files:
         try:
@@ -65,7 +67,7 @@ def _owned(
             continue
         own = owner(calibration)
         if own is None:
-            say(f"warning: {file} was made for another {others}; it is not used")
+            say(f"warning: {file} {foreign}")
         elif not has_its_masks(calibration, served):
             say(f"warning: {file} was made for an ensemble with other masks; it is not used")
         elif own in found:
