@@ -22,7 +22,9 @@ from rich.text import Text
 
 from server.clients.tint import Tint, harmless, legend, one_line, summary
 
-HELP = "/model lists the models, /model NAME changes it, /new forgets the conversation, /quit ends"
+HELP = (
+    "/model lists the models, /model NAME changes it, /new forgets the conversation, /quit ends, Ctrl-C stops an answer"
+)
 
 SENT_VARIABLES = ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
 """Environment variables that OpenAI's client sends in headers."""
@@ -170,11 +172,13 @@ def command(chat: Chat, words: Sequence[str], console: Console) -> bool:
             return False
         case ["/new"]:
             chat.history = []
+            show(console, Text("The conversation is forgotten."))
         case ["/model"]:
             for name, stage in chat.models.items():
                 show(console, Text(f"{'*' if name == chat.model else ' '} {name}{stage and f' (stage {stage})'}"))
         case ["/model", name]:
             chat.use(name)
+            show(console, Text(f"{name} answers from now on; the conversation stays."))
         case _:
             show(console, Text(HELP))
     return True
@@ -219,7 +223,7 @@ def talk(chat: Chat, console: Console, errors: Console) -> int:
     if interactive:
         import readline  # noqa: F401 - gives `input` editing and a history
 
-        show(console, Text(f"{chat.model} at {chat.url}. ").append(HELP))
+        show(console, Text(f"{chat.model} at {chat.url}. ").append("/help lists the commands."))
         show(console, legend())
     for line in lines(interactive):
         try:
@@ -236,6 +240,7 @@ def talk(chat: Chat, console: Console, errors: Console) -> int:
         except KeyboardInterrupt:
             if not interactive:
                 raise
+            show(console, Text("The answer is stopped, and its question forgotten."))
     return int(failed and not interactive)
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import re
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -27,6 +31,8 @@ SCRIPT: dict[str, Any] = {
     ],
     "evil end": [{"error": {"message": EVIL, "code": 500}}],
     "lost": [*words(token("Half")), 0.1, Break.LOST],
+    "slow": [*words(token("Half")), 60.0, *words(token("more")), last()],
+    "silent": [60.0, *words(token("more")), last()],
     "ended": [*words(token("Half")), Break.ENDED],
     "not OpenAI's": [chunk("", delta=None)],
     "given up": [*words(token("Half")), {"error": {"message": "out of\nmemory", "code": 500}}],
@@ -223,3 +229,53 @@ def test_a_server_cannot_operate_the_terminal(
     for line in (f"the server gave up: {shown}", f"there is no model nope; there are {shown}"):
         assert line in said.err
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", said.out + said.err)
+
+
+HELP_LINE = "/model lists the models, "
+
+
+def test_commands_confirm_what_they_did_and_only_unknown_ones_print_the_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal("/model m:base\n/new\n"))
+    assert main(address, None, 0.0) == 0
+    said = capsys.readouterr().out
+    assert "m:base answers from now on; the conversation stays.\n" in said
+    assert "The conversation is forgotten.\n" in said
+    assert HELP_LINE not in said
+    monkeypatch.setattr("sys.stdin", Terminal("/help\n/nonsense\n"))
+    assert main(address, None, 0.0) == 0
+    assert capsys.readouterr().out.count(HELP_LINE) == 2
+
+
+def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_program(address: str) -> None:
+    ours, theirs = pty.openpty()
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    process = subprocess.Popen(command_line("chat", address), **streams, env=user_environment() | {"TERM": "dumb"})
+    os.close(theirs)
+    seen = b""
+
+    def wait_for(what: bytes) -> None:
+        nonlocal seen
+        while what not in seen:
+            seen += os.read(ours, 4096)
+        seen = seen.partition(what)[2]
+
+    try:
+        wait_for(b"> ")
+        for question in (b"slow", b"silent"):
+            os.write(ours, question + b"\n")
+            wait_for(b"Half" if question == b"slow" else b"silent\r\n")
+            time.sleep(0.5)  # until it waits for the answer
+            process.send_signal(signal.SIGINT)
+            wait_for(b"The answer is stopped, and its question forgotten.\r\n> ")
+        os.write(ours, b"hello\n")
+        wait_for(b"hi you")
+        wait_for(b"> ")
+        time.sleep(0.5)  # until readline waits for a key
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
