@@ -120,8 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     split.add_argument("dest", type=Path, metavar="DEST", help="directory to write; must not exist or be empty")
     split.add_argument("--stage", metavar="NAME", help="the stage to write (default: the last one)")
 
-    inspect = commands.add_parser("inspect", help="show what a checkpoint is", description="Show sizes and identity.")
-    inspect.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
+    inspect = commands.add_parser(
+        "inspect", help="show what a checkpoint or a delta is", description="Show sizes and identity."
+    )
+    inspect.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint or delta directory")
     inspect.add_argument("--json", action="store_true", help="print JSON instead of a table")
     inspect.add_argument(
         "--geometry",
@@ -233,10 +235,18 @@ def _split(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    from model_impl.checkpoint.inspection import format_report, inspect_checkpoint
+    from model_impl.checkpoint.inspection import DELTA, format_report, inspect_checkpoint
 
-    report = inspect_checkpoint(arguments.checkpoint)
-    lines = [format_report(report)]
+    if is_delta := (arguments.checkpoint / DELTA).is_file():
+        from model_impl.checkpoint.delta_inspection import format_delta, inspect_delta
+
+        report = inspect_delta(arguments.checkpoint)
+        lines = [format_delta(report)]
+    else:
+        report = inspect_checkpoint(arguments.checkpoint)
+        lines = [format_report(report)]
+    if arguments.geometry and is_delta:
+        raise OneLineError("--geometry: a delta alone is no model; inspect the checkpoint that it was split from")
     if arguments.geometry:
         from model_impl.reference.geometry import rows
         from model_impl.reference.geometry_report import as_entries, plot, table

@@ -22,6 +22,7 @@ from safetensors.torch import load, save
 
 from model_impl.checkpoint.fingerprint import fingerprint, grown_fingerprint
 from model_impl.checkpoint.grow import token_tensor
+from model_impl.checkpoint.inspection import DELTA
 from model_impl.checkpoint.reading import (
     MAX_JSON_BYTES,
     MODULES,
@@ -38,7 +39,7 @@ from model_impl.checkpoint.reading import (
 from model_impl.checkpoint.writing import all_or_nothing, as_json, check_destination, write_bytes
 from model_impl.config import BOUNDS, DTYPES, ConfigError, GrowthStage, TokenformerConfig
 
-DESCRIPTION = "growth.json"
+DESCRIPTION = DELTA
 TENSORS = "growth.safetensors"
 CHANGED = "its files have changed since they were checked"
 FORMAT = {"format": "tokenformer-growth", "version": 1}
@@ -165,9 +166,9 @@ def load_checked(path: str | Path, digest: str) -> GrowthDelta:
     try:
         delta = load_delta(path)
     except CheckpointError as error:
-        raise CheckpointError(CHANGED) from error
+        raise CheckpointError(f"{path}: {CHANGED}") from error
     if delta.digest != digest:
-        raise CheckpointError(CHANGED)
+        raise CheckpointError(f"{path}: {CHANGED}")
     return delta
 
 

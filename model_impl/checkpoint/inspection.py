@@ -11,6 +11,9 @@ from model_impl.checkpoint.fingerprint import fingerprint
 from model_impl.checkpoint.reading import CheckpointError, check_tensors, load_config, stored_tensors
 from model_impl.config import DTYPES, PROJECTIONS, TokenformerConfig
 
+DELTA = "growth.json"
+"""The file by which a delta's directory is known (see `model_impl.checkpoint.delta`, which loads torch)."""
+
 
 def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
     """The facts of a checkpoint directory, ready for JSON. Sizes are in bytes, counts in parameters or tokens.

@@ -99,3 +99,36 @@ def test_nothing_here_loads_vllm() -> None:
     program = f"import sys, {modules}\nprint([m for m in sys.modules if m.startswith('vllm')])"
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+def test_a_delta_names_its_base_its_stage_and_its_tokens(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["split", str(checkpoint), str(tmp_path / "delta")]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "delta"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    tokens = {"query": 2, "key": 2, "value": 2, "output": 0, "ffn": 4}
+    base = fingerprint(checkpoint, 0)
+    assert (report["stage"], report["group"], report["base_stages"]) == ("grown", 1, ["base"])
+    assert (report["base_fingerprint"], report["tokens"], report["dtype"]) == (base, tokens, "bfloat16")
+    assert report["parameters"] == 2 * 2 * 8 * sum(tokens.values())  # layers, keys and values, width
+    assert main(["inspect", str(tmp_path / "delta")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"growth delta      {tmp_path / 'delta'}"
+    assert f"base fingerprint  {base}" in lines
+    assert "parameters        320" in lines
+    assert lines[-1].split() == ["grown", "1", "2", "2", "2", "0", "4"]
+
+
+def test_a_delta_alone_has_no_geometry(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["split", str(checkpoint), str(tmp_path / "delta")])
+    assert main(["inspect", str(tmp_path / "delta"), "--geometry"]) == 1
+    assert "a delta alone is no model" in capsys.readouterr().err
+
+
+def test_a_damaged_delta_is_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["split", str(checkpoint), str(tmp_path / "delta")])
+    (tmp_path / "delta" / "growth.safetensors").unlink()
+    assert main(["inspect", str(tmp_path / "delta")]) == 1
+    assert "growth.safetensors: No such file or directory" in capsys.readouterr().err
