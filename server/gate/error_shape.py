@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.gate.errors import reshaped
@@ -36,7 +36,7 @@ class OpenAIErrors:
                 body.extend(message.get("body", b""))
                 if not message.get("more_body", False):
                     sent = scope.get("state", {}).get("json", {})  # see `server.gate.body`
-                    await _send_error(begun, bytes(body), sent, send)
+                    await _send_error(begun, bytes(body), sent, scope["app"].state, send)
 
         await self.app(scope, receive, send_reshaped)
 
@@ -46,9 +46,9 @@ def _is_json_error(start: Message) -> bool:
     return start["status"] >= HTTPStatus.BAD_REQUEST and kind.startswith("application/json")
 
 
-async def _send_error(begun: Message, body: bytes, sent: Mapping[str, Any], send: Send) -> None:
+async def _send_error(begun: Message, body: bytes, sent: Mapping[str, Any], state: State, send: Send) -> None:
     """The original's headers stay, such as `Allow` and `Retry-After`. `sent` is the request's body."""
-    response = reshaped(HTTPStatus(begun["status"]), json.loads(body), sent)
+    response = reshaped(HTTPStatus(begun["status"]), json.loads(body), sent, state)
     headers = begun["headers"]
     if response is not None:
         body = bytes(response.body)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from starlette.datastructures import State
 from starlette.types import ASGIApp
 
 from model_impl.faults import written
 from server.requests.parameters import LIMITS, PROMPTS, prompt_of, to_blame
+
+if TYPE_CHECKING:
+    from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 
 INPUT_TOKENS = "input_tokens"
 """The parameter in vLLM's errors about a prompt that does not fit into the context."""
@@ -26,7 +30,6 @@ COMPLETION_TOKENS = "completion_tokens"
 TOO_LONG = ("input_text", INPUT_TOKENS, COMPLETION_TOKENS)
 
 LONGEST_MESSAGE = 300
-NO_SUCH_MODEL = "The model does not exist; /v1/models lists those that do."
 
 NO_ROOM = "The prompt fills the model's context and leaves no token for an answer."
 FULL = ("The engine prompt length ", "The decoder prompt (length ")
@@ -75,9 +78,22 @@ def openai_error(
     return JSONResponse({"error": error}, status_code=status.value, headers=dict(headers or {}))
 
 
-def reshaped(status: HTTPStatus, content: Any, body: Mapping[str, Any]) -> JSONResponse | None:
+def no_such_model(names: Iterable[str]) -> str:
+    """The error of an unknown model, with the `names` of those that are served."""
+    return f"The model does not exist; /v1/models lists those that do: {', '.join(names)}."
+
+
+def served_names(state: State) -> list[str]:
+    """The names of the model, its growth stages, and the deltas that are loaded."""
+    models: OpenAIServingModels = state.openai_serving_models
+    return [*(base.name for base in models.base_model_paths), *models.lora_requests]
+
+
+def reshaped(
+    status: HTTPStatus, content: Any, body: Mapping[str, Any], state: State | None = None
+) -> JSONResponse | None:
     """vLLM's or FastAPI's JSON error in OpenAI's shape; None if it has that shape already. Anthropic's errors keep
-    their own fields beside OpenAI's. `body` is the request's."""
+    their own fields beside OpenAI's. `body` is the request's, and `state` the app's."""
     error = content.get("error") if isinstance(content, dict) else None
     anthropic = isinstance(content, dict) and content.get("type") == "error"
     if isinstance(error, dict) and (anthropic or isinstance(error.get("code"), int)):
@@ -92,7 +108,7 @@ def reshaped(status: HTTPStatus, content: Any, body: Mapping[str, Any]) -> JSONR
     if told.startswith(FULL) or (told.startswith(NONE_LEFT) and 0 not in asked):
         told, param = NO_ROOM, INPUT_TOKENS
     elif status == HTTPStatus.NOT_FOUND and (param == "model" or anthropic):
-        told, param = NO_SUCH_MODEL, "model"
+        told, param = no_such_model(served_names(state)) if state else told, "model"
     param, code = _blame(status, param, told, body)
     if param in LIMITS and (named := _LIMIT.match(told)) is not None:
         told = f"{param}{told[named.end() :]}"

@@ -46,7 +46,7 @@ from server.engine.prompt_length import BoundedRenderer
 from server.engine.stop_strings import stop_strings
 from server.engine.variants import VariantModels
 from server.gate.admission import AdmissionControl
-from server.gate.errors import NO_SUCH_MODEL, install_error_handlers, openai_error
+from server.gate.errors import install_error_handlers, no_such_model, openai_error, served_names
 from server.process.garbage import Garbage
 from server.process.health import Health
 from server.process.health import router as health
@@ -126,7 +126,8 @@ async def show_model(model: str, raw_request: Request) -> Response:
     models: ScoredModels = raw_request.app.state.openai_serving_models
     card = next((card for card in (await models.show_available_models()).data if card.id == model), None)
     if card is None:
-        return openai_error(HTTPStatus.NOT_FOUND, NO_SUCH_MODEL, code="model_not_found", param="model")
+        message = no_such_model(served_names(raw_request.app.state))
+        return openai_error(HTTPStatus.NOT_FOUND, message, code="model_not_found", param="model")
     return JSONResponse(card.model_dump())
 
 

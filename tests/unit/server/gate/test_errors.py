@@ -32,6 +32,9 @@ def app(gate: bool = True) -> FastAPI:
         made.add_middleware(BodyLimits)
     made.add_middleware(OpenAIErrors)
     made.state.args = SimpleNamespace(log_error_stack=False, max_body_bytes=10**6)
+    made.state.openai_serving_models = SimpleNamespace(
+        base_model_paths=[SimpleNamespace(name="m")], lora_requests={"m:base": None, "news": None}
+    )
 
     @made.post(CHAT)
     async def chat(request: ScoredChatCompletionRequest) -> dict[str, bool]:
@@ -152,6 +155,7 @@ def test_too_long_prompt_has_the_code_that_clients_look_for(http: TestClient) ->
 def test_an_unknown_model_gets_openais_code(http: TestClient) -> None:
     found = error(http.post(TEXT, json={"prompt": "x"}), 404)
     assert (found["type"], found["param"], found["code"]) == ("invalid_request_error", "model", "model_not_found")
+    assert found["message"] == "The model does not exist; /v1/models lists those that do: m, m:base, news."
 
 
 def test_unforeseen_failure_says_nothing_of_the_inside(http: TestClient) -> None:
