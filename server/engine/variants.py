@@ -134,8 +134,7 @@ class VariantModels(ScoredModels):
             return await self._load_delta(request)
 
     async def _load_delta(self, request: LoadLoRAAdapterRequest) -> ErrorResponse | str:
-        if self._is_stage(request.lora_name):
-            message = f"`{request.lora_name}` is a growth stage of the checkpoint and cannot be replaced."
+        if (message := self._unavailable(request)) is not None:
             return create_error_response(message, param="lora_name")
         path = Path(request.lora_path)
         try:
@@ -151,7 +150,7 @@ class VariantModels(ScoredModels):
         if isinstance(result, ErrorResponse):
             if replaced is not None:
                 self.lora_requests[request.lora_name] = replaced
-            return await self._not_loaded(request, result)
+            return await self._not_loaded(request, result)  # as a worker refused
         loaded = self.lora_requests[request.lora_name]
         self.variants[loaded.lora_int_id] = [*self.config.stages, stage]
         if calibration is not None:
@@ -159,18 +158,27 @@ class VariantModels(ScoredModels):
         self.resident[loaded.lora_int_id] = loaded.lora_name
         if replaced is not None:
             self._drain(replaced)
-        return result
+        return f"Success: growth delta '{request.lora_name}' is loaded."
+
+    def _unavailable(self, request: LoadLoRAAdapterRequest) -> str | None:
+        """Why a delta cannot have the name, in place of vLLM's messages, which speak of LoRA; None if it can."""
+        name = request.lora_name
+        if self.is_base_model(name):
+            return f"`{name}` is the model itself and cannot be replaced."
+        if self._is_stage(name):
+            return f"`{name}` is a growth stage of the checkpoint and cannot be replaced."
+        if name in self.lora_requests and not request.load_inplace:
+            return f"A growth delta `{name}` is loaded already; `load_inplace` replaces it."
+        return None
 
     async def _not_loaded(self, request: LoadLoRAAdapterRequest, result: ErrorResponse) -> ErrorResponse:
-        """The error of a load that vLLM refused. If a worker refused, others may hold the delta, so it is removed."""
-        if result.error.code != HTTPStatus.INTERNAL_SERVER_ERROR:
-            result.error.param = result.error.param or "lora_name"  # vLLM checks nothing else
-            return result
+        """The error of a load that a worker refused. Others may hold the delta, so it is removed."""
         await self.engine_client.remove_lora(self.lora_id_counter.value)  # type: ignore[attr-defined]
-        if CHANGED not in result.error.message:
-            return result
-        message = f"The growth delta for `{request.lora_name}` cannot be loaded: {CHANGED}"
-        return create_error_response(message, param="lora_path")
+        message = f"The growth delta for `{request.lora_name}` cannot be loaded: "
+        if CHANGED in result.error.message:
+            return create_error_response(message + CHANGED, param="lora_path")
+        message += "the engine failed, and its log says why."
+        return create_error_response(message, "InternalServerError", HTTPStatus.INTERNAL_SERVER_ERROR)
 
     async def unload_lora_adapter(self, request: UnloadLoRAAdapterRequest) -> ErrorResponse | str:
         """Stop offering a delta. Its tokens are freed when the last stream that uses it has ended."""
@@ -178,14 +186,15 @@ class VariantModels(ScoredModels):
             message = f"`{request.lora_name}` is a growth stage of the checkpoint and cannot be unloaded."
             return create_error_response(message, param="lora_name")
         loaded = self.lora_requests.get(request.lora_name)
-        if loaded is None and request.lora_name:  # vLLM would keep a lock for every name
+        if loaded is None:  # vLLM would keep a lock for every name
             return create_error_response(
                 "No growth delta of this name is loaded.", "NotFoundError", HTTPStatus.NOT_FOUND, param="lora_name"
             )
         result = await super().unload_lora_adapter(request)
-        if loaded is not None and not isinstance(result, ErrorResponse):
-            self._drain(loaded)
-        return result
+        if isinstance(result, ErrorResponse):
+            return result
+        self._drain(loaded)
+        return f"Success: growth delta '{request.lora_name}' is unloaded."
 
     def _is_stage(self, name: str) -> bool:
         loaded = self.lora_requests.get(name)

@@ -119,6 +119,9 @@ def test_an_unknown_stage_is_openais_model_not_found(grown: Grown) -> None:
         ask(grown, "m:nothing", [1, 2])
     assert caught.value.code == "model_not_found"
     assert caught.value.param == "model"
+    assert "those that do: m, m:base, extra." in str(caught.value)
+    missing = httpx.get(f"{grown.server.url}/v1/models/m:nothing").json()["error"]
+    assert missing["message"].endswith("those that do: m, m:base, extra.")
 
 
 def test_stages_can_be_traced_and_deltas_say_that_they_cannot(grown: Grown) -> None:
@@ -345,3 +348,24 @@ def test_a_stage_cannot_be_unloaded(grown: Grown) -> None:
     response = grown.post("/v1/unload_lora_adapter", {"lora_name": "m:base"})
     assert response.status_code == 400
     check(grown, "m:base", [9, 8], ask(grown, "m:base", [9, 8]))
+
+
+def test_deltas_are_spoken_of_as_such_and_not_as_lora(grown: Grown) -> None:
+    """The routes and their fields are vLLM's; answers, errors and the log are ours."""
+    body = {"lora_name": "told", "lora_path": "extra"}
+    loaded = grown.post("/v1/load_lora_adapter", body)
+    again = grown.post("/v1/load_lora_adapter", body)
+    own = grown.post("/v1/load_lora_adapter", body | {"lora_name": "m"})
+    unloaded = grown.post("/v1/unload_lora_adapter", {"lora_name": "told"})
+    gone = grown.post("/v1/unload_lora_adapter", {"lora_name": "told"})
+    nameless = grown.post("/v1/unload_lora_adapter", {"lora_name": ""})
+    assert (loaded.status_code, loaded.text) == (200, "Success: growth delta 'told' is loaded.")
+    assert (unloaded.status_code, unloaded.text) == (200, "Success: growth delta 'told' is unloaded.")
+    assert [refused.status_code for refused in (again, own, gone, nameless)] == [400, 400, 404, 404]
+    assert again.json()["error"]["message"] == "A growth delta `told` is loaded already; `load_inplace` replaces it."
+    for refused in (again, own, gone, nameless):
+        error = refused.json()["error"]
+        assert error["param"] == "lora_name"
+        assert "lora" not in error["message"].lower()
+    spoken = [line for line in grown.server.log.read_text().splitlines() if not line.startswith("{")]
+    assert not [line for line in spoken if "lora" in line.lower()]
