@@ -80,7 +80,10 @@ def engine_processes(server: Server) -> dict[str, psutil.Process]:
     """`EngineCore` and, where there is one, `Worker`, by name."""
     found = {}
     for process in psutil.Process(server.process.pid).children(recursive=True):
-        title = (process.cmdline() or [""])[0]
+        try:
+            title = (process.cmdline() or [""])[0]
+        except psutil.NoSuchProcess:  # a short one of a start, such as `lscpu`
+            continue
         if title.startswith("VLLM::"):
             found[title.removeprefix("VLLM::").split("_")[0]] = process
     return found
