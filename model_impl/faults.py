@@ -36,7 +36,7 @@ def shown(name: str) -> str:
     return repr(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}...")
 
 
-def refusal(error: Exception) -> str:
+def refusal(error: BaseException) -> str:
     """The first line of why vLLM refuses its settings."""
     # The first line of a pydantic error only counts the errors. vLLM ends some messages with a list of all it knows.
     text = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else str(error)

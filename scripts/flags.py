@@ -24,7 +24,8 @@ VARIABLES = {
     "(default: that of the processor); see [operations](operations.md#processors)",
     "VLLM_USE_V2_MODEL_RUNNER": "`1` chooses vLLM's V2 model runner (default here: `0`); see "
     "[decision 1](decisions/0001-model-runner-v2.md)",
-    "VLLM_LOGGING_LEVEL": "vLLM's log level (default here: `WARNING`)",
+    "VLLM_LOGGING_LEVEL": "vLLM's log level (default here: `WARNING`); setting it does what `--verbose` does",
+    "TOKENFORMER_QUIET": "set for the server's processes unless it is verbose; of no use to users",
     "VLLM_LOGGING_COLOR": "`1` colours vLLM's log (default here: `1` on a terminal)",
     "VLLM_NO_USAGE_STATS": "`0` sends usage statistics to vLLM's authors (default here: `1`)",
     "VLLM_KEEP_ALIVE_ON_ENGINE_DEATH": "`0` lets vLLM end a server whose engine has died; `1`, the default here, "

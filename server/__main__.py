@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -56,7 +57,10 @@ def _serve(argv: list[str]) -> int:
         print(own_help(), end="")
         return 0
     from server.process.early_signals import EarlySignals
+    from server.system.quiet import keep_quiet
 
+    if "--verbose" not in argv and "VLLM_LOGGING_LEVEL" not in os.environ:
+        keep_quiet()  # before torch is imported
     with EarlySignals() as early:  # before libraries start threads, which inherit the mask
         from server.process.serve import main
         from server.system.log_writer import protect_output

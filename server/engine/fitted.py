@@ -44,7 +44,7 @@ def calibration_of_delta(
         return f"delta {name}" if fits(made, served, delta) else None
 
     foreign = "was made for another base or delta; it is not used"
-    return next(iter(_owned(find_calibrations(delta.path), served, owner, foreign)), None)
+    return next(iter(_owned(find_calibrations(delta.path), served, owner, foreign, announced=True)), None)
 
 
 def _owned(
@@ -54,6 +54,7 @@ def _owned(
     foreign: str,
     *,
     strict: bool = False,
+    announced: bool = False,
 ) -> list[Calibration]:
     """The first calibration of each owner. `foreign` is the warning about one without an owner."""
     found: dict[str, Calibration] = {}
@@ -74,7 +75,8 @@ def _owned(
             say(f"warning: {file} is a second calibration of {own}; it is not used")
         else:
             found[own] = calibration
-            say(f"{own} is calibrated by {file}")
+            if announced:
+                say(f"{own} is calibrated by {file}")
     return list(found.values())
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from model_impl.one_line_error import OneLineError
+
 KEYS_VARIABLE = "TOKENFORMER_API_KEYS"
 """Keys separated by commas or line ends."""
 
@@ -23,7 +25,7 @@ VISIBLE_ASCII = re.compile(r"[!-~]+")
 """Characters that pass an HTTP header unchanged."""
 
 
-class ApiKeyError(ValueError):
+class ApiKeyError(OneLineError):
     """Keys that cannot be used; the message is one line, and shows none of them."""
 
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from server.gate.keys import VARIABLES as KEY_VARIABLES
 from server.system.child_process import IGNORED, hidden
 from server.system.log_writer import flush_output
+from server.system.quiet import ignore_in_children
 
 
 class EarlySignals(threading.Thread):
@@ -28,6 +29,8 @@ class EarlySignals(threading.Thread):
 
     def __enter__(self) -> EarlySignals:
         """Call this before there are other threads: a thread inherits the mask of the one that starts it."""
+        # The tracker removes the semaphores and shared memory of processes that are killed: nothing leaks.
+        ignore_in_children("ignore:resource_tracker:UserWarning")
         with hidden(KEY_VARIABLES):  # the tracker keeps the environment that it starts with
             resource_tracker.ensure_running()  # when it starts the tracker, it unblocks the signals
         signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)

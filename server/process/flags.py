@@ -138,7 +138,14 @@ def _add_operation(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_observability(parser: argparse.ArgumentParser) -> None:
-    observability = parser.add_argument_group("Observability", "What the server writes down of requests.")
+    observability = parser.add_argument_group("Observability", "What the server writes down.")
+    observability.add_argument(
+        "--verbose",
+        action="store_true",
+        help="Also show the remarks of libraries that need no action, progress bars, and the traceback of an error at "
+        "the start; so does setting VLLM_LOGGING_LEVEL. It is looked for on the command line only, as it must be known "
+        "before vLLM is.",
+    )
     observability.add_argument(
         "--access-log",
         choices=("json", "off"),

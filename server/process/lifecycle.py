@@ -12,12 +12,14 @@ from http import HTTPStatus
 
 from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.serve.engine.protocol import ModelCard
 from vllm.exceptions import GracefulHTTPError
 
 from server import metrics
+from server.engine.models import ScoredModels
 from server.engine.statistics import end_all
 from server.gate.admission import AdmissionControl
-from server.system.child_process import END, IGNORED, is_protected
+from server.system.child_process import END, IGNORED, is_protected, told_cause
 from server.system.stderr import say
 
 WATCH_SECONDS = 0.1
@@ -71,7 +73,7 @@ class Lifecycle:
         self._handle_signals()
         metrics.ENGINE_UP.set(1)
         await self.state.health.unready_reason()  # sets `tokenformer_ready`
-        announce(self.state, self.args)
+        await announce(self.state.openai_serving_models, self.args)
         while not (self.told.is_set() or self.engine.errored):
             await self._wait(lambda: self.told.is_set() or self.engine.errored, READY_SECONDS)
             await self.state.health.unready_reason()
@@ -124,20 +126,24 @@ class Lifecycle:
         """Stay for a moment to report the dead engine. vLLM has sent the streams their error events."""
         metrics.ENGINE_UP.set(0)
         metrics.READY.set(0)
-        self.outcome.failure = "the engine process died"
+        cause = told_cause()
+        self.outcome.failure = f"the engine process died: {cause}" if cause else "the engine process died"
         await self._wait(self.told.is_set, LINGER_SECONDS)
 
 
-def announce(state: State, args: Namespace) -> None:
-    """Print one line: the address and something to try."""
-    name = state.openai_serving_models.base_model_paths[0].name
+async def announce(models: ScoredModels, args: Namespace) -> None:
+    """Tell what is served, where, and how it ends."""
+    name = models.base_model_paths[0].name
     host = "127.0.0.1" if args.host in (None, "", "0.0.0.0", "::") else args.host
     url = f"http{'s' if args.ssl_certfile else ''}://{f'[{host}]' if ':' in host else host}:{args.port}"
-    if args.uds:
-        url = f"--unix-socket {args.uds} http://localhost"
-    question = '{"messages": [{"role": "user", "content": "Who are you?"}]}'
-    key = ' -H "Authorization: Bearer $KEY"' if args.api_keys else ""
-    say(
-        f"{name} is ready at {url}. Try: "
-        f"curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{question}'"
-    )
+    say(f"{name} is ready at {args.uds or f'{url}, with a playground at {url}/playground'}")
+    say("it serves " + ", ".join(map(described, (await models.show_available_models()).data)))
+    say(f"Ctrl-C or SIGTERM ends it; running requests then have {args.shutdown_timeout} s")
+
+
+def described(card: ModelCard) -> str:
+    """A card of `/v1/models`, with its growth stage and calibration."""
+    stage = card.growth_stage and f"stage {card.growth_stage}"  # type: ignore[attr-defined]
+    made = card.calibration  # type: ignore[attr-defined]
+    calibration = f"calibrated by {made['name']}" if made else "not calibrated"
+    return f"{card.id} ({', '.join(filter(None, (stage, calibration)))})"

@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from ipaddress import ip_address
 
+from model_impl.one_line_error import OneLineError
 from server.gate.keys import KEYS_VARIABLE
 
 SAFE_FORMATS = ("safetensors", "fastsafetensors", "instanttensor", "runai_streamer", "dummy")
@@ -14,7 +15,7 @@ SAFE_FORMATS = ("safetensors", "fastsafetensors", "instanttensor", "runai_stream
 files that have not been checked."""
 
 
-class UnsafeError(ValueError):
+class UnsafeError(OneLineError):
     """A refused setting. The message is one line, and says what to do instead."""
 
 

@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import os
-import time
+import re
+import signal
+import traceback
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from model_impl.checkpoint.delta import GrowthDelta, check_delta, load_delta
 from model_impl.checkpoint.reading import CheckpointError
-from model_impl.faults import refusal
-from model_impl.texts import TextError, TextTokenizer, read_texts, tokenised
+from model_impl.one_line_error import OneLineError
+from model_impl.texts import TextTokenizer, read_texts, tokenised
 from server.engine.fitted import calibrations_of
 from server.engine.settings import chat_template, cpu_kv_cache_bytes, defaults, describe_memory, prepare_environment
 from server.gate import MIDDLEWARE
 from server.gate.keys import VARIABLES as KEY_VARIABLES
-from server.gate.keys import ApiKeyError, readable_by_all, take_keys
+from server.gate.keys import readable_by_all, take_keys
 from server.process.early_signals import EarlySignals, is_alone
 from server.process.flags import add_flags
 from server.process.head_start import give_head_start, is_worthwhile, use_head_start
-from server.process.safety import UnsafeError, check_settings, is_loopback
+from server.process.safety import check_settings, is_loopback
 from server.served.model import ONLY_TOKENFORMERS, ServedModel
 from server.served.opening import is_hub_id, open_model
 from server.served.stock import StockModel
 from server.served.tokenformer import TokenformerCheckpoint
-from server.system.child_process import protect_children
+from server.system.child_process import protect_children, root_cause
 from server.system.cores import prepare_openmp, use_cores
+from server.system.quiet import is_quiet
 from server.system.stderr import say
-from server.uncertainty.calibration import CalibrationError
+
+REFERENCE = "See root cause above. "
+"""In vLLM's error about a process that ended before it was ready, ahead of exit codes by process."""
+
+OUT_OF_MEMORY = "the engine was killed while it started, most likely for lack of memory; see --kv-cache-memory-bytes"
+
+OTHER_TOKENIZER = ("--tokenizer", "--skip-tokenizer-init", "--config")
+"""Beginnings of flags by which a model may need no tokenizer of its own."""
 
 
 def main(argv: Sequence[str], early: EarlySignals) -> int:
@@ -35,7 +46,10 @@ def main(argv: Sequence[str], early: EarlySignals) -> int:
     prepare_environment()
     try:
         if argv and not argv[0].startswith("-") and not is_hub_id(argv[0]):
-            open_model(argv[0])  # a wrong path or a damaged file should not cost the ten seconds of importing vLLM
+            # A wrong path or a damaged file should not cost the ten seconds of importing vLLM.
+            served = open_model(argv[0])
+            if not any(flag.replace("_", "-").startswith(OTHER_TOKENIZER) for flag in argv):
+                served.check_tokenizer()
         say("importing vLLM")
         head_start = is_worthwhile()
         if head_start:
@@ -45,9 +59,8 @@ def main(argv: Sequence[str], early: EarlySignals) -> int:
         protect_children()
         if head_start:
             use_head_start()
-    except (ApiKeyError, CalibrationError, CheckpointError, TextError, UnsafeError) as error:
-        say(f"error: {error}")
-        return 1
+    except Exception as error:
+        return failed(error)
     say(f"starting the engine for {args.model}: {args.dtype}, {describe_memory(args)}")
     return run(args, early)
 
@@ -57,19 +70,23 @@ def parse(argv: Sequence[str]) -> Namespace:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.platforms import current_platform
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+    from server.process.flag_parser import FlagParser
     from server.process.lifecycle import Outcome
 
     cli_env_setup()
-    parser = make_arg_parser(FlexibleArgumentParser(prog="tokenformer serve", usage="tokenformer serve MODEL [flags]"))
+    parser = make_arg_parser(FlagParser(prog="tokenformer serve", usage="tokenformer serve MODEL [flags]"))
     add_flags(parser)
     named = parser.parse_args(list(argv))
     if named.model_tag is None:
         parser.error("name a model: a directory, or an id of the Hugging Face Hub")
     served = open_model(named.model_tag, named.revision, named.hf_token)
     parser.set_defaults(**defaults(served, cpu=current_platform.is_cpu()))
+    if is_quiet():
+        parser.set_defaults(use_tqdm_on_load=False, uvicorn_log_level="warning")
     args: Namespace = parser.parse_args(list(argv))
+    if not args.disable_uvicorn_access_log and args.uvicorn_log_level == "warning":
+        args.uvicorn_log_level = "info"  # the level of an access log
     args.subparser, args.model, args.served = "serve", named.model_tag, served
     if isinstance(served, StockModel):
         args.revision = served.revision  # the commit: the Hub's main may move until vLLM asks for it
@@ -80,7 +97,13 @@ def parse(argv: Sequence[str]) -> Namespace:
     args.queue_limits = (args.max_num_queued_reqs, args.max_num_queued_tokens)
     args.max_num_queued_reqs = args.max_num_queued_tokens = None
     take_access(args)
-    validate_parsed_serve_args(args)
+    try:
+        validate_parsed_serve_args(args)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error).removeprefix("Error: "))
+    for name in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
+        if (file := getattr(args, name)) and not Path(file).is_file():
+            parser.error(f"--{name.replace('_', '-')}: {file} is no file")
     check_features(args, served)
     deltas = named_deltas(args, served) if isinstance(served, TokenformerCheckpoint) else {}
     if args.growth_root is not None:
@@ -140,20 +163,29 @@ def run(args: Namespace, early: EarlySignals) -> int:
     args.early_signals = early if is_alone(args) else None
     if args.early_signals is None:
         early.stop()
-    began = time.monotonic()
     try:
         ServeSubcommand.cmd(args)
     except KeyboardInterrupt:
         return 130
     except OSError as error:
         if error.errno is None:  # not of the system: of libraries that look for a model
-            say(f"error: {refusal(error)}")
-            return 1
-        say(f"error: cannot listen on {args.host}:{args.port}: {error.strerror or error}")
+            return failed(error)
+        say(f"error: cannot listen on {args.uds or f'{args.host}:{args.port}'}: {error.strerror or error}")
         return 1
-    except (RuntimeError, ValueError) as error:
-        say(f"error: {refusal(error)} (after {time.monotonic() - began:.0f} s; details above)")
-        return 1
+    except Exception as error:
+        return failed(error)
     if args.outcome.failure:
         say(f"error: {args.outcome.failure}")
     return 1 if args.outcome.failure else 0
+
+
+def failed(error: Exception) -> int:
+    """The exit code after an error at the start, whose root cause is the last line."""
+    if not is_quiet() and not isinstance(error, OneLineError):
+        traceback.print_exception(error)
+    cause = root_cause(error)
+    if REFERENCE in cause:  # its process could tell nothing
+        killed = re.search(rf": -{signal.SIGKILL}\b", cause)
+        cause = OUT_OF_MEMORY if killed else cause.replace(REFERENCE, "")
+    say(f"error: {cause}")
+    return 1

@@ -76,6 +76,10 @@ class ServedModel(ABC):
         """The dtype of the weights."""
 
     @abstractmethod
+    def check_tokenizer(self) -> None:
+        """Raise CheckpointError if the model comes without a tokenizer. Needs no vLLM."""
+
+    @abstractmethod
     def check(self, args: Namespace) -> None:
         """Raise CheckpointError for what would fail deep inside the engine. vLLM has been imported."""
 

@@ -27,6 +27,9 @@ LONGEST = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq
 UNKNOWN_LONGEST = 2048
 """vLLM's default where there is none of them."""
 
+TOKENIZERS = ("*token*", "vocab*", "*.model", "tekken*")
+"""Names of the files from which the library transformers, or vLLM, loads some tokenizer."""
+
 PASSING = ("transformers_version", "torch_dtype", "dtype")
 """Keys of a configuration that do not change what is computed."""
 
@@ -63,6 +66,13 @@ class StockModel(ServedModel):
     @property
     def stored_dtype(self) -> str | None:
         return self.entries.get("dtype") or self.entries.get("torch_dtype")
+
+    def check_tokenizer(self) -> None:
+        if self.directory is not None and not any(any(self.directory.glob(name)) for name in TOKENIZERS):
+            raise CheckpointError(
+                f"{self.name}: tokenizer.json is missing; copy the tokenizer's files there, or name their directory by "
+                "--tokenizer"
+            )
 
     def check(self, args: Namespace) -> None:
         found = self._model_config(args)

@@ -16,7 +16,7 @@ from model_impl.checkpoint.reading import (
     load_config,
     tensor_shapes,
 )
-from model_impl.checkpoint.tokenizer import DEFAULT_CHAT_TEMPLATE, TOKENIZER
+from model_impl.checkpoint.tokenizer import DEFAULT_CHAT_TEMPLATE, TOKENIZER, find_tokenizer, read_tokenizer
 from model_impl.texts import TokenizedCheckpoint
 from server.served.model import Capabilities, ServedModel
 
@@ -46,11 +46,19 @@ class TokenformerCheckpoint(ServedModel):
     def stored_dtype(self) -> str | None:
         return self.config.dtype
 
+    def check_tokenizer(self) -> None:
+        if find_tokenizer(Path(self.name)) is None:
+            raise CheckpointError(
+                f"{self.name}: {TOKENIZER} is missing; copy it there, or name its directory by --tokenizer "
+                "(`tokenformer convert --tokenizer` adds it to a converted checkpoint)"
+            )
+        read_tokenizer(Path(self.name))
+
     def check(self, args: Namespace) -> None:
         for name, tensor in iterate_tensors(self.name):
             check_values(self.config, name, tensor)
-        if not ((Path(self.name) / TOKENIZER).is_file() or args.tokenizer or args.skip_tokenizer_init):
-            raise CheckpointError(f"{self.name}: has no {TOKENIZER} (see `tokenformer convert --tokenizer`)")
+        if not (args.tokenizer or args.skip_tokenizer_init):
+            self.check_tokenizer()
 
     def fingerprint(self, stage: int = -1) -> str:
         return fingerprint(self.name, stage)

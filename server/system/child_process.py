@@ -10,18 +10,25 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
+from functools import cache, partial
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+from server.system.quiet import is_quiet
 
 IGNORED = (signal.SIGTERM, signal.SIGINT)
 
 END = signal.SIGUSR2
 """The parent's signal, in place of SIGTERM."""
+
+CAUSE_SECONDS = 1.0
+"""Time for a child to tell why it fails."""
 
 PR_SET_PDEATHSIG = 1
 """prctl(2) option: the signal that the kernel sends when the thread that started this process has ended."""
@@ -33,6 +40,33 @@ def protect() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@cache
+def cause_pipe() -> tuple[Connection, Connection]:
+    """The two ends of the pipe by which the children of this process say why they failed."""
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    os.set_blocking(writer.fileno(), False)
+    return reader, writer
+
+
+def told_cause(seconds: float = 0) -> str | None:
+    """What a child that failed has told, or tells within `seconds`."""
+    if not cause_pipe.cache_info().currsize:  # there are no children
+        return None
+    reader, _ = cause_pipe()
+    return str(reader.recv()) if reader.poll(seconds) else None
+
+
+def root_cause(error: BaseException) -> str:
+    """Why this process fails, in one line: what a child has told, or else the error itself."""
+    from model_impl.faults import refusal
+
+    # vLLM may learn that its worker has failed before the worker has told why.
+    if (told := told_cause(CAUSE_SECONDS)) is not None:
+        return told
+    cause = str(error.args[0]) if isinstance(error, KeyError) and error.args else refusal(error)
+    return cause if isinstance(error, OSError | RuntimeError | ValueError) else f"{type(error).__name__}: {cause}"
 
 
 @contextmanager
@@ -62,9 +96,13 @@ def is_protected() -> bool:
 
 
 class ProtectedProcess(BaseProcess):
-    """A process of vLLM's, whose handlers of SIGTERM and SIGINT obey `END` instead."""
+    """A process of vLLM's, whose handlers of SIGTERM and SIGINT obey `END` instead.
+
+    It tells its parent why it failed, as vLLM only refers to a traceback in the log.
+    """
 
     def start(self) -> None:
+        _, self.causes = cause_pipe()
         with starting():
             super().start()
         # Python ends daemons with this method, which would send SIGTERM.
@@ -82,7 +120,22 @@ class ProtectedProcess(BaseProcess):
 
         signal.signal = handle_end  # type: ignore[assignment]
         protect_children()
-        super().run()
+        try:
+            super().run()
+        except Exception as error:
+            self._fail(error)
+            if not is_quiet():
+                raise
+            sys.exit(1)  # without a traceback
+        else:
+            from model_impl.engine.log_filter import failed_starts
+
+            for failure in failed_starts:
+                self._fail(failure)
+
+    def _fail(self, error: BaseException) -> None:
+        with suppress(BlockingIOError):  # nobody reads, and many processes have failed
+            self.causes.send(root_cause(error))
 
 
 class SpawnedProcess(ProtectedProcess, SpawnProcess):

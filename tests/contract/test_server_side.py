@@ -19,9 +19,10 @@ from vllm.entrypoints.launchers.api_server.routers import register_api_routers
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers import TokenizeParams
 
-from model_impl.engine.log_filter import ENGINE
+from model_impl.engine.log_filter import ENGINE, FAILED_START, REMARKS
 from server.api.served_routes import SERVED, keep_served
 from server.gate.errors import FULL, NONE_LEFT
+from server.process.serve import REFERENCE
 from server.system.cores import IN_ENGINE
 from server.system.log_filter import QUOTING, STREAMING
 from tests.contract.symbols import find
@@ -178,6 +179,22 @@ def test_loggers_of_errors_that_were_foreseen() -> None:
     for name in (*STREAMING, *ENGINE):
         assert find(f"{name}:logger").name == name
         assert "logger.exception(" in inspect.getsource(importlib.import_module(name))
+
+
+def test_loggers_of_remarks() -> None:
+    for name in REMARKS:
+        assert find(f"{name}:logger").name == name
+        assert "logger.warning" in inspect.getsource(importlib.import_module(name))
+
+
+def test_what_a_failed_start_logs() -> None:
+    """In the engine's process and in a worker's, which then returns."""
+    for process in (
+        "vllm.v1.engine.core:EngineCoreProc.run_engine_core",
+        "vllm.v1.executor.multiproc_executor:WorkerProc.worker_main",
+    ):
+        assert re.search(rf'logger\.exception\("\w+ {FAILED_START}"\)', inspect.getsource(find(process)))
+    assert f'"{REFERENCE}"' in inspect.getsource(find("vllm.v1.engine.utils:wait_for_engine_startup"))
 
 
 def test_where_the_tokenizer_is() -> None:

@@ -196,3 +196,8 @@ def test_limits_and_grace_are_vllms_flags() -> None:
     flags = {field.name for field in dataclasses.fields(find("vllm.engine.arg_utils:EngineArgs"))}
     assert {"max_num_queued_reqs", "max_num_queued_tokens", "shutdown_timeout"} <= flags
     assert callable(find("vllm.v1.engine.async_llm:AsyncLLM.errored").fget)
+
+
+def test_errors_of_flags_end_in_one_method() -> None:
+    """`server.process.flag_parser` overrides it."""
+    assert "super().error(message)" in inspect.getsource(find("vllm.utils.argparse_utils:FlexibleArgumentParser.error"))

@@ -25,6 +25,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     flags = [*FLAGS, "--shutdown-timeout", "600"]
     with serving(checkpoint(tmp_path / "checkpoint"), tmp_path / "log", flags, NAME) as started:
         yield started
+    assert "resource_tracker" not in started.log.read_text()  # which would tell of leaks
 
 
 def assert_refused_until_ready(server: Server) -> None:

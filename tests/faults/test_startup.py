@@ -36,7 +36,7 @@ def refusal(*arguments: object) -> str:
     assert result.returncode > 0, f"killed by signal {-result.returncode}"
     assert "Traceback" not in result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("tokenformer: error:")]
-    assert len(errors) == 1, result.stderr
+    assert errors == result.stderr.splitlines()[-1:], result.stderr
     return errors[0]
 
 
@@ -75,6 +75,20 @@ def test_port_that_another_server_takes_during_the_start(checkpoint: Path, tmp_p
             f"tokenformer: error: cannot listen on {urlsplit(server.url).netloc}: Address already in use"
         ]
         assert "is ready" not in server.log.read_text()
+
+
+def test_an_engine_that_cannot_start(checkpoint: Path) -> None:
+    """The cause is found in another process."""
+    line = refusal(checkpoint, "--kv-cache-memory-bytes", 1 << 50)
+    assert line.startswith("tokenformer: error: Available memory on node 0 (")
+
+
+def test_a_verbose_start_shows_where_the_engine_failed(checkpoint: Path) -> None:
+    command = command_line("serve", checkpoint, "--kv-cache-memory-bytes", 1 << 50, "--verbose")
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=user_environment())
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("tokenformer: error: Available memory on node 0 (")
 
 
 def test_what_vllm_refuses(checkpoint: Path) -> None:

@@ -132,7 +132,10 @@ def test_a_calibration_of_other_weights_or_a_broken_one_is_refused_and_said_so(g
     log = grown.server.log.read_text()
     assert re.search(r"warning: \S*/calibration\.json was made for another model or stage; it is not used", log)
     assert re.search(r"warning: \S*/calibration-broken\.json: not JSON .*; it is not used", log)
-    assert re.search(r"stage base is calibrated by \S*/calibration-base\.json", log)
+    assert (
+        f"it serves m (stage grown-1, not calibrated), m:base (stage base, calibrated by {grown.calibration.name})"
+        in log
+    )
     uncertainty = ask(grown, "m", uncertainty={"abstain_above": 0.5}).choices[0].uncertainty
     assert uncertainty["tokens"] == 11
     assert [uncertainty[name] for name in ("risk", "calibrated", "calibration", "abstain")] == [None, False, None, None]

@@ -39,6 +39,18 @@ with EarlySignals():
     assert ended.stderr == "tokenformer: told to stop before it was ready\n"
 
 
+def test_a_semaphore_of_a_start_that_ends_is_removed_without_a_word() -> None:
+    """A second process, the resource tracker, removes it."""
+    ended = run("""
+with EarlySignals():
+    import multiprocessing
+    lock = multiprocessing.get_context("spawn").Lock()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(50)
+""")
+    assert ended.stderr == "tokenformer: told to stop before it was ready\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_after_the_start_handlers_get_the_signal(number: signal.Signals) -> None:
     ended = run(f"""

@@ -17,6 +17,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from model_impl.checkpoint.writing import write_checkpoint
+from model_impl.engine.log_filter import QUIET
 from server.__main__ import main as command
 from server.process import serve
 from server.process.early_signals import EarlySignals
@@ -136,7 +137,20 @@ def test_a_weight_that_is_not_finite(checkpoint: Path, value: float, capsys: pyt
 
 def test_a_missing_tokenizer_is_named(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (checkpoint / "tokenizer.json").unlink()
-    assert "tokenizer.json" in refusal(capsys, checkpoint)
+    assert f"{checkpoint}: tokenizer.json is missing; copy it there, or " in refusal_at_once(capsys, checkpoint)
+    assert "tokenizer.json is missing" in refusal(capsys, checkpoint, "--tokenizer-mode", "auto")
+
+
+def test_a_missing_tokenizer_of_another_model_is_named(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_config(checkpoint, model_type="llama", architectures=["LlamaForCausalLM"])
+    for file in checkpoint.glob("*token*"):
+        file.unlink()
+    assert f"{checkpoint}: tokenizer.json is missing; copy " in refusal_at_once(capsys, checkpoint)
+
+
+def test_a_damaged_tokenizer_is_named(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (checkpoint / "tokenizer.json").write_text("{")
+    assert f"{checkpoint / 'tokenizer.json'}: not a tokenizer.json (" in refusal_at_once(capsys, checkpoint)
 
 
 def test_an_unknown_flag_is_a_usage_error(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,6 +168,54 @@ def test_a_trace_corpus_with_messages_that_the_chat_template_refuses(
     corpus.write_text('{"text": "a"}\n{"messages": [{"role": "tool", "content": "a"}]}\n')
     line = refusal(capsys, checkpoint, "--trace", "--trace-corpus", corpus)
     assert line.endswith(f"{corpus}, line 2: messages: the chat template refuses them: no tool")
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--compilation-config", "{"], "argument --compilation-config/-cc: 1 validation error"),
+        (["--enable-auto-tool-choice"], "--enable-auto-tool-choice requires --tool-call-parser"),
+        (["--sse-keep-alive-interval", "-1"], "--sse-keep-alive-interval must be a non-negative integer"),
+        (["--ssl-certfile", "/nowhere"], "--ssl-certfile: /nowhere is no file"),
+    ],
+)
+def test_the_last_line_says_why_a_flag_of_vllm_is_refused(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], flags: list[str], why: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        serve.main([str(checkpoint), *flags], EarlySignals())
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"tokenformer serve: error: {why}")
+
+
+ENDED = "It failed. See root cause above. Failed core proc(s): {'EngineCore': %d}"
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (KeyError("invalid tool call parser: x"), "KeyError: invalid tool call parser: x"),
+        (ValueError("too long\nand more"), "too long"),
+        (RuntimeError(ENDED % 1), "It failed. Failed core proc(s): {'EngineCore': 1}"),
+        (RuntimeError(ENDED % -9), serve.OUT_OF_MEMORY),
+    ],
+)
+def test_the_last_line_says_why_a_start_failed_and_a_verbose_log_how(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: Exception, said: str, quiet: bool
+) -> None:
+    if quiet:
+        monkeypatch.setenv(QUIET, "1")
+    assert serve.failed(raised) == 1
+    *before, last = capsys.readouterr().err.splitlines()
+    assert last == f"tokenformer: error: {said}"
+    assert bool(before) is not quiet
+
+
+def test_an_access_log_of_uvicorn_keeps_its_level(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(QUIET, "1")
+    assert serve.parse([str(checkpoint)]).uvicorn_log_level == "warning"
+    assert serve.parse([str(checkpoint), "--no-disable-uvicorn-access-log"]).uvicorn_log_level == "info"
 
 
 @pytest.mark.parametrize("risk", ["1.5", "-0.1", "nan", "high"])

@@ -121,3 +121,51 @@ def test_the_process_that_tries_grammars(tmp_path: Path) -> None:
         assert "start" in worker.stdout.readline()
         worker.stdin.close()
         assert worker.wait(30) == 0
+
+
+FAILING = """
+import multiprocessing, sys
+from model_impl.engine import log_filter
+from server.system import child_process, quiet
+
+def fail(error):
+    raise error
+
+def log_and_return():
+    log_filter.failed_starts.append(ValueError("no such tensor"))
+
+def fail_as_its_child():
+    child = multiprocessing.get_context("spawn").Process(target=fail, args=(ValueError("too little memory\\nlines"),))
+    child.start()
+    child.join()
+    raise RuntimeError("see above")
+
+if __name__ == "__main__":
+    if sys.argv[1] == "quiet":
+        quiet.keep_quiet()
+    child_process.protect_children()
+    context = multiprocessing.get_context("spawn")
+    for target, args in (
+        (fail, (KeyError("no such parser"),)), (log_and_return, ()), (fail_as_its_child, ()), (sys.exit, (3,))
+    ):
+        process = context.Process(target=target, args=args)
+        process.start()
+        process.join()
+        print(process.exitcode, child_process.root_cause(RuntimeError("it failed")))
+"""
+
+
+@pytest.mark.parametrize("kind", ["quiet", "verbose"])
+def test_a_child_tells_why_it_failed_and_only_a_verbose_one_shows_a_traceback(tmp_path: Path, kind: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(FAILING)
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    command = [sys.executable, str(script), kind]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert ended.stdout.splitlines() == [
+        "1 KeyError: no such parser",
+        "0 no such tensor",
+        "1 too little memory",
+        "3 it failed",
+    ], ended.stderr
+    assert ("Traceback" in ended.stderr) is (kind == "verbose")
