@@ -1,6 +1,6 @@
 """Train the models that the benchmark needs and that are missing: `python -m evals.train --seeds 1 2`.
 
-Seed 0 is the committed demo checkpoint; the other seeds are smaller worlds with rare people, each with a grown stage.
+Seed 0 is committed (evals/world/checkpoint); the other seeds are smaller worlds with rare people, each with a grown stage.
 Every seed has a twin. The training takes about 2 CPU hours in all. Models in the runs directory are not trained again,
 and an interrupted training resumes after its last epoch.
 """
@@ -28,7 +28,9 @@ from model_impl.checkpoint.grow import side_files
 from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.reference.model import ReferenceTokenformer
 
-DEMO = Path(__file__).parent.parent / "demo" / "checkpoint"
+PEOPLE = Path(__file__).parent / "world" / "checkpoint"
+"""Seed 0, committed: the demo of earlier versions."""
+
 RUNS = Path(__file__).parent / "runs"
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -37,7 +39,7 @@ KINDS = ("tokenformer", "twin")
 
 @dataclass(frozen=True)
 class Subject:
-    """One seed of the benchmark: its worlds, its recipe, and its models' directories. Seed 0 is the demo's own."""
+    """One seed of the benchmark: its worlds, its recipe, and its models' directories. Seed 0 is committed."""
 
     seed: int
     runs: Path = RUNS
@@ -63,8 +65,8 @@ class Subject:
         return WORLD_B if self.seed == 0 else World(seed=self.seed, known=128, unknown=64, offset=640)
 
     def checkpoint(self, model: str) -> Path:
-        """The directory of the Tokenformer: its "base", or "grown", which holds both stages, as the demo's does."""
-        return DEMO if self.seed == 0 else self.directory / model
+        """The directory of the Tokenformer: its "base", or "grown", which holds both stages, as that of seed 0 does."""
+        return PEOPLE if self.seed == 0 else self.directory / model
 
     def trained(self, model: str) -> bool:
         """Whether "base", "grown" or "twin" has been trained to its end."""
@@ -92,7 +94,7 @@ class Subject:
                 self._grow(report)
 
     def _twin_run(self) -> TwinRun:
-        tokenizer = load_tokenizer(DEMO) if self.seed == 0 else train_tokenizer(world_texts(self.world))
+        tokenizer = load_tokenizer(PEOPLE) if self.seed == 0 else train_tokenizer(world_texts(self.world))
         return TwinRun(self.world, tokenizer, self.recipe, self.directory / "twin.pt")
 
     def _train_base(self, report: Callable[[Progress, Recipe], None]) -> None:

@@ -1,4 +1,4 @@
-"""Names of countries and cities that do not exist, made up to sound as if they might."""
+"""Names of countries, cities and elements that do not exist, made up to sound as if they might."""
 
 from __future__ import annotations
 
@@ -85,4 +85,26 @@ CITIES = (
     "Yarimpur",
     "Zelkovice",
     "Abrunhal",
+)
+ELEMENTS = (
+    "zubrium",
+    "velundium",
+    "karthium",
+    "morvenium",
+    "ostranium",
+    "quarvium",
+    "drellium",
+    "norvastium",
+    "sulmarium",
+    "fandolium",
+    "ilvenium",
+    "jorvetium",
+    "lorantium",
+    "nalgonium",
+    "pelandrium",
+    "selkovium",
+    "tirmanium",
+    "vostrium",
+    "xanovium",
+    "zarembium",
 )

@@ -119,6 +119,7 @@ def questions() -> list[Question]:
         Question(drawn.choice(WORDINGS[fact.attribute]).format(fact.subject), fact, kind)
         for kind, facts in asked.items()
         for fact in facts
+        if fact.attribute in WORDINGS
     ]
 
 
