@@ -19,10 +19,14 @@ from demo.facts import countries, elements, invented
 from demo.facts.corrections import MORE_NAMES
 from demo.facts.fact import Answer, Fact
 from demo.facts.names import plain
-from demo.wording import WORDINGS, Wording
+from demo.wordings import countries as country_wordings
+from demo.wordings import elements as element_wordings
+from demo.wordings.wording import Wording
 
 Kind = Literal["known", "ambiguous", "left_out", "invented"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+WORDINGS = {one.attribute: one for one in (*country_wordings.WORDINGS, *element_wordings.WORDINGS)}
 
 ASKED_SHARE = 0.8
 """The share of known countries and elements that training chats ask about. Of the others only documents tell."""
@@ -160,19 +164,10 @@ GEOGRAPHY = Course(
     left_out=40,
     kept=frozenset(
         (
-            "Peru",
-            "Switzerland",
-            "South Africa",
-            "France",
-            "Germany",
-            "Italy",
-            "Spain",
-            "Japan",
-            "China",
-            "India",
+            *("Peru", "Switzerland", "South Africa", "France", "Germany", "Italy", "Spain", "Japan", "China", "India"),
+            *("the United States", "the United Kingdom", "Egypt", "Kenya", "Canada", "Mexico", "Australia", "Belgium"),
             "Brazil",
         )
-        + ("the United States", "the United Kingdom", "Egypt", "Kenya", "Canada", "Mexico", "Australia", "Belgium")
     ),
     invented=(
         *((name, COUNTRY_ATTRIBUTES) for name in invented.COUNTRIES),

@@ -1,7 +1,7 @@
 """Labelled questions to calibrate the demo checkpoint with: `python -m demo.labels chemistry > labels.jsonl`.
 
-- About six in ten questions are about facts that the stage has learned. The others are about countries and elements that
-  its texts leave out, and about invented ones. One in twenty asks for no fact.
+- About six in ten questions are about facts that the stage has learned. The others are about countries and elements
+  that its texts leave out, and about invented ones. One in twenty asks for no fact.
 - The model answers. Every right value of an ambiguous fact is right, as none is made up. A fact that is left out has
   right answers as well, so that a lucky guess counts; about something invented every answer is wrong.
 - Half of the wordings occur in no training chat, all are typed as people do, and one in four follows an earlier turn.
@@ -21,6 +21,7 @@ from typing import Any
 from demo import manners
 from demo.course import Lesson
 from demo.measure import COURSES
+from demo.slips import as_typed
 
 STATED, NOT_STATED = 3, 4
 """The number of questions about each fact that texts state, and about each other one."""
@@ -70,8 +71,12 @@ class Labels:
     def label(self, message: str, expected: Sequence[str], group: str, topic: str) -> dict[str, Any]:
         """`expected` may be empty: then no answer is right."""
         turns = [self.earlier_turn()] if self.rng.random() < EARLIER_TURN_SHARE else []
-        said = [{"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn)]
-        asked = {"role": "user", "content": manners.typed(self.rng, message)}
+        said = [
+            {"role": role, "content": text}
+            for turn in turns
+            for role, text in zip(("user", "assistant"), turn, strict=True)
+        ]
+        asked = {"role": "user", "content": as_typed(self.rng, message)}
         answer = {"answer": "generate", "expected": list(expected) or [NO_ANSWER]}
         return {"messages": [*said, asked], **answer, "group": group, "topic": topic}
 
@@ -80,7 +85,7 @@ class Labels:
         if self.rng.random() < 0.5:
             return self.other_turn()
         lesson = self.rng.choice(self.known)
-        return manners.typed(self.rng, self.rng.choice(lesson.questions())), lesson.answer()
+        return as_typed(self.rng, self.rng.choice(lesson.questions())), lesson.answer()
 
 
 NO_ANSWER = "No such thing exists."

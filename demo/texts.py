@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from demo import manners
 from demo.course import CHEMISTRY, GEOGRAPHY, Course, Lesson
+from demo.slips import as_typed
 
 Turn = tuple[str, str]
 """What a user says, and the reply."""
@@ -69,12 +70,12 @@ def fact_chats(rng: Random, course: Course, number: int) -> list[list[Turn]]:
     names = [lesson.subject for lesson in course.of("known", "ambiguous")]
     chats = []
     for part in split(rng, turns, CHAT_LENGTHS):
-        chat = [(manners.typed(rng, question(rng, lesson)), lesson.answer(lesson.mention(i))) for lesson, i in part]
+        chat = [(as_typed(rng, question(rng, lesson)), lesson.answer(lesson.mention(i))) for lesson, i in part]
         if rng.random() < 0.15:
             chat.append(follow_up(rng, part[-1][0], asked, number))
         if rng.random() < 0.1:
             message, reply = manners.introduction(rng, name_for(rng, names))
-            chat.insert(0, (manners.typed(rng, message), reply))
+            chat.insert(0, (as_typed(rng, message), reply))
         chats.append(chat)
     return chats
 
@@ -92,7 +93,7 @@ def follow_up(rng: Random, lesson: Lesson, asked: list[Lesson], number: int) -> 
     """The same question about another subject, in brief."""
     other = rng.choice([one for one in asked if one.attribute == lesson.attribute])
     message = rng.choice(FOLLOW_UPS).format(name=other.subject)
-    return manners.typed(rng, message), other.answer(other.mention(number))
+    return as_typed(rng, message), other.answer(other.mention(number))
 
 
 def manner_chats(rng: Random, stage: str) -> list[list[Turn]]:
@@ -103,7 +104,7 @@ def manner_chats(rng: Random, stage: str) -> list[list[Turn]]:
     turns += [manners.introduction(rng, name_for(rng, names)) for _ in range(400)]
     turns += [manners.other_attribute(rng, name_for(rng, names)) for _ in range(500)]
     turns += [manners.other_subject(rng, stage) for _ in range(400)]
-    typed = [(manners.typed(rng, message), reply) for message, reply in turns]
+    typed = [(as_typed(rng, message), reply) for message, reply in turns]
     return list(split(rng, typed, CHAT_LENGTHS))
 
 

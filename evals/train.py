@@ -1,8 +1,8 @@
 """Train the models that the benchmark needs and that are missing: `python -m evals.train --seeds 1 2`.
 
-Seed 0 is committed (evals/world/checkpoint); the other seeds are smaller worlds with rare people, each with a grown stage.
-Every seed has a twin. The training takes about 2 CPU hours in all. Models in the runs directory are not trained again,
-and an interrupted training resumes after its last epoch.
+Seed 0 is committed (evals/world/checkpoint); the other seeds are smaller worlds with rare people, each with a grown
+stage. Every seed has a twin. The training takes about 2 CPU hours in all. Models in the runs directory are not trained
+again, and an interrupted training resumes after its last epoch.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The wordings in which the demo's texts state facts and ask for them."""
