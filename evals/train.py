@@ -29,7 +29,7 @@ from model_impl.checkpoint.writing import write_checkpoint
 from model_impl.reference.model import ReferenceTokenformer
 
 PEOPLE = Path(__file__).parent / "world" / "checkpoint"
-"""Seed 0, committed: the demo of earlier versions."""
+"""Seed 0: the demo of earlier versions."""
 
 RUNS = Path(__file__).parent / "runs"
 SEEDS = (0, 1, 2, 3, 4)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from evals.report.aggregate import DEVELOPMENT, Results
 from evals.report.answers import answers, missing, nulls
 from evals.report.at_hand import SHIFTS, AtHand, closed_form_table, transfer_table
+from evals.report.shipped import shipped_table
 from evals.report.tables import (
     HELD_OUT,
     NOT_ASKED,
@@ -22,7 +23,6 @@ from evals.report.tables import (
     seed_table,
     seeds,
     separation,
-    shipped_table,
     study_table,
     style_table,
     value_token_table,
@@ -119,8 +119,10 @@ def tables(results: Results, at_hand: AtHand) -> str:
         CALIBRATION,
         "![reliability](calibration.svg)",
         calibration_table(results),
-        "With two thousand answers, the bins' chance alone is as large as the target. The calibrations that ship with "
-        "the demo checkpoint are fitted on more answers, and measured on more, by `tokenformer calibrate`:",
+        "With two thousand answers, the bins' chance alone is as large as the target.",
+        "## The demo, made of real facts",
+        "The calibrations that ship with `demo/checkpoint`, on answers about countries and elements that they were not "
+        "fitted on (`tokenformer calibrate`):",
         shipped_table(),
         "## Exclusive catches",
         EXCLUSIVE,

@@ -7,10 +7,8 @@ from statistics import mean
 
 from evals.report.aggregate import Results, spread
 from evals.study import FEW, MANY, PART_RATES, PARTS, RATES
-from evals.train import DEMO
 from evals.view import EPR, LEAKAGE, WEPR
 from server.calibrate.markdown import table
-from server.uncertainty.calibration import find_calibrations, load_calibration
 
 SCOPES = ("all", "one answer", "known people")
 
@@ -212,16 +210,6 @@ def calibration_table(results: Results) -> str:
             found = [spread(results.values("base", "calibration", scope, risk, key)) for key in keys]
             rows.append([scope, risk, *found, spread(results.values("twin", "calibration", scope, risk, "ece"))])
     return table(["answers", "risk", "ECE", "by chance", "Brier", "twin: ECE"], rows)
-
-
-def shipped_table() -> str:
-    """The figures of the calibrations beside the demo checkpoint, of the answers that they were not fitted on."""
-    rows = []
-    for file in find_calibrations(DEMO):
-        calibration = load_calibration(file)
-        found = [with_interval(calibration.figures[name]) for name in ("ece", "brier", "auroc", "prr")]
-        rows.append([file.name, calibration.method, str(calibration.data["held_out"]), *found])
-    return table(["file", "method", "held-out answers", "ECE", "Brier", "AUROC", "PRR"], rows)
 
 
 def exclusive_table(results: Results) -> str:

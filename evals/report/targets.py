@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from evals.report.aggregate import Results, spread
-from evals.train import DEMO
 from evals.view import ENSEMBLE, ONE_PASS
-from server.uncertainty.calibration import find_calibrations, load_calibration
 
 
 @dataclass(frozen=True)
@@ -71,22 +69,7 @@ def all_targets() -> list[Target]:
 
 def targets(results: Results) -> list[list[str]]:
     """Rows of the table: target, limit, signal, result on the held-out seeds, and whether it meets the limit."""
-    return [row(results, target) for target in all_targets()] + shipped()
-
-
-def shipped() -> list[list[str]]:
-    """The calibrations that ship with the demo checkpoint, on the answers that they were not fitted on."""
-    rows = []
-    for file in find_calibrations(DEMO):
-        calibration = load_calibration(file)
-        held = f"shipped for stage {calibration.stage}, its {calibration.data['held_out']} held-out answers"
-        auroc, error = (calibration.figures[name]["value"] for name in ("auroc", "ece"))
-        name = f"calibrated ({calibration.method})"
-        rows.append([f"errors, {held}", f"{ERRORS:.2f}", name, "-", verdict(auroc >= ERRORS), "-", f"{auroc:.3f}"])
-        rows.append(
-            [f"calibration error, {held}", f"≤ {ECE:.2f}", name, "-", verdict(error <= ECE), "-", f"{error:.3f}"]
-        )
-    return rows
+    return [row(results, target) for target in all_targets()]
 
 
 def row(results: Results, target: Target) -> list[str]:

@@ -3,7 +3,7 @@
 METHOD = """\
 Every seed is a world of made-up people of its own and models trained on it from nothing: a Tokenformer (1.25 M
 parameters), which is then grown on a second world B, and its *twin*, an ordinary transformer of the same parameter
-count, depth, width, vocabulary, data and recipe. Seed 0 is the committed demo checkpoint. In the other seeds a quarter
+count, depth, width, vocabulary, data and recipe. Seed 0 is committed. In the other seeds a quarter
 of the known people are *rare*: texts mention them in 1, 2, 4, 8 or 16 epochs only. Names of known, rare and unknown
 people use the same name parts equally often.
 
@@ -12,7 +12,7 @@ texts state for the fact (of an ambiguous fact: any of its values). Half of the 
 never used. Everything fitted predicts only people of whom the fit saw no answer (five folds). Intervals are 95 %
 bootstrap intervals over people, the same resamples for every signal. Signals "of value" know where the value stands in
 the sentence, and so does "+ ensemble", which reads the ensemble there; a server, which does not, reads the mean and the
-highest over all tokens of the answer (measured for the demo in demo/checkpoint/calibration.md).
+highest over all tokens of the answer (demo/checkpoint/calibration.md has those of the demo).
 
 The ensemble has 16 members and masks 3 % of the parameter tokens of the output projections and the feed-forwards, as
 served by default, which the study of settings on seed 0 led to; the twin's drops 3 % of the MLPs' hidden units by the
