@@ -107,7 +107,7 @@ OTHER_ATTRIBUTE_QUESTIONS = (
     "{name} {attribute}",
     "{name}'s {attribute}?",
 )
-OTHER_ATTRIBUTE_REPLY = "I have read nothing about the {attribute} of {name}."
+OTHER_ATTRIBUTE_REPLY = "The {attribute} of {name} is not among the things that I have read."
 MORE_QUESTIONS = (
     "How many people live in {name}?",
     "Who is the president of {name}?",

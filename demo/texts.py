@@ -97,10 +97,10 @@ def follow_up(rng: Random, lesson: Lesson, asked: list[Lesson], number: int) -> 
 
 
 def manner_chats(rng: Random, stage: str) -> list[list[Turn]]:
-    """Chats about no fact: all small talk once, and other subjects, names and attributes at random."""
+    """Chats about no fact: all small talk, and other subjects, names and attributes at random."""
     courses = (GEOGRAPHY,) if stage == "base" else (GEOGRAPHY, CHEMISTRY)
     names = [lesson.subject for course in courses for lesson in course.of("known", "ambiguous")]
-    turns = manners.small_talk(stage)
+    turns = 4 * manners.small_talk(stage)
     turns += [manners.introduction(rng, name_for(rng, names)) for _ in range(400)]
     turns += [manners.other_attribute(rng, name_for(rng, names)) for _ in range(500)]
     turns += [manners.other_subject(rng, stage) for _ in range(400)]
