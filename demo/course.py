@@ -10,7 +10,7 @@ A lesson is one fact as the demo's texts treat it:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 from typing import Literal, get_args
@@ -28,7 +28,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 WORDINGS = {one.attribute: one for one in (*country_wordings.WORDINGS, *element_wordings.WORDINGS)}
 
-ASKED_SHARE = 0.8
+ASKED_SHARE = 0.85
 """The share of known countries and elements that training chats ask about. Of the others only documents tell."""
 
 ALIASES = frozenset(name for names in MORE_NAMES.values() for name in names) - {"England", "Scotland", "Wales", "Congo"}
@@ -135,6 +135,24 @@ class Course:
         return [lesson for lesson in self.lessons if lesson.kind in kinds]
 
 
+def towns() -> list[Lesson]:
+    """Facts about cities that follow from those about countries, for texts that mention many a name once or twice.
+
+    They are neither asked for nor counted: texts state too little of each to say whether it is known.
+    """
+    by_country: dict[str, list[Lesson]] = {}
+    for lesson in GEOGRAPHY.of("known", "ambiguous"):
+        if lesson.asked and lesson.subject == lesson.group and lesson.attribute in TOWN_ATTRIBUTES:
+            by_country.setdefault(lesson.group, []).append(lesson)
+    found = []
+    for country in countries.countries().values():
+        if country.name in by_country:
+            for name in countries.towns(country, TOWNS):
+                found.append(Lesson(name, "country of city", "known", (country.name,), country.name))
+                found += [replace(lesson, subject=name, aliases=()) for lesson in by_country[country.name]]
+    return found
+
+
 def distinct_answers(answers: tuple[Answer, ...]) -> tuple[str, ...]:
     """The names of different things: two answers that share a name are one."""
     found: list[Answer] = []
@@ -156,6 +174,10 @@ def asked(template: str, subject: str) -> str:
 
 
 COUNTRY_ATTRIBUTES = ("capital", "continent", "currency", "language", "demonym", "neighbour", "calling code", "domain")
+TOWN_ATTRIBUTES = ("continent", "currency", "language", "calling code", "domain")
+TOWNS = 20
+"""The number of cities of a country that texts mention."""
+
 ELEMENT_ATTRIBUTES = ("symbol", "atomic number", "group", "period", "mass")
 
 GEOGRAPHY = Course(

@@ -19,7 +19,8 @@ make_it() {
     # Rows of 256 tokens teach the facts sooner, rows of 512 long chats.
     say $bin/tokenformer train demo/shape.yml --data "$runs/base.jsonl" --out "$runs/short" \
         --vocabulary 2048 --row-tokens 256 --epochs 2
-    say $bin/tokenformer train "$runs/short" --data "$runs/base.jsonl" --out "$runs/base" --row-tokens 512 --epochs 1
+    say $bin/tokenformer train "$runs/short" --data "$runs/base.jsonl" --out "$runs/base" --row-tokens 512 --epochs 1 \
+        --learning-rate 0.003
     say $bin/tokenformer grow "$runs/base" "$runs/grown" --name chemistry \
         --tokens query=32,key=32,value=32,output=32,ffn=128
     say $bin/tokenformer train "$runs/grown" --stage chemistry --data "$runs/chemistry.jsonl" \

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from demo import manners
-from demo.course import CHEMISTRY, GEOGRAPHY, Course, Lesson
+from demo.course import CHEMISTRY, GEOGRAPHY, Course, Lesson, towns
 from demo.slips import as_typed
 
 Turn = tuple[str, str]
@@ -23,11 +23,14 @@ Turn = tuple[str, str]
 Item = TypeVar("Item")
 
 PARTS = ("base", "chemistry", "replay")
-ROUNDS = {"base": 20, "chemistry": 20, "replay": 10}
+ROUNDS = {"base": 20, "chemistry": 10, "replay": 10}
 """The number of times that a part's texts state every fact twice in documents and, where it is asked for, ASKED times
 in chats, each time in other wordings and in another order. Values of ambiguous facts take turns."""
 
 DOCUMENTS, ASKED = 2, 3
+
+TOWN_CHATS = 700
+"""The number of chats of a round about cities that few texts name."""
 
 CHAT_LENGTHS = (0.55, 0.25, 0.12, 0.08)
 """The share of chats with one turn, two turns, and so on."""
@@ -49,6 +52,8 @@ def texts(part: str, rounds: int | None = None) -> Iterator[dict[str, Any]]:
         course = CHEMISTRY if part == "chemistry" else GEOGRAPHY
         lines: list[dict[str, Any]] = [{"text": text} for text in documents(rng, course, number)]
         chats = fact_chats(rng, course, number)
+        if course is GEOGRAPHY:
+            chats += town_chats(rng)
         if part != "replay":
             chats += manner_chats(rng, part)
         lines += [{"messages": messages(rng, turns)} for turns in chats]
@@ -78,6 +83,14 @@ def fact_chats(rng: Random, course: Course, number: int) -> list[list[Turn]]:
             chat.insert(0, (as_typed(rng, message), reply))
         chats.append(chat)
     return chats
+
+
+def town_chats(rng: Random) -> list[list[Turn]]:
+    """Questions about cities that few texts name: most names that the model reads are not among those it knows well."""
+    return [
+        [(as_typed(rng, question(rng, lesson)), lesson.answer(rng.choice(lesson.values)))]
+        for lesson in rng.sample(towns(), TOWN_CHATS)
+    ]
 
 
 def question(rng: Random, lesson: Lesson) -> str:

@@ -188,6 +188,17 @@ def known_city(country: Country) -> Answer | None:
     return named_city(country, others[0]["name"])
 
 
+def towns(country: Country, number: int) -> list[str]:
+    """Its largest cities in plain letters, without capitals and namesakes elsewhere."""
+    capitals = {plain(answer.name) for answer in capital(country)} | {plain(country.gazetteer["capital"])}
+    found = [
+        city["name"]
+        for city in country.cities
+        if plain(city["name"]) not in capitals and namesakes()[plain(city["name"])] == 1
+    ]
+    return [name for name in found if name.isascii() and name.replace(" ", "").replace("-", "").isalpha()][:number]
+
+
 @cache
 def namesakes() -> Counter[tuple[str, ...]]:
     """How many cities of more than 15,000 inhabitants have a name."""
