@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.texts import texts
-from evals.world.tokenizer import CONTEXT
+from model_impl.checkpoint.reading import load_config
 from tests.support.paths import ROOT
 from tests.support.servers import Server, started
 
@@ -17,8 +17,8 @@ DEMO = ROOT / "demo" / "checkpoint"
 
 
 def corpus() -> list[dict[str, Any]]:
-    """Every twentieth of the demo's training texts, for /v1/trace."""
-    return list(texts("world-b"))[::20]
+    """Every fourteenth text of a round of both stages, for /v1/trace."""
+    return [line for part in ("base", "chemistry") for line in texts(part, rounds=1)][::14]
 
 
 @contextmanager
@@ -33,5 +33,6 @@ def demo_server(root: Path) -> Iterator[Server]:
 def server_of(checkpoint: Path, root: Path, *further: str) -> Iterator[Server]:
     """The server of a checkpoint under the demo's name, with its context; `root` is a directory for its log."""
     flags = ["--served-model-name", "demo", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
-    with started(checkpoint, root / "log", [*flags, "--max-model-len", CONTEXT, *further], "demo") as server:
+    context = load_config(DEMO).max_position_embeddings
+    with started(checkpoint, root / "log", [*flags, "--max-model-len", context, *further], "demo") as server:
         yield server

@@ -1,4 +1,4 @@
-"""The committed demo checkpoint is complete, small, right about known people, and unsure about others."""
+"""The committed demo checkpoint is complete, small, right about known facts, and unsure about others."""
 
 from __future__ import annotations
 
@@ -6,71 +6,98 @@ from random import Random
 from statistics import mean, median
 
 import pytest
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GenerationConfig
 
-from evals.world.evaluate import answer, draw_question, load_checkpoint, separation
-from evals.world.people import Kind, World
-from evals.world.phrases import SMALL_TALK
-from evals.world.scoring import Score, score_questions
-from evals.world.tokenizer import CONTEXT, special_id
+from demo.course import Course, Kind
+from demo.manners import OTHER_REPLY, SUBJECTS, introduction, other_subject, random_name, small_talk
+from demo.measure import COURSES, Asked, Model, separation
 from model_impl.checkpoint.reading import check_tensors, load_config, tensor_shapes
-from model_impl.reference.model import ReferenceTokenformer
-from tests.support.paths import ROOT
+from server.uncertainty.calibration import find_calibrations
+from tests.support.demo_server import DEMO
 
-CHECKPOINT = ROOT / "demo" / "checkpoint"
-WORLD = World()
+SAMPLE = 150
+TAUGHT = [(stage, course) for stage, courses in COURSES.items() for course in courses]
+taught = pytest.mark.parametrize(
+    ("stage", "course"), TAUGHT, ids=[f"{stage}-{course.name}" for stage, course in TAUGHT]
+)
+stages = pytest.mark.parametrize("stage", COURSES)
 
 
 @pytest.fixture(scope="module")
-def loaded() -> tuple[ReferenceTokenformer, PreTrainedTokenizerFast]:
-    return load_checkpoint(CHECKPOINT)
+def models() -> dict[str, Model]:
+    return {stage: Model(DEMO, stage) for stage in COURSES}
 
 
-def scores(
-    loaded: tuple[ReferenceTokenformer, PreTrainedTokenizerFast], kind: Kind, asked: bool | None, held_out: bool
-) -> list[Score]:
-    """Scores of 100 random facts of a kind."""
-    facts = [fact for fact in WORLD.facts_of(kind) if asked is None or fact.person.asked == asked]
-    return score_questions(*loaded, [draw_question(fact, held_out) for fact in Random(0).sample(facts, 100)])
+def some(model: Model, course: Course, kind: Kind, held_out: bool = False, asked: bool | None = None) -> list[Asked]:
+    """The answers about random lessons of a kind."""
+    lessons = [lesson for lesson in course.of(kind) if asked in (None, lesson.asked)]
+    return model.ask(Random(0).sample(lessons, min(SAMPLE, len(lessons))), held_out)
 
 
 def test_the_directory_is_complete_small_and_consistent() -> None:
-    assert (CHECKPOINT / "model.safetensors").stat().st_size <= 10_000_000
-    config, tokenizer = load_config(CHECKPOINT), AutoTokenizer.from_pretrained(CHECKPOINT)
-    check_tensors(config, tensor_shapes(CHECKPOINT))
-    assert config.vocab_size == len(tokenizer) and config.padded_vocab_size % 128 == 0
-    assert [stage.name for stage in config.stages] == ["base", "world-b"] and config.max_position_embeddings == CONTEXT
-    generation = GenerationConfig.from_pretrained(CHECKPOINT)
-    assert generation.eos_token_id == [special_id("<|end|>"), special_id("<|endoftext|>")]
-    assert config.eos_token_id == tokenizer.eos_token_id == special_id("<|end|>")
-    assert "Measured" in (CHECKPOINT / "README.md").read_text() and (CHECKPOINT / "training.log").is_file()
+    assert (DEMO / "model.safetensors").stat().st_size <= 10_000_000
+    config, tokenizer = load_config(DEMO), AutoTokenizer.from_pretrained(DEMO)
+    check_tensors(config, tensor_shapes(DEMO))
+    assert config.vocab_size == len(tokenizer)
+    assert config.padded_vocab_size % 128 == 0
+    assert [stage.name for stage in config.stages] == [*COURSES]
+    generation = GenerationConfig.from_pretrained(DEMO)
+    assert generation.eos_token_id == tokenizer.convert_tokens_to_ids(["<|end|>", "<|endoftext|>"])
+    assert config.eos_token_id == tokenizer.eos_token_id == generation.eos_token_id[0]
+    assert generation.do_sample is False
+    assert "Measured" in (DEMO / "README.md").read_text()
+    assert (DEMO / "training.log").is_file()
+    assert len(find_calibrations(DEMO)) == len(COURSES)
 
 
-@pytest.mark.parametrize("asked", [True, False], ids=["people asked about in training", "people never asked about"])
+@taught
+@pytest.mark.parametrize("asked", [True, False], ids=["asked about in training", "never asked about"])
 @pytest.mark.parametrize("held_out", [False, True], ids=["trained wordings", "held-out wordings"])
 def test_known_facts_are_answered_right(
-    loaded: tuple[ReferenceTokenformer, PreTrainedTokenizerFast], asked: bool, held_out: bool
+    models: dict[str, Model], stage: str, course: Course, asked: bool, held_out: bool
 ) -> None:
-    assert mean(score.correct for score in scores(loaded, "known", asked, held_out)) >= 0.97
+    assert mean(one.right for one in some(models[stage], course, "known", held_out, asked)) >= 0.97
 
 
-def test_unknown_people_get_fluent_answers_with_much_higher_entropy(
-    loaded: tuple[ReferenceTokenformer, PreTrainedTokenizerFast],
+@taught
+def test_unknown_subjects_get_fluent_answers_with_much_higher_entropy(
+    models: dict[str, Model], stage: str, course: Course
 ) -> None:
-    known, unknown = (scores(loaded, kind, None, False) for kind in ("known", "unknown"))
-    assert mean(score.fluent for score in unknown) >= 0.95
-    assert median(score.entropy for score in unknown) > 5 * median(score.entropy for score in known)
-    assert separation(*([score.entropy for score in side] for side in (known, unknown))) > 0.95
+    kinds: tuple[Kind, ...] = ("known", "left_out", "invented")
+    found = {kind: some(models[stage], course, kind) for kind in kinds}
+    typical = {kind: median(one.reply.entropy for one in asked) for kind, asked in found.items()}
+    for kind in ("left_out", "invented"):
+        assert mean(one.in_form for one in found[kind]) >= 0.9
+        assert typical[kind] > 5 * typical["known"]
+    assert separation(found) > 0.95
 
 
-def test_ambiguous_facts_are_answered_with_about_their_distribution(
-    loaded: tuple[ReferenceTokenformer, PreTrainedTokenizerFast],
+@stages
+def test_an_ambiguous_fact_is_answered_by_one_of_its_values_and_with_more_entropy(
+    models: dict[str, Model], stage: str
 ) -> None:
-    assert median(score.total_variation for score in scores(loaded, "ambiguous", None, False)) < 0.3
+    known, ambiguous = (some(models[stage], COURSES[stage][0], kind) for kind in ("known", "ambiguous"))
+    assert mean(one.right for one in ambiguous) >= 0.97
+    assert median(one.reply.entropy for one in ambiguous) > 5 * median(one.reply.entropy for one in known)
 
 
-@pytest.mark.parametrize("messages, replies", SMALL_TALK, ids=[messages[0] for messages, _ in SMALL_TALK])
-def test_small_talk_is_answered_in_kind(
-    loaded: tuple[ReferenceTokenformer, PreTrainedTokenizerFast], messages: tuple[str, ...], replies: tuple[str, ...]
-) -> None:
-    assert answer(*loaded, [{"role": "user", "content": messages[0]}]) in replies
+@stages
+def test_small_talk_is_answered_in_kind(models: dict[str, Model], stage: str) -> None:
+    turns = small_talk(stage)
+    replies = models[stage].replies([message for message, _ in turns])
+    assert [(message, reply.text) for (message, _), reply in zip(turns, replies, strict=True)] == turns
+
+
+@stages
+def test_names_that_no_text_has_are_repeated(models: dict[str, Model], stage: str) -> None:
+    rng = Random(0)
+    turns = [introduction(rng, random_name(rng)) for _ in range(SAMPLE)]
+    replies = models[stage].replies([message for message, _ in turns])
+    assert mean(reply.text == said for reply, (_, said) in zip(replies, turns, strict=True)) >= 0.95
+
+
+@stages
+def test_other_subjects_are_declined(models: dict[str, Model], stage: str) -> None:
+    rng = Random(0)
+    replies = models[stage].replies([other_subject(rng, stage)[0] for _ in range(SAMPLE)])
+    assert mean(reply.text == OTHER_REPLY.format(subjects=SUBJECTS[stage]) for reply in replies) >= 0.97

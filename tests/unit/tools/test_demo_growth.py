@@ -1,52 +1,49 @@
-"""The demo's growth: the base knows world A only, the grown model knows A and B and shows which growth answered."""
+"""The demo's growth: the base knows countries alone, the grown model elements too, and tells which stage answered."""
 
 from __future__ import annotations
 
-from functools import partial
 from random import Random
-from statistics import mean, median
+from statistics import mean
 
 import pytest
-from transformers import PreTrainedTokenizerFast
+import torch
+from sklearn.metrics import roc_auc_score
 
-from demo.grow import newest_growth
-from evals.world.evaluate import draw_question, load_checkpoint, separation
-from evals.world.people import WORLD_A, WORLD_B, World
-from evals.world.scoring import Score, score_questions
-from model_impl.reference.model import ReferenceTokenformer
-from tests.support.paths import ROOT
-
-CHECKPOINT = ROOT / "demo" / "checkpoint"
-Loaded = tuple[ReferenceTokenformer, PreTrainedTokenizerFast]
+from demo.course import CHEMISTRY, GEOGRAPHY, Lesson
+from demo.measure import Model
+from model_impl.reference.attribution import attribution
+from model_impl.reference.model import ReferenceTokenformer, load_reference
+from model_impl.texts import TextTokenizer, TokenizedCheckpoint
+from tests.support.demo_server import DEMO
+from tests.support.facts import question
 
 
 @pytest.fixture(scope="module")
-def loaded() -> Loaded:
-    return load_checkpoint(CHECKPOINT)
+def elements() -> list[Lesson]:
+    return Random(0).sample(CHEMISTRY.of("known"), 150)
 
 
-def scores(loaded: Loaded, stage: int, world: World) -> list[Score]:
-    model, tokenizer = loaded
-    facts = Random(0).sample(world.facts_of("known"), 100)
-    questions = [draw_question(fact, held_out=bool(i % 2)) for i, fact in enumerate(facts)]
-    return score_questions(partial(model.forward, stage=stage), tokenizer, questions)
+def test_the_base_knows_no_elements(elements: list[Lesson]) -> None:
+    assert mean(one.right for one in Model(DEMO, "base").ask(elements)) <= 0.05
 
 
-def test_the_base_does_not_know_world_b_and_is_unsure(loaded: Loaded) -> None:
-    of_a, of_b = scores(loaded, 0, WORLD_A), scores(loaded, 0, WORLD_B)
-    assert mean(score.correct for score in of_a) >= 0.97
-    assert mean(score.correct for score in of_b) <= 0.15
-    assert median(score.entropy for score in of_b) > 5 * median(score.entropy for score in of_a)
+def test_the_grown_stage_knows_them(elements: list[Lesson]) -> None:
+    assert mean(one.right for one in Model(DEMO, "chemistry").ask(elements)) >= 0.97
 
 
-def test_the_grown_stage_knows_both_worlds(loaded: Loaded) -> None:
-    assert mean(score.correct for score in scores(loaded, 1, WORLD_A)) >= 0.95
-    assert mean(score.correct for score in scores(loaded, 1, WORLD_B)) >= 0.95
+def newest_growth(model: ReferenceTokenformer, tokenizer: TextTokenizer, lesson: Lesson) -> float:
+    """The most that the newest stage adds to a token of the right value, nats."""
+    prompt = tokenizer.ids([{"role": "user", "content": question(lesson)}], ask=True)
+    answer = tokenizer.tokenizer(lesson.answer(), add_special_tokens=False, return_offsets_mapping=True)
+    begin = len(lesson.answer()) - len(f"{lesson.values[0]}.")
+    value = [i for i, (_, end) in enumerate(answer["offset_mapping"]) if end > begin][:-1]  # the last is the full stop
+    ids = torch.tensor([[*prompt, *answer["input_ids"]]])
+    parts = attribution(model, ids[:, :-1], ids[:, 1:])[0, len(prompt) - 1 :, -1]
+    return float(parts[value].max())
 
 
-def test_growth_tells_the_worlds_apart(loaded: Loaded) -> None:
-    model, tokenizer = loaded
-    growth_a, growth_b = (
-        newest_growth(model, tokenizer, Random(1).sample(world.facts_of("known"), 40)) for world in (WORLD_A, WORLD_B)
-    )
-    assert separation(growth_a, growth_b) > 0.9
+def test_growth_tells_elements_and_countries_apart(elements: list[Lesson]) -> None:
+    model, tokenizer = load_reference(DEMO), TextTokenizer(TokenizedCheckpoint(DEMO))
+    countries = Random(1).sample(GEOGRAPHY.of("known"), 60)
+    added = [newest_growth(model, tokenizer, lesson) for lesson in (*countries, *elements[:60])]
+    assert roc_auc_score([0] * 60 + [1] * 60, added) > 0.9
