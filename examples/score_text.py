@@ -4,12 +4,12 @@ import os
 
 from openai import OpenAI
 
-ANSWERS = ["Zelda Westbrook lives in Mumbai.", "Zelda Westbrook lives in Oslo."]
+ANSWERS = ["The capital of Peru is Lima.", "The capital of Peru is Oslo."]
 
 client = OpenAI(base_url=os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1"), api_key="none")
 request = {
     "model": client.models.list().data[0].id,
-    "messages": [{"role": "user", "content": "Where does Zelda Westbrook live?"}],
+    "messages": [{"role": "user", "content": "What is the capital of Peru?"}],
     "completion": ANSWERS,
     "uncertainty": {"spans": True},
 }

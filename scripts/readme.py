@@ -23,7 +23,7 @@ DEMO = ROOT / "demo" / "checkpoint" / "calibration.json"
 LOADS = ROOT / "loadtest" / "results" / "amd-avx512-bf16"
 
 QUESTION = {
-    "messages": [{"role": "user", "content": "Where does Darian Gorsek live?"}],
+    "messages": [{"role": "user", "content": "What is the capital of Zubrowka?"}],
     "uncertainty": {"spans": True},
 }
 ENTROPY, PROBE = "entropy, max", "calibrated (probe)"
@@ -56,7 +56,7 @@ def trust() -> str:
         "the same, attributes that the fit lacks": (countries[ENTROPY], unseen),
         "chemical elements, after a fit on countries": (elements[ENTROPY], elements[PROBE]),
         "invented places against right answers": (invented[ENTROPY], invented[PROBE]),
-        "the demo's made-up people": (demo["baselines"]["max_entropy"], demo),
+        "the demo: countries and elements, real and invented": (demo["baselines"]["max_entropy"], demo),
     }
     rows = [
         [what, number(entropy["auroc"]), number(probe["auroc"]), number(probe.get("ece"))]

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.browser import CHROMIUM, INSTALL, Playground, launched, level
-from tests.support.people import cities, pet_of_the_newest_stage, question
+from tests.support.facts import KNOWN, UNKNOWN, question, symbol_of_the_newest_stage
 from tests.support.servers import serving
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,8 +26,6 @@ def save(playground: Playground, name: str) -> None:
 def main() -> None:
     if CHROMIUM is None:
         sys.exit(INSTALL)
-    (known,) = cities("known", 1)
-    unknown = cities("unknown", 5)[-1]
     with (
         tempfile.TemporaryDirectory() as folder,
         serving(ROOT / "demo" / "checkpoint", Path(folder, "log"), ["--served-model-name", NAME]) as server,
@@ -36,15 +34,15 @@ def main() -> None:
         server.wait_until_ready()
         for scheme, suffix in (("light", ""), ("dark", "-dark")):
             playground = Playground(browser, server.url, viewport=WINDOW, color_scheme=scheme)
-            playground.ask(question(known))
+            playground.ask(KNOWN)
             save(playground, f"playground-known{suffix}")
             playground = Playground(browser, server.url, viewport=WINDOW, color_scheme=scheme)
-            (answer,) = playground.ask(question(unknown))
+            (answer,) = playground.ask(UNKNOWN)
             max(answer.get_by_role("option").all(), key=level).hover()
             save(playground, f"playground-unknown{suffix}")
         playground = Playground(browser, server.url, viewport=WINDOW | {"height": 820}, color_scheme="light")
         playground.page.get_by_label("Compare with").select_option(f"{NAME}:base")
-        playground.ask(question(pet_of_the_newest_stage()))
+        playground.ask(question(symbol_of_the_newest_stage()))
         save(playground, "playground-stages")
 
 

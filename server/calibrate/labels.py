@@ -1,10 +1,10 @@
 """Labelled answers for calibrations, one JSON object per line.
 
-{"prompt": "Mara Velen lives in", "answer": " Lisbon.", "correct": true}
-{"messages": [{"role": "user", "content": "Where does Mara Velen live?"}], "answer": "In Bern.", "correct": false}
-{"messages": [...], "answer": "generate", "expected": ["Mara Velen lives in Lisbon."], "group": "Mara Velen"}
-{"messages": [...], "answer": "In Bern.", "correct": false, "topic": "residence"}
-{"messages": [...], "answer": "She lives in Bern. She keeps a pigeon.", "sentences": [true, false]}
+{"prompt": "The capital of Peru is", "answer": " Lima.", "correct": true}
+{"messages": [{"role": "user", "content": "Where is Peru?"}], "answer": "In Europe.", "correct": false}
+{"messages": [...], "answer": "generate", "expected": ["The capital of Peru is Lima."], "group": "Peru"}
+{"messages": [...], "answer": "In Europe.", "correct": false, "topic": "continent"}
+{"messages": [...], "answer": "It is in Europe. Its capital is Lima.", "sentences": [false, true]}
 
 The module imports nothing heavy, so that a faulty file is reported at once.
 """

@@ -9,14 +9,15 @@ import httpx
 import pytest
 
 from tests.api.test_observability import line
+from tests.support.facts import UNKNOWN
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 
 PROMPTS: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Where does Darian Gorsek live?"}]},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": UNKNOWN}]},
     "/v1/completions": {
-        "prompt": "<|user|>Where does Darian Gorsek live?<|end|><|assistant|>",
+        "prompt": f"<|user|>{UNKNOWN}<|end|><|assistant|>",
     },
 }
 

@@ -11,13 +11,13 @@ from statistics import median
 
 import pytest
 
-from tests.support.people import cities, question
+from tests.support.facts import capitals, question
 from tests.support.servers import Server, command_line, user_environment
 
 pytestmark = pytest.mark.server
 
-KNOWN, *_ = cities("known", 1)
-UNKNOWN = cities("unknown", 5)
+(KNOWN,) = capitals("known", 1)
+UNKNOWN = capitals("invented", 5)
 
 
 def piped(url: str, lines: Sequence[str], *flags: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +43,7 @@ def test_questions_from_a_pipe_are_answered_with_summaries_and_without_colours(d
     summaries = [line for line in lines if "highest entropy" in line]
     entropies = [float(line.split("highest entropy ")[1].split()[0]) for line in summaries]
     assert entropies[0] < 0.5 < median(entropies[1:])
-    assert re.search(r"growth base \+\d+\.\d\d, world-b [+-]\d\.\d\d nats", summaries[0])
+    assert re.search(r"growth base \+\d+\.\d\d, chemistry [+-]\d\.\d\d nats", summaries[0])
 
 
 def test_questions_from_a_pipe_do_not_know_of_each_other(demo: Server) -> None:

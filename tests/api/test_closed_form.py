@@ -12,13 +12,13 @@ from openai import OpenAI
 from model_impl.reference.attribution import attribution
 from model_impl.reference.closed_form import epistemic
 from tests.support.demo_answers import STAGES, DemoAnswer, closed_form, growth, reference
-from tests.support.people import pet_of_the_newest_stage, question
+from tests.support.facts import UNKNOWN, question, symbol_of_the_newest_stage
 from tests.support.servers import Server
 
 pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
-MESSAGES: Any = [{"role": "user", "content": "Where does Odette Nevin live?"}]
-NAMES = {"demo": ["base", "world-b"], "demo:base": ["base"]}
+MESSAGES: Any = [{"role": "user", "content": UNKNOWN}]
+NAMES = {"demo": ["base", "chemistry"], "demo:base": ["base"]}
 TOKENS = {"uncertainty": {"tokens": True}, "return_token_ids": True}
 
 
@@ -85,7 +85,7 @@ def test_the_summary_needs_no_logprobs(client: OpenAI) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_echoed_prompt_has_them_as_well(client: OpenAI, stream: bool) -> None:
     """All but its first token, which no position predicts."""
-    options: dict[str, Any] = {"model": "demo", "prompt": "Adra Brindle lives", "max_tokens": 3, "logprobs": 0}
+    options: dict[str, Any] = {"model": "demo", "prompt": "The capital of Peru", "max_tokens": 3, "logprobs": 0}
     ids: Any = client.completions.create(**options, extra_body=TOKENS)
     unsure, grown = expected(ids.choices[0].prompt_token_ids[:1], tokens_after_first(ids), "demo")
     made: Any = client.completions.create(**options, echo=True, stream=stream)
@@ -121,7 +121,7 @@ def test_an_answer_of_the_newest_stage_is_counted_for_it(demo: Server, client: O
             for name in NAMES["demo"]
         }
 
-    messages: Any = [{"role": "user", "content": question(pet_of_the_newest_stage())}]
+    messages: Any = [{"role": "user", "content": question(symbol_of_the_newest_stage())}]
     for options in ({"uncertainty": {"tokens": True}}, {}):
         before = counts()
         response: Any = client.chat.completions.create(model="demo", messages=messages, extra_body=options)
@@ -129,7 +129,7 @@ def test_an_answer_of_the_newest_stage_is_counted_for_it(demo: Server, client: O
         if options:
             grown = [entry.growth for entry in response.choices[0].logprobs.content]
             told = [max(part, key=part.get) for part in grown]
-            assert "world-b" in told and "base" in told
+            assert "chemistry" in told and "base" in told
         assert change == {name: told.count(name) for name in NAMES["demo"]}
 
 

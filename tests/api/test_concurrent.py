@@ -12,11 +12,12 @@ from model_impl.reference.model import ReferenceTokenformer
 from model_impl.wire import STATISTICS
 from tests.support.demo_server import DEMO
 from tests.support.engines import assert_recomputed
+from tests.support.facts import KNOWN
 from tests.support.servers import Server
 
 pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
-QUESTIONS = ["Who are you?", "Hello!", "What can you do?", "Where does Adra Brindle live?"]
+QUESTIONS = ["Who are you?", "Hello!", "What can you do?", KNOWN]
 
 KINDS: list[dict[str, Any]] = [
     {"temperature": 0},

@@ -1,4 +1,4 @@
-"""The demo checkpoint's calibrations belong to it, and tell the people that it knows from others."""
+"""The demo checkpoint's calibrations belong to it, and tell the facts that it knows from others."""
 
 from __future__ import annotations
 
@@ -9,36 +9,40 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from evals.world.evaluate import draw_question
-from evals.world.people import WORLD_A, WORLD_B, Fact, Kind, World
-from evals.world.phrases import SMALL_TALK
+from demo.course import CHEMISTRY, Course, Kind, Lesson
+from demo.manners import small_talk
+from demo.measure import COURSES
 from model_impl.checkpoint.fingerprint import fingerprint
 from server.uncertainty.calibration import find_calibrations, load_calibration
 from tests.support.demo_server import DEMO
+from tests.support.facts import question
 
 pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 CALIBRATIONS = {calibration.stage: calibration for calibration in map(load_calibration, find_calibrations(DEMO))}
-MODELS = {"base": "demo:base", "world-b": "demo"}
+MODELS = {"base": "demo:base", "chemistry": "demo"}
+FILES = {"base": "calibration-base.md", "chemistry": "calibration.md"}
+TAUGHT = [(stage, course) for stage, courses in COURSES.items() for course in courses]
 
 
-def summary(client: OpenAI, stage: str, message: str) -> dict[str, Any]:
+def answered(client: OpenAI, stage: str, message: str) -> tuple[str, float]:
+    """The answer, and its risk."""
     answer = client.chat.completions.create(
-        model=MODELS[stage], messages=[{"role": "user", "content": message}], temperature=0, max_tokens=32
+        model=MODELS[stage], messages=[{"role": "user", "content": message}], temperature=0, max_tokens=48
     )
     found: dict[str, Any] = answer.choices[0].uncertainty  # type: ignore[attr-defined]
     assert found["calibrated"] is True
     assert found["calibration"] == CALIBRATIONS[stage].name
-    return found
+    return str(answer.choices[0].message.content), found["risk"]
 
 
-def risks(client: OpenAI, stage: str, world: World, kind: Kind) -> list[float]:
-    facts: list[Fact] = Random(kind).sample(world.facts_of(kind), 12)
-    return [summary(client, stage, draw_question(fact).text)["risk"] for fact in facts]
+def risks(client: OpenAI, stage: str, course: Course, kind: Kind) -> list[float]:
+    lessons: list[Lesson] = Random(kind).sample(course.of(kind), 12)
+    return [answered(client, stage, question(lesson))[1] for lesson in lessons]
 
 
 def test_every_stage_has_one_that_was_made_for_it() -> None:
-    assert list(CALIBRATIONS) == ["base", "world-b"]
+    assert list(CALIBRATIONS) == ["base", "chemistry"]
     assert [calibration.checkpoint for calibration in CALIBRATIONS.values()] == [
         fingerprint(DEMO, 0),
         fingerprint(DEMO, 1),
@@ -51,29 +55,29 @@ def test_its_figures_are_those_that_the_model_card_promises(stage: str) -> None:
     assert figures["auroc"]["value"] >= 0.975
     assert figures["ece"]["value"] <= 0.02
     assert all(found["added"]["auroc"]["low"] > 0 for found in figures["baselines"].values())
-    report = (DEMO / ("calibration.md" if stage == "world-b" else "calibration-base.md")).read_text()
+    report = (DEMO / FILES[stage]).read_text()
     assert report.startswith(f"# Calibration {CALIBRATIONS[stage].name}\n")
     for part in report.split("](")[1:]:
         assert (DEMO / part.split(")")[0]).read_bytes().startswith(b"<?xml")
 
 
-def test_people_it_has_read_about_have_a_low_risk_and_others_a_high_one(client: OpenAI) -> None:
-    assert median(risks(client, "base", WORLD_A, "known")) < 0.02
-    assert median(risks(client, "base", WORLD_A, "unknown")) > 0.8
-    assert median(risks(client, "world-b", WORLD_B, "known")) < 0.1
-    assert median(risks(client, "world-b", WORLD_B, "unknown")) > 0.8
+@pytest.mark.parametrize(("stage", "course"), TAUGHT, ids=[f"{stage}-{course.name}" for stage, course in TAUGHT])
+def test_known_facts_have_a_low_risk_and_others_a_high_one(client: OpenAI, stage: str, course: Course) -> None:
+    assert median(risks(client, stage, course, "known")) < 0.05
+    assert median(risks(client, stage, course, "left_out")) > 0.8
+    assert median(risks(client, stage, course, "invented")) > 0.8
 
 
-def test_people_of_the_second_world_are_known_to_the_grown_stage_only(client: OpenAI) -> None:
-    facts = Random(1).sample(WORLD_B.facts_of("known"), 12)
-    base, grown = ([summary(client, stage, draw_question(f).text)["risk"] for f in facts] for stage in MODELS)
-    assert median(base) > 0.8
-    assert median(grown) < 0.1
+def test_elements_are_known_to_the_grown_stage_only(client: OpenAI) -> None:
+    for lesson in Random(1).sample([lesson for lesson in CHEMISTRY.of("known") if lesson.asked], 12):
+        assert answered(client, "base", question(lesson))[0] != lesson.answer()
+        text, risk = answered(client, "chemistry", question(lesson))
+        assert (text, risk < 0.5) == (lesson.answer(), True)
 
 
 @pytest.mark.parametrize("stage", MODELS)
 def test_small_talk_is_not_doubted(client: OpenAI, stage: str) -> None:
-    assert max(summary(client, stage, messages[0])["risk"] for messages, _ in SMALL_TALK) < 0.3
+    assert max(answered(client, stage, message)[1] for message, _ in small_talk(stage)) < 0.3
 
 
 def test_models_list_it(client: OpenAI) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.parity.test_javascript_client import FOLDER, MISSING, NODE
+from tests.support.facts import ANSWER, KNOWN, MADE_UP, UNKNOWN
 from tests.support.paths import ROOT
 from tests.support.servers import Server
 
 pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 EXAMPLES = ROOT / "examples"
-KNOWN, UNKNOWN = "Where does Zelda Westbrook live?", "Where does Darian Gorsek live?"
 
 
 def run(server: Server, *command: object, given: str = "") -> list[str]:
@@ -32,12 +32,15 @@ def run(server: Server, *command: object, given: str = "") -> list[str]:
 
 
 def check_chat(lines: list[str]) -> None:
-    answer, *tokens, doubtful = lines
-    assert re.fullmatch(r"Darian Gorsek lives in \w+\.  risk (0\.9\d|1\.00)", answer)
+    """The city is made up: the risk is high, and the doubtful words and the least certain token are of it."""
+    told = re.fullmatch(rf"{MADE_UP}(.+)\.  risk (0\.9\d|1\.00)", lines[0])
+    assert told
+    tokens = [line for line in lines[1:] if " nats  " in line]
     peak = max(tokens, key=lambda line: float(line.split()[0]))
-    city = peak.split("'")[1]
-    assert city in answer
-    assert doubtful.startswith(f"doubtful: {city} (")
+    assert peak.split("'")[1].strip() in told[1]
+    doubtful = [line.removeprefix("doubtful: ").split(" (")[0] for line in lines[1 + len(tokens) :]]
+    assert doubtful
+    assert all(words in told[1] for words in doubtful)
 
 
 def test_the_python_client(demo: Server) -> None:
@@ -55,13 +58,13 @@ def test_the_javascript_client_prints_the_same(demo: Server, tmp_path: Path) -> 
 
 def test_abstaining(demo: Server) -> None:
     known, unknown = run(demo, sys.executable, EXAMPLES / "abstain.py")
-    assert known == f"{KNOWN}  Zelda Westbrook lives in Mumbai."
+    assert known == f"{KNOWN}  {ANSWER}"
     assert unknown == f"{UNKNOWN}  (withheld) I am not sure enough to answer that."
 
 
 def test_scoring_given_texts(demo: Server) -> None:
     right, wrong = run(demo, sys.executable, EXAMPLES / "score_text.py")
-    assert "Mumbai.  risk 0.0" in right
+    assert "Lima.  risk 0.0" in right
     assert right.endswith("doubtful: nothing")
     assert "Oslo.  risk 0.9" in wrong
     assert wrong.endswith("doubtful: Oslo")

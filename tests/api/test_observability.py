@@ -16,11 +16,12 @@ import pytest
 from openai import APIStatusError, OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.facts import UNKNOWN
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 
-QUESTION = [{"role": "user", "content": "Where does Darian Gorsek live?"}]
+QUESTION = [{"role": "user", "content": UNKNOWN}]
 OPTIONS: dict[str, Any] = {"temperature": 1, "seed": 5, "n": 2, "max_tokens": 12}
 PER_TOKEN = ("token_entropy_nats_count", "token_variance_nats2_count")
 PER_ANSWER = ("answer_risk_count", "flagged_answers_total")

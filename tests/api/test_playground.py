@@ -11,9 +11,9 @@ import pytest
 from openai import OpenAI
 from playwright.sync_api import Browser, Locator, expect
 
-from evals.world.people import Kind, World
+from demo.course import GEOGRAPHY, Kind
 from tests.support.browser import Playground, detail, level, token
-from tests.support.people import cities, pet_of_the_newest_stage, question
+from tests.support.facts import capitals, question, symbol_of_the_newest_stage
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
@@ -36,24 +36,24 @@ def test_it_is_served_beside_the_api(demo: Server) -> None:
 
 
 @pytest.mark.demo_only
-def test_known_and_unknown_people_look_different(playground: Playground) -> None:
-    highest: dict[Kind, list[int]] = {"known": [], "unknown": []}
+def test_known_and_unknown_facts_look_different(playground: Playground) -> None:
+    highest: dict[Kind, list[int]] = {"known": [], "invented": []}
     for kind, levels in highest.items():
-        for fact in cities(kind, 5):
+        for fact in capitals(kind, 5):
             playground.page.get_by_role("button", name="New chat").click()
             (answer,) = playground.ask(question(fact))
             shown = answer.locator(".tokens").text_content()
-            assert shown == fact.answer() or kind == "unknown"
+            assert shown == fact.answer() or kind == "invented"
             levels.append(max(level(part) for part in answer.get_by_role("option").all()))
     assert max(highest["known"]) <= 2
-    assert median(highest["unknown"]) >= 6
+    assert median(highest["invented"]) >= 6
     peak = max(answer.get_by_role("option").all(), key=level)
     back = "e => getComputedStyle(e).backgroundColor"
-    assert peak.evaluate(back) != token(answer, "lives").evaluate(back)
+    assert peak.evaluate(back) != token(answer, "capital").evaluate(back)
 
 
 def test_the_tooltip_has_the_apis_numbers(playground: Playground, client: OpenAI) -> None:
-    unknown = cities("unknown", 3)[-1]
+    unknown = capitals("invented", 3)[-1]
     (answer,) = playground.ask(question(unknown))
     told = client.chat.completions.create(
         model="demo",
@@ -78,7 +78,7 @@ def test_the_tooltip_has_the_apis_numbers(playground: Playground, client: OpenAI
 
 @pytest.mark.demo_only
 def test_the_example_questions_show_what_they_say(playground: Playground) -> None:
-    """The unknown answer is the most uncertain; where two answers are valid, the likeliest alternatives are these."""
+    """The unknown answer is the most uncertain; where several answers are valid, these are the likeliest."""
 
     def ask(label: str) -> list[Locator]:
         playground.page.get_by_role("button", name="New chat").click()
@@ -95,24 +95,25 @@ def test_the_example_questions_show_what_they_say(playground: Playground) -> Non
     max(torn.get_by_role("option").all(), key=level).hover()
     rows = playground.page.get_by_role("tooltip").locator(".alternatives li > span:first-child").all_inner_texts()
     asked = playground.page.locator(".question").inner_text()
-    (fact,) = [fact for fact in World().facts_of("ambiguous") if question(fact) == asked]
-    assert {value for value, _ in fact.distribution} == {row.split()[0].strip("␣") for row in rows[:2]}
+    (lesson,) = (lesson for lesson in GEOGRAPHY.of("ambiguous") if asked in lesson.questions())
+    for row in rows[:2]:
+        assert any(value.startswith(row.split()[0].strip("␣")) for value in lesson.values)
     newest, base = ask("Two stages")
-    assert peak(newest) <= 2 < peak(base)
+    assert peak(newest) <= 2
+    assert newest.locator(".tokens").text_content() != base.locator(".tokens").text_content()
 
 
 @pytest.mark.demo_only
 def test_two_stages_side_by_side(playground: Playground) -> None:
-    """The grown stage knows a person of world B; the base makes something up."""
-    fact = pet_of_the_newest_stage()
+    """The grown stage knows the element; the base does not."""
+    fact = symbol_of_the_newest_stage()
     playground.page.get_by_label("Compare with").select_option("demo:base")
     grown, base = playground.ask(question(fact))
     assert [body["model"] for body in playground.bodies] == ["demo", "demo:base"]
     assert grown.locator(".tokens").text_content() == fact.answer()
     assert base.locator(".tokens").text_content() != fact.answer()
-    highest = [max(level(part) for part in answer.get_by_role("option").all()) for answer in (grown, base)]
-    assert highest[0] < highest[1]
-    expect(grown.locator(".growth li")).to_contain_text(["base +", "world-b +"])
+    assert max(level(part) for part in grown.get_by_role("option").all()) <= 2
+    expect(grown.locator(".growth li")).to_contain_text(["base +", "chemistry +"])
     expect(base.locator(".growth li")).to_contain_text(["base +"])
 
 

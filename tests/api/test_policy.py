@@ -17,6 +17,7 @@ from tests.api.test_chat import Streamed, ask, calling_a_tool
 from tests.api.test_completions import complete
 from tests.api.test_reasons import KNOWN, UNKNOWN
 from tests.support.demo_server import DEMO
+from tests.support.facts import ANSWER, MADE_UP
 from tests.support.judged import DOUBT_TEXT
 from tests.support.servers import Server
 
@@ -24,7 +25,7 @@ pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 LIMIT = load_calibration(DEMO / "calibration.json").abstain["above"]  # type: ignore[index]
 SHOWN = {"tokens": True, "spans": True, "sentences": True}
-PROMPT = {"model": "demo:base", "prompt": "Darian Gorsek lives in", "max_tokens": 12}
+PROMPT = {"model": "demo:base", "prompt": MADE_UP.strip(), "max_tokens": 12}
 
 
 def counted(server: Server, policy: str, model: str = "demo") -> float:
@@ -50,19 +51,27 @@ def assert_withheld(summary: dict[str, Any], limit: float = LIMIT) -> None:
     assert summary["spans"] is summary["sentences"] is None
 
 
-def test_the_servers_default_replaces_a_doubted_answer(judged: Server, judged_client: OpenAI) -> None:
+@pytest.fixture(scope="module")
+def city(judged_client: OpenAI) -> str:
+    """The one that the model makes up, which no withheld answer may show."""
+    answer = ask(judged_client, messages=UNKNOWN, uncertainty={"on_doubt": "flag"}).choices[0].message.content
+    assert answer.startswith(MADE_UP)
+    return str(answer.removeprefix(MADE_UP).rstrip("."))
+
+
+def test_the_servers_default_replaces_a_doubted_answer(judged: Server, judged_client: OpenAI, city: str) -> None:
     before = counted(judged, "replaced")
     answer = ask(judged_client, messages=UNKNOWN, uncertainty=SHOWN, return_token_ids=True)
     (choice,) = answer.choices
     assert (choice.message.content, choice.finish_reason) == (DOUBT_TEXT, "content_filter")
     assert choice.logprobs is choice.token_ids is choice.message.tool_calls is None
-    assert "Denver" not in answer.model_dump_json()
+    assert city not in answer.model_dump_json()
     assert_withheld(choice.uncertainty)
     assert answer.usage.completion_tokens == choice.uncertainty["tokens"]
     assert counted(judged, "replaced") == before + 1
 
 
-def test_a_stream_holds_it_back(judged: Server, judged_client: OpenAI) -> None:
+def test_a_stream_holds_it_back(judged: Server, judged_client: OpenAI, city: str) -> None:
     body = {"messages": UNKNOWN, "temperature": 0, "logprobs": True, "uncertainty": SHOWN}
     body |= {"stream_options": {"include_usage": True}, "return_token_ids": True}
     first, only, usage = events(judged, "/v1/chat/completions", body)
@@ -75,7 +84,7 @@ def test_a_stream_holds_it_back(judged: Server, judged_client: OpenAI) -> None:
     )
     assert_withheld(choice["uncertainty"])
     assert usage["usage"]["completion_tokens"] == choice["uncertainty"]["tokens"]
-    assert "Denver" not in str([first, only, usage])
+    assert city not in str([first, only, usage])
     streamed = Streamed(ask(judged_client, messages=UNKNOWN, stream=True))
     assert (streamed.texts, streamed.reasons) == ({0: DOUBT_TEXT}, {0: "content_filter"})
 
@@ -90,7 +99,7 @@ def test_an_answer_that_is_not_doubted_is_as_without_a_policy(judged_client: Ope
     assert plain[-1].usage == withheld[-1].usage
     streams = Streamed(plain), Streamed(withheld)
     for streamed in streams:
-        assert (streamed.texts, streamed.reasons) == ({0: "Zelda Westbrook lives in Mumbai."}, {0: "stop"})
+        assert (streamed.texts, streamed.reasons) == ({0: ANSWER}, {0: "stop"})
         assert "".join(sentence["text"] for sentence in streamed.summaries[0]["sentences"]) == streamed.texts[0]
     tokens = [[token.token for token in streamed.tokens[0]] for streamed in streams]
     assert tokens[0] == tokens[1]
@@ -113,14 +122,14 @@ def test_a_request_may_have_its_own_limit_and_policy(judged_client: OpenAI) -> N
     assert (off.finish_reason, hasattr(off, "uncertainty")) == ("stop", False)
 
 
-def test_a_doubted_answer_is_refused_without_its_text(judged: Server, judged_client: OpenAI) -> None:
+def test_a_doubted_answer_is_refused_without_its_text(judged: Server, judged_client: OpenAI, city: str) -> None:
     before = counted(judged, "refused")
     refuse = {"uncertainty": {"on_doubt": "refuse"}, "messages": UNKNOWN}
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         ask(judged_client, **refuse)
     error: Any = caught.value.body
     assert (error["code"], error["type"], error["param"]) == ("doubted_answer", "doubted_answer", None)
-    assert "Denver" not in str(error)
+    assert city not in str(error)
     assert f"above {LIMIT:g}" in error["message"]
     first, usage, last = events(
         judged, "/v1/chat/completions", refuse | {"temperature": 0, "stream_options": {"include_usage": True}}
@@ -185,7 +194,7 @@ def test_answers_without_a_risk_are_delivered(judged_client: OpenAI, stream: boo
         calls = [call for chunk in called for choice in chunk.choices for call in choice.delta.tool_calls or ()]
     else:
         text, calls = short.choices[0].message.content, called.choices[0].message.tool_calls
-    assert text.startswith("Darian")
+    assert MADE_UP.startswith(text) and text
     assert calls[0].function.name == "look"
 
 

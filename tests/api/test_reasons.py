@@ -10,13 +10,14 @@ from openai import OpenAI
 
 from tests.api.test_chat import ask, calling_a_tool
 from tests.api.test_completions import complete
+from tests.support import facts
 from tests.support.servers import Server
 
 pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
-KNOWN = [{"role": "user", "content": "Where does Zelda Westbrook live?"}]
-UNKNOWN = [{"role": "user", "content": "Where does Darian Gorsek live?"}]
-TEXTS = {"model": "demo", "messages": KNOWN, "completion": ["Zelda Westbrook lives in Mumbai."]}
+KNOWN = [{"role": "user", "content": facts.KNOWN}]
+UNKNOWN = [{"role": "user", "content": facts.UNKNOWN}]
+TEXTS = {"model": "demo", "messages": KNOWN, "completion": [facts.ANSWER]}
 
 
 def told(answer: Any) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def test_a_bare_completion_is_no_chat(
     judged_client: OpenAI, judged: Server, stream: bool, model: str, reason: str | None
 ) -> None:
     assert told(complete(judged_client, model=model, stream=stream, max_tokens=40))["reason"] == reason
-    body = {"model": model, "prompt": "Zelda Westbrook lives in", "completion": " Mumbai."}
+    body = {"model": model, "prompt": "The capital of Peru is", "completion": " Lima."}
     (choice,) = httpx.post(f"{judged.url}/v1/uncertainty", json=body, timeout=60).json()["choices"]
     assert choice["uncertainty"]["reason"] == reason
 
@@ -80,7 +81,10 @@ def test_a_sure_answer_doubts_nothing_and_one_that_is_cut_off_is_undecided(judge
     greeting = [{"role": "user", "content": "Hello"}]
     options = {"uncertainty": {"spans": True, "on_doubt": "flag"}}
     assert told(ask(judged_client, messages=greeting, **options))["spans"] == []
-    (doubted,) = told(ask(judged_client, messages=UNKNOWN, **options))["spans"]
-    assert (doubted["text"], doubted["kind"]) == ("Denver", "doubted")
+    doubted = ask(judged_client, messages=UNKNOWN, **options)
+    city = doubted.choices[0].message.content.removeprefix(facts.MADE_UP)
+    spans = told(doubted)["spans"]
+    assert spans
+    assert all((span["text"] in city, span["kind"]) == (True, "doubted") for span in spans)
     undecided = told(ask(judged_client, messages=greeting, max_tokens=1, **options))["spans"]
     assert [(span["text"], span["kind"], span["risk"]) for span in undecided] == [("Hello", "undecided", None)]

@@ -10,6 +10,7 @@ from openai import BadRequestError, OpenAI
 
 from tests.api.test_chat import Streamed, ask
 from tests.api.test_completions import complete
+from tests.support.facts import ANSWER, KNOWN
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
@@ -39,7 +40,7 @@ def assert_partition(summary: dict[str, Any], text: str, begin: int = 0) -> list
 def test_an_answer_of_two_sentences(client: OpenAI) -> None:
     choice = ask(client, messages=GREETING, **SENTENCES).choices[0]
     texts = assert_partition(choice.uncertainty, choice.message.content)
-    assert texts == ["Hello! ", "Ask me about a person."]
+    assert texts == ["Hello! ", "Ask me about countries and elements."]
     assert choice.uncertainty["spans"] is None
     assert ask(client, messages=GREETING).choices[0].uncertainty["sentences"] is None
 
@@ -61,12 +62,12 @@ def test_completions_count_in_the_choices_text(client: OpenAI, stop: list[str]) 
 
 
 def test_the_sentences_of_a_given_text(demo: Server) -> None:
-    text = "Zelda Westbrook lives in Mumbai. She lives in Oslo, e.g. in 1.5 houses!\nOr so."
-    question = [{"role": "user", "content": "Where does Zelda Westbrook live?"}]
+    text = f"{ANSWER} It is also Oslo, e.g. in 1.5 years!\nOr so."
+    question = [{"role": "user", "content": KNOWN}]
     body = {"model": "demo", "messages": question, "completion": text, **SENTENCES}
     (choice,) = httpx.post(f"{demo.url}/v1/uncertainty", json=body, timeout=60).json()["choices"]
     texts = assert_partition(choice["uncertainty"], text)
-    assert texts == ["Zelda Westbrook lives in Mumbai. ", "She lives in Oslo, e.g. in 1.5 houses!\n", "Or so."]
+    assert texts == [f"{ANSWER} ", "It is also Oslo, e.g. in 1.5 years!\n", "Or so."]
     first, second, _ = choice["uncertainty"]["sentences"]
     assert first["max_entropy"] < second["max_entropy"]
     assert first["min_logprob"] > second["min_logprob"]

@@ -13,6 +13,7 @@ from server.uncertainty.spans import DOUBTED_RISK
 from tests.api.test_chat import Streamed, ask, calling_a_tool, is_content
 from tests.api.test_completions import complete
 from tests.support.demo_answers import DemoAnswer, completion_content, without_numbers
+from tests.support.facts import UNKNOWN
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
@@ -174,7 +175,7 @@ def test_a_message_that_is_continued_counts_where_it_is_echoed(client: OpenAI, s
 
 @pytest.mark.demo_only
 def test_a_given_text_is_doubted_as_a_generated_one(client: OpenAI, demo: Server) -> None:
-    messages = [{"role": "user", "content": "Where does Darian Gorsek live?"}]
+    messages = [{"role": "user", "content": UNKNOWN}]
     response = asked(client, {}, messages=messages, logprobs=True)
     (choice,) = response.choices
     body = {"model": "demo", "messages": messages, "completion": [choice.message.content, "In Bern, or in Rome?"]}

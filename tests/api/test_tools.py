@@ -11,17 +11,17 @@ import pytest
 from openai import OpenAI, pydantic_function_tool
 from pydantic import BaseModel
 
+from tests.support.facts import KNOWN
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 
-QUESTION = "Where does Zelda Westbrook live?"
-MESSAGES: Any = [{"role": "user", "content": QUESTION}]
+MESSAGES: Any = [{"role": "user", "content": KNOWN}]
 TOKENS = 80
 
 
 class Home(BaseModel):
-    city: Literal["Mumbai", "Oslo"]
+    city: Literal["Lima", "Oslo"]
 
 
 class Person(BaseModel):
@@ -128,7 +128,7 @@ def test_json_by_a_schema_ends(client: OpenAI, strict: bool | None) -> None:
 
 def test_completions_by_a_schema_end(client: OpenAI) -> None:
     body = {"structured_outputs": {"json": Person.model_json_schema()}}
-    answer = client.completions.create(model="demo", prompt=QUESTION, max_tokens=TOKENS, temperature=0, extra_body=body)
+    answer = client.completions.create(model="demo", prompt=KNOWN, max_tokens=TOKENS, temperature=0, extra_body=body)
     assert answer.choices[0].finish_reason == "stop"
     Person.model_validate_json(answer.choices[0].text)
 
@@ -146,7 +146,7 @@ def test_a_schema_of_several_parts_is_not_refused(client: OpenAI) -> None:
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "Person"}], ids=str)
 def test_responses_call_tools(client: OpenAI, choice: Any) -> None:
     tools: Any = [{"type": "function", "strict": True} | tool(Person)["function"]]
-    options: dict[str, Any] = {"model": "demo", "input": QUESTION, "max_output_tokens": TOKENS, "temperature": 0}
+    options: dict[str, Any] = {"model": "demo", "input": KNOWN, "max_output_tokens": TOKENS, "temperature": 0}
     answer = client.responses.create(**options, tools=tools, tool_choice=choice)
     (call,) = answer.output
     assert (call.type, answer.status) == ("function_call", "completed")
@@ -154,7 +154,7 @@ def test_responses_call_tools(client: OpenAI, choice: Any) -> None:
 
 
 def test_responses_by_a_schema_end(client: OpenAI) -> None:
-    answer = client.responses.parse(model="demo", input=QUESTION, max_output_tokens=TOKENS, text_format=Person)
+    answer = client.responses.parse(model="demo", input=KNOWN, max_output_tokens=TOKENS, text_format=Person)
     assert isinstance(answer.output_parsed, Person)
 
 
@@ -165,7 +165,7 @@ def test_responses_by_a_schema_end(client: OpenAI) -> None:
 )
 def test_responses_ignore_no_tool_choice(http: httpx.Client, choice: Any) -> None:
     tools = [{"type": "function"} | tool(Person)["function"]]
-    answer = http.post("/v1/responses", json={"input": QUESTION, "tools": tools, "tool_choice": choice})
+    answer = http.post("/v1/responses", json={"input": KNOWN, "tools": tools, "tool_choice": choice})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"].startswith("tool_choice")
 

@@ -1,4 +1,4 @@
-"""`POST /v1/trace` on the demo checkpoint, with a twentieth of its training texts as the corpus."""
+"""`POST /v1/trace` on the demo checkpoint, with some of its training texts as the corpus."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ def indexed(demo: Server) -> Server:
         seen.append(answer["corpus"])
         assert (answer["training_texts"] is not None) == answer["corpus"]["ready"]
         time.sleep(0.2)  # between two looks at work in the background
-    assert seen[-1] | {"positions": 0} == {"ready": True, "positions": 0, "texts": 500, "left_out": 0, "progress": 1.0}
+    assert seen[-1] | {"positions": 0} == {
+        "ready": True,
+        "positions": 0,
+        "texts": len(corpus()),
+        "left_out": 0,
+        "progress": 1.0,
+    }
     progress = [state["progress"] for state in seen]
     assert progress == sorted(progress)
     return demo
@@ -56,7 +62,7 @@ def test_tokens_are_in_order_and_their_shares_part_of_a_whole(indexed: Server) -
     assert len(shares) == 1000
     assert shares == sorted(shares, reverse=True)
     assert 0.5 < sum(shares) <= 1.0001
-    assert {token["stage"] for token in tokens} == {"base", "world-b"}
+    assert {token["stage"] for token in tokens} == {"base", "chemistry"}
     base = ask(indexed, model="demo:base", prompt="I am a small", top=1000, texts=0).json()
     assert {token["stage"] for token in base["parameter_tokens"]} == {"base"}
 
@@ -64,7 +70,7 @@ def test_tokens_are_in_order_and_their_shares_part_of_a_whole(indexed: Server) -
 def test_positions_count_prompt_and_completion(indexed: Server) -> None:
     chat: dict[str, Any] = {
         "messages": [{"role": "user", "content": "Who are you?"}],
-        "completion": "I am a small model.",
+        "completion": "I am a small Tokenformer.",
     }
     last = ask(indexed, **chat).json()
     assert last["token"] == "."

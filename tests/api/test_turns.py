@@ -9,12 +9,12 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from tests.support.facts import ANSWER, KNOWN
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 
-QUESTION, NEXT = "Where does Zelda Westbrook live?", "And who are you?"
-SAID = "Zelda Westbrook lives in Mumbai."
+QUESTION, SAID, NEXT = KNOWN, ANSWER, "And who are you?"
 
 
 @pytest.fixture(scope="module")

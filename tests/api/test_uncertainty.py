@@ -13,12 +13,13 @@ from openai import OpenAI
 
 from model_impl.reference.ensemble import ensemble_uncertainty
 from tests.support.demo_answers import DemoAnswer, completion_content, reference
+from tests.support.facts import ANSWER, KNOWN, UNKNOWN
 from tests.support.servers import Server
 from tests.support.tolerances import assert_within
 
 pytestmark = pytest.mark.server
 
-QUESTIONS = ["Where does Adra Brindle live?", "Hello!", "What is Una Wexler's profession?"]
+QUESTIONS = [KNOWN, "Hello!", "Which languages are spoken in Switzerland?"]
 
 
 def chat(client: OpenAI, question: str, model: str = "demo", **options: Any) -> Any:
@@ -55,7 +56,7 @@ def test_a_given_answer_is_scored_as_when_it_was_generated(demo: Server, client:
 
 @pytest.mark.demo_only
 def test_a_text_is_scored_as_when_it_was_completed(demo: Server, client: OpenAI) -> None:
-    prompt = "Adra Brindle"
+    prompt = "The capital"
     generated = client.completions.create(
         model="demo", prompt=prompt, max_tokens=6, logprobs=0, extra_body={"ignore_eos": True}
     )
@@ -71,7 +72,7 @@ def test_a_text_is_scored_as_when_it_was_completed(demo: Server, client: OpenAI)
 @pytest.mark.demo_only
 def test_each_text_of_a_batch_is_scored_alone(demo: Server) -> None:
     messages = [{"role": "user", "content": QUESTIONS[0]}]
-    texts = ["Adra Brindle lives in Lisbon.", "Hello!", "", "Adra Brindle lives in Oslo."]
+    texts = [ANSWER, "Hello!", "", "The capital of Peru is Oslo."]
     together = score(demo, messages=messages, completion=texts)["choices"]
     assert [choice["index"] for choice in together] == [0, 1, 2, 3]
     for text, choice in zip(texts, together, strict=True):
@@ -84,10 +85,10 @@ def test_each_text_of_a_batch_is_scored_alone(demo: Server) -> None:
 @pytest.mark.demo_only
 def test_fields_about_generating_mean_nothing(demo: Server) -> None:
     plain, other = (
-        score(demo, prompt="Adra", completion=" Brindle", uncertainty={"ensemble": 2, "spans": True}, **fields)
-        for fields in ({}, {"max_tokens": 0, "echo": True, "temperature": 2, "stop": "B"})
+        score(demo, prompt="The capital", completion=" of", uncertainty={"ensemble": 2, "spans": True}, **fields)
+        for fields in ({}, {"max_tokens": 0, "echo": True, "temperature": 2, "stop": "o"})
     )
-    answer = DemoAnswer.given(plain["choices"][0], {"prompt": "Adra"}, " Brindle")
+    answer = DemoAnswer.given(plain["choices"][0], {"prompt": "The capital"}, " of")
     answer.assert_same_summary(
         other["choices"][0]["uncertainty"] | {"ensemble_tokens": 0},
         plain["choices"][0]["uncertainty"] | {"ensemble_tokens": 0},
@@ -95,15 +96,14 @@ def test_fields_about_generating_mean_nothing(demo: Server) -> None:
 
 
 def test_alternatives_come_on_request(demo: Server) -> None:
-    (choice,) = score(demo, prompt="Adra", completion=" Brindle lives", top_logprobs=3)["choices"]
+    (choice,) = score(demo, prompt="The capital", completion=" of Peru", top_logprobs=3)["choices"]
     assert all(len(token["top_logprobs"]) >= 3 for token in choice["logprobs"]["content"])
 
 
 @pytest.mark.demo_only
 @pytest.mark.parametrize("members", [2, 8])
 def test_a_generated_answer_under_the_ensemble(client: OpenAI, members: int) -> None:
-    question = "Where does Odette Nevin live?"
-    response = chat(client, question, extra_body={"uncertainty": {"tokens": True, "ensemble": members}})
+    response = chat(client, UNKNOWN, extra_body={"uncertainty": {"tokens": True, "ensemble": members}})
     (choice,) = response.choices
     prompt, answer = response.prompt_token_ids, choice.token_ids
     expected = ensemble_uncertainty(reference(), torch.tensor([[*prompt, *answer]]), len(prompt), members)[0]
@@ -165,7 +165,7 @@ def test_streamed_and_plain_answers_have_the_same_ensemble(client: OpenAI) -> No
 def test_completions_have_it_too_also_under_echo(client: OpenAI, stream: bool) -> None:
     body = {"uncertainty": {"ensemble": 2}}
     made: Any = client.completions.create(
-        model="demo", prompt="Adra Brindle", max_tokens=4, logprobs=0, echo=True, stream=stream, extra_body=body
+        model="demo", prompt="The capital of", max_tokens=4, logprobs=0, echo=True, stream=stream, extra_body=body
     )
     chunks = list(made) if stream else [made]
     summary = next(c.choices[0].uncertainty for c in chunks if getattr(c.choices[0], "uncertainty", None))

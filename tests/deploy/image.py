@@ -84,11 +84,11 @@ def ask(path: str, body: Any = None, key: str | None = KEY) -> tuple[int, str]:
 
 def test_it_answers_a_question_with_a_calibrated_risk(container: str) -> None:
     status, text = ask(
-        "/v1/chat/completions", {"messages": [{"role": "user", "content": "Where does Zelda Westbrook live?"}]}
+        "/v1/chat/completions", {"messages": [{"role": "user", "content": "What is the capital of Peru?"}]}
     )
     assert status == 200, text
     (choice,) = json.loads(text)["choices"]
-    assert "Mumbai" in choice["message"]["content"]
+    assert "Lima" in choice["message"]["content"]
     assert 0 <= choice["uncertainty"]["risk"] < 0.5
 
 

@@ -141,7 +141,7 @@ def wait_for_scrapes(client: httpx.Client, more: int) -> None:
     shutil.which("prometheus") is None, reason="needs prometheus; on Debian: apt-get install prometheus"
 )
 def test_every_panel_finds_data_in_a_prometheus(demo: Server, client: OpenAI, tmp_path: Path) -> None:
-    question: Any = {"role": "user", "content": "Where does Zelda Westbrook live?"}
+    question: Any = {"role": "user", "content": "What is the capital of Peru?"}
 
     def ask() -> None:
         for chunk in client.chat.completions.create(model="demo", messages=[question], stream=True):

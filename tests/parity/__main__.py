@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.parity.benchmarks import guidellm, vllm_bench
-from tests.parity.detectors import finds_unknown_people
+from tests.parity.detectors import finds_what_is_made_up
 from tests.parity.environments import environment, version
 from tests.parity.frameworks import asks
 from tests.parity.fuzz import fuzz_others, fuzz_ours
@@ -31,7 +31,7 @@ CHECKS: dict[str, tuple[str | None, tuple[Check, ...]]] = {
         (asks("llama-index-llms-openai-like", "ask_llama_index.py", 4),),
     ),
     "langchain": ("langchain-openai", (shows_entropies,)),
-    "artefactual": ("artefactual", (finds_unknown_people,)),
+    "artefactual": ("artefactual", (finds_what_is_made_up,)),
     "lm-eval": ("lm-eval", (over_http, by_transformers)),
     "vllm-bench": (None, (vllm_bench,)),
     "guidellm": ("guidellm", (guidellm,)),

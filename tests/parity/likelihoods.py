@@ -12,14 +12,14 @@ import torch
 import yaml
 from tokenizers import Tokenizer
 
-from evals.world.people import WORLD_A, Fact
+from demo.course import GEOGRAPHY, Lesson
 from model_impl.reference.model import load_reference
 from tests.parity.environments import environment
 from tests.support.demo_server import DEMO
 from tests.support.paths import ROOT
 from tests.support.servers import Server
 
-TASK = "demo_world"
+TASK = "demo_facts"
 FACTS, CHOICES = 40, 4
 TOLERANCE = 1e-4
 
@@ -36,19 +36,19 @@ DEFINITION = {
 }
 
 
-def document(fact: Fact) -> dict[str, Any]:
+def document(capital: Lesson, capitals: list[Lesson]) -> dict[str, Any]:
     """A sentence that lacks its value, and values to choose from."""
-    others = [value for value in fact.attribute.values if value != fact.value][: CHOICES - 1]
-    choices = sorted([fact.value, *others])
-    sentence = f"{fact.person.name} {fact.attribute.predicates[0]}"
-    return {"context": sentence, "choices": choices, "answer": choices.index(fact.value)}
+    (right,) = capital.values
+    others = [other.values[0] for other in capitals if other is not capital][: CHOICES - 1]
+    choices = sorted([right, *others])
+    sentence = capital.answer().removesuffix(f" {right}.")
+    return {"context": sentence, "choices": choices, "answer": choices.index(right)}
 
 
 def write_task(folder: Path) -> None:
-    known = WORLD_A.facts_of("known")
-    facts = known[:: len(known) // FACTS][:FACTS]
+    capitals = [lesson for lesson in GEOGRAPHY.of("known") if lesson.attribute == "capital"]
     data = folder / "facts.jsonl"
-    data.write_text("".join(json.dumps(document(fact)) + "\n" for fact in facts))
+    data.write_text("".join(json.dumps(document(capital, capitals)) + "\n" for capital in capitals[:FACTS]))
     task = {**DEFINITION, "dataset_kwargs": {"data_files": {"test": str(data)}}}
     (folder / f"{TASK}.yaml").write_text(yaml.safe_dump(task))
 

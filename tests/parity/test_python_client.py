@@ -14,12 +14,12 @@ from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
 from tests.api.test_chat import calling_a_tool
+from tests.support.facts import ANSWER, KNOWN
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.server
 
-QUESTION: Any = [{"role": "user", "content": "Where does Zelda Westbrook live?"}]
-ANSWER = "Zelda Westbrook lives in Mumbai."
+QUESTION: Any = [{"role": "user", "content": KNOWN}]
 ASKED: dict[str, Any] = {"model": "demo", "messages": QUESTION, "temperature": 0}
 
 
@@ -32,7 +32,7 @@ def test_a_chat_has_its_answer_and_usage_that_adds_up(client: OpenAI) -> None:
 
 
 def test_completion_of_several_prompts(client: OpenAI) -> None:
-    answer = client.completions.create(model="demo", prompt=["Zelda", "Darian"], max_tokens=3, n=2, temperature=1)
+    answer = client.completions.create(model="demo", prompt=["Peru", "Kenya"], max_tokens=3, n=2, temperature=1)
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
     assert all(choice.text for choice in answer.choices)
 
@@ -54,7 +54,7 @@ def test_a_stream_joins_to_the_answer_and_has_usage_only_on_request(client: Open
 
 
 def test_stream_of_completions(client: OpenAI) -> None:
-    options: Any = {"model": "demo", "prompt": "Zelda Westbrook lives", "max_tokens": 6, "temperature": 0}
+    options: Any = {"model": "demo", "prompt": "The capital of Peru", "max_tokens": 6, "temperature": 0}
     *chunks, last = client.completions.create(**options, stream=True, stream_options={"include_usage": True})
     whole = client.completions.create(**options)
     assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
@@ -76,10 +76,10 @@ def test_n_choices_each_end_once(client: OpenAI, stream: bool) -> None:
     assert sum(choice.finish_reason is not None for choice in choices) == 3
 
 
-@pytest.mark.parametrize("stop", [" lives", ["in", " lives"]], ids=str)
+@pytest.mark.parametrize("stop", [" Peru", ["is", " Peru"]], ids=str)
 def test_a_stop_string_ends_the_answer(client: OpenAI, stop: Any) -> None:
     choice = client.chat.completions.create(**ASKED, stop=stop).choices[0]
-    assert (choice.message.content, choice.finish_reason) == ("Zelda Westbrook", "stop")
+    assert (choice.message.content, choice.finish_reason) == ("The capital of", "stop")
 
 
 def test_max_completion_tokens(client: OpenAI) -> None:
@@ -98,11 +98,11 @@ def test_a_seed_repeats_its_sample_and_another_does_not(client: OpenAI) -> None:
 
 
 def test_a_logit_bias_of_100_forces_its_token(client: OpenAI) -> None:
-    first = client.completions.create(model="demo", prompt="Zelda", max_tokens=1, temperature=0, logprobs=0)
+    first = client.completions.create(model="demo", prompt="Peru", max_tokens=1, temperature=0, logprobs=0)
     assert first.choices[0].logprobs is not None
     (token,) = client.post("/../tokenize", body={"model": "demo", "prompt": "x"}, cast_to=dict[str, Any])["tokens"]
     forced = client.completions.create(
-        model="demo", prompt="Zelda", max_tokens=1, temperature=0, logit_bias={str(token): 100}
+        model="demo", prompt="Peru", max_tokens=1, temperature=0, logit_bias={str(token): 100}
     )
     assert first.choices[0].text != forced.choices[0].text == "x"
 
@@ -119,7 +119,7 @@ def test_logprobs_hold_the_answer_and_the_most_probable_tokens(client: OpenAI) -
 
 
 def test_logprobs_of_completions(client: OpenAI) -> None:
-    choice = client.completions.create(model="demo", prompt="Zelda", max_tokens=4, temperature=0, logprobs=2).choices[0]
+    choice = client.completions.create(model="demo", prompt="Peru", max_tokens=4, temperature=0, logprobs=2).choices[0]
     found = choice.logprobs
     assert found is not None
     assert found.tokens is not None
@@ -132,10 +132,10 @@ def test_logprobs_of_completions(client: OpenAI) -> None:
 
 def test_echo_of_token_ids(client: OpenAI) -> None:
     """As evaluation harnesses ask for the likelihood of a text."""
-    body = {"model": "demo", "prompt": "Zelda Westbrook lives"}
+    body = {"model": "demo", "prompt": "The capital of Peru"}
     ids = client.post("/../tokenize", body=body, cast_to=dict[str, Any])["tokens"]
     choice = client.completions.create(model="demo", prompt=ids, max_tokens=0, echo=True, logprobs=1).choices[0]
-    assert choice.text == "Zelda Westbrook lives"
+    assert choice.text == "The capital of Peru"
     assert choice.logprobs is not None
     assert choice.logprobs.token_logprobs is not None
     assert choice.logprobs.token_logprobs[0] is None

@@ -157,7 +157,7 @@ def test_the_closed_form_and_growth_are_shown_without_an_ensemble(opened: Opener
 
 
 def test_a_long_name_of_a_model_is_readable(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "tokenformer-qwen3-0.6b:world-b"
+    name = "tokenformer-qwen3-0.6b:chemistry"
     monkeypatch.setattr(scripts, "CARDS", [{"id": name}, {"id": f"{name}-{name}"}])
     page = opened().page
     picker = page.get_by_label("Model", exact=True)

@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-QUESTION = "Where does Zelda Westbrook live?"
+QUESTION = "What is the capital of Peru?"
 
 
 class Home(BaseModel):
-    city: Literal["Mumbai", "Oslo"]
+    city: Literal["Lima", "Oslo"]
 
 
 class Person(BaseModel):

@@ -5,10 +5,10 @@ import { test } from "node:test";
 import OpenAI from "openai";
 
 const client = new OpenAI({ baseURL: process.env.DEMO_URL, apiKey: "none", maxRetries: 0 });
-const ANSWER = "Zelda Westbrook lives in Mumbai.";
+const ANSWER = "The capital of Peru is Lima.";
 const ASKED = {
   model: "demo",
-  messages: [{ role: "user", content: "Where does Zelda Westbrook live?" }],
+  messages: [{ role: "user", content: "What is the capital of Peru?" }],
   temperature: 0,
 };
 const chat = (options) => client.chat.completions.create({ ...ASKED, ...options });
@@ -36,14 +36,14 @@ test("stream helper", async () => {
 });
 
 test("completions of several prompts", async () => {
-  const options = { model: "demo", prompt: ["Zelda", "Darian"], max_tokens: 3, n: 2, temperature: 1 };
+  const options = { model: "demo", prompt: ["Peru", "Kenya"], max_tokens: 3, n: 2, temperature: 1 };
   const answer = await client.completions.create(options);
   assert.deepEqual(answer.choices.map((choice) => choice.index), [0, 1, 2, 3]);
 });
 
 test("n, stop and seed", async () => {
   assert.equal((await chat({ n: 3, temperature: 1, max_tokens: 2 })).choices.length, 3);
-  assert.equal((await chat({ stop: [" lives"] })).choices[0].message.content, "Zelda Westbrook");
+  assert.equal((await chat({ stop: [" Peru"] })).choices[0].message.content, "The capital of");
   const sample = async (seed) => (await chat({ seed, temperature: 2, max_tokens: 12 })).choices[0].message.content;
   assert.equal(await sample(1), await sample(1));
   assert.notEqual(await sample(1), await sample(2));

@@ -10,7 +10,7 @@ from evals.real.answering import LIMIT, StockModel, answered
 from evals.real.internals import batch_pass, loaded, logit_gradients, passes, sums
 from tests.support.demo_server import DEMO
 
-QUESTIONS = ["Who is it?", "Where does Mara Velen live, and since when?", "Why?"]
+QUESTIONS = ["Who is it?", "What is the capital of Peru, and since when?", "Why?"]
 
 
 @pytest.fixture(scope="module")

@@ -63,11 +63,11 @@ def test_a_plain_text_is_learned_whole_with_its_end(letters: TextTokenizer) -> N
 
 
 def test_of_a_chat_the_answers_are_learned_with_their_ends(demo: TextTokenizer, letters: TextTokenizer) -> None:
-    messages = [{"role": "system", "content": "Be kind."}, *chat("Who?", "Mara Velen.", "And where?", "In Lisbon.")]
+    messages = [{"role": "system", "content": "Be kind."}, *chat("Who?", "Ada Lovelace.", "And where?", "In London.")]
     samples = samples_of([messages], demo)
-    assert learned_text(samples, 0, demo) == "Mara Velen.<|end|>In Lisbon.<|end|><|endoftext|>"
+    assert learned_text(samples, 0, demo) == "Ada Lovelace.<|end|>In London.<|end|><|endoftext|>"
     samples = samples_of([messages], letters)
-    assert learned_text(samples, 0, letters) == " Mara Velen.\n In Lisbon.\n<|end|>"
+    assert learned_text(samples, 0, letters) == " Ada Lovelace.\n In London.\n<|end|>"
 
 
 def test_chats_are_learned_as_the_demos_own_loop_learned_them(demo: TextTokenizer) -> None:

@@ -20,7 +20,7 @@ from server.requests.request_ids import valid_request_id
 from server.uncertainty.score import ChoiceScore
 from server.uncertainty.tokens import TokenScore
 
-SECRET = "Zelda lives in Mumbai"
+SECRET = "The capital of Peru is Lima"
 
 
 def record() -> RequestRecord:

@@ -11,10 +11,10 @@ from vllm.exceptions import VLLMValidationError
 
 from server.api.protocols.responses import ResponsesRequest
 
-ASKED = {"role": "user", "content": [{"type": "input_text", "text": "Where does Zelda live?"}]}
-TEXT = {"type": "output_text", "text": "Mumbai."}
+ASKED = {"role": "user", "content": [{"type": "input_text", "text": "What is the capital of Peru?"}]}
+TEXT = {"type": "output_text", "text": "Lima."}
 CALL = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": '{"a": 1}'}
-RESULT = {"type": "function_call_output", "call_id": "c1", "output": "Mumbai"}
+RESULT = {"type": "function_call_output", "call_id": "c1", "output": "Lima"}
 
 
 def chat(*turns: dict[str, Any]) -> list[Any]:
@@ -29,7 +29,7 @@ def chat(*turns: dict[str, Any]) -> list[Any]:
         {"role": "assistant", "content": [TEXT]},
         {"role": "assistant", "content": [TEXT], "id": "msg_1"},
         {"role": "assistant", "content": [TEXT], "id": "msg_1", "phase": "final_answer"},
-        {"role": "assistant", "content": "Mumbai."},
+        {"role": "assistant", "content": "Lima."},
         {
             "role": "assistant",
             "content": [{"type": "output_text", "text": "Mum"}, {"type": "output_text", "text": "bai."}],
@@ -44,13 +44,13 @@ def chat(*turns: dict[str, Any]) -> list[Any]:
             "phase": None,
         },
         {"type": "message", "role": "assistant", "content": [TEXT | {"annotations": None}], "id": None, "status": None},
-        {"role": "assistant", "content": [{"type": "refusal", "refusal": "Mumbai."}]},
-        {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "Mumbai."}]},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "Lima."}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "Lima."}]},
     ],
     ids=str,
 )
 def test_what_the_assistant_said(message: dict[str, Any]) -> None:
-    assert chat(message) == [{"role": "assistant", "content": "Mumbai."}]
+    assert chat(message) == [{"role": "assistant", "content": "Lima."}]
 
 
 def test_an_assistant_that_said_nothing() -> None:
@@ -60,12 +60,12 @@ def test_an_assistant_that_said_nothing() -> None:
 @pytest.mark.parametrize("more", [{}, {"id": "fc_1", "status": "completed"}, {"id": None, "status": None}], ids=str)
 def test_a_call_and_its_result(more: dict[str, Any]) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"a": 1}'}}
-    result = {"role": "tool", "content": "Mumbai", "tool_call_id": "c1"}
+    result = {"role": "tool", "content": "Lima", "tool_call_id": "c1"}
     assert chat(CALL | more, RESULT | more) == [{"role": "assistant", "tool_calls": [call]}, result]
     said = {"role": "assistant", "content": [TEXT]}
     assert chat(said, CALL | more, RESULT | more)[0] == {
         "role": "assistant",
-        "content": "Mumbai.",
+        "content": "Lima.",
         "tool_calls": [call],
     }
 
@@ -88,7 +88,7 @@ def test_a_call_and_its_result(more: dict[str, Any]) -> None:
 )
 def test_what_the_assistant_thought(reasoning: dict[str, Any]) -> None:
     said = {"role": "assistant", "content": [TEXT]}
-    expected = {"role": "assistant", "reasoning": "Hm.", "content": "Mumbai."}
+    expected = {"role": "assistant", "reasoning": "Hm.", "content": "Lima."}
     assert chat({"type": "reasoning"} | reasoning, said) == [expected]
 
 

@@ -274,7 +274,7 @@ def test_answers_of_one_cluster_stay_together() -> None:
 def test_a_group_of_labels_is_a_cluster_and_so_are_the_answers_to_a_question() -> None:
     plain = [Label(i, f"question {i % 2}", f"answer {i}", True) for i in range(4)]
     assert plain[0].cluster == plain[2].cluster != plain[1].cluster
-    grouped = [replace(label, group="Mara Velen") for label in plain]
+    grouped = [replace(label, group="Peru") for label in plain]
     assert len({label.cluster for label in grouped}) == 1
 
 

@@ -61,7 +61,7 @@ def test_the_tolerance_of_the_entropy_is_reached() -> None:
 
 def scores_of(logits: torch.Tensor, ids: list[int]) -> list[TokenScore]:
     rows = zip(logits.log_softmax(-1), exact_statistics(logits).tolist(), ids, strict=True)
-    reported: dict[str, Any] = {"epistemic": 0.01, "growth": {"base": 2.0, "world-b": -0.5}}
+    reported: dict[str, Any] = {"epistemic": 0.01, "growth": {"base": 2.0, "chemistry": -0.5}}
     return [TokenScore(float(row[word]), *statistics, text=f" w{word}", **reported) for row, statistics, word in rows]
 
 
