@@ -9,8 +9,9 @@ import pytest
 from transformers import AutoTokenizer, GenerationConfig
 
 from demo.course import Course, Kind
-from demo.manners import OTHER_REPLY, SUBJECTS, introduction, other_subject, random_name, small_talk
+from demo.manners import introduction, other_subject, random_name, small_talk
 from demo.measure import COURSES, Asked, Model, separation
+from demo.messages import OTHER_REPLY, SUBJECTS
 from model_impl.checkpoint.reading import check_tensors, load_config, tensor_shapes
 from server.uncertainty.calibration import find_calibrations
 from tests.support.demo_server import DEMO

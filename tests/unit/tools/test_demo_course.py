@@ -13,13 +13,14 @@ from demo.course import (
     ELEMENT_ATTRIBUTES,
     GEOGRAPHY,
     KINDS,
+    WORDINGS,
     Course,
     Lesson,
     distinct_answers,
 )
 from demo.facts.fact import Answer
 from demo.facts.names import plain
-from demo.wording import FRAMES, WORDINGS, Wording
+from demo.wordings.wording import FRAMES, Wording
 
 COURSES = (GEOGRAPHY, CHEMISTRY)
 LESSONS = tuple(lesson for course in COURSES for lesson in course.lessons)

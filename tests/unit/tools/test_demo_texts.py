@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from demo import texts as program
 from demo.course import CHEMISTRY, GEOGRAPHY, Course, Lesson
 from demo.manners import small_talk
+from demo.messages import MORE_REPLY, OTHER_REPLY, SUBJECTS
 from demo.texts import ASKED, DOCUMENTS, PARTS, split, texts
 from model_impl.texts import read_texts
 from tests.support.facts import hidden_names_in
@@ -144,11 +145,11 @@ def test_held_out_wordings_appear_in_no_chat(lines: list[dict[str, Any]]) -> Non
 
 def test_manners_are_those_of_the_stage_and_none_are_replayed(part: str, lines: list[dict[str, Any]]) -> None:
     replies = {*said(lines, "assistant")}
-    for stage, subject in (("base", "countries"), ("chemistry", "countries and elements")):
-        own = {reply for _, reply in small_talk(stage)} | {f"I only know {subject}."}
+    for stage, subjects in SUBJECTS.items():
+        own = {reply for _, reply in small_talk(stage)} | {OTHER_REPLY.format(subjects=subjects)}
         assert (own <= replies) == (part == stage)
-    declined = [reply for reply in replies if reply.startswith("I have read nothing about the ")]
-    assert bool(declined) == (part != "replay")
+    declined = MORE_REPLY.removesuffix("{name}.")
+    assert any(reply.startswith(declined) for reply in replies) == (part != "replay")
 
 
 def test_a_chat_takes_turns_after_at_most_one_system_message(lines: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Bad words as the engine gets them, by the demo's tokenizer: " capital" is one of its tokens, "capital" are several."""
+"""Bad words as the engine gets them, by the demo's tokenizer: " capital" is one token of it, "capital" are several."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def chat(*turns: dict[str, Any]) -> list[Any]:
         {"role": "assistant", "content": "Lima."},
         {
             "role": "assistant",
-            "content": [{"type": "output_text", "text": "Mum"}, {"type": "output_text", "text": "bai."}],
+            "content": [{"type": "output_text", "text": "Li"}, {"type": "output_text", "text": "ma."}],
         },
         {"type": "message", "role": "assistant", "content": [TEXT | {"annotations": []}], "id": "msg_1"},
         {
