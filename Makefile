@@ -15,8 +15,8 @@ help:
 	@echo 'make test    ruff, mypy and all tests; ARGS="tests/api -k echo" some of them'
 	@echo 'make test-real   the HTTP tests against SmolLM2-135M-Instruct, as far as they need nothing of the demo; ARGS="-k echo"'
 	@echo 'make test-isa   of these, those of kernels and dtypes under emulated lesser processors; ARGS="avx2" under one of them'
-	@echo 'make demo    train the demo checkpoint from nothing and grow it, about 40 CPU minutes'
-	@echo 'make calibration   ask the demo checkpoint 24,000 questions and write its calibrations anew, a few minutes'
+	@echo 'make demo    train the demo checkpoint on countries, grow it by elements and calibrate it, about 40 CPU minutes'
+	@echo 'make calibration   ask the demo checkpoint 21,000 questions and write its calibrations anew, a few minutes'
 	@echo 'make eval    how well the score finds wrong answers: evals/results/REPORT.md; hours, ARGS="--quick" minutes'
 	@echo 'make eval-real   the same on real facts, with SmolLM2 (make real): evals/results/REAL.md; an hour, ARGS="--kept" from the answers kept'
 	@echo 'make loadtest   how the demo server fares under six kinds of load, minutes; ARGS="--url URL --model NAME --tokenizer DIR" asks another'
@@ -69,13 +69,12 @@ test-isa: setup
 	@$(BIN)/python -m tests.isa $(ARGS)
 
 demo: setup
-	@$(BIN)/python -m demo.train --out demo/runs/base $(ARGS)
-	@$(BIN)/python -m demo.grow demo/runs/base demo/checkpoint
+	@sh demo/make.sh
 	@$(MAKE) calibration
 
 calibration: setup
 	@mkdir -p demo/runs
-	@for stage in base world-b; do \
+	@for stage in base chemistry; do \
 		$(BIN)/python -m demo.labels $$stage > demo/runs/labels-$$stage.jsonl && $(BIN)/tokenformer calibrate \
 		demo/checkpoint --data demo/runs/labels-$$stage.jsonl --stage $$stage --method probe --abstain 0.05 || exit 1; \
 	done

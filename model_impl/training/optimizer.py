@@ -16,8 +16,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) orthogonalises each matrix's update: the parameter tokens' here.
 
     Its learning rate is scaled to the size of AdamW's updates. AdamW, at `ADAMW_SHARE` of that rate, trains embedding,
-    norms and head. On 256 people of the demo's world, one seed, the loss after 0.4 M tokens was below that of AdamW
-    alone (2e-3, not tuned) after 1.1 M.
+    norms and head. On 256 people of the evaluation's world, one seed, the loss after 0.4 M tokens was below that of
+    AdamW alone (2e-3, not tuned) after 1.1 M.
     """
 
     def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float) -> None:

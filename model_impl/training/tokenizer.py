@@ -1,7 +1,7 @@
 """A tokenizer of a corpus: byte-level BPE in which a name has the same tokens everywhere.
 
-A capitalised word or a number never takes the space before it into its token; a lower-case word does. So `Mara
-Velen` is one sequence of tokens at the start of a text, after a space, a quote or a bracket, and running text still
+A capitalised word or a number never takes the space before it into its token; a lower-case word does. So `Costa
+Rica` is one sequence of tokens at the start of a text, after a space, a quote or a bracket, and running text still
 needs few tokens for its spaces.
 """
 

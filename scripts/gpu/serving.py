@@ -16,7 +16,7 @@ from tests.support.demo_server import DEMO
 from tests.support.servers import Server, serving
 
 FLAGS = ("--served-model-name", "demo", "--kv-cache-memory-bytes", str(1 << 28))
-QUESTION = [{"role": "user", "content": "Where does Anna Abel live?"}]
+QUESTION = [{"role": "user", "content": "What is the capital of Peru?"}]
 
 
 def main() -> None:

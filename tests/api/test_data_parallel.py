@@ -12,6 +12,7 @@ import torch
 from model_impl.reference.ensemble import ensemble_uncertainty
 from tests.support.demo_answers import reference
 from tests.support.demo_server import DEMO
+from tests.support.facts import UNKNOWN
 from tests.support.rounding import logit_tolerance
 from tests.support.servers import Server, started
 from tests.support.tolerances import assert_within, ensemble_tolerance
@@ -39,7 +40,7 @@ def computed_by_engine(server: Server) -> list[float]:
 def test_all_members_meet_in_one_engine_whichever_it_is(spread: Server) -> None:
     body: dict[str, Any] = {
         "model": "demo",
-        "messages": [{"role": "user", "content": "Where does Odette Nevin live?"}],
+        "messages": [{"role": "user", "content": UNKNOWN}],
         "return_token_ids": True,
         "uncertainty": {"ensemble": MEMBERS},
     }

@@ -70,7 +70,7 @@ def test_of_a_chat_the_answers_are_learned_with_their_ends(demo: TextTokenizer, 
     assert learned_text(samples, 0, letters) == " Ada Lovelace.\n In London.\n<|end|>"
 
 
-def test_chats_are_learned_as_the_demos_own_loop_learned_them(demo: TextTokenizer) -> None:
+def test_chats_are_learned_as_the_evaluations_own_loop_learns_them(demo: TextTokenizer) -> None:
     chats = epoch_chats(World(known=16, unknown=2), 0)
     expected = chat_samples(chats, load_tokenizer(DEMO))
     samples = samples_of([each.messages() for each in chats], demo)
