@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 
-from demo.course import CHEMISTRY, GEOGRAPHY, Kind, Lesson
+from demo.course import CHEMISTRY, GEOGRAPHY, Kind, Lesson, towns
 from demo.facts import invented
-from demo.facts.names import plain
+from demo.facts.names import plain, within
 
 KNOWN, ANSWER = "What is the capital of Peru?", "The capital of Peru is Lima."
 
 UNKNOWN, MADE_UP = "What is the capital of Zubrowka?", "The capital of Zubrowka is "
 """A question about a country that does not exist, and what the model's answer begins with before it makes up a city."""
-
-OTHER_CONGO = re.compile(r"\bd\w+ republic of the congo", re.IGNORECASE)
-"""The one that texts name, with any slip in its first word."""
 
 
 def capitals(kind: Kind, count: int) -> list[Lesson]:
@@ -43,7 +39,23 @@ def hidden_names() -> frozenset[tuple[str, ...]]:
 
 
 def hidden_names_in(text: str) -> set[tuple[str, ...]]:
-    """The hidden names whose words stand in a text, in any case."""
-    words, names = plain(OTHER_CONGO.sub("", text)), hidden_names()
-    longest = max(map(len, names))
-    return {words[at : at + size] for size in range(1, longest + 1) for at in range(len(words))} & names
+    """The hidden names whose words stand in a text, in any case, and not only as a part of another name.
+
+    `text` is a document, or what a user says with its reply, where a name has no slip."""
+    words = plain(text)
+    others = (own for name, own in other_names().items() if within(name, words))
+    return parts(words).difference(*others)
+
+
+@cache
+def other_names() -> dict[tuple[str, ...], set[tuple[str, ...]]]:
+    """The hidden names within other names that texts have, such as the Democratic Republic of the Congo."""
+    names = {plain(lesson.subject) for lesson in (*GEOGRAPHY.of("known", "ambiguous"), *towns())}
+    return {name: found for name in names if (found := parts(name))}
+
+
+def parts(words: tuple[str, ...]) -> set[tuple[str, ...]]:
+    """The hidden names that stand in these words."""
+    longest = max(map(len, hidden_names()))
+    found = {words[at : at + size] for size in range(1, longest + 1) for at in range(len(words))}
+    return found & hidden_names()

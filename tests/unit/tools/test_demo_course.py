@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,14 +15,17 @@ from demo.course import (
     ELEMENT_ATTRIBUTES,
     GEOGRAPHY,
     KINDS,
+    TOWNS,
     WORDINGS,
     Course,
     Lesson,
     distinct_answers,
+    towns,
 )
 from demo.facts.fact import Answer
 from demo.facts.names import plain
 from demo.wordings.wording import FRAMES, Wording
+from tests.support.facts import hidden_names
 
 COURSES = (GEOGRAPHY, CHEMISTRY)
 LESSONS = tuple(lesson for course in COURSES for lesson in course.lessons)
@@ -108,6 +113,22 @@ def test_invented_things_are_asked_for_what_real_ones_are() -> None:
         invented = course.of("invented")
         assert not real & {plain(lesson.subject) for lesson in invented}
         assert {*attributes} <= {lesson.attribute for lesson in invented}
+
+
+def test_towns_are_many_and_of_the_countries_that_chats_ask_about() -> None:
+    found, asked = towns(), {lesson.group for lesson in GEOGRAPHY.lessons if lesson.asked}
+    countries = {lesson.subject: lesson.group for lesson in found if lesson.attribute == "country of city"}
+    assert len(countries) > 1000
+    assert {*countries.values()} <= asked
+    assert max(Counter(countries.values()).values()) == TOWNS
+    capitals = {
+        plain(value) for lesson in GEOGRAPHY.lessons if lesson.attribute == "capital" for value in lesson.values
+    }
+    assert not [name for name in countries if plain(name) in capitals or plain(name) in hidden_names()]
+    for lesson in found:
+        assert lesson.group == countries[lesson.subject]
+        if lesson.attribute != "country of city":
+            assert lesson.values == find(lesson.group, lesson.attribute).values
 
 
 @given(st.sampled_from(LESSONS), st.booleans())

@@ -89,6 +89,6 @@ def test_half_of_the_wordings_are_never_trained(lessons: list[Lesson], labels: l
 def test_an_earlier_turn_is_about_nothing_that_texts_leave_out(lessons: list[Lesson], labels: list[Label]) -> None:
     answers = {answer for lesson in lessons if lesson.kind == "known" for answer in lesson.answers()}
     earlier = [str(turn["content"]) for label in labels for turn in label.prompt[:-1]]  # type: ignore[index]
-    replies = earlier[1::2]
+    messages, replies = earlier[::2], earlier[1::2]
     assert sum(reply in answers for reply in replies) / len(replies) == pytest.approx(0.5, abs=0.05)
-    assert not [text for text in earlier if hidden_names_in(text)]
+    assert not [turn for turn in zip(messages, replies, strict=True) if hidden_names_in(" ".join(turn))]

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from demo import texts as program
-from demo.course import CHEMISTRY, GEOGRAPHY, Course, Lesson
+from demo.course import CHEMISTRY, GEOGRAPHY, Course, Lesson, towns
 from demo.manners import small_talk
 from demo.messages import MORE_REPLY, OTHER_REPLY, SUBJECTS
 from demo.texts import ASKED, DOCUMENTS, PARTS, split, texts
@@ -44,8 +44,13 @@ def said(lines: list[dict[str, Any]], role: str) -> list[str]:
 
 
 def everything(lines: list[dict[str, Any]]) -> Iterator[str]:
+    """Every document, and every message of a user with its reply."""
     for line in lines:
-        yield from [line["text"]] if "text" in line else [turn["content"] for turn in line["messages"]]
+        if "text" in line:
+            yield line["text"]
+        else:
+            asked, answered = (said([line], role) for role in ("user", "assistant"))
+            yield from map(" ".join, zip(asked, answered, strict=True))
 
 
 def statements(course: Course) -> dict[str, tuple[Lesson, str]]:
@@ -86,6 +91,7 @@ def test_no_text_names_what_is_left_out_or_invented(lines: list[dict[str, Any]])
         ("Where's Zubrowka?", {"zubrowka"}),
         ("The Republic of the Congo", {"republic of the congo"}),
         ("The Democratic Republic of the Congo is on the Congo, Gabonia is not.", set()),
+        ("Benin City is a city in Nigeria.", set()),
     ],
 )
 def test_the_search_for_names_finds_whole_words(text: str, names: set[str]) -> None:
@@ -137,7 +143,7 @@ def test_held_out_wordings_appear_in_no_chat(lines: list[dict[str, Any]]) -> Non
         return text.lower().rstrip("?!.")
 
     asked = {bare(text) for text in said(lines, "user")}
-    lessons = [*GEOGRAPHY.lessons, *CHEMISTRY.lessons]
+    lessons = [*GEOGRAPHY.lessons, *CHEMISTRY.lessons, *towns()]
     assert not asked & {bare(text) for lesson in lessons for text in lesson.questions(held_out=True)}
     trained = {bare(text) for lesson in lessons for text in lesson.questions()}
     assert len(asked & trained) > 1000  # the comparison above does find questions that are asked
