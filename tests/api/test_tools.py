@@ -17,7 +17,7 @@ from tests.support.servers import Server
 pytestmark = pytest.mark.server
 
 MESSAGES: Any = [{"role": "user", "content": KNOWN}]
-TOKENS = 80
+TOKENS = 120
 
 
 class Home(BaseModel):
