@@ -24,11 +24,11 @@ make_it() {
     say $bin/tokenformer grow "$runs/base" "$runs/grown" --name chemistry \
         --tokens query=32,key=32,value=32,output=32,ffn=128
     say $bin/tokenformer train "$runs/grown" --stage chemistry --data "$runs/chemistry.jsonl" \
-        --replay "$runs/replay.jsonl" --out "$runs/chemistry" --row-tokens 256 --epochs 2
+        --replay "$runs/replay.jsonl" --out "$runs/chemistry" --row-tokens 256 --epochs 3
 }
 
 # Small matrices: a second thread helps little.
 export OMP_NUM_THREADS=1
 lscpu | grep '^Model name' > "$runs/training.log" || true
-make_it 2>&1 | sed "s#$runs/##g; s#$bin/##g" | tee -a "$runs/training.log"
+make_it 2>&1 | sed -u "s#$runs/##g; s#$bin/##g" | tee -a "$runs/training.log"
 $bin/python -m demo.publish "$runs/chemistry" demo/checkpoint --log "$runs/training.log"

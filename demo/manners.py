@@ -90,6 +90,11 @@ def other_subject(rng: Random, stage: str) -> tuple[str, str]:
     return filled, OTHER_REPLY.format(subjects=SUBJECTS[stage])
 
 
+def random_element(rng: Random) -> str:
+    """A name that no element has, such as `dravenium`."""
+    return random_name(rng).rstrip("aeiou").lower() + rng.choice(("ium", "ium", "um", "ine", "on"))
+
+
 def random_name(rng: Random) -> str:
     """Two to four random syllables, such as `Dravenia`."""
     syllables = [rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.randint(1, 3))]

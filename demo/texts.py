@@ -116,6 +116,8 @@ def manner_chats(rng: Random, stage: str) -> list[list[Turn]]:
     turns = 4 * manners.small_talk(stage)
     turns += [manners.introduction(rng, name_for(rng, names)) for _ in range(400)]
     turns += [manners.other_attribute(rng, name_for(rng, names)) for _ in range(500)]
+    if stage != "base":
+        turns += [manners.other_attribute(rng, manners.random_element(rng)) for _ in range(300)]
     turns += [manners.other_subject(rng, stage) for _ in range(400)]
     typed = [(as_typed(rng, message), reply) for message, reply in turns]
     return list(split(rng, typed, CHAT_LENGTHS))
