@@ -2,7 +2,7 @@
 
 - About six in ten questions are about facts that the stage has learned. The others are about countries and elements
   that its texts leave out, and about invented ones. One in twenty asks for no fact.
-- The model answers. Every right value of an ambiguous fact is right, as none is made up. A fact that is left out has
+- The model answers, but for one in twenty, which scores an answer that it is given, right or wrong. Every right value of an ambiguous fact is right, as none is made up. A fact that is left out has
   right answers as well, so that a lucky guess counts; about something invented every answer is wrong.
 - Half of the wordings occur in no training chat, all are typed as people do, and one in four follows an earlier turn.
 
@@ -42,8 +42,11 @@ class Labels:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         lines = [self.about(lesson) for lesson in self.lessons for _ in range(STATED if lesson.stated else NOT_STATED)]
-        others = round(len(lines) * MANNERS_SHARE / (1 - MANNERS_SHARE))
-        lines += [self.manners() for _ in range(others)]
+        further = round(len(lines) * MANNERS_SHARE)
+        lines += [self.manners() for _ in range(further)]
+        lines += [
+            self.given(lesson, right) for lesson in self.rng.sample(self.known, further // 2) for right in (True, False)
+        ]
         self.rng.shuffle(lines)
         return iter(lines)
 
@@ -51,6 +54,14 @@ class Labels:
         held_out = self.rng.random() < HELD_OUT_SHARE
         question = self.rng.choice(lesson.questions(held_out))
         return self.label(question, lesson.answers(), lesson.group, lesson.attribute)
+
+    def given(self, lesson: Lesson, right: bool) -> dict[str, Any]:
+        """An answer that is not the model's, with the fact's value or that of another fact of this kind."""
+        others = [one for one in self.known if one.attribute == lesson.attribute and one.values != lesson.values]
+        value = lesson.values[0] if right else self.rng.choice(others).values[0]
+        line = self.label(self.rng.choice(lesson.questions()), (), lesson.group, lesson.attribute)
+        del line["expected"]
+        return line | {"answer": lesson.answer(value), "correct": right}
 
     def manners(self) -> dict[str, Any]:
         message, reply = self.other_turn()
