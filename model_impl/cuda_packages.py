@@ -7,10 +7,14 @@ imported, warns that it has no backend for CPUs, and reports leaks at the end.
 
 from __future__ import annotations
 
+import runpy
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
 CUDA_PACKAGES = ("torchvision", "torchaudio", "torchcodec", "triton")
+
+INSPECTION = "vllm.model_executor.models.registry"
+"""The program in which vLLM imports a model's class to see what it can do. It imports nothing of ours before."""
 
 CPU_BUILD = "+cpu"
 """The end of the version of a CPU build, as PyTorch's own index has them."""
@@ -30,3 +34,15 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
+
+
+def install() -> None:
+    """Have this process's vLLM run `INSPECTION` by this module."""
+    from vllm.model_executor.models import registry
+
+    registry._SUBPROCESS_COMMAND = [sys.executable, "-m", __name__]
+
+
+if __name__ == "__main__":
+    hide_cuda_packages()
+    runpy.run_module(INSPECTION, run_name="__main__", alter_sys=True)

@@ -9,11 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from model_impl.cuda_packages import CUDA_PACKAGES
 from scripts.lock import LEFT_OUT
-from server.system.cuda_packages import CUDA_PACKAGES
 
 TRANSFORMERS = "import server, transformers.image_utils"
 """transformers imports torchvision there if it finds one; vLLM imports this in turn."""
+
+INSPECTED = """
+import server
+from model_impl import plugin
+from vllm.model_executor.models import registry
+plugin.register()
+print(registry._run_in_subprocess(lambda: __import__("transformers.image_utils").__name__))
+"""
 
 FOUND = "import server; from importlib.util import find_spec; print(find_spec({name!r}) is not None)"
 
@@ -51,6 +59,13 @@ def test_transformers_loads_beside_a_torchvision_that_does_not(tmp_path: Path, c
     done = run(TRANSFORMERS, cpu_torch, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nms does not exist" in run(TRANSFORMERS.replace("server, ", ""), cpu_torch, tmp_path).stderr
+
+
+def test_the_process_in_which_vllm_inspects_a_model_does_not_find_it_either(tmp_path: Path, cpu_torch: Path) -> None:
+    install(tmp_path, "torchvision", "0.28.0")
+    done = run(INSPECTED, cpu_torch, tmp_path)
+    assert done.stdout.endswith("transformers\n"), done.stderr
+    assert "nms does not exist" in run(INSPECTED.replace("plugin.register()", ""), cpu_torch, tmp_path).stderr
 
 
 @pytest.mark.parametrize("name", CUDA_PACKAGES)
