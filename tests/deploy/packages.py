@@ -65,9 +65,10 @@ def run(*command: object, **environment: str) -> str:
 
 @contextmanager
 def served(python: Path, log: Path) -> Iterator[Server]:
-    """The demo checkpoint, served by the command `tokenformer` of the environment of `python`."""
+    """The demo checkpoint, served by the command `tokenformer` of the environment of `python`, for the first time: vLLM
+    keeps what it has found out about a model."""
     (port,) = free_ports(1)
-    elsewhere = ["env", "--unset=PYTHONPATH", "--chdir=/"]
+    elsewhere = ["env", "--unset=PYTHONPATH", "--chdir=/", f"VLLM_CACHE_ROOT={log.parent}/vllm"]
     flags = ["--served-model-name", "demo", "--port", str(port)]
     command = [*elsewhere, str(python.with_name("tokenformer")), "serve", str(CHECKPOINT), *flags]
     with running(command, port, log, "demo") as server:
