@@ -6,7 +6,7 @@ ARGS ?=
 REAL = demo/runs/smollm2
 BIN = .venv/bin
 
-.PHONY: help setup serve real lint check test test-real test-isa demo calibration eval eval-real loadtest soak parity lock screenshots image-test gpu-kit gpu-check clean
+.PHONY: help setup serve real lint check test test-real test-isa demo calibration eval eval-real loadtest soak parity lock screenshots package package-test image-test gpu-kit gpu-check clean
 
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
@@ -24,6 +24,8 @@ help:
 	@echo 'make parity  OpenAI clients, lm-eval, benchmarks and a fuzzer of others against the demo server, 15 minutes'
 	@echo 'make lock    write requirements/*.txt anew from pyproject.toml'
 	@echo 'make screenshots   take those of the README anew (needs Chromium)'
+	@echo 'make package   build the sdist and the wheel into dist/'
+	@echo 'make package-test   pip install tokenformer-server[cpu] into an empty environment and see it serve; minutes and 4 GB'
 	@echo 'make image-test   build the cpu image by podman and see it serve; as root, some minutes and 10 GB below ~/.cache'
 	@echo 'make gpu-kit   pack what a machine with a GPU and no network needs, and rehearse it; minutes and 10 GB in build/'
 	@echo 'make gpu-check   there, with the kit in build/gpu-kit: tests, a server and speed on the GPU into $$OUT; nine minutes'
@@ -102,6 +104,12 @@ lock: setup
 
 screenshots: setup
 	@$(BIN)/python -m scripts.screenshots
+
+package: setup
+	@$(BIN)/python -m build --no-isolation
+
+package-test: setup
+	@$(BIN)/python -m pytest -s --timeout 3600 tests/deploy/installation.py $(ARGS)
 
 # Podman's runtime refuses both versions of cgroups at once: the second is hidden from it, in mounts that nobody else sees.
 image-test: setup

@@ -18,11 +18,12 @@ def register() -> None:
     from transformers import AutoConfig
     from vllm import ModelRegistry
 
+    from model_impl import cuda_packages
     from model_impl.engine import grammar_cache, log_filter, prefix_reuse
     from model_impl.hf_config import HuggingFaceConfig
 
     AutoConfig.register(HuggingFaceConfig.model_type, HuggingFaceConfig, exist_ok=True)
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
         ModelRegistry.register_model(ARCHITECTURE, f"model_impl.model.tokenformer:{ARCHITECTURE}")
-    for overrides in (grammar_cache, log_filter, prefix_reuse):
+    for overrides in (cuda_packages, grammar_cache, log_filter, prefix_reuse):
         overrides.install()  # here, as the engine core loads plugins and nothing else of ours

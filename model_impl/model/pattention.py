@@ -98,7 +98,7 @@ class ParallelPattention(nn.Module):
         self.kernel: RowKernel | SegmentedRows | None = None
         self.small_batch: PackedPattention | None = None
         self.keeps_values = False
-        """Whether to keep a copy of a lone projection's value tokens, where vLLM packs them."""
+        """Whether to keep a copy of a lone projection's value tokens, unless they can be read when all is packed."""
         self.kept_values: torch.Tensor | None = None
         self._lay_out()
 
@@ -290,6 +290,8 @@ class ParallelPattention(nn.Module):
     def packed(self) -> None:
         """Called when all weights are final."""
         self.small_batch = self._join_packed()
+        if all(has_rows(layer) for layer in self.value_tokens.values()):
+            self.kept_values = None
 
     def _join_packed(self) -> PackedPattention | None:
         """The whole Pattention in one call for few rows; None unless all weights are packed and there are no deltas."""

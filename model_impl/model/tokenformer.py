@@ -185,7 +185,7 @@ class TokenformerForCausalLM(nn.Module, SupportsPP):
         self.places = len(config.stages) + 1
         """Columns of growth: one for each stage and one for a delta."""
         self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
-        if current_platform.is_cpu() and self.model.traced and self.blocks():
+        if current_platform.is_cpu() and self.blocks():
             self.blocks()[-1].ffn.keeps_values = True
         if current_platform.is_cpu() and not self.model.traced:  # a compiler cannot look into our products
             for block in self.blocks():

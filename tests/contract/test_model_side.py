@@ -8,6 +8,7 @@ import importlib
 import inspect
 import textwrap
 
+from model_impl.cuda_packages import INSPECTION
 from tests.contract.symbols import find
 
 
@@ -34,6 +35,13 @@ def test_the_rank_count_is_looked_up_in_the_samplers_module() -> None:
     sampler = importlib.import_module("vllm.v1.sample.sampler")
     for method in (sampler.Sampler.gather_logprobs, sampler.Sampler.gather_specific_token_logprobs):
         assert "batched_count_greater_than" in method.__code__.co_names
+
+
+def test_a_model_is_inspected_by_a_command_that_can_be_replaced() -> None:
+    """By `model_impl.cuda_packages`, which runs the same module after a step of its own."""
+    registry = importlib.import_module(INSPECTION)
+    assert registry._SUBPROCESS_COMMAND[1:] == ["-m", INSPECTION]
+    assert "_SUBPROCESS_COMMAND" in registry._run_in_subprocess.__code__.co_names
 
 
 def test_what_the_runner_has() -> None:

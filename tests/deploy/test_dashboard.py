@@ -95,10 +95,11 @@ def test_panels_are_on_metrics_that_the_server_has(demo: Server) -> None:
 
 
 @contextmanager
-def prometheus(server: Server, folder: Path) -> Iterator[httpx.Client]:
-    """A Prometheus that scrapes `server` every second, as the job that the dashboard expects."""
+def prometheus(server: Server, folder: Path, **labels: str) -> Iterator[httpx.Client]:
+    """A Prometheus that scrapes `server` every second, as the job that the dashboard expects, and adds `labels`."""
     (port,) = free_ports(1)
-    jobs = [{"job_name": "tokenformer", "static_configs": [{"targets": [server.url.removeprefix("http://")]}]}]
+    target = {"targets": [server.url.removeprefix("http://")], "labels": labels}
+    jobs = [{"job_name": "tokenformer", "static_configs": [target]}]
     (folder / "prometheus.yml").write_text(
         yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs})
     )
@@ -123,6 +124,8 @@ def result(client: httpx.Client, expression: str) -> list[dict[str, Any]]:
 
 def scrapes(client: httpx.Client) -> int:
     try:
+        if client.get("/-/ready").status_code != 200:
+            return 0  # it reads its files
         found = result(client, "count_over_time(up[1m])")
     except httpx.TransportError:
         return 0  # it starts
@@ -137,9 +140,7 @@ def wait_for_scrapes(client: httpx.Client, more: int) -> None:
 
 
 @pytest.mark.server
-@pytest.mark.skipif(
-    shutil.which("prometheus") is None, reason="needs prometheus; on Debian: apt-get install prometheus"
-)
+@needs_prometheus
 def test_every_panel_finds_data_in_a_prometheus(demo: Server, client: OpenAI, tmp_path: Path) -> None:
     question: Any = {"role": "user", "content": "What is the capital of Peru?"}
 

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from model_impl.kernels.cpu import layers, library
 from model_impl.kernels.cpu import weights as packed_weight
 from model_impl.kernels.cpu.stack import PackedStack
 from model_impl.kernels.cpu.weights import MAX_SMALL_BATCH, PackedWeight
+from model_impl.wire import report_args
 from tests.conformance.models import random_weights, variant_config
-from tests.support.engines import engine, generate, saved_model, token_params, whole_rows
+from tests.support.engines import assert_reported, engine, generate, saved_model, token_params, whole_rows
 from tests.support.packing import skip_unless_packed
 from tests.support.rounding import logit_tolerance
 from tests.support.tolerances import assert_within
@@ -78,3 +80,27 @@ def test_a_head_in_another_dtype(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model(torch.tensor([prompt]))[0, -1:]
     torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize(("place", "name"), [(library, "library"), (layers, "pack")], ids=["no kernels", "slower"])
+def test_weights_that_only_vllm_packs_are_reported(
+    place: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a compiler there are no kernels; and where oneDNN is faster already at one row, its products stay."""
+    monkeypatch.setattr(place, name, lambda *arguments: None)
+    config = variant_config("grown jointly, tau kept")
+    model = saved_model(tmp_path / "checkpoint", config, random_weights(config))
+    prompt = [1, 2, 3]
+    with engine(tmp_path / "checkpoint") as llm:
+        (output,) = generate(llm, [prompt], token_params(max_tokens=4, logprobs=0, extra_args=report_args()))
+    (answer,) = output.outputs
+    assert_reported(model, [*prompt, *answer.token_ids], answer.logprobs)
+
+
+def test_value_tokens_that_are_readable_are_not_held_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_unless_packed()
+    monkeypatch.setattr(packed_weight, "_small_batch", lambda *shape: MAX_SMALL_BATCH)
+    config = variant_config("grown jointly, tau kept")
+    saved_model(tmp_path / "checkpoint", config, random_weights(config))
+    with engine(tmp_path / "checkpoint") as llm:
+        assert llm.apply_model(lambda model: model.blocks()[-1].ffn.kept_values) == [None]
