@@ -25,9 +25,11 @@ REMARKS = (
     "vllm.entrypoints.serve.lora.api_router",
     "vllm.platforms.cpu",
     "vllm.utils.system_utils",
+    "vllm.v1.engine.input_processor",
     "vllm.v1.worker.cpu_worker",
 )
-"""Loggers whose warnings tell how vLLM completed its settings, at every start. What cannot work is an error."""
+"""Loggers whose warnings tell how vLLM completed its settings, or how its interface will change. What cannot work is an
+error."""
 
 
 class WithoutTraceback(logging.Filter):
