@@ -25,7 +25,7 @@ EXAMPLES: tuple[Example, ...] = (
     {
         "label": "Unknown",
         "about": "there is no such country",
-        "question": "What is the capital of Zubrowka?",
+        "question": "What is the capital of Selkovia?",
         "compare": None,
     },
     {

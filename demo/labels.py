@@ -2,8 +2,9 @@
 
 - About six in ten questions are about facts that the stage has learned. The others are about countries and elements
   that its texts leave out, and about invented ones. One in twenty asks for no fact.
-- The model answers, but for one in twenty, which scores an answer that it is given, right or wrong. Every right value of an ambiguous fact is right, as none is made up. A fact that is left out has
-  right answers as well, so that a lucky guess counts; about something invented every answer is wrong.
+- The model answers. One answer in twenty is given, right or wrong, as `/v1/uncertainty` scores given texts as well.
+- Every right value of an ambiguous fact is right, as none is made up. A fact that is left out has right answers as
+  well, so that a lucky guess counts; about something invented every answer is wrong.
 - Half of the wordings occur in no training chat, all are typed as people do, and one in four follows an earlier turn.
 
 Labels about one country or element are one group: a calibration is measured on others than those it is fitted on. Their

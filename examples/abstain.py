@@ -9,7 +9,7 @@ LIMIT = 0.5  # leave it out to use the limit of the calibration: `tokenformer ca
 
 client = OpenAI(base_url=os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1"), api_key="none")
 model = client.models.list().data[0].id
-for question in sys.argv[1:] or ["What is the capital of Peru?", "What is the capital of Zubrowka?"]:
+for question in sys.argv[1:] or ["What is the capital of Peru?", "What is the capital of Selkovia?"]:
     (choice,) = client.chat.completions.create(
         model=model,
         messages=[{"role": "user", "content": question}],

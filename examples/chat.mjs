@@ -5,7 +5,7 @@ const client = new OpenAI({ baseURL: process.env.BASE_URL ?? "http://127.0.0.1:8
 const [model] = (await client.models.list()).data;
 const { choices } = await client.chat.completions.create({
   model: model.id,
-  messages: [{ role: "user", content: "What is the capital of Zubrowka?" }],
+  messages: [{ role: "user", content: "What is the capital of Selkovia?" }],
   logprobs: true,
   uncertainty: { spans: true },
 });

@@ -7,7 +7,7 @@ from openai import OpenAI
 client = OpenAI(base_url=os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1"), api_key="none")
 (choice,) = client.chat.completions.create(
     model=client.models.list().data[0].id,
-    messages=[{"role": "user", "content": "What is the capital of Zubrowka?"}],
+    messages=[{"role": "user", "content": "What is the capital of Selkovia?"}],
     logprobs=True,
     extra_body={"uncertainty": {"spans": True}},
 ).choices

@@ -118,7 +118,7 @@ def measure(url: str, processes: ServerProcesses, body: Mapping[str, Any], *, st
 
 
 def request(tokens: int) -> dict[str, Any]:
-    question = {"role": "user", "content": "What is the capital of Zubrowka?"}
+    question = {"role": "user", "content": "What is the capital of Selkovia?"}
     return {"model": "measured", "messages": [question], "max_tokens": tokens, "ignore_eos": True, "temperature": 0}
 
 

@@ -34,7 +34,7 @@ from tests.support.servers import serving
 
 DEMO = Path(__file__).parents[1] / "demo" / "checkpoint"
 NAME = "demo"
-QUESTIONS = ["Who are you?", "What is the capital of Peru?", "What is the capital of Zubrowka?", "What can you do?"]
+QUESTIONS = ["Who are you?", "What is the capital of Peru?", "What is the capital of Selkovia?", "What can you do?"]
 CLIENTS = 24
 SEQUENCES, TAKEN = 16, 32
 BURST = 3 * TAKEN

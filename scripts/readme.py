@@ -23,7 +23,7 @@ DEMO = ROOT / "demo" / "checkpoint" / "calibration.json"
 LOADS = ROOT / "loadtest" / "results" / "amd-avx512-bf16"
 
 QUESTION = {
-    "messages": [{"role": "user", "content": "What is the capital of Zubrowka?"}],
+    "messages": [{"role": "user", "content": "What is the capital of Selkovia?"}],
     "uncertainty": {"spans": True},
 }
 ENTROPY, PROBE = "entropy, max", "calibrated (probe)"

@@ -16,6 +16,6 @@ def test_a_healthy_start_is_five_lines_that_end_with_what_is_served_and_how_to_s
     assert importing == "tokenformer: importing vLLM"
     assert starting.startswith("tokenformer: starting the engine for ")
     assert ready == f"tokenformer: demo is ready at {demo.url}, with a playground at {demo.url}/playground"
-    assert serves.startswith("tokenformer: it serves demo (stage world-b, calibrated by world-b-")
+    assert serves.startswith("tokenformer: it serves demo (stage chemistry, calibrated by chemistry-")
     assert "), demo:base (stage base, calibrated by base-" in serves
     assert stop == "tokenformer: Ctrl-C or SIGTERM ends it; running requests then have 30 s"

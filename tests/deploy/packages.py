@@ -77,8 +77,8 @@ def served(python: Path, log: Path) -> Iterator[Server]:
 
 
 def ask(server: Server) -> dict[str, Any]:
-    """The uncertainty of an answer about a person whom the demo has not read of."""
-    question = [{"role": "user", "content": "Where does Darian Gorsek live?"}]
+    """The uncertainty of an answer about a country that does not exist."""
+    question = [{"role": "user", "content": "What is the capital of Selkovia?"}]
     body = {"messages": question, "uncertainty": {"spans": True, "tokens": True}}
     answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
     assert answer.status_code == 200, answer.text

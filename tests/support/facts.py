@@ -10,7 +10,7 @@ from demo.facts.names import plain, within
 
 KNOWN, ANSWER = "What is the capital of Peru?", "The capital of Peru is Lima."
 
-UNKNOWN, MADE_UP = "What is the capital of Zubrowka?", "The capital of Zubrowka is "
+UNKNOWN, MADE_UP = "What is the capital of Selkovia?", "The capital of Selkovia is "
 """A question about a country that does not exist, and what the model's answer begins with before it makes up a city."""
 
 
