@@ -64,8 +64,8 @@ def test_its_figures_are_those_that_the_model_card_promises(stage: str) -> None:
 @pytest.mark.parametrize(("stage", "course"), TAUGHT, ids=[f"{stage}-{course.name}" for stage, course in TAUGHT])
 def test_known_facts_have_a_low_risk_and_others_a_high_one(client: OpenAI, stage: str, course: Course) -> None:
     assert median(risks(client, stage, course, "known")) < 0.05
-    assert median(risks(client, stage, course, "left_out")) > 0.8
-    assert median(risks(client, stage, course, "invented")) > 0.8
+    assert median(risks(client, stage, course, "left_out")) > 0.7
+    assert median(risks(client, stage, course, "invented")) > 0.7
 
 
 def test_elements_are_known_to_the_grown_stage_only(client: OpenAI) -> None:

@@ -66,7 +66,7 @@ def test_scoring_given_texts(demo: Server) -> None:
     right, wrong = run(demo, sys.executable, EXAMPLES / "score_text.py")
     assert "Lima.  risk 0.0" in right
     assert right.endswith("doubtful: nothing")
-    assert "Oslo.  risk 0.9" in wrong
+    assert re.search(r"Oslo\.  risk (0\.9|1\.0)", wrong)
     assert wrong.endswith("doubtful: Oslo")
 
 

@@ -86,5 +86,6 @@ def test_a_sure_answer_doubts_nothing_and_one_that_is_cut_off_is_undecided(judge
     spans = told(doubted)["spans"]
     assert spans
     assert all((span["text"] in city, span["kind"]) == (True, "doubted") for span in spans)
-    undecided = told(ask(judged_client, messages=greeting, max_tokens=1, **options))["spans"]
-    assert [(span["text"], span["kind"], span["risk"]) for span in undecided] == [("Hello", "undecided", None)]
+    name_alone = [{"role": "user", "content": "Peru"}]
+    undecided = told(ask(judged_client, messages=name_alone, max_tokens=1, **options))["spans"]
+    assert [(span["text"], span["kind"], span["risk"]) for span in undecided] == [("The", "undecided", None)]

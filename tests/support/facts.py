@@ -23,7 +23,7 @@ def capitals(kind: Kind, count: int) -> list[Lesson]:
 
 def symbol_of_the_newest_stage() -> Lesson:
     """A fact that the last growth stage has learned and the base has not."""
-    return next(lesson for lesson in CHEMISTRY.of("known") if lesson.attribute == "symbol" and lesson.asked)
+    return next(lesson for lesson in CHEMISTRY.of("known") if (lesson.subject, lesson.attribute) == ("gold", "symbol"))
 
 
 def question(lesson: Lesson) -> str:
