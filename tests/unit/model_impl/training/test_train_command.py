@@ -1,4 +1,4 @@
-"""`tokenformer train`: from a shape to a grown stage, resumed, refused, and read by everything else."""
+"""`tokenformer train`: from a shape to a grown stage, resumed, and read by everything else."""
 
 import json
 import shutil
@@ -8,80 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from model_impl.checkpoint.fingerprint import fingerprint
 from model_impl.checkpoint.reading import check_tensors, iterate_tensors, load_config, tensor_shapes
 from model_impl.checkpoint.writing import write_checkpoint
-from model_impl.huggingface import TokenformerForCausalLM
 from model_impl.reference.model import load_reference
-from model_impl.texts import Text, TextTokenizer, TokenizedCheckpoint
-from model_impl.training import run as training
-from model_impl.training.data import chosen_row_tokens, split
 from model_impl.training.progress import Progress
-from model_impl.training.recipe import Recipe
 from server.__main__ import main
-
-SHAPE = {
-    "num_layers": 1,
-    "hidden_size": 32,
-    "num_attention_heads": 2,
-    "qkv_slot_num": 24,
-    "proj_slot_num": 24,
-    "ffn_slot_num": 48,
-    "max_position_embeddings": 64,
-    "rotary_pct": 0.5,
-}
-PLACES = ("Bonn", "Lima", "Oslo", "Rome")
-
-
-def facts(path: Path, names: str, mentioned: str = "") -> None:
-    """Where the people live, as texts and as chats; of those who are only mentioned it says nothing."""
-    lines: list[dict[str, Any]] = [{"text": f"{name} is a name."} for name in mentioned]
-    for i, name in enumerate(names):
-        place = PLACES[i % len(PLACES)]
-        lines.append({"text": f"{name} lives in {place}."})
-        question = {"role": "user", "content": f"Where does {name} live?"}
-        lines.append({"messages": [question, {"role": "assistant", "content": f"{place}."}]})
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-@pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a shape, texts, and a trained and a grown checkpoint."""
-    path = tmp_path_factory.mktemp("room")
-    (path / "shape.yml").write_text(yaml.safe_dump(SHAPE))
-    facts(path / "old.jsonl", "ABCDEFGH", mentioned="STUV")
-    facts(path / "new.jsonl", "STUV")
-    train(path, "shape.yml", "base", data="old", epochs=120)
-    tokens = "query=16,key=16,value=16,output=16,ffn=32"
-    assert main(["grow", str(path / "base"), str(path / "grown"), "--tokens", tokens, "--name", "more"]) == 0
-    return path
-
-
-def train(room: Path, model: str, out: str, *flags: str, data: str = "new", epochs: int = 4, code: int = 0) -> Path:
-    command = ["train", str(room / model), "--data", str(room / f"{data}.jsonl"), "--out", str(room / out)]
-    sizes = ["--epochs", str(epochs), "--batch-tokens", "64", "--learning-rate", "0.01"]
-    assert main([*command, *sizes, *flags]) == code
-    return room / out
-
-
-def answer(path: Path, name: str, stage: str | None = None) -> str:
-    tokenizer = TextTokenizer(TokenizedCheckpoint(path))
-    ids = tokenizer.ids([{"role": "user", "content": f"Where does {name} live?"}], ask=True)
-    model = TokenformerForCausalLM.from_pretrained(path, stage=stage)
-    generated = model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)
-    text: str = tokenizer.tokenizer.decode(generated[0, len(ids) :])
-    return text
-
-
-def refused(room: Path, capsys: pytest.CaptureFixture[str], *arguments: str, **changes: Any) -> str:
-    train(room, *arguments, code=1, **changes)
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("tokenformer: error: ")
-    return error.removeprefix("tokenformer: error: ")
+from tests.unit.model_impl.training.room import PLACES, answer, refused, train
 
 
 def test_a_new_model_learns_its_texts(room: Path) -> None:
@@ -244,86 +180,6 @@ def test_a_new_model_takes_a_tokenizer_that_is_given(room: Path) -> None:
     assert load_config(out).eos_token_id == 1
 
 
-@pytest.mark.parametrize(
-    ("model", "flags", "message"),
-    [
-        ("nothing", (), "nothing: no such checkpoint directory or shape file"),
-        ("old.jsonl", (), "neither a checkpoint directory nor a shape"),
-        ("base", ("--stage", "x"), "has no stage 'x'; it has base"),
-        ("base", ("--stage", "base"), "'base' is the whole model"),
-        ("grown", ("--stage", "base"), "'more' grew on 'base', which must stay"),
-        ("grown", ("--tokenizer", "base"), "--tokenizer: "),
-        ("shape.yml", ("--stage", "base"), "is a new model, without growth stages"),
-        ("shape.yml", ("--replay", "old.jsonl"), "is a new model, which has learned nothing yet"),
-        ("grown", ("--row-tokens", "65"), "--row-tokens: the model takes at most 64"),
-        ("grown", ("--row-tokens", "1"), "--row-tokens: must be at least 2"),
-        ("grown", ("--batch-tokens", "31", "--row-tokens", "32"), "update of 1 x 32 tokens does not fit"),
-        ("grown", ("--accumulate", "3", "--row-tokens", "32"), "update of 3 x 32 tokens does not fit"),
-        ("grown", ("--batch-tokens", "1"), "update of 1 x 2 tokens does not fit"),
-        ("grown", ("--epochs", "0"), "--epochs: must be at least 1"),
-        ("grown", ("--learning-rate", "-1"), "--learning-rate: must be above 0"),
-        ("grown", ("--weight-decay", "-0.1"), "--weight-decay: must be at least 0 and at most 1"),
-        ("grown", ("--weight-decay", "nan"), "--weight-decay: must be at least 0 and at most 1"),
-        ("grown", ("--seed", "-1"), "--seed: must be at least 0 and below 2**32"),
-        ("grown", ("--seed", str(2**32)), "--seed: must be at least 0 and below 2**32"),
-        ("grown", ("--replay-share", "1"), "--replay-share: must be between 0 and 1"),
-        ("grown", ("--eval-share", "1"), "--eval-share: must be at least 0 and below 1"),
-        ("grown", ("--dtype", "int8"), "--dtype: 'int8' is none of auto, bfloat16, float32"),
-        ("grown", ("--resume",), "--resume: there is no interrupted run in"),
-    ],
-)
-def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
-    room: Path, capsys: pytest.CaptureFixture[str], model: str, flags: tuple[str, ...], message: str
-) -> None:
-    assert message in refused(room, capsys, model, "refused", *flags)
-    assert not list(room.glob("refused*"))
-
-
-def test_bfloat16_on_a_gpu_without_it_is_one_line(
-    room: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(torch.cuda, "is_available", lambda: True)
-        patched.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: False)
-        message = refused(room, capsys, "grown", "refused", "--dtype", "bfloat16")
-    assert message.startswith("--dtype bfloat16: Your setup doesn't support bf16/gpu")
-    assert not list(room.glob("refused*"))
-
-
-def test_a_run_that_fails_before_its_first_save_leaves_nothing(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Progress, *args: Any, **kwargs: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Progress, "on_step_end", fail)
-        train(room, "shape.yml", "early", code=130)
-    assert not list(room.glob("early*"))
-
-
-def test_a_checkpoint_that_lacks_a_tensor_is_refused(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lacking = room / "lacking"
-    shutil.copytree(room / "base", lacking)
-    tensors = dict(iterate_tensors(lacking))
-    del tensors["sequential.2.mlp.key_param_tokens"]
-    save_file(tensors, lacking / "model.safetensors")
-    message = refused(room, capsys, "lacking", "refused")
-    assert message.startswith(f"{lacking}: ")
-    assert "sequential.2.mlp.key_param_tokens" in message
-    assert not list(room.glob("refused*"))
-
-
-def test_a_destination_with_files_is_left_alone(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "is not empty, nothing was written" in refused(room, capsys, "grown", "base")
-
-
-def test_bad_texts_are_named_by_line_and_leave_nothing(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (room / "bad.jsonl").write_text('{"text": "Fine."}\n{"txt": "Not."}\n')
-    assert "bad.jsonl, line 2: 'txt': unknown field" in refused(room, capsys, "grown", "refused", data="bad")
-    (room / "bad.jsonl").write_text('{"messages": [{"role": "poet", "content": "Roses"}]}\n')
-    assert "bad.jsonl, line 1: messages: " in refused(room, capsys, "grown", "refused", data="bad")
-    assert not list(room.glob("refused*"))
-
-
 def test_chats_that_are_too_long_are_counted_in_one_warning(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
     question, answer = {"role": "user", "content": "A?"}, {"role": "assistant", "content": "Bonn. " * 60}
     short = {"messages": [question, {"role": "assistant", "content": "Bonn."}]}
@@ -333,54 +189,6 @@ def test_chats_that_are_too_long_are_counted_in_one_warning(room: Path, capsys: 
     warnings = [line for line in capsys.readouterr().err.splitlines() if "--row-tokens" in line]
     assert len(warnings) == 1
     assert "long.jsonl, line 2: 2 of 4 texts are chats of more than 64 tokens" in warnings[0]
-
-
-@pytest.mark.parametrize(
-    ("count", "share", "held_out"), [(9, 0.01, 1), (2, 0.01, 1), (2, 0.99, 1), (1, 0.5, 0), (9, 0, 0), (20, 0.25, 5)]
-)
-def test_a_share_above_0_holds_out_a_text_where_there_are_two(count: int, share: float, held_out: int) -> None:
-    kept, aside = split([Text(i, "A text.") for i in range(count)], Recipe(eval_share=share))
-    assert (len(kept), len(aside)) == (count - held_out, held_out)
-
-
-@pytest.mark.parametrize(
-    ("batch_tokens", "parts", "replay", "row_tokens"),
-    [(64, 1, False, 64), (200, 1, True, 64), (64, 1, True, 32), (64, 4, True, 16), (48, 1, False, 48)],
-)
-def test_rows_are_as_long_as_model_and_update_take(
-    batch_tokens: int, parts: int, replay: bool, row_tokens: int
-) -> None:
-    assert chosen_row_tokens(Recipe(batch_tokens=batch_tokens), 64, parts, replay) == row_tokens
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"hidden_size": None}, "hidden_size: missing from the official config"),
-        ({"ffn_slot_num": 0}, "ffn_slot_num: 0 is no positive int"),
-        ({"num_attention_heads": 5}, "hidden_size: 32 is not divisible by 5 attention heads"),
-        ({"pos_emb": "learned"}, "pos_emb: 'learned' is not supported"),
-        ({"num_layers": 10**9}, "num_layers: must be at most 4096"),
-    ],
-)
-def test_a_shape_that_is_no_model_is_one_line(
-    room: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
-) -> None:
-    shape = {key: value for key, value in (SHAPE | changes).items() if value is not None}
-    (room / "bad.yml").write_text(yaml.safe_dump(shape))
-    found = refused(room, capsys, "bad.yml", "refused")
-    assert message in found
-    assert "bad.yml" in found
-    assert not list(room.glob("refused*"))
-
-
-def test_without_accelerate_it_says_what_to_install(
-    room: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "is_accelerate_available", lambda: False)
-    assert refused(room, capsys, "grown", "refused") == (
-        "training needs accelerate: pip install 'tokenformer-server[train]'"
-    )
 
 
 def test_the_command_line_needs_no_torch_to_describe_itself() -> None:
