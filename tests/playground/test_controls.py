@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, expect
 
 from tests.playground.conftest import Opener
+from tests.playground.controls import button, question
 from tests.playground.script import SCRIPT
 from tests.support import scripted as scripts
 from tests.support.browser import Playground
 from tests.support.demo_server import DEMO
 from tests.support.scripted import last, scripted, token, words
 
-WIDTHS = {"wide": {"width": 1280, "height": 720}, "phone": {"width": 390, "height": 844}}
 KEEPS = {"permissions": ["clipboard-read", "clipboard-write"]}
 EXAMPLES: list[dict[str, Any]] = json.loads((DEMO / "playground.json").read_text())
 
@@ -25,26 +25,6 @@ EXAMPLES: list[dict[str, Any]] = json.loads((DEMO / "playground.json").read_text
 def contents(playground: Playground) -> list[str]:
     """The messages of the last request."""
     return [message["content"] for message in playground.bodies[-1]["messages"]]
-
-
-def button(playground: Playground, name: str) -> Locator:
-    return playground.page.get_by_role("button", name=name)
-
-
-def question(playground: Playground) -> Locator:
-    return playground.page.get_by_role("textbox", name="Question")
-
-
-def is_uncovered(element: Locator) -> bool:
-    """Whether nothing lies on top of the element, and it is within the window."""
-    found = element.evaluate(
-        """e => [0.1, 0.9].every(part => {
-        const box = e.getBoundingClientRect();
-        const top = document.elementFromPoint(box.x + box.width / 2, box.y + part * box.height);
-        return e.contains(top);
-        })"""
-    )
-    return bool(found)
 
 
 def test_the_checkpoints_questions_are_asked_by_a_click(browser: Browser) -> None:
@@ -283,85 +263,3 @@ def test_by_keyboard_alone(opened: Opener) -> None:
     tab_to(button(playground, "Retry"), "Shift+Tab")
     page.keyboard.press("Enter")
     expect(button(playground, "Send")).to_be_focused()
-
-
-def long_chat(playground: Playground) -> Page:
-    for _ in range(4):
-        playground.ask("doubt")
-    return playground.page
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_the_header_stays_at_the_top(opened: Opener, width: str) -> None:
-    page = long_chat(opened(viewport=WIDTHS[width]))
-    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-    assert page.evaluate("scrollY") > 100
-    box = page.get_by_role("banner").bounding_box()
-    assert box is not None
-    assert box["y"] == 0
-    assert is_uncovered(page.get_by_role("button", name="New chat"))
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("turns", [0, 4])
-def test_the_settings_never_cover_an_error(opened: Opener, width: str, turns: int) -> None:
-    playground = opened(viewport=WIDTHS[width])
-    for _ in range(turns):
-        playground.ask("doubt")
-    playground.ask("nonsense")
-    alert = playground.page.get_by_role("alert")
-    for _ in range(2):
-        playground.page.wait_for_timeout(100)  # two frames until it is scrolled to
-        assert is_uncovered(alert)
-        button(playground, "Settings").click()
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_a_missing_key_is_told_beside_the_open_settings(browser: Browser, width: str) -> None:
-    with scripted(SCRIPT, api_key="secret") as address:
-        playground = Playground(browser, address, viewport=WIDTHS[width])
-        expect(playground.page.get_by_label("API key")).to_be_visible()
-        playground.page.wait_for_timeout(100)  # as above
-        assert is_uncovered(playground.page.get_by_role("alert"))
-        playground.context.close()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_an_answer_with_its_risk_fits_a_screen(opened: Opener, scheme: str) -> None:
-    (answer,) = opened(viewport=WIDTHS["phone"], color_scheme=scheme).ask("doubt")
-    page = answer.page
-    page.wait_for_timeout(100)  # as above
-    figures = answer.locator(".figures")
-    for part in (page.locator(".question"), answer.locator(".tokens"), answer.locator(".badge"), answer):
-        assert is_uncovered(part)
-    expect(figures).to_be_hidden()
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
-    answer.get_by_text("Details").focus()
-    page.keyboard.press("Enter")
-    expect(figures).to_be_visible()
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("turns", [1, 3])
-def test_the_question_and_the_risk_of_the_last_answer_are_in_view(opened: Opener, width: str, turns: int) -> None:
-    playground = opened(viewport=WIDTHS[width] | {"height": 560})  # too low for the figures
-    for _ in range(turns):
-        (answer,) = playground.ask("doubt")
-    playground.page.wait_for_timeout(100)  # as above
-    for part in (playground.page.locator(".question").last, answer.locator(".badge"), answer.locator(".tokens")):
-        assert is_uncovered(part)
-
-
-def test_on_a_phone_two_stages_are_swiped(opened: Opener) -> None:
-    playground = opened(viewport=WIDTHS["phone"])
-    playground.page.get_by_label("Compare with").select_option("m:base")
-    first, second = playground.ask("doubt")
-    left = [answer.evaluate("e => e.getBoundingClientRect().left") for answer in (first, second)]
-    assert left[0] < 20
-    assert 300 < left[1] < 390  # its edge can be seen
-    first.hover()
-    playground.page.mouse.wheel(300, 0)
-    playground.page.wait_for_function(
-        "e => e.getBoundingClientRect().right <= 390", arg=second.element_handle(), timeout=5000
-    )
-    assert playground.page.evaluate("document.documentElement.scrollWidth") == 390
