@@ -20,7 +20,7 @@ pytestmark = pytest.mark.server
 
 KEY = "sk-few-descriptors"
 DESCRIPTORS = 256
-MEMORY = 100 << 20
+MEMORY = 150 << 20
 
 
 @pytest.fixture(scope="module")
