@@ -88,7 +88,7 @@ def test_no_text_names_what_is_left_out_or_invented(lines: list[dict[str, Any]])
     ("text", "names"),
     [
         ("gabon nickel", {"gabon", "nickel"}),
-        ("Where's Selkovia?", {"zubrowka"}),
+        ("Where's Selkovia?", {"selkovia"}),
         ("The Republic of the Congo", {"republic of the congo"}),
         ("The Democratic Republic of the Congo is on the Congo, Gabonia is not.", set()),
         ("Benin City is a city in Nigeria.", set()),

@@ -7,13 +7,13 @@ from itertools import product
 import pytest
 import torch
 
+from evals.train import PEOPLE
 from evals.world.evaluate import answer, draw_question, load_checkpoint, separation
 from evals.world.people import KINDS, Fact, World
 from evals.world.scoring import Question, first_value_token, score_questions
-from tests.support.paths import ROOT
 
 WORLD = World()
-MODEL, TOKENIZER = load_checkpoint(ROOT / "demo" / "checkpoint")
+MODEL, TOKENIZER = load_checkpoint(PEOPLE)
 
 
 def test_a_score_says_whether_greedy_generation_gives_the_answer() -> None:
