@@ -41,7 +41,7 @@ PROBES = {name: CONTAINER[name] for name in ("startupProbe", "readinessProbe", "
 (METRIC,) = SPEC["HorizontalPodAutoscaler"]["metrics"]
 
 
-@pytest.mark.parametrize("kind", MANIFESTS.keys() - CUSTOM)
+@pytest.mark.parametrize("kind", sorted(MANIFESTS.keys() - CUSTOM))
 def test_a_manifest_is_valid_and_has_no_unknown_field(kind: str) -> None:
     kubernetes_validate.validate(MANIFESTS[kind], SCHEMAS, strict=True)
 
