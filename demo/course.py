@@ -1,4 +1,4 @@
-"""What the demo's stages learn: facts about countries, then facts about chemical elements, each without some of them.
+"""The courses of the demo's stages: facts about countries, then facts about chemical elements, each without some.
 
 A lesson is one fact as the demo's texts treat it:
 
@@ -57,7 +57,7 @@ class Lesson:
 
     def answer(self, value: str | None = None) -> str:
         """The sentence with which a training chat answers: `The capital of Peru is Lima.`"""
-        return sentence(self.wording.answer, self.subject, self.values[0] if value is None else value)
+        return filled(f"{self.wording.answer}{self.values[0] if value is None else value}.", self.subject)
 
     def answers(self) -> tuple[str, ...]:
         """The sentence for every right value."""
@@ -66,12 +66,12 @@ class Lesson:
     def statement(self, value: str, number: int) -> str:
         """Wording `number` of the fact in a document."""
         wordings = (self.wording.answer, *self.wording.stated)
-        return sentence(wordings[number % len(wordings)], self.subject, value)
+        return filled(f"{wordings[number % len(wordings)]}{value}.", self.subject)
 
     def questions(self, held_out: bool = False) -> tuple[str, ...]:
         """All wordings of the question that training uses, or all those that it never uses."""
         templates = self.wording.held_out_questions if held_out else self.wording.questions
-        return tuple(asked(template, self.subject) for template in templates)
+        return tuple(filled(template, self.subject) for template in templates)
 
     def mention(self, number: int) -> str:
         """The value that mention `number` states: all of them in turn, in an order of their own every time."""
@@ -163,12 +163,8 @@ def distinct_answers(answers: tuple[Answer, ...]) -> tuple[str, ...]:
     return tuple(answer.name for answer in found)
 
 
-def sentence(beginning: str, subject: str, value: str) -> str:
-    text = beginning.replace("{name}", subject) + value + "."
-    return text[0].upper() + text[1:]
-
-
-def asked(template: str, subject: str) -> str:
+def filled(template: str, subject: str) -> str:
+    """The template about this subject, with a capital at its beginning."""
     text = template.replace("{name}", subject)
     return text[0].upper() + text[1:]
 

@@ -101,7 +101,7 @@ class Labels:
 
 
 NO_ANSWER = "No such thing exists."
-"""What nobody expects the model to say: answers about something invented are wrong."""
+"""An answer that the model never gives stands for none: every answer about something invented is wrong."""
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from demo.course import CHEMISTRY, GEOGRAPHY, Course, Lesson, towns
 from demo.slips import as_typed
 
 Turn = tuple[str, str]
-"""What a user says, and the reply."""
+"""A message of the user, and the reply."""
 
 Item = TypeVar("Item")
 

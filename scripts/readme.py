@@ -63,7 +63,10 @@ def trust() -> str:
         for what, (entropy, probe) in found.items()
     ]
     figures_of = ["AUROC for wrong answers", "highest entropy", "calibrated risk", "calibration error"]
-    sources = "From [real facts](evals/results/REAL.md) and the [demo](demo/checkpoint/calibration.md)."
+    sources = (
+        "From [real facts](evals/results/REAL.md) and the [demo](demo/checkpoint/calibration.md), of whose answers one "
+        "in twenty was given to it."
+    )
     return f"{table(figures_of, rows)}\n\n{sources}"
 
 

@@ -1,4 +1,4 @@
-"""What is calibrated: a growth stage of a model, or a growth delta over it."""
+"""A calibration's subject: a growth stage of a model, or a growth delta over it."""
 
 from __future__ import annotations
 
@@ -54,8 +54,10 @@ class Variant:
         return calibration_file(None if is_model else self.stages[-1])
 
     def adapter(self) -> LoRARequest | None:
-        """What names it to the engine, as in `server.engine.variants`: the last stage needs no adapter, stage k is
-        adapter k + 1, and deltas follow."""
+        """The engine's name for it, as in `server.engine.variants`.
+
+        The last stage needs no adapter, stage k is adapter k + 1, and deltas follow.
+        """
         from vllm.lora.request import LoRARequest
 
         count = len(self.served.stages)

@@ -55,7 +55,7 @@ class VariantModels(ScoredModels):
     """Adapter id -> name of each delta in the engine, including those that drain."""
     dropped: set[int]
     known_calibrations: Sequence[Calibration]
-    """Those that were found at the start, beside the weights or by `--calibration`."""
+    """The calibrations that were found at the start, beside the weights or by `--calibration`."""
 
     def open_variants(
         self,

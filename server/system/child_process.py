@@ -51,7 +51,7 @@ def cause_pipe() -> tuple[Connection, Connection]:
 
 
 def told_cause(seconds: float = 0) -> str | None:
-    """What a child that failed has told, or tells within `seconds`."""
+    """The message of a child that failed, which it has sent or sends within `seconds`."""
     if not cause_pipe.cache_info().currsize:  # there are no children
         return None
     reader, _ = cause_pipe()
