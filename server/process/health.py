@@ -18,8 +18,9 @@ from server import metrics
 from server.gate.admission import AdmissionControl
 
 FRESH_SECONDS = 1.0
-"""A token that the engine made this recently, for any request, proves as much as a probe. So probes cost a loaded
-server nothing, and an idle one at most a token a second."""
+"""A token that the only engine made this recently, for any request, proves as much as a probe. So probes cost a loaded
+server nothing, and an idle one at most a token a second. Of several engines each is asked: a token of one says nothing
+about another, and vLLM does not notice the death of an engine on another machine."""
 
 PROBE = SamplingParams(temperature=0, max_tokens=1, detokenize=False)
 
@@ -28,10 +29,17 @@ class Health:
     """The state behind the probes. `last_output` returns the time of the engine's last token, in monotonic seconds."""
 
     def __init__(
-        self, engine: EngineClient, admission: AdmissionControl, last_output: Callable[[], float], timeout: float
+        self,
+        engine: EngineClient,
+        admission: AdmissionControl,
+        last_output: Callable[[], float],
+        timeout: float,
+        engines: int = 1,
     ) -> None:
-        """`timeout`: seconds after which an engine that makes no token is not ready."""
+        """`timeout`: seconds after which an engine that makes no token is not ready. `engines`: those of data
+        parallelism that this process can ask."""
         self.engine, self.admission, self.last_output, self.timeout = engine, admission, last_output, timeout
+        self.engines = engines
         self.probe: asyncio.Task[None] | None = None
         self.numbers = count()
 
@@ -49,23 +57,28 @@ class Health:
         return "the server is shutting down" if self.admission.draining else None
 
     async def _probed(self) -> str | None:
-        """Have the model make one token, unless it just made one. Concurrent probes share it."""
-        if time.monotonic() - self.last_output() < FRESH_SECONDS:
+        """Have every engine make one token, unless the only one just made one. Concurrent probes share it."""
+        if self.engines == 1 and time.monotonic() - self.last_output() < FRESH_SECONDS:
             return None
         if self.probe is None or self.probe.done():
-            self.probe = asyncio.create_task(self._make_token())
+            self.probe = asyncio.create_task(self._make_tokens())
         try:
             await asyncio.shield(self.probe)
         except TimeoutError:
-            return f"the engine made no token within {self.timeout:g} s"
+            return f"{'the' if self.engines == 1 else 'an'} engine made no token within {self.timeout:g} s"
         except Exception:  # in any case there was no token
             return self._known() or "the engine failed to make a token"
         return self._known()
 
-    async def _make_token(self) -> None:
-        async with asyncio.timeout(self.timeout):
-            async for _ in self.engine.generate(tokens_input([0]), PROBE, f"readyz-{next(self.numbers)}"):
-                pass
+    async def _make_tokens(self) -> None:
+        async with asyncio.timeout(self.timeout), asyncio.TaskGroup() as group:
+            for rank in range(self.engines):
+                group.create_task(self._make_token(rank))
+
+    async def _make_token(self, rank: int) -> None:
+        name = f"readyz-{next(self.numbers)}"
+        async for _ in self.engine.generate(tokens_input([0]), PROBE, name, data_parallel_rank=rank):
+            pass
 
 
 router = APIRouter(tags=["health"])

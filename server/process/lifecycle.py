@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from starlette.datastructures import State
-from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.serve.engine.protocol import ModelCard
 from vllm.exceptions import GracefulHTTPError
+from vllm.v1.engine.async_llm import AsyncLLM
 
 from server import metrics
 from server.engine.models import ScoredModels
@@ -43,7 +43,7 @@ class Outcome:
 class Lifecycle:
     """Runs in the server's event loop from its first answer until uvicorn may close."""
 
-    def __init__(self, engine: EngineClient, state: State, args: Namespace, admission: AdmissionControl) -> None:
+    def __init__(self, engine: AsyncLLM, state: State, args: Namespace, admission: AdmissionControl) -> None:
         self.engine, self.state, self.args, self.admission = engine, state, args, admission
         self.outcome: Outcome = args.outcome
         self.told, self.told_again = asyncio.Event(), asyncio.Event()
@@ -73,7 +73,8 @@ class Lifecycle:
         self._handle_signals()
         metrics.ENGINE_UP.set(1)
         await self.state.health.unready_reason()  # sets `tokenformer_ready`
-        await announce(self.state.openai_serving_models, self.args)
+        if self.engine.engine_core.client_index == 0:  # the first of several API processes speaks for all
+            await announce(self.state.openai_serving_models, self.args)
         while not (self.told.is_set() or self.engine.errored):
             await self._wait(lambda: self.told.is_set() or self.engine.errored, READY_SECONDS)
             await self.state.health.unready_reason()

@@ -20,6 +20,7 @@ from vllm.entrypoints.openai.responses.api_router import create_responses
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
 from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_json_request, with_cancellation
+from vllm.v1.engine.async_llm import AsyncLLM
 
 from model_impl.override import override_class
 from model_impl.texts import read_texts
@@ -235,12 +236,13 @@ class TokenformerEndpoints:
         if args.trace:
             corpus = read_texts(args.trace_corpus)[0] if args.trace_corpus else []
             state.tracer = Tracer(state.given_text, args.served, corpus)
-        self._operate(models.engine_client, state, args)
+        self._operate(cast(AsyncLLM, models.engine_client), state, args)
 
-    def _operate(self, client: EngineClient, state: State, args: Namespace) -> None:
+    def _operate(self, client: AsyncLLM, state: State, args: Namespace) -> None:
         """Start what probes and the gate ask, and the watch over signals."""
         outputs = engine.watched(client)
         state.admission = AdmissionControl(client, state.vllm_config, args)
-        state.health = Health(client, state.admission, lambda: outputs.last_output, args.readiness_timeout)
+        engines = len(client.engine_core.core_engines)
+        state.health = Health(client, state.admission, lambda: outputs.last_output, args.readiness_timeout, engines)
         state.garbage = asyncio.create_task(Garbage(state.admission).run())
         state.lifecycle = asyncio.create_task(Lifecycle(client, state, args, state.admission).run())

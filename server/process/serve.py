@@ -37,6 +37,8 @@ REFERENCE = "See root cause above. "
 
 OUT_OF_MEMORY = "the engine was killed while it started, most likely for lack of memory; see --kv-cache-memory-bytes"
 
+HEADLESS_END = "a process of the engine died on this machine; start it again together with the server it belongs to"
+
 OTHER_TOKENIZER = ("--tokenizer", "--skip-tokenizer-init", "--config")
 """Beginnings of flags by which a model may need no tokenizer of its own."""
 
@@ -174,9 +176,11 @@ def run(args: Namespace, early: EarlySignals) -> int:
         return 1
     except Exception as error:
         return failed(error)
-    if args.outcome.failure:
-        say(f"error: {args.outcome.failure}")
-    return 1 if args.outcome.failure else 0
+    # Without an API vLLM returns when a process of the engine has ended; a signal raises SystemExit.
+    failure = HEADLESS_END if args.headless else args.outcome.failure
+    if failure:
+        say(f"error: {failure}")
+    return 1 if failure else 0
 
 
 def failed(error: Exception) -> int:

@@ -1,18 +1,15 @@
 """A golden case through HTTP: token-id prompts, `echo`, `logprobs`, with the official client."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from openai import OpenAI
-from tokenizers import Tokenizer, models, pre_tokenizers
 
-from model_impl.checkpoint.convert import convert
 from model_impl.wire import STATISTICS
 from tests.support.exact import exact_statistics
-from tests.support.golden_cases import GOLDEN, PROMPT_TOKENS, TOLERANCE, GoldenCase, load_case
+from tests.support.golden_cases import TOLERANCE, GoldenCase, load_case
+from tests.support.golden_server import assert_close, assert_greedy_answer_is_golden, converted, statistics_of
 from tests.support.servers import started
 
 pytestmark = [pytest.mark.server, pytest.mark.demo_only]
@@ -20,16 +17,6 @@ pytestmark = [pytest.mark.server, pytest.mark.demo_only]
 
 SERVED = "01_base_l2gelu"
 """One case; tests/conformance has every kind of row operation, over the same engine."""
-
-
-def converted(name: str, directory: Path) -> Path:
-    """A golden case through `tokenformer convert`; its tokenizer has the words t0 to t370, and no chat template."""
-    words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(371)}, unk_token="t0"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = directory / f"{name}.json"
-    words.save(str(tokenizer))
-    convert(GOLDEN / name, directory / name, tokenizer=tokenizer)
-    return directory / name
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +33,6 @@ def golden_client(case: GoldenCase, tmp_path_factory: pytest.TempPathFactory) ->
         OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as client,
     ):
         yield client
-
-
-def statistics_of(logprobs: Any, start: int = 0) -> torch.Tensor:
-    return torch.tensor([getattr(logprobs, name)[start:] for name in STATISTICS], dtype=torch.float64).t()
-
-
-def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(found.double(), expected.double(), atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1])
@@ -100,18 +79,7 @@ def test_all_logprobs_of_the_prompt(case: GoldenCase, golden_client: OpenAI) -> 
 
 
 def test_a_greedy_answer_has_the_golden_tokens_and_values(case: GoldenCase, golden_client: OpenAI) -> None:
-    greedy = case.io["greedy_ids"]
-    steps = case.io["greedy_step_logits"][..., : case.config.vocab_size]
-    response = golden_client.completions.create(
-        model=case.name, prompt=greedy[:, :PROMPT_TOKENS].tolist(), max_tokens=16, temperature=0, logprobs=0
-    )
-    for row, choice in enumerate(response.choices):
-        expected, statistics = greedy[row, PROMPT_TOKENS:].tolist(), exact_statistics(steps[row])
-        assert choice.logprobs.tokens == [f"t{word}" for word in expected]
-        assert_close(statistics_of(choice.logprobs), statistics)
-        assert choice.uncertainty["mean_entropy"] == pytest.approx(statistics[:, 0].mean().item(), abs=TOLERANCE)
-        assert choice.uncertainty["max_entropy"] == pytest.approx(statistics[:, 0].max().item(), abs=TOLERANCE)
-        assert choice.uncertainty["mean_variance"] == pytest.approx(statistics[:, 1].mean().item(), abs=TOLERANCE)
+    assert_greedy_answer_is_golden(case, golden_client)
 
 
 def test_a_base_model_chats_by_the_default_template(case: GoldenCase, golden_client: OpenAI) -> None:

@@ -352,3 +352,11 @@ def test_a_request_may_name_its_engine_and_a_call_reaches_all_of_them() -> None:
     assert "self.core_engines[eng_index]" in inspect.getsource(spread.get_core_engine_for_request)
     assert "for engine in self.core_engines" in inspect.getsource(spread.call_utility_all_async)
     assert "(await self.call_utility_all_async(method, *args))[0]" in inspect.getsource(spread.call_utility_async)
+
+
+def test_a_client_knows_its_engines_and_its_number_among_the_api_processes() -> None:
+    source = inspect.getsource(find("vllm.v1.engine.core_client:MPClient.__init__"))
+    assert "self.core_engines: list" in source
+    assert "self.client_index = client_index" in inspect.getsource(
+        find("vllm.v1.engine.core_client:AsyncMPClient.__init__")
+    )

@@ -40,12 +40,19 @@ class Server:
     url: str
     log: Path
     process: subprocess.Popen[bytes]
+    socket: Path | None = None
+    """The Unix socket at which it listens in place of a port."""
+
+    def http(self, timeout: float = 60) -> httpx.Client:
+        """A client whose paths begin at the server."""
+        socket = None if self.socket is None else str(self.socket)
+        return httpx.Client(base_url=self.url, transport=httpx.HTTPTransport(uds=socket), timeout=timeout)
 
     def wait_until_ready(self, path: str = "/health") -> None:
         """Until `path` is answered by 200. Raises RuntimeError with the end of the log if the server ends or does not
         answer."""
         deadline = time.monotonic() + START_SECONDS
-        with httpx.Client(base_url=self.url, timeout=5) as client:
+        with self.http(5) as client:
             while time.monotonic() < deadline:
                 if self.process.poll() is not None:
                     raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.tail()}")
@@ -60,14 +67,15 @@ class Server:
 
 
 @contextmanager
-def running(command: Sequence[str], port: int, log: Path, name: str) -> Iterator[Server]:
-    """Start a program that serves model `name` at `port`, in a process group of its own, and end it with the block."""
+def running(command: Sequence[str], port: int, log: Path, name: str, socket: Path | None = None) -> Iterator[Server]:
+    """Start a program that serves model `name` at `port`, or at a Unix socket, in a process group of its own, and end
+    it with the block."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=user_environment(), start_new_session=True
         )
     try:
-        yield Server(name, f"http://127.0.0.1:{port}", log, process)
+        yield Server(name, f"http://127.0.0.1:{port}", log, process, socket)
     finally:
         process.terminate()
         try:

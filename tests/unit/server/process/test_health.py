@@ -15,18 +15,18 @@ from server.process.health import FRESH_SECONDS, Health
 
 
 class Engine:
-    """Makes a token when `answers` is set."""
+    """Makes a token when `answers` is set, but for the ranks in `dead`."""
 
     errored = False
 
-    def __init__(self) -> None:
-        self.answers, self.fails = asyncio.Event(), False
+    def __init__(self, dead: frozenset[int] = frozenset()) -> None:
+        self.answers, self.fails, self.dead = asyncio.Event(), False, dead
         self.asked = self.given_up = 0
 
-    async def generate(self, *args: Any) -> AsyncIterator[str]:
+    async def generate(self, *args: Any, data_parallel_rank: int) -> AsyncIterator[str]:
         self.asked += 1
         try:
-            await self.answers.wait()
+            await (asyncio.Event() if data_parallel_rank in self.dead else self.answers).wait()
         except asyncio.CancelledError:
             self.given_up += 1
             raise
@@ -35,9 +35,9 @@ class Engine:
         yield "a token"
 
 
-def health(engine: Engine, last_output: float = 0.0, timeout: float = 0.05) -> Health:
+def health(engine: Engine, last_output: float = 0.0, timeout: float = 0.05, engines: int = 1) -> Health:
     admission: Any = SimpleNamespace(draining=False)
-    return Health(engine, admission, lambda: last_output, timeout)  # type: ignore[arg-type]
+    return Health(engine, admission, lambda: last_output, timeout, engines)  # type: ignore[arg-type]
 
 
 def test_a_token_shows_that_it_is_ready() -> None:
@@ -69,6 +69,17 @@ def test_an_engine_that_hangs_is_not_ready_until_it_goes_on() -> None:
         assert engine.given_up == 1  # the probe does not stay in the engine
         engine.answers.set()
         assert await found.unready_reason() is None
+
+    asyncio.run(run())
+
+
+def test_one_dead_engine_of_several_is_seen_although_others_answer() -> None:
+    async def run() -> None:
+        for dead, reason in ((frozenset({1}), "an engine made no token within 0.05 s"), (frozenset[int](), None)):
+            engine = Engine(dead)
+            engine.answers.set()
+            assert await health(engine, time.monotonic(), engines=2).unready_reason() == reason
+            assert (engine.asked, engine.given_up) == (2, len(dead))
 
     asyncio.run(run())
 

@@ -1,0 +1,1 @@
+"""Servers whose model or requests are divided among several processes, cores or machines."""
