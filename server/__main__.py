@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     convert = commands.add_parser("convert", help="convert an official checkpoint", description="Convert SOURCE.")
     convert.add_argument("source", type=Path, metavar="SOURCE", help="weight file, or the directory that holds it")
-    convert.add_argument("dest", type=Path, metavar="DEST", help="directory to write; must not exist or be empty")
+    convert.add_argument("dest", type=Path, metavar="DEST", help="directory to write; must be new or empty")
     convert.add_argument("--config", type=Path, metavar="F", help="official yml or json (default: found in SOURCE)")
     convert.add_argument(
         "--tokenizer", type=Path, metavar="F", help="tokenizer.json or its directory (default: found in SOURCE)"
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Write SOURCE plus one growth stage: new parameter tokens in every block, ready to be trained.",
     )
     grow.add_argument("source", type=Path, metavar="SOURCE", help="checkpoint directory")
-    grow.add_argument("dest", type=Path, metavar="DEST", help="directory to write; must not exist or be empty")
+    grow.add_argument("dest", type=Path, metavar="DEST", help="directory to write; must be new or empty")
     grow.add_argument(
         "--tokens",
         required=True,
@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the tokens of one growth stage as a small directory that names its base by fingerprint.",
     )
     split.add_argument("grown", type=Path, metavar="GROWN", help="checkpoint directory")
-    split.add_argument("dest", type=Path, metavar="DEST", help="directory to write; must not exist or be empty")
+    split.add_argument("dest", type=Path, metavar="DEST", help="directory to write; must be new or empty")
     split.add_argument("--stage", metavar="NAME", help="the stage to write (default: the last one)")
 
     inspect = commands.add_parser(
@@ -293,6 +293,10 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 
     data = read_labels(arguments.data)  # reports faults before imports that take seconds
     check_number(data.labels)
+    from server.system.quiet import keep_quiet
+
+    if "VLLM_LOGGING_LEVEL" not in os.environ:
+        keep_quiet()  # before torch is imported
     from server.calibrate.cautions import cautions
     from server.calibrate.command import calibrate
 

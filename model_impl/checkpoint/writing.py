@@ -32,7 +32,7 @@ def write_checkpoint(
     files: Mapping[str, bytes],
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write the model `config` describes to the directory `dest`, which must not exist or be empty.
+    """Write the model `config` describes to the directory `dest`, which must be new or empty.
 
     `tensors` gives (official name, tensor) in any order; each is written and released before the next is taken.
     `files` are the other files by name: tokenizer, chat template. Raises CheckpointError for a tensor that is
@@ -54,7 +54,7 @@ def check_destination(dest: Path) -> None:
     if dest.exists() and not dest.is_dir():
         raise CheckpointError(f"{dest}: exists and is not a directory")
     if dest.is_dir() and any(dest.iterdir()):
-        raise CheckpointError(f"{dest}: is not empty, nothing was written")
+        raise CheckpointError(f"{dest}: is not empty; name a new or empty directory, or remove it")
 
 
 def config_entries(config: TokenformerConfig) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def add_arguments(train: argparse.ArgumentParser) -> None:
         help='JSON lines with a "text", which is learned whole, or "messages", of which the assistant\'s are learned',
     )
     train.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="directory to write; must not exist or be empty"
+        "--out", type=Path, required=True, metavar="DIR", help="directory to write; must be new or empty"
     )
     train.add_argument("--stage", metavar="NAME", help="train this growth stage alone; what came before keeps its bits")
     train.add_argument("--replay", type=Path, metavar="F", help="texts that the model has learned and must not forget")

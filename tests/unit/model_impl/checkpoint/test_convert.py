@@ -227,7 +227,7 @@ def test_the_command_reports_the_model_or_the_fault(tmp_path: Path, capsys: pyte
     assert printed.out == f"{tmp_path / 'model'}: 2 layers of 8, float32\n"
     assert "no tokenizer found" in printed.err
     assert main(["convert", str(source), str(tmp_path / "model")]) == 1
-    message = f"tokenformer: error: {tmp_path / 'model'}: is not empty, nothing was written\n"
+    message = f"tokenformer: error: {tmp_path / 'model'}: is not empty; name a new or empty directory, or remove it\n"
     assert capsys.readouterr().err == message
     assert main(["convert", str(tmp_path / "model"), str(tmp_path / "other")]) == 1
     assert "is already a converted checkpoint" in capsys.readouterr().err

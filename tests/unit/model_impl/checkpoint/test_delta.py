@@ -130,7 +130,7 @@ def test_what_cannot_be_split_is_one_line(grown: Path, tmp_path: Path, capsys: p
             [],
             f"{tmp_path / 'tiled'}: stage 'grown-3' changed earlier tokens, so 'grown-3' has no base left",
         ),
-        (grown, "occupied", [], f"{occupied}: is not empty, nothing was written"),
+        (grown, "occupied", [], f"{occupied}: is not empty; name a new or empty directory, or remove it"),
         (tmp_path / "no", "x", [], f"{tmp_path / 'no'}: no such checkpoint directory"),
     ]:
         assert main(["split", str(source), str(tmp_path / dest), *flags]) == 1

@@ -63,7 +63,7 @@ def test_bad_input_is_one_line(base: Path, flags: list[str], message: str, capsy
 def test_bad_directories_are_one_line(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nowhere = base / "nowhere"
     for source, dest, message in [
-        (base, base, f"{base}: is not empty, nothing was written"),
+        (base, base, f"{base}: is not empty; name a new or empty directory, or remove it"),
         (nowhere, base.with_name("x"), f"{nowhere}: no such checkpoint directory"),
     ]:
         assert main(["grow", str(source), str(dest), "--tokens", TOKENS_FLAG]) == 1

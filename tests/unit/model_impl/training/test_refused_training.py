@@ -84,7 +84,7 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused(room: Path, capsys: pytest.
 
 
 def test_a_destination_with_files_is_left_alone(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "is not empty, nothing was written" in refused(room, capsys, "grown", "base")
+    assert "is not empty; name a new or empty directory, or remove it" in refused(room, capsys, "grown", "base")
 
 
 def test_bad_texts_are_named_by_line_and_leave_nothing(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
