@@ -101,9 +101,9 @@ def rate(load: Any, side: str) -> str:
     return f"{load['ratios'][side]['output_throughput']:.2f}"
 
 
-def filled(page: str, name: str, content: str) -> str:
-    """The page with `content` between the comments of this name."""
-    pattern = re.compile(rf"(<!-- the {name}: scripts/readme\.py -->\n).*?(<!-- end -->)", re.DOTALL)
+def filled(page: str, name: str, content: str, by: str = "scripts/readme.py") -> str:
+    """The page with `content` between the comments of this name, which say which file writes it."""
+    pattern = re.compile(rf"(<!-- the {name}: {re.escape(by)} -->\n).*?(<!-- end -->)", re.DOTALL)
     assert pattern.search(page), name
     return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", page)
 

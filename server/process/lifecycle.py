@@ -19,7 +19,7 @@ from server import metrics
 from server.engine.models import ScoredModels
 from server.engine.statistics import end_all
 from server.gate.admission import AdmissionControl
-from server.system.child_process import END, IGNORED, is_protected, told_cause
+from server.system.child_process import END, IGNORED, failures, is_protected, told_cause
 from server.system.stderr import say
 
 WATCH_SECONDS = 0.1
@@ -61,6 +61,8 @@ class Lifecycle:
             self.outcome.failure = f"the watch over signals and the engine failed: {error!r}"
             raise
         finally:
+            if is_protected() and self.outcome.failure:
+                failures.append(self.outcome.failure)
             self.state.server.config.timeout_graceful_shutdown = DELIVERY_SECONDS
             self.state.server.should_exit = True
 

@@ -42,6 +42,7 @@ from server.clients.pages.routes import docs, root
 from server.clients.playground.routes import router as playground
 from server.engine import statistics as engine
 from server.engine.client import open_client
+from server.engine.departed import fail_when_an_engine_leaves
 from server.engine.models import ScoredModels
 from server.engine.prompt_length import BoundedRenderer
 from server.engine.stop_strings import stop_strings
@@ -244,5 +245,6 @@ class TokenformerEndpoints:
         state.admission = AdmissionControl(client, state.vllm_config, args)
         engines = len(client.engine_core.core_engines)
         state.health = Health(client, state.admission, lambda: outputs.last_output, args.readiness_timeout, engines)
+        state.departed = asyncio.create_task(fail_when_an_engine_leaves(client))
         state.garbage = asyncio.create_task(Garbage(state.admission).run())
         state.lifecycle = asyncio.create_task(Lifecycle(client, state, args, state.admission).run())

@@ -30,6 +30,9 @@ END = signal.SIGUSR2
 CAUSE_SECONDS = 1.0
 """Time for a child to tell why it fails."""
 
+failures: list[str] = []
+"""Why this process, a child, will end, from code that cannot raise it: see `ProtectedProcess`."""
+
 PR_SET_PDEATHSIG = 1
 """prctl(2) option: the signal that the kernel sends when the thread that started this process has ended."""
 
@@ -132,6 +135,9 @@ class ProtectedProcess(BaseProcess):
 
             for failure in failed_starts:
                 self._fail(failure)
+            if failures:
+                self._fail(RuntimeError(failures[0]))
+                sys.exit(1)
 
     def _fail(self, error: BaseException) -> None:
         with suppress(BlockingIOError):  # nobody reads, and many processes have failed

@@ -360,3 +360,10 @@ def test_a_client_knows_its_engines_and_its_number_among_the_api_processes() -> 
     assert "self.client_index = client_index" in inspect.getsource(
         find("vllm.v1.engine.core_client:AsyncMPClient.__init__")
     )
+
+
+def test_a_dead_engine_is_told_by_its_flag_and_an_error_in_the_queue() -> None:
+    """`server.engine.departed` does the same."""
+    source = inspect.getsource(find("vllm.v1.engine.core_client:AsyncMPClient._ensure_output_queue_task"))
+    assert "outputs_queue.put_nowait(e)" in source
+    assert "self.resources.engine_dead" in inspect.getsource(find("vllm.v1.engine.core_client:MPClient"))

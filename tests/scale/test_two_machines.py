@@ -60,11 +60,18 @@ def test_engines_on_two_machines_answer_as_golden(engines: tuple[Server, Server]
     assert_every_answer_is_golden_and_counted(engines[0])
 
 
-def test_an_engine_killed_on_the_other_machine_makes_the_server_unready(engines: tuple[Server, Server]) -> None:
+def test_an_engine_that_hangs_on_the_other_machine_makes_the_server_unready(engines: tuple[Server, Server]) -> None:
     leader, follower = engines
-    rank_process(follower, "EngineCore_DP1").kill()
+    rank = rank_process(follower, "EngineCore_DP1")
+    rank.suspend()
     with leader.http() as client:
         wait_for(lambda: client.get("/readyz").status_code == 503)
         assert client.get("/readyz").json()["reason"] == "an engine made no token within 5 s"
-        assert client.get("/livez").status_code == 200
+        rank.resume()
+        wait_for(lambda: client.get("/readyz").status_code == 200)
+
+
+def test_an_engine_killed_on_the_other_machine_ends_the_streams_and_the_server(engines: tuple[Server, Server]) -> None:
+    leader, follower = engines
+    assert_dies_of(leader, rank_process(follower, "EngineCore_DP1"))
     assert_headless_end(follower)
