@@ -106,10 +106,29 @@ def twins(where: str, directory: Path) -> Iterator[Target]:
         yield Target(f"{what} relative to a GPT-NeoX twin{where}", 1.0, reached, link("against_neox", directory), most)
 
 
+def shares() -> str:
+    """Where the time of a step goes, by PyTorch's profiler."""
+    columns = {
+        "blocks but for attention": ("blocks of few rows",),
+        "other GEMMs": ("GEMMs",),
+        "row operation": ("row operation",),
+        "attention": ("attention",),
+        "the rest": ("layer norms", "rotary", "the rest"),
+    }
+    rows = []
+    for model, found in results("roofline")["results"].items():
+        for step, spent in found["profile"].items():
+            each = [sum(spent[name] for name in names) / spent["sum"] for names in columns.values()]
+            rows.append([f"{step}, {model}", *(f"{share:.0%}" if share else "" for share in each)])
+    return table(["step", *columns], sorted(rows))
+
+
 def figured(page: str) -> str:
     """The page with the figures of the result files."""
-    rows = [target.row() for target in targets()]
-    return filled(page, "targets", table(["what", "target", "reached", "met", "from"], rows), "scripts/performance.py")
+    reached = table(["what", "target", "reached", "met", "from"], [target.row() for target in targets()])
+    for name, content in (("targets", reached), ("shares", shares())):
+        page = filled(page, name, content, "scripts/performance.py")
+    return page
 
 
 if __name__ == "__main__":
