@@ -31,8 +31,11 @@ from loadtest.sides import measure
 from tests.support.demo_server import DEMO
 
 ROWS = (1, 4, 16, 64)
-PROMPT, NEW = 32, 17
-"""Tokens of every batch whose steps are timed."""
+PROMPT, NEW, TIMED = 32, 25, 16
+"""Tokens of the batches whose steps are timed, and how many of these steps count: the last ones. The engine sends some
+numbers with every 16th token of a request only."""
+PROMPTS, TRIES = (32, 128, 448), 3
+"""Tokens of the prompts whose prefill is timed, and how often in each round."""
 LIMITS = Limits(first_token=1.0, further_token=0.1)
 QUESTION, ANSWERS = 128, (32, 128)
 """Tokens of the users' prompts and of their answers."""
@@ -49,15 +52,13 @@ class Subject:
         self.engine = stack.enter_context(EngineProcess(checkpoint))
         setup = batch.setups().get(name)
         self.server = stack.enter_context(setup.running(logs / name)) if setup else None
-        self.loads = list(batch.loads(batch.TOKENS[name]).values()) if setup else []
+        self.loads = batch.loads(batch.TOKENS[name]) if setup else {}
 
     def measure(self) -> Round:
-        decode, prefill = {}, {}
-        for rows in ROWS:
-            first, *further = self.engine.steps(rows, PROMPT, NEW)
-            decode[rows] = statistics.median(further)
-            prefill[rows * PROMPT] = max(first - decode[rows], 0.0)
-        return Round(decode, prefill, {load.concurrency: self.ask(load) for load in self.loads})
+        decode = {rows: statistics.mean(self.engine.messages(rows, PROMPT, NEW)[-TIMED:]) for rows in ROWS}
+        first = {prompt: [self.engine.messages(1, prompt, 2)[0] for _ in range(TRIES)] for prompt in PROMPTS}
+        prefill = {prompt: max(statistics.median(found) - decode[1], 0.0) for prompt, found in first.items()}
+        return Round(decode, prefill, {load.concurrency: self.ask(load) for load in self.loads.values()})
 
     def ask(self, load: bench.Load) -> float:
         assert self.server
@@ -107,25 +108,31 @@ def measured(rounds: int, batches: Mapping[str, Any]) -> dict[str, Any]:
         print("starting a server without a model", flush=True)
         modelless = stack.enter_context(server_costs.SETUP.running(logs / "none"))
         subjects = [Subject(name, checkpoint, stack, logs) for name, checkpoint in checkpoints.items()]
-        spent, found = [], []
+        costs, found = [], []
         for number in range(rounds + 1):
             print(f"round {number} of {rounds}", flush=True)
-            spent.append(server_costs.spend(modelless))
+            costs.append(server_costs.measure(modelless))
             found.append([subject.measure() for subject in subjects])
-    works = server_costs.separate(spent[1:])  # the first warms up
+    costs, found = costs[1:], found[1:]  # the first round warms up
+    works = server_costs.works(costs)
+    lag = server_costs.lag(costs, works)
     models = {
-        subject.name: describe(subject, own, works, batches.get(subject.name, {}).get("loads", {}))
-        for subject, own in zip(subjects, zip(*found[1:], strict=True), strict=True)
+        subject.name: describe(subject, own, lag, works, batches.get(subject.name, {}).get("loads", {}))
+        for subject, own in zip(subjects, zip(*found, strict=True), strict=True)
     }
-    microseconds = {process: {k: round(1e6 * v, 1) for k, v in asdict(work).items()} for process, work in works.items()}
-    return {"microseconds": microseconds, "models": models}
+    microseconds = {name: {k: round(1e6 * v, 1) for k, v in asdict(work).items()} for name, work in works.items()}
+    return {"microseconds": microseconds, "lag_ms": round(1000 * lag, 2), "models": models}
 
 
 def describe(
-    subject: Subject, rounds: Sequence[Round], works: Mapping[str, Work], batches: Mapping[str, Any]
+    subject: Subject,
+    rounds: Sequence[Round],
+    lag: float,
+    works: Mapping[str, Work],
+    batches: Mapping[str, Any],
 ) -> dict[str, Any]:
     decode, prefill = medians([found.decode for found in rounds]), medians([found.prefill for found in rounds])
-    replica = Replica(decode, prefill, subject.engine.threads, **works, cores=len(os.sched_getaffinity(0)))
+    replica = Replica(decode, prefill, subject.engine.threads, lag, **works, cores=len(os.sched_getaffinity(0)))
     rates = medians([found.rates for found in rounds])
     return {
         "threads": replica.threads,
@@ -134,8 +141,7 @@ def describe(
         "prefill_ms": milliseconds(prefill),
         "checks": {
             name: check(replica, load, rates[load.concurrency], batches.get(name))
-            for load in subject.loads
-            for name in [f"{load.concurrency} at a time"]
+            for name, load in subject.loads.items()
         },
         "capacity": {answer: capacity(replica, answer) for answer in ANSWERS},
         "rounds": [asdict(found) for found in rounds],

@@ -1,8 +1,8 @@
 """A simulation of one replica: vLLM's continuous batching, with the API process and the clients beside it.
 
 Three processes work in turns on every token: the engine makes a step, the API process passes its tokens on, and the
-client reads them. Each does one thing after another, and all of them share the machine's cores. Nothing here measures;
-`loadtest.capacity` does.
+client reads them. They share the machine's cores. A process works in turns on all that has arrived, as asyncio does, so
+that requests which come together are ready together, at the end. Nothing here measures; `loadtest.capacity` does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import numpy as np
 
@@ -40,8 +40,8 @@ class Replica:
     """Prompt tokens -> what they add to a step."""
     threads: int
     """Cores that a step uses."""
-    transport: Work = Work()
-    """The engine's messages, which its process packs and sends between two steps."""
+    lag: float = 0.0
+    """Of every request, on its way from the client to the engine: processes wait for each other's messages."""
     api: Work = Work()
     client: Work = Work()
     """Clients on the same machine; nothing where they are elsewhere."""
@@ -50,13 +50,20 @@ class Replica:
     max_tokens: int = 2048
 
     def step(self, rows: int, prompt_tokens: int) -> float:
-        return between(self.decode, rows) + (between({0: 0.0, **self.prefill}, prompt_tokens) if prompt_tokens else 0.0)
+        return at(self.decode, rows) + at({0: 0.0, **self.prefill}, prompt_tokens)
 
 
-def between(points: Mapping[int, float], x: float) -> float:
-    """Straight lines between the points; the outermost values beyond them."""
+def at(points: Mapping[int, float], x: float) -> float:
+    """Straight lines between the points, of which the last one goes on; the first value before them."""
     places = sorted(points)
+    if x > places[-1] and len(places) > 1:
+        low, high = places[-2:]
+        return points[high] + (points[high] - points[low]) * (x - high) / (high - low)
     return float(np.interp(x, places, [points[place] for place in places]))
+
+
+SHORTEST = 1e-9
+"""Seconds; less is rounding."""
 
 
 @dataclass
@@ -73,15 +80,31 @@ class Request:
 
 
 @dataclass
+class Piece:
+    """A piece of work."""
+
+    left: float
+    """Seconds, of a process that does nothing else."""
+    then: Callable[[], None]
+
+
+@dataclass
 class Process:
-    """Does one piece of work after another."""
+    """Works on its pieces in turns; one without threads is a way, on which they do not hold each other up."""
 
     threads: int = 1
-    queue: deque[tuple[list[float], Callable[[], None]]] = field(default_factory=deque)
-    """The seconds left of a piece of work, and what follows it."""
+    pieces: list[Piece] = field(default_factory=list)
 
     def add(self, seconds: float, then: Callable[[], None]) -> None:
-        self.queue.append(([seconds], then))
+        self.pieces.append(Piece(seconds, then))
+
+    def work(self, seconds: float) -> list[Piece]:
+        """Every piece gets so many seconds; gives those that are done."""
+        for piece in self.pieces:
+            piece.left -= seconds
+        done = [piece for piece in self.pieces if piece.left <= SHORTEST]
+        self.pieces = [piece for piece in self.pieces if piece.left > SHORTEST]
+        return done
 
 
 @dataclass(frozen=True)
@@ -133,6 +156,7 @@ class Simulation:
         self.replica, self.prompt, self.answer = replica, prompt, answer
         self.now = 0.0
         self.engine, self.api, self.client = Process(replica.threads), Process(), Process()
+        self.way = Process(threads=0)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.done: list[Request] = []
@@ -157,11 +181,12 @@ class Simulation:
 
     def send(self) -> None:
         arrive = partial(self._arrive, Request(self.now, self.answer, self.answer))
-        self.client.add(self.replica.client.request, partial(self.api.add, self.replica.api.request, arrive))
+        travel = partial(self.way.add, self.replica.lag, arrive)
+        self.client.add(self.replica.client.request, partial(self.api.add, self.replica.api.request, travel))
 
     def _arrive(self, request: Request) -> None:
         self.waiting.append(request)
-        if not self.engine.queue:
+        if not self.engine.pieces:
             self._begin_step()
 
     def _begin_step(self) -> None:
@@ -172,8 +197,7 @@ class Simulation:
         self.running += new
         rows = len(self.running)
         if rows:
-            seconds = replica.step(rows, len(new) * self.prompt) + replica.transport.request * len(new)
-            self.engine.add(seconds + replica.transport.of_step(rows), self._end_step)
+            self.engine.add(replica.step(rows, len(new) * self.prompt), self._end_step)
 
     def _end_step(self) -> None:
         told = self.running
@@ -199,7 +223,7 @@ class Simulation:
         self.answered = answered
         arrival = next(arrivals, None)
         while True:
-            busy = [process for process in (self.engine, self.api, self.client) if process.queue]
+            busy = [process for process in (self.engine, self.api, self.client, self.way) if process.pieces]
             if arrival is not None and (not busy or arrival <= self.now):
                 self.now = max(self.now, arrival)
                 self.send()
@@ -207,14 +231,11 @@ class Simulation:
                 continue
             if not busy:
                 return
-            speed = min(1.0, self.replica.cores / sum(process.threads for process in busy))
-            seconds = min(process.queue[0][0][0] for process in busy) / speed
-            if arrival is not None:
-                seconds = min(seconds, arrival - self.now)
+            speed = min(1.0, self.replica.cores / max(sum(process.threads for process in busy), 1))
+            shares = [speed / len(process.pieces) if process.threads else 1.0 for process in busy]
+            ends = (min(piece.left for piece in one.pieces) / share for one, share in zip(busy, shares, strict=True))
+            seconds = min(ends) if arrival is None else min(*ends, arrival - self.now)
             self.now += seconds
-            for process in busy:
-                work, then = process.queue[0]
-                work[0] -= seconds * speed
-                if work[0] <= 1e-12:
-                    process.queue.popleft()
-                    then()
+            done = [process.work(seconds * share) for process, share in zip(busy, shares, strict=True)]
+            for piece in chain.from_iterable(done):
+                piece.then()

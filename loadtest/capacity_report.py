@@ -21,19 +21,12 @@ CAPACITY = {
 def markdown(figures: Mapping[str, Any]) -> str:
     lines = [
         "The capacity of one replica, simulated from the costs of its parts, and what many users cost.",
-        "",
-        "## Predicted and measured",
-        "",
-        checks(figures),
-    ]
-    lines += ["", "Output tok/s of a closed loop, prompts and answers of 32 tokens; clients on the same cores."]
-    lines += ["", "## Capacity", "", capacities(figures), "", assumptions(figures), "", "## Costs", ""]
-    lines.append(steps(figures["models"]))
-    head = ["µs of processor time", "request", "message of a step", "token"]
-    lines += ["", table(head, [[name, *work.values()] for name, work in figures["microseconds"].items()])]
-    lines += [
-        "",
-        "Transport is the engine's packing and sending of tokens. Without a model: `" + figures["server"] + "`.",
+        *("", "## Predicted and measured", "", checks(figures), ""),
+        "Output tok/s of a closed loop, prompts and answers of 32 tokens; clients on the same cores.",
+        *("", "## Capacity", "", capacities(figures), "", assumptions(figures)),
+        *("", "## Costs", "", steps(figures), "", processes(figures), ""),
+        f"Nobody works on a request for another {figures['lag_ms']:g} ms of its way from the client to the engine.",
+        f"The API process and the client were measured without a model: `{figures['server']}`.",
     ]
     return "\n".join([*lines, *provenance(figures)]) + "\n"
 
@@ -70,12 +63,17 @@ def assumptions(figures: Mapping[str, Any]) -> str:
     )
 
 
-def steps(models: Mapping[str, Any]) -> str:
+def steps(figures: Mapping[str, Any]) -> str:
     """The time of a step by its rows, and what prompt tokens add to it."""
-    first = next(iter(models.values()))
-    head = [
-        *(f"{rows} rows" for rows in first["decode_ms"]),
-        *(f"+ {count} prompt tokens" for count in first["prefill_ms"]),
-    ]
-    rows = [[name, *own["decode_ms"].values(), *own["prefill_ms"].values()] for name, own in models.items()]
+    models = figures["models"].items()
+    first = next(iter(figures["models"].values()))
+    head = [f"{count} rows" for count in first["decode_ms"]]
+    head += [f"+ {count} prompt tokens" for count in first["prefill_ms"]]
+    rows = [[name, *own["decode_ms"].values(), *own["prefill_ms"].values()] for name, own in models]
     return table(["ms per step", *head], rows)
+
+
+def processes(figures: Mapping[str, Any]) -> str:
+    """Processor time outside of the engine."""
+    rows = [[name, *work.values()] for name, work in figures["microseconds"].items()]
+    return table(["µs of processor time", "request", "message of a step", "token"], rows)

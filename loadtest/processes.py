@@ -46,16 +46,6 @@ class ServerProcesses:
         """User and system time so far."""
         return self._sum(lambda process: sum(process.cpu_times()[:2]))
 
-    def side_thread_seconds(self) -> float:
-        """User and system time so far of the threads beside the first one of each of the engine's processes."""
-        others = (
-            thread
-            for process in self.api.children(recursive=True)
-            for thread in process.threads()
-            if thread.id != process.pid
-        )
-        return sum(thread.user_time + thread.system_time for thread in others)
-
     def _sum(self, value: Callable[[psutil.Process], float]) -> dict[str, float]:
         sums = {"api": 0.0, "engine": 0.0}
         for process in (self.api, *self.api.children(recursive=True)):

@@ -1,13 +1,15 @@
-"""The processor time of a server beside its model: a server that makes tokens up is asked by the benchmark's client.
+"""The processor time around an engine: a server that makes tokens up is asked by the benchmark's client.
 
-Runs with answers of several lengths, one and several at a time, separate the costs of a request, of the message that
-carries the tokens of a step, and of a token. A run's own costs (the benchmark's start) are a fourth term.
+The API process and the client spend it on requests, on messages that carry the tokens of a step, and on tokens. Runs
+with answers of two lengths, one and several at a time, separate them. The benchmark's start is a fourth term.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import nnls
@@ -21,44 +23,50 @@ from tests.support.demo_server import DEMO
 from tests.support.servers import Server
 
 SETUP = Setup(DEMO, FLAGS)
-PROMPT = 32
-LOADS = (
-    bench.Load(96, PROMPT, 4, 1, bench.TEXT),
-    bench.Load(8, PROMPT, 128, 1, bench.TEXT),
-    bench.Load(32, PROMPT, 96, 4, bench.TEXT),
-    bench.Load(256, PROMPT, 8, 16, bench.TEXT),
-    bench.Load(48, PROMPT, 128, 16, bench.TEXT),
+LOADS = tuple(
+    bench.Load(requests, 32, output, at_a_time, bench.TEXT)
+    for requests, output, at_a_time in ((16, 4, 1), (160, 4, 1), (12, 64, 1), (48, 64, 4), (256, 4, 16), (96, 64, 16))
 )
-PROCESSES = ("transport", "api", "client")
-
-Spent = Mapping[str, float]
-"""Seconds by process; transport is what the engine's process does on other threads than the model's."""
+ALONE = LOADS[1]
+"""Requests that wait for no other one."""
 
 
-def spend(server: Server) -> list[Spent]:
-    """The processor seconds of one run of every load."""
+@dataclass(frozen=True)
+class Run:
+    """Seconds of one load."""
+
+    api: float
+    """Processor time, as the client's."""
+    client: float
+    first_token: float
+    """The median time to it."""
+
+
+def measure(server: Server) -> list[Run]:
+    """One run of every load."""
     target, processes = bench.Target(server.url, server.name, DEMO), ServerProcesses(server.process.pid)
-    return [_spend(target, load, processes) for load in LOADS]
+    return [_run(target, load, processes) for load in LOADS]
 
 
-def _spend(target: bench.Target, load: bench.Load, processes: ServerProcesses) -> Spent:
-    before = {"api": processes.cpu_seconds()["api"], "transport": processes.side_thread_seconds()}
-    began = time.process_time()
-    bench.run(target, load, ["--disable-tqdm"])
+def _run(target: bench.Target, load: bench.Load, processes: ServerProcesses) -> Run:
+    before, began = processes.cpu_seconds()["api"], time.process_time()
+    result = bench.run(target, load, ["--disable-tqdm"])
     client = time.process_time() - began
-    api, transport = processes.cpu_seconds()["api"], processes.side_thread_seconds()
-    return {"api": api - before["api"], "transport": transport - before["transport"], "client": client}
+    return Run(processes.cpu_seconds()["api"] - before, client, result["p50_ttft_ms"] / 1000)
 
 
-def separate(rounds: Sequence[Sequence[Spent]]) -> dict[str, Work]:
-    """What a request, a message and a token cost each process: least squares, none of them below 0."""
-    amounts = [[load.requests, messages(load), load.requests * load.output, 1] for load in LOADS]
-    works = {}
-    for process in PROCESSES:
-        seconds = [spent[process] for found in rounds for spent in found]
-        request, step, token, _ = nnls(np.array(amounts * len(rounds)), np.array(seconds))[0]
-        works[process] = Work(float(request), float(step), float(token))
-    return works
+def works(rounds: Sequence[Sequence[Run]]) -> dict[str, Work]:
+    """The costs of a request, a message and a token to each process: least squares, none of them below 0."""
+    amounts = [[load.requests, messages(load), load.requests * load.output, 1] for load in LOADS] * len(rounds)
+    spent = {name: [getattr(run, name) for found in rounds for run in found] for name in ("api", "client")}
+    separated = {name: nnls(np.array(amounts), np.array(seconds))[0] for name, seconds in spent.items()}
+    return {name: Work(*map(float, terms[:3])) for name, terms in separated.items()}
+
+
+def lag(rounds: Sequence[Sequence[Run]], works: Mapping[str, Work]) -> float:
+    """The part of a lone request's time to the first token in which no process works on it: the first step takes none."""
+    first_token = statistics.median(found[LOADS.index(ALONE)].first_token for found in rounds)
+    return max(first_token - sum(work.request + work.of_step(1) for work in works.values()), 0.0)
 
 
 def messages(load: bench.Load) -> float:

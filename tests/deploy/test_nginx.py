@@ -85,7 +85,7 @@ def script(name: str) -> dict[str, list[object]]:
 
 
 def ask(client: httpx.Client, question: str = "who", session: str | None = None) -> httpx.Response:
-    headers = {"X-Session-Id": session} if session else {}
+    headers = {"X-Session-ID": session} if session else {}
     body = {"messages": [{"role": "user", "content": question}]}
     return client.post("/v1/chat/completions", json=body, headers=headers)
 

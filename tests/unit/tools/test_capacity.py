@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from loadtest import server_costs
 from loadtest.affinity import Turn, condense, turns
 from loadtest.affinity import markdown as affinity_table
-from loadtest.capacity_model import Limits, Replica, Simulation, Work, between, output_rate, sustained_rate
+from loadtest.capacity_model import Limits, Replica, Simulation, Work, at, output_rate, sustained_rate
 from loadtest.capacity_report import checks as check_table
 from loadtest.capacity_report import markdown
 
@@ -18,25 +18,25 @@ STEP = 0.01
 PLAIN = Replica({1: STEP}, {32: 0.0}, threads=1)
 """Every step takes the same time, and nothing else takes any."""
 WORKS = {
-    "transport": Work(0.0003, 0.0002, 0.00001),
     "api": Work(0.002, 0.0004, 0.00005),
     "client": Work(0.001, 0.0001, 0.00003),
 }
 
 
-def test_between_points_is_a_straight_line_and_beyond_them_the_last_value() -> None:
+def test_between_points_is_a_straight_line_and_beyond_the_last_one_it_goes_on() -> None:
     points = {16: 3.0, 4: 1.0}
-    assert [between(points, x) for x in (1, 4, 10, 16, 64)] == [1, 1, 2, 3, 3]
+    assert [at(points, x) for x in (1, 4, 10, 16, 28)] == [1, 1, 2, 3, 5]
+    assert at({4: 1.0}, 28) == 1
 
 
 def test_one_request_takes_the_sum_of_its_parts() -> None:
-    api, client, transport = Work(0.005, 0.002, 0.001), Work(0.003, 0.001, 0.0005), Work(0.0004, 0.0002, 0.0001)
-    replica = Replica({1: STEP}, {32: 0.02}, 1, transport, api, client, cores=4)
+    api, client = Work(0.005, 0.002, 0.001), Work(0.003, 0.001, 0.0005)
+    replica = Replica({1: STEP}, {32: 0.02}, 1, 0.004, api, client, cores=4)
     (done,) = Simulation(replica, prompt=32, answer=3).closed(requests=1, at_a_time=1)
-    before = 0.003 + 0.005 + 0.0004
-    step, passing = STEP + 0.0003, 0.003 + 0.0015  # the next step is made while tokens are passed on
-    assert done.first == pytest.approx(before + 0.02 + step + passing)
-    assert done.last == pytest.approx(before + 0.02 + 3 * step + passing)
+    before = 0.003 + 0.005 + 0.004
+    passing = 0.003 + 0.0015  # the next step is made while tokens are passed on
+    assert done.first == pytest.approx(before + 0.02 + STEP + passing)
+    assert done.last == pytest.approx(before + 0.02 + 3 * STEP + passing)
 
 
 def test_requests_of_one_batch_share_its_steps() -> None:
@@ -56,6 +56,16 @@ def test_prompts_beyond_the_tokens_of_a_step_wait_for_the_next() -> None:
     first = 0.1 + STEP
     second = first + 0.2 + STEP  # has two of the three that wait, as 70 tokens are one row and 64 of prompts
     assert sorted(request.first for request in done) == pytest.approx([first, second, second, second + 0.1 + STEP])
+
+
+def test_requests_that_come_together_are_passed_on_together() -> None:
+    done = Simulation(replace(PLAIN, api=Work(request=STEP), cores=4), 32, 5).closed(requests=4, at_a_time=4)
+    assert [request.first for request in done][1:] == pytest.approx([4 * STEP + 2 * STEP] * 3)
+
+
+def test_requests_on_their_way_do_not_hold_each_other_up() -> None:
+    done = Simulation(replace(PLAIN, lag=STEP), 32, 5).closed(requests=4, at_a_time=4)
+    assert max(request.first for request in done) == pytest.approx(3 * STEP)
 
 
 def test_processes_that_work_at_once_share_the_cores() -> None:
@@ -92,18 +102,24 @@ def test_a_model_that_is_too_slow_for_one_user_sustains_nothing() -> None:
 
 
 def test_the_costs_of_requests_messages_and_tokens_are_told_apart() -> None:
-    def spent(load: Any) -> dict[str, float]:
+    def spent(load: Any, work: Work) -> float:
+        own = 0.1  # of the run, and of none of them
         tokens = load.requests * load.output
-        amounts = {
-            name: work.request * load.requests + work.step * server_costs.messages(load) + work.token * tokens
-            for name, work in WORKS.items()
-        }
-        return {name: 0.1 + amount for name, amount in amounts.items()}  # a run's own cost is none of them
+        return own + work.request * load.requests + work.step * server_costs.messages(load) + work.token * tokens
 
-    found = server_costs.separate([[spent(load) for load in server_costs.LOADS]] * 2)
+    runs = [
+        server_costs.Run(*(spent(load, WORKS[name]) for name in ("api", "client")), first_token=0.01)
+        for load in server_costs.LOADS
+    ]
+    found = server_costs.works([runs, runs])
     for name, work in WORKS.items():
-        assert (found[name].request, found[name].step) == pytest.approx((work.request, work.step), rel=1e-6)
-        assert found[name].token == pytest.approx(work.token, rel=1e-6)
+        assert astuple(found[name]) == pytest.approx(astuple(work), rel=1e-6)
+
+
+def test_the_lag_is_what_no_process_works_in() -> None:
+    rounds = [[server_costs.Run(0, 0, first_token) for _ in server_costs.LOADS] for first_token in (0.02, 0.01, 0.03)]
+    worked = sum(work.request + work.step + work.token for work in WORKS.values())
+    assert server_costs.lag(rounds, WORKS) == pytest.approx(0.02 - worked)
 
 
 def figures() -> dict[str, Any]:
@@ -113,6 +129,7 @@ def figures() -> dict[str, Any]:
     compared = {"1 at a time": check, "4 at a time": check | {"batch": 90.0, "error_of_batch": 0.222}}
     return {
         "server": "tokenformer serve x",
+        "lag_ms": 2.5,
         "microseconds": {"api": {"request": 2000.0, "step": 400.0, "token": 50.0}},
         "models": {"150M": model | {"checks": compared}},
         "limits_seconds": {"first_token": 1.0, "further_token": 0.1},
