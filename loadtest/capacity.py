@@ -15,7 +15,8 @@ import math
 import os
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,8 +35,10 @@ ROWS = (1, 4, 16, 64)
 PROMPT, NEW, TIMED = 32, 25, 16
 """Tokens of the batches whose steps are timed, and how many of these steps count: the last ones. The engine sends some
 numbers with every 16th token of a request only."""
-PROMPTS, TRIES = (32, 128, 448), 3
-"""Tokens of the prompts whose prefill is timed, and how often in each round."""
+PROMPTS = (32, 128, 448)
+"""Tokens of the prompts whose prefill is timed."""
+TRIES, ENOUGH_SECONDS = 5, 1.0
+"""Small models are timed so often in each round, unless that takes too long."""
 LIMITS = Limits(first_token=1.0, further_token=0.1)
 QUESTION, ANSWERS = 128, (32, 128)
 """Tokens of the users' prompts and of their answers."""
@@ -55,10 +58,22 @@ class Subject:
         self.loads = batch.loads(batch.TOKENS[name]) if setup else {}
 
     def measure(self) -> Round:
-        decode = {rows: statistics.mean(self.engine.messages(rows, PROMPT, NEW)[-TIMED:]) for rows in ROWS}
-        first = {prompt: [self.engine.messages(1, prompt, 2)[0] for _ in range(TRIES)] for prompt in PROMPTS}
-        prefill = {prompt: max(statistics.median(found) - decode[1], 0.0) for prompt, found in first.items()}
-        return Round(decode, prefill, {load.concurrency: self.ask(load) for load in self.loads.values()})
+        """The engine and the server in turns, as the machine's speed changes."""
+        first = {prompt: self.typical(lambda times: times[0], 1, prompt, 2) for prompt in PROMPTS}
+        decode, rates = {}, {}
+        for rows in ROWS:
+            decode[rows] = self.typical(lambda times: statistics.mean(times[-TIMED:]), rows, PROMPT, NEW)
+            if load := self.loads.get(f"{rows} at a time"):
+                rates[rows] = self.ask(load)
+        return Round(decode, {prompt: max(time - decode[1], 0.0) for prompt, time in first.items()}, rates)
+
+    def typical(self, figure: Callable[[Sequence[float]], float], rows: int, prompt: int, new: int) -> float:
+        """The median of a figure of several batches' times between messages."""
+        found: list[float] = []
+        began = time.monotonic()
+        while len(found) < TRIES and (not found or time.monotonic() < began + ENOUGH_SECONDS):
+            found.append(figure(self.engine.messages(rows, prompt, new)))
+        return statistics.median(found)
 
     def ask(self, load: bench.Load) -> float:
         assert self.server
@@ -131,16 +146,19 @@ def describe(
     works: Mapping[str, Work],
     batches: Mapping[str, Any],
 ) -> dict[str, Any]:
+    def replica_of(decode: Mapping[int, float], prefill: Mapping[int, float]) -> Replica:
+        return Replica(decode, prefill, subject.engine.threads, lag, **works, cores=len(os.sched_getaffinity(0)))
+
     decode, prefill = medians([found.decode for found in rounds]), medians([found.prefill for found in rounds])
-    replica = Replica(decode, prefill, subject.engine.threads, lag, **works, cores=len(os.sched_getaffinity(0)))
-    rates = medians([found.rates for found in rounds])
+    replica = replica_of(decode, prefill)
+    replicas = [replica_of(found.decode, found.prefill) for found in rounds]
     return {
         "threads": replica.threads,
         "cores": replica.cores,
         "decode_ms": milliseconds(decode),
         "prefill_ms": milliseconds(prefill),
         "checks": {
-            name: check(replica, load, rates[load.concurrency], batches.get(name))
+            name: check(replicas, load, [found.rates[load.concurrency] for found in rounds], batches.get(name))
             for name, load in subject.loads.items()
         },
         "capacity": {answer: capacity(replica, answer) for answer in ANSWERS},
@@ -156,13 +174,20 @@ def milliseconds(seconds: Mapping[int, float]) -> dict[int, float]:
     return {key: round(1000 * value, 3) for key, value in seconds.items()}
 
 
-def check(replica: Replica, load: bench.Load, rate: float, batched: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Output tok/s as predicted and as measured beside it, and as `loadtest.batch` found it another time."""
-    predicted = output_rate(replica, load.prompt, load.output, load.requests, load.concurrency)
-    found = {"predicted": round(predicted, 1), "measured": round(rate, 1), "error": round(predicted / rate - 1, 3)}
+def check(
+    replicas: Sequence[Replica], load: bench.Load, rates: Sequence[float], batched: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Output tok/s as predicted and as measured in the same rounds, and as `loadtest.batch` found it another time."""
+    predicted = [output_rate(one, load.prompt, load.output, load.requests, load.concurrency) for one in replicas]
+    median = statistics.median(predicted)
+    found = {
+        "predicted": round(median, 1),
+        "measured": round(statistics.median(rates), 1),
+        "error": round(statistics.median(p / rate for p, rate in zip(predicted, rates, strict=True)) - 1, 3),
+    }
     if batched:
         then = batched["medians"]["ours"]["output_throughput"]
-        found |= {"batch": then, "error_of_batch": round(predicted / then - 1, 3)}
+        found |= {"batch": then, "error_of_batch": round(median / then - 1, 3)}
     return found
 
 

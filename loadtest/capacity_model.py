@@ -128,7 +128,7 @@ def output_rate(replica: Replica, prompt: int, answer: int, requests: int, at_a_
     return requests * answer / max(request.last for request in done)
 
 
-def sustained_rate(replica: Replica, prompt: int, answer: int, limits: Limits, requests: int = 1000) -> float:
+def sustained_rate(replica: Replica, prompt: int, answer: int, limits: Limits, requests: int = 600) -> float:
     """The most requests per second, arriving at random (Poisson), of which 99 % are within the limits; 0 if none are.
 
     Every rate is tried with the same random numbers, to one per cent.

@@ -64,7 +64,7 @@ def works(rounds: Sequence[Sequence[Run]]) -> dict[str, Work]:
 
 
 def lag(rounds: Sequence[Sequence[Run]], works: Mapping[str, Work]) -> float:
-    """The part of a lone request's time to the first token in which no process works on it: the first step takes none."""
+    """A lone request's time to the first token in which no process works on it. The first step takes none."""
     first_token = statistics.median(found[LOADS.index(ALONE)].first_token for found in rounds)
     return max(first_token - sum(work.request + work.of_step(1) for work in works.values()), 0.0)
 
