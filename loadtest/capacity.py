@@ -3,8 +3,9 @@
     python -m loadtest.capacity [--rounds 2]
 
 Measured are the steps of engines without a server (`loadtest.engine_steps`), and a server without a model
-(`loadtest.server_costs`). The simulation (`loadtest.capacity_model`) puts them together. In the same rounds whole
-servers are asked as in `loadtest.batch`, to hold the prediction against them; nothing of that goes into it.
+(`loadtest.server_costs`), and how cores slow each other (`loadtest.crowd`). The simulation (`loadtest.capacity_model`)
+puts them together. In the same rounds whole servers are asked as in `loadtest.batch`, to hold the prediction against
+them; nothing of that goes into it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest import batch, bench, machine, server_costs
+from loadtest import batch, bench, crowd, machine, server_costs
 from loadtest.capacity_model import Limits, Replica, Work, output_rate, sustained_rate
 from loadtest.capacity_report import markdown
 from loadtest.engine_steps import EngineProcess
@@ -84,6 +85,16 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Around:
+    """What is the same for all models; see Replica."""
+
+    api: Work
+    client: Work
+    lag: float
+    crowded: float
+
+
+@dataclass(frozen=True)
 class Round:
     decode: Mapping[int, float]
     """Rows -> seconds of a step."""
@@ -123,31 +134,37 @@ def measured(rounds: int, batches: Mapping[str, Any]) -> dict[str, Any]:
         print("starting a server without a model", flush=True)
         modelless = stack.enter_context(server_costs.SETUP.running(logs / "none"))
         subjects = [Subject(name, checkpoint, stack, logs) for name, checkpoint in checkpoints.items()]
-        costs, found = [], []
+        costs, found, speeds = [], [], []
         for number in range(rounds + 1):
             print(f"round {number} of {rounds}", flush=True)
+            speeds.append(crowd.speed())
             costs.append(server_costs.measure(modelless))
             found.append([subject.measure() for subject in subjects])
     costs, found = costs[1:], found[1:]  # the first round warms up
     works = server_costs.works(costs)
-    lag = server_costs.lag(costs, works)
+    around = Around(works["api"], works["client"], server_costs.lag(costs, works), statistics.median(speeds))
     models = {
-        subject.name: describe(subject, own, lag, works, batches.get(subject.name, {}).get("loads", {}))
+        subject.name: describe(subject, own, around, batches.get(subject.name, {}).get("loads", {}))
         for subject, own in zip(subjects, zip(*found, strict=True), strict=True)
     }
     microseconds = {name: {k: round(1e6 * v, 1) for k, v in asdict(work).items()} for name, work in works.items()}
-    return {"microseconds": microseconds, "lag_ms": round(1000 * lag, 2), "models": models}
+    return {
+        "microseconds": microseconds,
+        "lag_ms": round(1000 * around.lag, 2),
+        "crowded": round(around.crowded, 3),
+        "models": models,
+    }
 
 
 def describe(
     subject: Subject,
     rounds: Sequence[Round],
-    lag: float,
-    works: Mapping[str, Work],
+    around: Around,
     batches: Mapping[str, Any],
 ) -> dict[str, Any]:
     def replica_of(decode: Mapping[int, float], prefill: Mapping[int, float]) -> Replica:
-        return Replica(decode, prefill, subject.engine.threads, lag, **works, cores=len(os.sched_getaffinity(0)))
+        cores = len(os.sched_getaffinity(0))
+        return Replica(decode, prefill, subject.engine.threads, **vars(around), cores=cores)
 
     decode, prefill = medians([found.decode for found in rounds]), medians([found.prefill for found in rounds])
     replica = replica_of(decode, prefill)

@@ -46,6 +46,8 @@ class Replica:
     client: Work = Work()
     """Clients on the same machine; nothing where they are elsewhere."""
     cores: int = 2
+    crowded: float = 1.0
+    """The speed of a thread while all cores work, of that alone. Cores share caches and heat, or are halves of one."""
     max_rows: int = 64
     max_tokens: int = 2048
 
@@ -231,11 +233,20 @@ class Simulation:
                 continue
             if not busy:
                 return
-            speed = min(1.0, self.replica.cores / max(sum(process.threads for process in busy), 1))
-            shares = [speed / len(process.pieces) if process.threads else 1.0 for process in busy]
+            shares = self._shares(busy)
             ends = (min(piece.left for piece in one.pieces) / share for one, share in zip(busy, shares, strict=True))
             seconds = min(ends) if arrival is None else min(*ends, arrival - self.now)
             self.now += seconds
             done = [process.work(seconds * share) for process, share in zip(busy, shares, strict=True)]
             for piece in chain.from_iterable(done):
                 piece.then()
+
+    def _shares(self, busy: Sequence[Process]) -> list[float]:
+        """The speed of each process' pieces. Steps on all cores were measured in the crowd that they are."""
+        threads, cores = sum(process.threads for process in busy), self.replica.cores
+        even = min(1.0, cores / max(threads, 1))
+        crowded = self.replica.crowded if threads >= cores else 1.0
+        return [
+            even * (crowded if process.threads < cores else 1.0) / len(process.pieces) if process.threads else 1.0
+            for process in busy
+        ]

@@ -22,10 +22,11 @@ def markdown(figures: Mapping[str, Any]) -> str:
     lines = [
         "The capacity of one replica, simulated from the costs of its parts, and what many users cost.",
         *("", "## Predicted and measured", "", checks(figures), ""),
-        "Output tok/s of a closed loop, prompts and answers of 32 tokens, clients on the same cores: medians of the rounds, "
-        "and of the errors in the same round.",
+        "Output tok/s of a closed loop: prompts and answers of 32 tokens, clients on the same cores.",
+        "Medians of the rounds, and of the errors in the same round.",
         *("", "## Capacity", "", capacities(figures), "", assumptions(figures)),
         *("", "## Costs", "", steps(figures), "", processes(figures), ""),
+        f"While all cores work, each has {figures['crowded']:.0%} of the speed that it has alone (`loadtest.crowd`).",
         f"Nobody works on a request for another {figures['lag_ms']:g} ms of its way from the client to the engine.",
         f"The API process and the client were measured without a model: `{figures['server']}`.",
     ]

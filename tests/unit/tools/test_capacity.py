@@ -81,6 +81,14 @@ def test_a_step_on_all_cores_is_slowed_by_whatever_runs_beside_it() -> None:
     assert output_rate(replica, 32, 200, 1, 1) < 0.75 / STEP
 
 
+def test_processes_are_slower_in_a_crowd_unless_they_were_measured_in_it() -> None:
+    # The API process works half of the time, beside the next step.
+    beside = replace(PLAIN, crowded=0.5, api=Work(token=STEP / 4), cores=2)
+    assert output_rate(beside, 32, 200, 1, 1) == pytest.approx(1 / (1.25 * STEP), rel=0.01)
+    alone = replace(PLAIN, crowded=0.5, threads=2, cores=2)
+    assert output_rate(alone, 32, 200, 1, 1) == pytest.approx(1 / STEP, rel=0.01)
+
+
 def test_requests_arrive_whatever_the_server_has_to_do() -> None:
     done = Simulation(replace(PLAIN, max_rows=1), 32, 10).open([0.0, 0.0, 1.0])
     assert [request.sent for request in done] == [0, 0, 1]
@@ -130,6 +138,7 @@ def figures() -> dict[str, Any]:
     return {
         "server": "tokenformer serve x",
         "lag_ms": 2.5,
+        "crowded": 0.75,
         "microseconds": {"api": {"request": 2000.0, "step": 400.0, "token": 50.0}},
         "models": {"150M": model | {"checks": compared}},
         "limits_seconds": {"first_token": 1.0, "further_token": 0.1},
@@ -148,6 +157,7 @@ def test_the_tables_hold_predictions_against_measurements_and_name_what_they_ass
     assert "| 150M | 20.5 | 30.5 |" in shown
     assert "| api | 2000.0 | 400.0 | 50.0 |" in shown
     assert check_table(figures()) in shown
+    assert "each has 75% of the speed" in shown
 
 
 def test_the_second_turn_is_told_apart_by_replica() -> None:
