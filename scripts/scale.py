@@ -6,14 +6,12 @@ Each stands between comments that name this file.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from loadtest.affinity import turns
 from loadtest.capacity_report import assumptions, capacities, checks
-from scripts.readme import LOADS, filled
+from scripts.readme import LOADS, ROOT, filled
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "scale.md"
 
 
