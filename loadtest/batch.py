@@ -19,7 +19,12 @@ def loads(tokens: int) -> Loads:
     return {f"{size} at a time": Load(max(tokens // 32, 2 * size), 32, 32, size, TEXT) for size in BATCHES}
 
 
+def setups() -> dict[str, Setup]:
+    return {"demo": Setup(DEMO), "150M": Setup(SHAPES["150M"].checkpoint(), ("--dtype", "float32"))}
+
+
+TOKENS = {"demo": 4096, "150M": 96}
+
 if __name__ == "__main__":
-    sides = {"demo": Setup(DEMO), "150M": Setup(SHAPES["150M"].checkpoint(), ("--dtype", "float32"))}
-    parts = {"demo": ([Side("ours", sides["demo"])], loads(4096)), "150M": ([Side("ours", sides["150M"])], loads(96))}
+    parts = {name: ([Side("ours", setup)], loads(TOKENS[name])) for name, setup in setups().items()}
     main(__doc__.splitlines()[0], "batch", parts, rounds=3)
