@@ -87,13 +87,17 @@ def costs() -> str:
     ]
     real = json.loads((LOADS / "real.json").read_text())["SmolLM2-135M"]["loads"]
     ours, theirs = (" and ".join(rate(real[load], side) for load in loads) for side in ("ours", "vLLM, logprobs 5"))
+    stock = json.loads((LOADS / "against_vllm.json").read_text())
+    summary = {name: " and ".join(rate(part["loads"][load], "ours") for load in loads) for name, part in stock.items()}
     machine = kinds["demo"]["machine"]
     source = (
-        f"`python -m loadtest.uncertainty` and `loadtest.real`, {machine['processor']} with {machine['instructions']}"
+        "`python -m loadtest.uncertainty`, `loadtest.against_vllm` and `loadtest.real`, "
+        f"{machine['processor']} with {machine['instructions']}"
     )
     return (
-        f"{table(header, rows)}\n\nSmolLM2-135M relative to vLLM's own server without logprobs, at 1 and 16 at a time: "
-        f"this server with uncertainty {ours}, vLLM with `logprobs: 5` {theirs}. ({source}.)"
+        f"{table(header, rows)}\n\nRelative to vLLM's own server without logprobs, at 1 and 16 at a time: the 150M shape with "
+        f"the summary {summary['150M']}, the demo {summary['demo']}; SmolLM2-135M {ours}, with vLLM's `logprobs: 5` "
+        f"there {theirs}. ({source}.)"
     )
 
 
