@@ -15,7 +15,7 @@ help:
 	@echo 'make test    ruff, mypy and all tests; ARGS="tests/api -k echo" some of them'
 	@echo 'make test-real   the HTTP tests against SmolLM2-135M-Instruct, as far as they need nothing of the demo; ARGS="-k echo"'
 	@echo 'make test-isa   of these, those of kernels and dtypes under emulated lesser processors; ARGS="avx2" under one of them'
-	@echo 'make demo    train the demo checkpoint on countries, grow it by elements and calibrate it, about 50 CPU minutes'
+	@echo 'make demo    train the demo checkpoint on countries, grow it by elements and calibrate it, about 45 CPU minutes'
 	@echo 'make calibration   ask the demo checkpoint 21,000 questions and write its calibrations anew, a few minutes'
 	@echo 'make eval    how well the score finds wrong answers: evals/results/REPORT.md; hours, ARGS="--quick" minutes'
 	@echo 'make eval-real   the same on real facts, with SmolLM2 (make real): evals/results/REAL.md; an hour, ARGS="--kept" from the answers kept'

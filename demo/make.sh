@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make the demo checkpoint from nothing: about 50 CPU minutes. `make demo` calls it, in the environment of .venv.
+# Make the demo checkpoint from nothing: about 45 CPU minutes. `make demo` calls it, in the environment of .venv.
 #   sh demo/make.sh
 set -eu
 runs=demo/runs/$(date +%Y%m%d-%H%M%S)

@@ -95,8 +95,8 @@ def costs() -> str:
         f"{machine['processor']} with {machine['instructions']}"
     )
     return (
-        f"{table(header, rows)}\n\nRelative to vLLM's own server without logprobs, at 1 and 16 at a time: the 150M shape with "
-        f"the summary {summary['150M']}, the demo {summary['demo']}; SmolLM2-135M {ours}, with vLLM's `logprobs: 5` "
+        f"{table(header, rows)}\n\nRelative to vLLM's own server without logprobs, at 1 and 16 at a time: the 150M shape "
+        f"with the summary {summary['150M']}, the demo {summary['demo']}; SmolLM2-135M {ours}, with vLLM's `logprobs: 5` "
         f"there {theirs}. ({source}.)"
     )
 
