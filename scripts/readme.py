@@ -94,11 +94,11 @@ def costs() -> str:
         "`python -m loadtest.uncertainty`, `loadtest.against_vllm` and `loadtest.real`, "
         f"{machine['processor']} with {machine['instructions']}"
     )
-    return (
-        f"{table(header, rows)}\n\nRelative to vLLM's own server without logprobs, at 1 and 16 at a time: the 150M shape "
-        f"with the summary {summary['150M']}, the demo {summary['demo']}; SmolLM2-135M {ours}, with vLLM's `logprobs: 5` "
-        f"there {theirs}. ({source}.)"
+    relative = (
+        f"Relative to vLLM's own server without logprobs, at 1 and 16 at a time: the 150M shape with the summary "
+        f"{summary['150M']}, the demo {summary['demo']}; SmolLM2-135M {ours}, with vLLM's `logprobs: 5` there {theirs}."
     )
+    return f"{table(header, rows)}\n\n{relative} ({source}.)"
 
 
 def rate(load: Any, side: str) -> str:
