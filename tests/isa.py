@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from loadtest import machine
@@ -55,10 +56,18 @@ def main() -> None:
     print(f"== processor: {machine.describe()['processor']}, level {level()}", flush=True)
     if wanted == ["--name"]:
         return
-    for name in wanted or lesser_levels():
-        print(f"== emulated level {name}", flush=True)
-        if code := subprocess.run([*COMMAND, *TESTS], env=environment(name)).returncode:
-            sys.exit(code)
+    levels = wanted or lesser_levels()
+    with ThreadPoolExecutor() as pool:  # each keeps one core busy
+        results = list(pool.map(tested, levels))
+    for name, result in zip(levels, results, strict=True):
+        print(f"== emulated level {name}\n{result.stdout}", flush=True)
+    sys.exit(any(result.returncode for result in results))
+
+
+def tested(name: str) -> subprocess.CompletedProcess[str]:
+    """One run of pytest, whose output comes at its end."""
+    command = [*COMMAND, *TESTS]
+    return subprocess.run(command, env=environment(name), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 if __name__ == "__main__":

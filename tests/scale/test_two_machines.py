@@ -13,7 +13,7 @@ from tests.scale.served import CASE, FLAGS, assert_dies_of, assert_every_answer_
 from tests.support.golden_server import converted
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.server
+pytestmark = pytest.mark.engine  # and not `server`, whose half of `make test` takes longer
 
 RANKS = ["--nnodes", 2, "--tensor-parallel-size", 2, "--master-addr", "10.77.0.1"]
 ENGINES = ["--data-parallel-size", 2, "--data-parallel-size-local", 1, "--data-parallel-address", "10.77.0.1"]
