@@ -34,7 +34,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
 
 
 def checks(figures: Mapping[str, Any]) -> str:
-    head = ["model", "load", "predicted", "measured beside it", "error", "loadtest.batch", "error"]
+    head = ["model", "load", "predicted", "measured beside it", "error", "loadtest.batch", "error to batch"]
     rows = [
         [
             *(model, load, found["predicted"], found["measured"], f"{found['error']:+.0%}"),

@@ -106,6 +106,7 @@ DRAINING = Gauge(
     multiprocess_mode="livemax",
 )
 ENGINE_UP = Gauge("tokenformer_engine_up", "1 while the engine process lives, else 0.", multiprocess_mode="livemin")
+ENGINE_UP.set(1)  # at once: an API process that still starts must not look like one that has lost its engine
 
 
 _BY_MODEL = (

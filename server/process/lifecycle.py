@@ -73,7 +73,6 @@ class Lifecycle:
 
     async def _attend(self) -> None:
         self._handle_signals()
-        metrics.ENGINE_UP.set(1)
         await self.state.health.unready_reason()  # sets `tokenformer_ready`
         if self.engine.engine_core.client_index == 0:  # the first of several API processes speaks for all
             await announce(self.state.openai_serving_models, self.args)

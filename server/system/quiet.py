@@ -15,6 +15,7 @@ def keep_quiet() -> None:
     os.environ.setdefault("TORCH_LOGS", "-torch._library.triton")  # it says that there is no Triton
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     ignore_in_children("ignore::FutureWarning")
+    ignore_in_children("ignore:The given buffer is not writable:UserWarning")  # vLLM's pipeline on CPU reads it only
     warnings.simplefilter("ignore", FutureWarning)  # this process has read the variable already
 
 

@@ -49,8 +49,10 @@ def test_epistemic_uncertainty_comes_but_from_a_pipeline(server: Server, setup: 
     assert found is None if setup == "pipeline parallel" else len(found) == 4 and all(found)
 
 
-def test_the_log_says_once_that_it_is_ready(server: Server) -> None:
-    assert sum("is ready at" in line for line in server.log.read_text().splitlines()) == 1
+def test_the_log_says_once_that_it_is_ready_and_warns_of_nothing(server: Server) -> None:
+    log = server.log.read_text()
+    assert log.count("is ready at") == 1
+    assert "Warning" not in log
 
 
 def test_a_killed_rank_ends_the_stream_that_waits_for_it_and_the_server(server: Server, setup: str) -> None:

@@ -47,6 +47,10 @@ def test_gauges_of_several_processes_are_merged_by_their_meaning(
     assert registry.get_sample_value(f"tokenformer_{name}") == together
 
 
+def test_a_process_that_starts_has_not_lost_its_engine(tmp_path: Path) -> None:
+    assert merged(tmp_path, "ENGINE_UP.set(1)", "pass").get_sample_value("tokenformer_engine_up") == 1
+
+
 def test_counters_of_several_processes_add_up(tmp_path: Path) -> None:
     observed = "observe_tokens('m', [TokenScore(-1.0, 0.5, 0.25, 0.9, 'w')]); observe_answer('m', 0.9, 0.5)"
     registry = merged(tmp_path, observed, observed)
