@@ -40,7 +40,7 @@ REPLICAS = ("the same", "another")
 @dataclass(frozen=True)
 class Turn:
     ms: float
-    """To the first token."""
+    """Milliseconds to the first token."""
     prompt: int
     computed: int
     """Prompt tokens that were not in the cache."""

@@ -86,7 +86,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Around:
-    """What is the same for all models; see Replica."""
+    """The costs that are the same for all models; see Replica."""
 
     api: Work
     client: Work

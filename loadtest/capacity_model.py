@@ -23,7 +23,7 @@ class Work:
 
     request: float = 0.0
     step: float = 0.0
-    """Of a message that carries the tokens of one step."""
+    """Seconds for a message that carries the tokens of one step."""
     token: float = 0.0
 
     def of_step(self, tokens: int) -> float:
@@ -41,7 +41,7 @@ class Replica:
     threads: int
     """Cores that a step uses."""
     lag: float = 0.0
-    """Of every request, on its way from the client to the engine: processes wait for each other's messages."""
+    """Idle seconds of every request between client and engine: processes wait for each other's messages."""
     api: Work = Work()
     client: Work = Work()
     """Clients on the same machine; nothing where they are elsewhere."""

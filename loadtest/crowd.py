@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 LINE = {"choices": [{"index": i, "delta": {"content": f"token {i}"}, "entropy": i / 7} for i in range(20)]}
 REPEATS = 500
-"""Of the work that is timed: some tens of milliseconds."""
+"""Repetitions of the timed work, which take some tens of milliseconds."""
 ENDLESS = """import json, os, sys
 line, parent = json.loads(sys.argv[1]), os.getppid()
 while os.getppid() == parent:

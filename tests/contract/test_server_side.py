@@ -346,7 +346,7 @@ def test_routes_that_are_served_are_there() -> None:
 
 
 def test_a_request_may_name_its_engine_and_a_call_reaches_all_of_them() -> None:
-    """Of several engines `collective_rpc` gives the first one's results, so `server.engine.ensemble` asks all."""
+    """`collective_rpc` gives the results of the first of several engines, so `server.engine.ensemble` asks all."""
     spread = find("vllm.v1.engine.core_client:DPLBAsyncMPClient")
     assert "request.data_parallel_rank) is None" in inspect.getsource(spread.get_core_engine_for_request)
     assert "self.core_engines[eng_index]" in inspect.getsource(spread.get_core_engine_for_request)

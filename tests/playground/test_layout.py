@@ -1,4 +1,4 @@
-"""What is in view: at the width of a window and of a phone, in light and dark."""
+"""The visible parts of the page, at the width of a window and of a phone, in light and dark."""
 
 from __future__ import annotations
 

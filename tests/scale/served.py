@@ -1,4 +1,4 @@
-"""What every server over several ranks has to show: golden answers, sums in its metrics, and what a dead rank does."""
+"""Assertions about every server over several ranks: golden answers, sums in its metrics, the effect of a dead rank."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def counts(server: Server) -> dict[str, float]:
     return sums
 
 
-def epistemic(server: Server) -> list[float | None]:
-    """Every token's epistemic uncertainty in a greedy answer."""
+def epistemic(server: Server) -> list[float] | None:
+    """Every token's epistemic uncertainty in a greedy answer, in nats; None where the model reports none."""
     prompt = case().io["greedy_ids"][0, :PROMPT_TOKENS].tolist()
     body = {"model": CASE, "prompt": prompt, "max_tokens": 4, "temperature": 0, "logprobs": 0}
     with server.http() as client:
         answer = client.post("/v1/completions", json=body).raise_for_status().json()
-    found: list[float | None] = answer["choices"][0]["logprobs"].get("epistemic")
+    found: list[float] | None = answer["choices"][0]["logprobs"].get("epistemic")
     return found
 
 
