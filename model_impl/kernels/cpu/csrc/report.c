@@ -20,23 +20,60 @@ enum { TOGETHER = 2 };
 
 typedef float by_word __attribute__((vector_size(4 * MAX_WORDS)));
 enum { GLANCE = 32 };   // numbers that are compared at once with the least of the largest
+enum { SAMPLES = 64 };  // the largest of every 64th number: the least that a row's largest can be follows from them
 
-// The `count` largest of a row, largest first. They are few, so that a later one seldom finds its place among them.
-INLINE void largest(const char *row, int64_t width, int64_t count, float *values, int64_t *ids, int bfloat16, int sizes) {
+// Floats as integers in the same order.
+INLINE uint32_t ordered(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
+}
+
+INLINE float unordered(uint32_t bits) {
+    float value;
+    bits ^= bits >> 31 ? 0x80000000u : 0xffffffffu;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+// A number that `count` of the `width` numbers reach, and, but for equal ones, no more of them. It is found bit by bit, as
+// branches on the numbers themselves are foreseen wrongly.
+INLINE uint32_t threshold(const uint32_t *numbers, int64_t width, int64_t count) {
+    uint32_t least = 0;
+    int32_t above = width;
+    for (uint32_t bit = 1u << 31; bit && above != count; bit >>= 1) {
+        int32_t found = 0;
+#pragma omp simd reduction(+ : found)
+        for (int64_t i = 0; i < width; i++) found += numbers[i] >= (least | bit);
+        if (found >= count) least |= bit, above = found;
+    }
+    return least;
+}
+
+// The `count` largest of a row, largest first. The samples give a limit that all of them reach. What reaches it, which is
+// little more, finds its place one by one.
+INLINE void largest(const char *row, int64_t width, int64_t count, float *values, int64_t *ids, int bfloat16) {
+    float tops[SAMPLES], limit;
+    uint32_t samples[SAMPLES];
+    for (int64_t i = 0; i < SAMPLES; i++) tops[i] = -INFINITY;
+    for (int64_t start = 0; start + SAMPLES <= width; start += SAMPLES) {
+#pragma omp simd
+        for (int64_t i = 0; i < SAMPLES; i++) {
+            float value = load(row, start + i, bfloat16);
+            tops[i] = value > tops[i] ? value : tops[i];
+        }
+    }
+    for (int64_t i = 0; i < SAMPLES; i++) samples[i] = ordered(tops[i]);
+    limit = unordered(threshold(samples, SAMPLES, count));
     for (int64_t i = 0; i < count; i++) values[i] = -INFINITY, ids[i] = 0;
     for (int64_t start = 0; start < width; start += GLANCE) {
         int64_t stop = start + GLANCE < width ? start + GLANCE : width;
-        float least = values[count - 1];
         int32_t above = 0;
 #pragma omp simd reduction(+ : above)
-        for (int64_t i = start; i < stop; i++) {
-            float value = load(row, i, bfloat16);
-            above += (sizes ? fabsf(value) : value) > least;
-        }
+        for (int64_t i = start; i < stop; i++) above += load(row, i, bfloat16) >= limit;
         for (int64_t i = start; above && i < stop; i++) {
             float value = load(row, i, bfloat16);
-            if (sizes) value = fabsf(value);
-            if (!(value > values[count - 1])) continue;
+            if (!(value >= limit && value > values[count - 1])) continue;
             int64_t place = count - 1;
             for (; place > 0 && values[place - 1] < value; place--) {
                 values[place] = values[place - 1];
@@ -48,6 +85,28 @@ INLINE void largest(const char *row, int64_t width, int64_t count, float *values
     }
 }
 
+// The `count` numbers of a row whose size is largest, and their places, in the order of these; both with room for one
+// more, `bits` [width].
+INLINE void strongest(const char *row, int64_t width, int64_t count, uint32_t *bits, float *sizes, int64_t *ids,
+                      int bfloat16) {
+    for (int64_t i = 0; i < width; i++) {
+        float size = fabsf(load(row, i, bfloat16));
+        memcpy(bits + i, &size, sizeof(size));  // in the order of the sizes, as none is negative
+    }
+    uint32_t least = threshold(bits, width, count);
+    int32_t above = 0;
+#pragma omp simd reduction(+ : above)
+    for (int64_t i = 0; i < width; i++) above += bits[i] > least;
+    int64_t equal = count - above, place = 0;
+    for (int64_t i = 0; i < width; i++) {
+        int taken = bits[i] > least || (bits[i] == least && equal > 0);
+        memcpy(sizes + place, bits + i, sizeof(float));
+        ids[place] = i;
+        place += taken;
+        equal -= bits[i] == least;
+    }
+}
+
 // logits [rows, width], `stride` elements from row to row -> the `count` largest of each row and their places.
 void likeliest_words(const char *logits, int64_t rows, int64_t width, int64_t stride, int64_t bfloat16, int64_t count,
                      float *values, int64_t *ids) {
@@ -55,9 +114,9 @@ void likeliest_words(const char *logits, int64_t rows, int64_t width, int64_t st
     for (int64_t row = 0; row < rows; row++) {
         const char *own = logits + row * stride * (bfloat16 ? 2 : 4);
         if (bfloat16)
-            largest(own, width, count, values + row * count, ids + row * count, 1, 0);
+            largest(own, width, count, values + row * count, ids + row * count, 1);
         else
-            largest(own, width, count, values + row * count, ids + row * count, 0, 0);
+            largest(own, width, count, values + row * count, ids + row * count, 0);
     }
 }
 
@@ -205,6 +264,12 @@ INLINE void growth(const reporter *own, const reported *step, int64_t row, int64
     out[0] = rest * inverse;
 }
 
+// The numbers that `report_row` writes down: of `rows`, which are last, the parameter tokens' sizes come first.
+INLINE int64_t room_of(const reporter *own) {
+    int64_t rows = MAX_WORDS * own->width, depth = own->values->depth;
+    return (4 + MAX_WORDS + TOGETHER) * own->width + (rows > depth ? rows : depth);
+}
+
 // The columns of a row, and, of the closed form, what one of several parts of its tokens adds.
 INLINE double report_row(const reporter *own, const reported *step, int64_t row, int64_t part, int64_t parts,
                          float *room, int bfloat16) {
@@ -215,12 +280,12 @@ INLINE double report_row(const reporter *own, const reported *step, int64_t row,
     const int64_t *ids = step->ids + row * words;
     int64_t bytes = bfloat16 ? 2 : 4;
     for (int64_t word = 0; word < words; word++) fetch(own->head + ids[word] * width * bytes, width * bytes);
-    int64_t strongest[own->strongest];
-    float sizes[own->strongest];
-    const char *weights = step->weights + number * own->values->depth * bytes;
-    largest(weights, own->values->depth, own->strongest, sizes, strongest, bfloat16, 1);
+    int64_t depth = own->values->depth, places[own->strongest + 1];
+    float sizes[own->strongest + 1];
+    const char *weights = step->weights + number * depth * bytes;
+    strongest(weights, depth, own->strongest, (uint32_t *)rows, sizes, places, bfloat16);
     int64_t first = own->strongest * part / parts, stop = own->strongest * (part + 1) / parts;
-    for (int64_t i = first; i < stop; i++) fetch_token(own->values, strongest[i], bfloat16);
+    for (int64_t i = first; i < stop; i++) fetch_token(own->values, places[i], bfloat16);
     read_row(own->norm, 0, width, norm, bfloat16);
     read_row(step->residual, number, width, residual, bfloat16);
     float level = sum(residual, width) / width;
@@ -234,7 +299,7 @@ INLINE double report_row(const reporter *own, const reported *step, int64_t row,
         float *out = step->out + row * step->columns + 1;
         growth(own, step, row, number, residual, inverse, norm, mean, tokens, out, bfloat16);
     }
-    return own->scale * spread(own, strongest + first, sizes + first, stop - first, probabilities, g, tokens, bfloat16);
+    return own->scale * spread(own, places + first, sizes + first, stop - first, probabilities, g, tokens, bfloat16);
 }
 
 // Where there are fewer rows than threads, these share a row's tokens.
@@ -243,7 +308,7 @@ void report_rows(const reporter *own, const reported *step) {
     double sums[step->rows * parts + 1];
 #pragma omp parallel
     {
-        float *room = malloc((4 + 2 * MAX_WORDS + TOGETHER) * own->width * sizeof(float));
+        float *room = malloc(room_of(own) * sizeof(float));
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < step->rows * parts; i++)
             sums[i] = own->bfloat16 ? report_row(own, step, i / parts, i % parts, parts, room, 1)

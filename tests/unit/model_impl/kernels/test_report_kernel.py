@@ -38,8 +38,18 @@ def test_words_that_are_banned_come_last() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("allowed", [0, 1, 15, 16, 17, 300])
+def test_likeliest_words_are_found_among_banned_and_equal_ones(allowed: int, dtype: torch.dtype) -> None:
+    logits = torch.full((2, 300), -torch.inf, dtype=dtype)
+    logits[:, 300 - allowed :] = torch.randint(-3, 3, (2, allowed), generator=torch.Generator().manual_seed(1)).to(dtype)
+    values, ids = likeliest_words(logits, WORDS)
+    assert torch.equal(values, logits.topk(WORDS, dim=-1).values.float())
+    assert torch.equal(logits.gather(1, ids).float(), values)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("segments", [1, 2, 3])
-@pytest.mark.parametrize(("rows", "tokens", "vocabulary"), [(1, 300, 500), (5, 40, 20), (70, 300, 500)])
+@pytest.mark.parametrize(("rows", "tokens", "vocabulary"), [(1, 300, 500), (5, 40, 20), (70, 300, 500), (2, 4000, 20)])
 def test_columns_are_the_formulas(rows: int, tokens: int, vocabulary: int, segments: int, dtype: torch.dtype) -> None:
     values, head = normal(tokens, D, seed=1, dtype=dtype), normal(vocabulary, D, seed=2, dtype=dtype)
     norm, weights = 1 + normal(D, seed=3, dtype=dtype) / 4, normal(2 * rows, tokens, seed=4, dtype=dtype)
