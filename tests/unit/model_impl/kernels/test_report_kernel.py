@@ -41,7 +41,9 @@ def test_words_that_are_banned_come_last() -> None:
 @pytest.mark.parametrize("allowed", [0, 1, 15, 16, 17, 300])
 def test_likeliest_words_are_found_among_banned_and_equal_ones(allowed: int, dtype: torch.dtype) -> None:
     logits = torch.full((2, 300), -torch.inf, dtype=dtype)
-    logits[:, 300 - allowed :] = torch.randint(-3, 3, (2, allowed), generator=torch.Generator().manual_seed(1)).to(dtype)
+    logits[:, 300 - allowed :] = torch.randint(-3, 3, (2, allowed), generator=torch.Generator().manual_seed(1)).to(
+        dtype
+    )
     values, ids = likeliest_words(logits, WORDS)
     assert torch.equal(values, logits.topk(WORDS, dim=-1).values.float())
     assert torch.equal(logits.gather(1, ids).float(), values)
