@@ -9,7 +9,6 @@ Without --url, a server of the demo checkpoint is started. Writes loadtest.json,
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import httpx
 
 from loadtest import bench, machine, plots
 from loadtest.processes import ServerProcesses
-from loadtest.report import cumulative, markdown
+from loadtest.report import cumulative, markdown, write
 from loadtest.scenarios import OBJECTIVES, Scenario, scenarios
 from tests.support.demo_server import DEMO
 from tests.support.servers import started
@@ -53,9 +52,7 @@ def main() -> None:
         "command": shlex.join(["python", "-m", "loadtest", *sys.argv[1:]]),
         "machine": machine.describe(),
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "loadtest.json").write_text(json.dumps(figures, indent=2) + "\n")
-    (arguments.out / "loadtest.md").write_text(markdown(figures))
+    write(arguments.out / "loadtest.json", figures, markdown(figures))
     curves = plots.curves({found["name"]: cumulative(result) for found, result in measured})
     plots.save(curves, arguments.out / "loadtest.svg")
     print(markdown(figures))

@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest import batch, machine
 from loadtest.prompts import prompts
-from loadtest.report import provenance
+from loadtest.report import provenance, write
 from server.calibrate.markdown import table
 from tests.support.servers import Server
 
@@ -66,10 +66,7 @@ def main() -> None:
         "command": f"python -m loadtest.affinity --rounds {arguments.rounds}",
         "machine": machine.describe(),
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    written = arguments.out / "affinity.json"
-    written.write_text(json.dumps(figures, indent=2) + "\n")
-    written.with_suffix(".md").write_text(markdown(figures))
+    write(arguments.out / "affinity.json", figures, markdown(figures))
     print(markdown(figures))
 
 

@@ -26,7 +26,7 @@ import aiohttp
 
 from loadtest import machine, plots
 from loadtest.processes import ServerProcesses
-from loadtest.report import provenance
+from loadtest.report import provenance, write
 from loadtest.setups import Setup
 from loadtest.sides import Side, turned
 from server.calibrate.markdown import table
@@ -73,10 +73,8 @@ def main() -> None:
         "machine": machine.describe(),
     }
     text = markdown(figures)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     written = arguments.out / "api_layer.json"
-    written.write_text(json.dumps(figures, indent=2) + "\n")
-    written.with_suffix(".md").write_text(text)
+    write(written, figures, text)
     plots.draw("api_layer", written)
     print(text)
 

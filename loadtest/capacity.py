@@ -28,6 +28,7 @@ from loadtest.capacity_model import Limits, Replica, Work, output_rate, sustaine
 from loadtest.capacity_report import markdown
 from loadtest.engine_steps import EngineProcess
 from loadtest.processes import ServerProcesses
+from loadtest.report import write
 from loadtest.shapes import SHAPES
 from loadtest.sides import measure
 from tests.support.demo_server import DEMO
@@ -109,7 +110,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s, after one that warms up")
     parser.add_argument("--out", type=Path, default=machine.results(), help="directory for the results")
     arguments = parser.parse_args()
-    written = arguments.out / "capacity.json"
     batches = arguments.out / "batch.json"
     figures = {
         "server": str(server_costs.SETUP),
@@ -119,9 +119,7 @@ def main() -> None:
         "command": f"python -m loadtest.capacity --rounds {arguments.rounds}",
         "machine": machine.describe(),
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    written.write_text(json.dumps(figures, indent=2) + "\n")
-    written.with_suffix(".md").write_text(markdown(figures))
+    write(arguments.out / "capacity.json", figures, markdown(figures))
     print(markdown(figures))
 
 

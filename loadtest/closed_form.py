@@ -8,14 +8,13 @@ Both sides run in one process on the same batches, in turns. The ratio is that o
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 from loadtest import machine
 from loadtest.in_process import generate, start, take_openmp
-from loadtest.report import provenance
+from loadtest.report import provenance, write
 from loadtest.shapes import SHAPES
 from model_impl.wire import REPORT_ARG
 from server.calibrate.markdown import table
@@ -38,10 +37,8 @@ def main() -> None:
     rows = [row for name in SUBJECTS for row in measure(name, arguments.rounds)]
     command = f"python -m loadtest.closed_form --rounds {arguments.rounds}"
     figures = {"rows": rows, "command": command, "machine": machine.describe()}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(figures, indent=2) + "\n")
     text = "\n".join([__doc__.splitlines()[0], "", markdown(rows), *provenance(figures)]) + "\n"
-    arguments.out.with_suffix(".md").write_text(text)
+    write(arguments.out, figures, text)
     print(text)
 
 

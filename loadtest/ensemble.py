@@ -24,7 +24,7 @@ import aiohttp
 
 from loadtest import machine
 from loadtest.processes import ServerProcesses
-from loadtest.report import provenance
+from loadtest.report import provenance, write
 from loadtest.setups import MODEL, Setup
 from loadtest.shapes import SHAPES
 from server.calibrate.markdown import table
@@ -191,9 +191,7 @@ def main() -> None:
             "command": f"python -m loadtest.ensemble {part} --rounds {arguments.rounds}",
             "machine": machine.describe(),
         }
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        written.write_text(json.dumps(figures, indent=2) + "\n")
-        written.with_suffix(".md").write_text(markdown(figures))
+        write(written, figures, markdown(figures))
     print(markdown(figures))
 
 

@@ -11,7 +11,6 @@ keeps compiled code and facts about models; the others find the first round's ca
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest import machine, plots
-from loadtest.report import provenance
+from loadtest.report import provenance, write
 from loadtest.setups import Setup
 from loadtest.sides import Side, turned
 from server.calibrate.markdown import table
@@ -46,10 +45,8 @@ def main() -> None:
         "command": f"python -m loadtest.ready --rounds {arguments.rounds}",
         "machine": machine.describe(),
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
     written = arguments.out / "ready.json"
-    written.write_text(json.dumps(figures, indent=2) + "\n")
-    written.with_suffix(".md").write_text(markdown(figures))
+    write(written, figures, markdown(figures))
     plots.draw("ready", written)
     print(markdown(figures))
 

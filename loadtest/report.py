@@ -1,8 +1,10 @@
-"""The results of `make loadtest` as a table, and the quantiles that are plotted."""
+"""Results as files and tables, and the quantiles that are plotted."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,13 @@ COLUMNS = (
     "API MiB",
     "engine MiB",
 )
+
+
+def write(path: Path, figures: Mapping[str, Any], text: str) -> None:
+    """Write the figures to `path` as JSON, and `text`, their tables, beside it as Markdown."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+    path.with_suffix(".md").write_text(text)
 
 
 def markdown(figures: Mapping[str, Any]) -> str:

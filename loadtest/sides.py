@@ -16,7 +16,7 @@ from typing import Any
 
 from loadtest import bench, machine, plots
 from loadtest.processes import ServerProcesses
-from loadtest.report import provenance
+from loadtest.report import provenance, write
 from loadtest.setups import Setup
 from server.calibrate.markdown import table
 
@@ -56,7 +56,6 @@ def main(description: str, name: str, comparisons: Mapping[str, tuple[Sequence[S
     parser.add_argument("--rounds", type=int, default=rounds, help="default: %(default)s, after one that warms up")
     parser.add_argument("--out", type=Path, default=machine.results(), help="directory for the results")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
     written = arguments.out / f"{name}.json"
     figures = json.loads(written.read_text()) if arguments.parts and written.exists() else {}
     for part in arguments.parts or comparisons:
@@ -65,8 +64,7 @@ def main(description: str, name: str, comparisons: Mapping[str, tuple[Sequence[S
             "command": f"python -m loadtest.{name} {shlex.quote(part)} --rounds {arguments.rounds}",
             "machine": machine.describe(),
         }
-        written.write_text(json.dumps(figures, indent=2) + "\n")
-        written.with_suffix(".md").write_text(markdown(description, figures))
+        write(written, figures, markdown(description, figures))
         plots.draw(name, written)
     print(markdown(description, figures))
 

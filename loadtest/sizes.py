@@ -10,7 +10,6 @@ that it explains.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 
 from loadtest import machine, plots
 from loadtest.in_process import generate, start, take_openmp
-from loadtest.report import provenance
+from loadtest.report import provenance, write
 from loadtest.shapes import Shape
 from server.calibrate.markdown import table
 
@@ -70,9 +69,7 @@ def main() -> None:
         "command": "python -m loadtest.sizes",
         "machine": machine.describe(),
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
-    arguments.out.with_suffix(".md").write_text(markdown(report))
+    write(arguments.out, report, markdown(report))
     plots.draw("sizes", arguments.out)
     print(markdown(report))
 
