@@ -44,6 +44,13 @@ an answer up, and tokens carry the entropy and variance of their distributions. 
 `/v1/chat/completions/batch` carry none of it, and refuse the field `uncertainty`.
 """
 
+DELTAS = {
+    "/v1/load_lora_adapter": "Load a growth delta from a directory below `--growth-root`, and serve it as the model "
+    "`lora_name`. The names of the route and its fields are vLLM's.",
+    "/v1/unload_lora_adapter": "Serve the growth delta `lora_name` no longer.",
+}
+"""What the routes of vLLM's that load adapters do here."""
+
 OPEN = ("/livez", "/readyz", "/health")
 """Routes that need no API key."""
 
@@ -65,6 +72,9 @@ def amend_openapi(app: FastAPI) -> None:
             _add_models(document)
             for path, operation in _operations(document):
                 _tell_errors(path, operation)
+                if path in DELTAS:
+                    operation["summary"] = operation["summary"].replace("Lora Adapter", "Growth Delta")
+                    operation["description"] = DELTAS[path]
                 if path in UNSCORED:
                     said = operation.get("description", "")
                     operation["description"] = f"{said} Answers carry no `uncertainty`.".lstrip()

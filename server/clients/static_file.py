@@ -23,10 +23,13 @@ def content_security_policy(*, images: str = "'self'") -> str:
 
 
 def static_file(path: Path, policy: str = content_security_policy()) -> FileResponse:
-    headers = {
+    return FileResponse(path, media_type=MEDIA_TYPES[path.suffix], headers=headers(policy))
+
+
+def headers(policy: str = content_security_policy()) -> dict[str, str]:
+    return {
         "Content-Security-Policy": policy,
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",  # a page and its scripts change together
     }
-    return FileResponse(path, media_type=MEDIA_TYPES[path.suffix], headers=headers)

@@ -10,6 +10,7 @@ from server.served.model import ServedModel
 from server.served.tokenformer import TokenformerCheckpoint
 from server.system.stderr import say
 from server.uncertainty.calibration import Calibration, CalibrationError, find_calibrations, load_calibration
+from server.uncertainty.features import GROUPS
 
 
 def calibrations_of(
@@ -78,6 +79,17 @@ def _owned(
             if announced:
                 say(f"{own} is calibrated by {file}")
     return list(found.values())
+
+
+def warn_of_pipeline(calibrations: Sequence[Calibration]) -> None:
+    """Warn of those that judge nothing in a pipeline, as its ranks report neither epistemic uncertainty nor growth."""
+    missing = {*GROUPS["closed_form"], *GROUPS["growth"]}
+    for made in calibrations:
+        if made.needs & missing:
+            say(
+                f"warning: the calibration of stage {made.stage} reads epistemic uncertainty, which a pipeline does not "
+                "report: every risk will be null"
+            )
 
 
 def belongs(made: Calibration, served: ServedModel) -> bool:

@@ -14,6 +14,9 @@ from server.system.memory import available_bytes
 LARGEST_KV_SHARE = 0.5
 """Share of the free memory on CPU. The rest is for weights, activations and everything else on the machine."""
 
+HOST, PORT = "127.0.0.1", 8000
+"""Where the server listens; the port is vLLM's own default."""
+
 GRACE_SECONDS = 30
 """Grace period of running requests at shutdown, the same as in Kubernetes."""
 
@@ -40,7 +43,7 @@ def defaults(served: ServedModel, *, cpu: bool) -> dict[str, object]:
     from vllm.config import StructuredOutputsConfig
 
     values: dict[str, object] = {
-        "host": "127.0.0.1",
+        "host": HOST,
         "load_format": "safetensors",
         "disable_uvicorn_access_log": True,  # --access-log replaces it
         "served_model_name": [served.served_name],

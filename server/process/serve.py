@@ -14,7 +14,7 @@ from model_impl.checkpoint.delta import GrowthDelta, check_delta, load_delta
 from model_impl.checkpoint.reading import CheckpointError
 from model_impl.one_line_error import OneLineError
 from model_impl.texts import TextTokenizer, read_texts, tokenised
-from server.engine.fitted import calibrations_of
+from server.engine.fitted import calibrations_of, warn_of_pipeline
 from server.engine.settings import chat_template, cpu_kv_cache_bytes, defaults, describe_memory, prepare_environment
 from server.gate import MIDDLEWARE
 from server.gate.keys import VARIABLES as KEY_VARIABLES
@@ -22,6 +22,7 @@ from server.gate.keys import readable_by_all, take_keys
 from server.process.early_signals import EarlySignals, is_alone
 from server.process.flags import add_flags
 from server.process.head_start import give_head_start, is_worthwhile, use_head_start
+from server.process.listening import cannot_listen, check_port
 from server.process.safety import check_settings, is_loopback
 from server.served.model import ONLY_TOKENFORMERS, ServedModel
 from server.served.opening import is_hub_id, open_model
@@ -52,6 +53,7 @@ def main(argv: Sequence[str], early: EarlySignals) -> int:
             served = open_model(argv[0])
             if not any(flag.replace("_", "-").startswith(OTHER_TOKENIZER) for flag in argv):
                 served.check_tokenizer()
+        check_port(argv)
         say("importing vLLM")
         head_start = is_worthwhile()
         if head_start:
@@ -111,6 +113,8 @@ def parse(argv: Sequence[str]) -> Namespace:
     if args.growth_root is not None:
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # vLLM then has the two routes
     args.calibrations = calibrations_of(served, args.calibration, deltas)
+    if args.pipeline_parallel_size > 1:
+        warn_of_pipeline(args.calibrations)
     served.check(args)
     if args.trace_corpus is not None:
         if not args.trace:
@@ -172,7 +176,7 @@ def run(args: Namespace, early: EarlySignals) -> int:
     except OSError as error:
         if error.errno is None:  # not of the system: of libraries that look for a model
             return failed(error)
-        say(f"error: cannot listen on {args.uds or f'{args.host}:{args.port}'}: {error.strerror or error}")
+        say(f"error: {cannot_listen(args.uds or f'{args.host}:{args.port}', error)}")
         return 1
     except Exception as error:
         return failed(error)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import vllm
-from fastapi import APIRouter, HTTPException
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import FileResponse, HTMLResponse
 
-from server.clients.static_file import content_security_policy, static_file
+from server.clients.static_file import content_security_policy, headers, static_file
 
 FOLDER = Path(__file__).parent
 SWAGGER = Path(vllm.__file__).parent / "entrypoints" / "serve" / "instrumentator" / "static"
@@ -30,8 +30,12 @@ docs = APIRouter(include_in_schema=False)
 
 
 @root.get("/")
-async def front_page() -> FileResponse:
-    return static_file(FOLDER / "index.html")
+async def front_page(request: Request) -> HTMLResponse:
+    """The links, but for that to the API reference where there is none (--disable-fastapi-docs)."""
+    lines = (FOLDER / "index.html").read_text().splitlines(keepends=True)
+    documented = bool(request.app.openapi_url)
+    page = "".join(line for line in lines if documented or 'href="docs"' not in line)
+    return HTMLResponse(page, headers=headers())
 
 
 @root.get("/pages.css")

@@ -29,6 +29,14 @@ def test_every_file_is_served_under_a_policy_that_allows_no_other_origin(path: s
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+def test_the_front_page_leads_to_the_reference_only_where_there_is_one() -> None:
+    bare = FastAPI(openapi_url=None)
+    bare.include_router(root)
+    assert 'href="docs"' in client.get("/").text
+    page = TestClient(bare).get("/").text
+    assert 'href="docs"' not in page and 'href="playground"' in page and page.count("<li>") == page.count("</li>") == 4
+
+
 def test_no_other_file_is_served() -> None:
     for name in ("index.html", "routes.py", "..%2froutes.py", "nope.js"):
         assert client.get(f"/docs/{name}").status_code == 404

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from model_impl.checkpoint.delta import GrowthDelta, split
 from model_impl.checkpoint.fingerprint import fingerprint
-from server.engine.fitted import calibration_of_delta, calibrations_of
+from server.engine.fitted import calibration_of_delta, calibrations_of, warn_of_pipeline
 from server.served.model import ServedModel
 from server.served.opening import open_model
 from server.uncertainty.calibration import Calibration
@@ -111,3 +112,13 @@ def test_a_second_calibration_of_a_delta_is_not_used(
     assert found is not None
     assert found.name == first.name
     assert f"{second} is a second calibration of delta news; it is not used" in capsys.readouterr().err
+
+
+def test_what_judges_nothing_in_a_pipeline_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grown_checkpoint(tmp_path / "base", stages=1)
+    by_entropy = calibration(tmp_path / "base", "base")
+    by_epistemic = replace(by_entropy, stage="grown-1", features=["log mean_closed_form"])
+    warn_of_pipeline([by_entropy, by_epistemic])
+    said = capsys.readouterr().err
+    assert said.startswith("tokenformer: warning: the calibration of stage grown-1 reads epistemic uncertainty")
+    assert said.count("\n") == 1

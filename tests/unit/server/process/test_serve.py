@@ -34,8 +34,9 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Without the engine's process, and the environment is as before afterwards."""
+    """Without the engine's process and port, and the environment is as before afterwards."""
     monkeypatch.setattr(serve, "is_worthwhile", lambda: False)
+    monkeypatch.setattr(serve, "check_port", lambda argv: None)
     with patch.dict(os.environ):
         yield
 
