@@ -18,7 +18,7 @@ from vllm.v1.structured_output.backend_guidance import GuidanceGrammar
 from vllm.v1.structured_output.backend_types import StructuredOutputGrammar, StructuredOutputKey
 
 KEPT = 32
-"""The number of grammars kept. The largest that `server.engine.grammars` accepts take about 30 MB each."""
+"""The number of grammars kept. The largest that `server.engine.constraints.grammars` accepts take about 30 MB each."""
 
 
 class GrammarCache(StructuredOutputManager):

@@ -57,8 +57,8 @@ def score_labels(
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # vLLM warns on stdout, where the command reports
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     prepare_environment()
+    from server.engine.constraints.stop_strings import stop_strings
     from server.engine.ensemble import ScoredAnswer
-    from server.engine.stop_strings import stop_strings
 
     adapter = variant.adapter()
     with opened_engine(variant.served, limit, eager=members is not None or variant.delta is not None) as llm:

@@ -21,7 +21,7 @@ from vllm.v1.engine.output_processor import RequestOutputCollector
 
 from model_impl.override import override_class
 from model_impl.wire import report_args
-from server.engine.grammars import BACKEND, Grammars
+from server.engine.constraints.grammars import BACKEND, Grammars
 from server.engine.input_processor import CheckedInput
 from server.engine.models import ScoredModels
 from server.engine.recording import counted

@@ -15,7 +15,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.input_processor import InputProcessor
 
 from model_impl.wire import ARG_PREFIX, MEMBER_ARG
-from server.engine.bad_words import banned_sequences
+from server.engine.constraints.bad_words import banned_sequences
 from server.engine.ensemble import is_own
 from server.gate.context import CONTEXT
 from server.requests.limits import blame_parameter, not_in_arguments

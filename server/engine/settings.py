@@ -49,8 +49,8 @@ def defaults(served: ServedModel, *, cpu: bool) -> dict[str, object]:
         "served_model_name": [served.served_name],
         "worker_cls": WORKER_CLASS,
         "shutdown_timeout": GRACE_SECONDS,
-        # See server.engine.grammars. A small model that may write whitespace in JSON, or properties that the schema
-        # does not name, writes nothing else.
+        # See server.engine.constraints.grammars. A small model that may write whitespace in JSON, or properties that
+        # the schema does not name, writes nothing else.
         "structured_outputs_config": StructuredOutputsConfig(
             backend="guidance", disable_any_whitespace=True, disable_additional_properties=True
         ),

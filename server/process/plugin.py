@@ -42,10 +42,10 @@ from server.clients.pages.routes import docs, root
 from server.clients.playground.routes import router as playground
 from server.engine import statistics as engine
 from server.engine.client import open_client
+from server.engine.constraints.stop_strings import stop_strings
 from server.engine.departed import fail_when_an_engine_leaves
 from server.engine.models import ScoredModels
 from server.engine.prompt_length import BoundedRenderer
-from server.engine.stop_strings import stop_strings
 from server.engine.variants import VariantModels
 from server.gate.admission import AdmissionControl
 from server.gate.errors import install_error_handlers, no_such_model, openai_error, served_names

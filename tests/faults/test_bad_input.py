@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.engine.grammars import GRAMMAR_SECONDS
+from server.engine.constraints.grammars import GRAMMAR_SECONDS
 from tests.faults.bad_inputs import BAD
 from tests.faults.lasting import FLAGS, NAME, Stream, checkpoint, idle, status, wait_for
 from tests.support.servers import Server, serving

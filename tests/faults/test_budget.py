@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.engine.grammars import GRAMMAR_SECONDS
+from server.engine.constraints.grammars import GRAMMAR_SECONDS
 from tests.faults.costly import EMPTY, MESSAGES, SHOWN, TOO_LARGE
 from tests.faults.victim import Heard, beside, check
 from tests.support.servers import Server

@@ -29,7 +29,7 @@ def test_an_address_that_is_not_used_is_not_looked_at(busy: list[str], elsewhere
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    with pytest.raises(PortError, match="cannot listen on 192.0.2.1:0: "):
+    with pytest.raises(PortError, match=r"cannot listen on 192\.0\.2\.1:0: "):
         check_port(["--host", "192.0.2.1", "--port", "0"])
 
 

@@ -109,7 +109,7 @@ def test_signals_come_after_a_start(tmp_path: Path) -> None:
 
 
 def test_the_process_that_tries_grammars(tmp_path: Path) -> None:
-    command = [sys.executable, "-P", "-m", "server.engine.grammar_worker", "1"]
+    command = [sys.executable, "-P", "-m", "server.engine.constraints.grammar_worker", "1"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, env=os.environ | {"PYTHONPATH": os.getcwd()}, **pipes) as worker:
         assert worker.stdin is not None

@@ -142,7 +142,7 @@ class Grammars:
         return found
 
     async def _start(self) -> Process:
-        command = (sys.executable, "-P", "-m", "server.engine.grammar_worker", str(GRAMMAR_SECONDS))
+        command = (sys.executable, "-P", "-m", "server.engine.constraints.grammar_worker", str(GRAMMAR_SECONDS))
         process = await asyncio.create_subprocess_exec(
             *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, limit=2 * MAX_GRAMMAR_BYTES
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from server.engine.bad_words import banned_sequences
+from server.engine.constraints.bad_words import banned_sequences
 from tests.support.demo_server import DEMO
 
 

@@ -14,8 +14,8 @@ from vllm.config import StructuredOutputsConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
-from server.engine import grammars
-from server.engine.grammars import Grammars
+from server.engine.constraints import grammars
+from server.engine.constraints.grammars import Grammars
 from server.gate.admission import TurnedAway
 
 ENDLESS = {"type": "array", "items": {"type": "string"}, "minItems": 10**8}

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from vllm.config import ModelConfig
 
-from server.engine.stop_strings import stop_strings
+from server.engine.constraints.stop_strings import stop_strings
 
 
 class Model:

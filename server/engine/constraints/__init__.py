@@ -1,0 +1,1 @@
+"""What a request may forbid or demand of its answer: bad words, stop strings and grammars, checked as vLLM would."""
