@@ -1,4 +1,5 @@
-"""How well wrong answers are told from right ones to facts with several right values: `python -m demo.several URL`.
+"""How well wrong answers are told from right ones to facts with several right values: `python -m demo.several URL`
+writes demo/several.json.
 
 Every lesson of a stage is asked once, one in four of those about a fact with a single value. URL is a server of the
 demo, with its models `demo` and `demo:base`.
@@ -6,8 +7,10 @@ demo, with its models `demo` and `demo:base`.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -20,6 +23,7 @@ from demo.measure import COURSES
 MODELS = {"base": "demo:base", "chemistry": "demo"}
 SIGNALS = ("max_entropy", "max_epistemic", "risk")
 SINGLE_SHARE = 0.25
+RESULTS = Path(__file__).parent / "several.json"
 
 
 def ask(client: httpx.Client, model: str, question: str) -> tuple[str, dict[str, Any]]:
@@ -36,6 +40,7 @@ def separation(right: Sequence[dict[str, float]], wrong: Sequence[dict[str, floa
 
 
 def main(url: str) -> None:
+    figures: dict[str, dict[str, Any]] = {}
     with httpx.Client(base_url=url, timeout=60) as client:
         for stage, model in MODELS.items():
             rng = Random(f"several/{stage}")
@@ -46,10 +51,12 @@ def main(url: str) -> None:
                     text, summary = ask(client, model, rng.choice(lesson.questions()))
                     found[kind_of(lesson, text)].append(summary)
             for kind in ("several", "single"):
-                figures = separation(found[kind], found["wrong"])
-                shown = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
-                counts = f"{len(found['wrong'])} wrong answers, {len(found[kind])} right ones of {kind} value"
-                print(f"{stage}, {counts}: {shown}")
+                auroc = separation(found[kind], found["wrong"])
+                counts = {"right": len(found[kind]), "wrong": len(found["wrong"])}
+                figures.setdefault(stage, {})[kind] = counts | {"auroc": auroc}
+    text = json.dumps(figures, indent=2)
+    RESULTS.write_text(text + "\n")
+    print(text)
 
 
 def kind_of(lesson: Lesson, text: str) -> str:
