@@ -44,14 +44,18 @@ def of_how_sure() -> list[Quotation]:
     probe, unseen = countries[PROBE], figures["transfer"]["by method"][PROBE]["unseen"]
     sampled = countries["10 samples: disagreement"]
     seeds = [json.loads((RESULTS / f"seed-{seed}.json").read_text())["models"] for seed in SEEDS]
-    variance = [seed["base"]["separation"]["unknown"]["signals"]["variance, mean"]["matched"]["value"] for seed in seeds]
+    variance = [
+        seed["base"]["separation"]["unknown"]["signals"]["variance, mean"]["matched"]["value"] for seed in seeds
+    ]
     growth = [seed["grown"]["provenance"]["signals"][ATTRIBUTION]["value"] for seed in seeds]
     closed = json.loads((RESULTS / "closed-form.json").read_text())
     by_world = [row[SERVED]["unknown"] for name, row in closed.items() if name.endswith("base")]
     twins = [(row[SERVED]["unknown"], closed[name.replace("twin", "base")][SERVED]["unknown"])
              for name, row in closed.items() if name.endswith("twin")]  # fmt: skip
     transfer = json.loads((RESULTS / "transfer.json").read_text())["seeds"]
-    kinds = [one["transfer"]["kinds of facts"]["methods"][PROBE]["unseen"]["auroc"]["value"] for one in transfer.values()]
+    kinds = [
+        one["transfer"]["kinds of facts"]["methods"][PROBE]["unseen"]["auroc"]["value"] for one in transfer.values()
+    ]
     quoted: list[tuple[str, list[Any]]] = [
         ("`max_entropy`, beside it `mean_variance` | {} and {} |", [countries[ENTROPY], countries["variance, mean"]]),
         ("| {}, an error of the probability of {} to {} |", [probe, probe["ece"], unseen["ece"]]),

@@ -21,6 +21,9 @@ from model_impl.checkpoint.reading import DTYPE_CODES, INDEX, WEIGHTS, Checkpoin
 from model_impl.config import DTYPES, TokenformerConfig
 
 GENERATION = "generation_config.json"
+WRITERS = ("(os error ", "PytorchStreamWriter")
+"""Signs of failed writing in errors of libraries in Rust (safetensors, tokenizers), and of torch.save."""
+
 SHARD_BYTES = 5 * 10**9
 """Weights above this size are split; the Hugging Face convention."""
 
@@ -85,13 +88,30 @@ def all_or_nothing(dest: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{dest.name}.partial-", dir=parent))
     try:
-        partial.chmod(0o755)  # mkdtemp gives 0700, but a checkpoint is no secret
-        yield partial
-        _sync_directory(partial)
-        partial.rename(dest.absolute())
-        _sync_directory(parent)
+        with failures_named(dest):
+            partial.chmod(0o755)  # mkdtemp gives 0700, but a checkpoint is no secret
+            yield partial
+            _sync_directory(partial)
+            partial.rename(dest.absolute())
+            _sync_directory(parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def failures_named(path: Path) -> Iterator[None]:
+    """A failure to write within the block names `path`: where a disk is full the system names no file, and libraries
+    raise errors of their own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
+        raise
+    except Exception as error:
+        if any(sign in str(error) for sign in WRITERS):
+            raise CheckpointError(f"{path}: cannot be written: {error}") from error
         raise
 
 
@@ -190,8 +210,9 @@ def replace_file(file: Path, content: bytes) -> None:
     """Write `file` so that nobody ever reads half of it."""
     part = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        write_bytes(part, content)
-        part.replace(file)
+        with failures_named(file):
+            write_bytes(part, content)
+            part.replace(file)
     finally:
         part.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from transformers.utils import is_accelerate_available, logging
 
 from model_impl.checkpoint.grow import side_files
 from model_impl.checkpoint.reading import load_config, one_line
-from model_impl.checkpoint.writing import as_json, check_destination, write_checkpoint
+from model_impl.checkpoint.writing import as_json, check_destination, failures_named, write_checkpoint
 from model_impl.config import TokenformerConfig
 from model_impl.huggingface import TokenformerForCausalLM
 from model_impl.texts import read_texts
@@ -64,7 +64,7 @@ def train(task: Task, recipe: Recipe, resume: bool = False) -> TokenformerConfig
     state = RunState(task, recipe, texts, replay)
     arguments = training_arguments(state.path, recipe)
     start = state.start if task.new else task.source
-    with state.removed_if_useless():
+    with state.removed_if_useless(), failures_named(state.path):
         with arguments.main_process_first(local=False):
             if arguments.should_save:
                 state.open(resume)

@@ -1,5 +1,6 @@
 """What `tokenformer train` refuses, in one line and without a trace."""
 
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,19 @@ def test_without_accelerate_it_says_what_to_install(
     assert refused(room, capsys, "grown", "refused") == (
         "training needs accelerate: pip install 'tokenformer-server[train]'"
     )
+
+
+@pytest.mark.parametrize("room_for", [100, 5_000, 30_000, 60_000])
+def test_a_full_disk_is_one_line_that_names_the_place(
+    room: Path, capsys: pytest.CaptureFixture[str], room_for: int
+) -> None:
+    """No file may grow beyond `room_for` bytes: from the first settings to the Trainer's largest file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_for, hard))
+    try:
+        line = refused(room, capsys, "shape.yml", "full", epochs=4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(room / "full") in line
+    assert "File too large" in line
+    assert not (room / "full").exists()
