@@ -44,39 +44,50 @@ def of_how_sure() -> list[Quotation]:
     probe, unseen = countries[PROBE], figures["transfer"]["by method"][PROBE]["unseen"]
     sampled = countries["10 samples: disagreement"]
     seeds = [json.loads((RESULTS / f"seed-{seed}.json").read_text())["models"] for seed in SEEDS]
-    variance = [
-        seed["base"]["separation"]["unknown"]["signals"]["variance, mean"]["matched"]["value"] for seed in seeds
-    ]
+    unknown = [seed["base"]["separation"]["unknown"]["signals"]["variance, mean"]["matched"] for seed in seeds]
     growth = [seed["grown"]["provenance"]["signals"][ATTRIBUTION]["value"] for seed in seeds]
     closed = json.loads((RESULTS / "closed-form.json").read_text())
     by_world = [row[SERVED]["unknown"] for name, row in closed.items() if name.endswith("base")]
-    twins = [(row[SERVED]["unknown"], closed[name.replace("twin", "base")][SERVED]["unknown"])
-             for name, row in closed.items() if name.endswith("twin")]  # fmt: skip
-    transfer = json.loads((RESULTS / "transfer.json").read_text())["seeds"]
-    kinds = [
-        one["transfer"]["kinds of facts"]["methods"][PROBE]["unseen"]["auroc"]["value"] for one in transfer.values()
+    twins = [
+        (row[SERVED]["unknown"], closed[name.replace("twin", "base")][SERVED]["unknown"])
+        for name, row in closed.items()
+        if name.endswith("twin")
     ]
+    transfer = [one["transfer"] for one in json.loads((RESULTS / "transfer.json").read_text())["seeds"].values()]
+    kinds = [auroc(one["kinds of facts"]["methods"][PROBE]["unseen"]) for one in transfer]
     quoted: list[tuple[str, list[Any]]] = [
         ("`max_entropy`, beside it `mean_variance` | {} and {} |", [countries[ENTROPY], countries["variance, mean"]]),
         ("| {}, an error of the probability of {} to {} |", [probe, probe["ece"], unseen["ece"]]),
         ("| `risk`, with care | {} |", [unseen]),
-        ("the highest entropy of the answer finds wrong answers with {}, and answers about invented places with {}. Ten "
-         "sampled answers and their agreement, at ten times the cost, find less ({}).",
-         [countries[ENTROPY], invented[ENTROPY], sampled]),
-        ("tells several known answers from none where the entropy is equal: {} on made-up worlds.", [mean(variance)]),
-        ("the closed form, does that about as well there ({} to {} by world). On the real model it is weak by itself "
-         "({}),", [min(by_world), max(by_world), countries["closed form, max"]]),
+        (
+            "the highest entropy of the answer finds wrong answers with {}, and answers about invented places with {}. "
+            "Ten sampled answers and their agreement, at ten times the cost, find less ({}).",
+            [countries[ENTROPY], invented[ENTROPY], sampled],
+        ),
+        (
+            "tells several known answers from none where the entropy is equal: {} on made-up worlds.",
+            [mean(map(auroc, unknown))],
+        ),
+        (
+            "the closed form, does that about as well there ({} to {} by world). On the real model it is weak by "
+            "itself ({}),",
+            [min(by_world), max(by_world), countries["closed form, max"]],
+        ),
         ("tells which growth stage an answer comes from, with {} on a synthetic world.", [mean(growth)]),
-        ("On attributes that the fit lacked, the probe falls from {} to {}. On chemical elements, after a fit on "
-         "countries, it orders answers with {}, and its probability is off by {}: the plain probability of the answer "
-         "(`Σ ln p`) does better there ({}). A calibration that lacks a whole kind of questions can be worse than chance "
-         "({} in one of the made-up worlds).",
-         [probe, unseen, elements[PROBE], elements[PROBE]["ece"], elements["sequence probability"], min(kinds)]),
+        (
+            "On attributes that the fit lacked, the probe falls from {} to {}. On chemical elements, after a fit on "
+            "countries, it orders answers with {}, and its probability is off by {}: the plain probability of the "
+            "answer (`Σ ln p`) does better there ({}). A calibration that lacks a whole kind of questions can be worse "
+            "than chance ({} in one of the made-up worlds).",
+            [probe, unseen, elements[PROBE], elements[PROBE]["ece"], elements["sequence probability"], min(kinds)],
+        ),
         ("Within an attribute the same probe has {}.", [probe["within"]]),
         ("right on {} % of these questions", [100 * (1 - answers["wrong"] / answers["answers"])]),
-        ("is as good as that of parameter tokens, or better ({} against {}, and {} against {}, on two seeds).",
-         [figure for pair in twins for figure in pair]),
-    ]  # fmt: skip
+        (
+            "is as good as that of parameter tokens, or better ({} against {}, and {} against {}, on two seeds).",
+            [figure for pair in twins for figure in pair],
+        ),
+    ]
     return [Quotation("docs/how-sure.md", sentence, [auroc(one) for one in figures]) for sentence, figures in quoted]
 
 
@@ -90,13 +101,18 @@ def of_real_models() -> list[Quotation]:
 
     logprobs = rates("vLLM, logprobs 5")
     quoted = [
-        ("On SmolLM2-135M this server with uncertainty makes {}, {} and {} times the output tokens per second of vLLM's own "
-         "server", rates("ours")),
+        (
+            "On SmolLM2-135M this server with uncertainty makes {}, {} and {} times the output tokens per second of "
+            "vLLM's own server",
+            rates("ours"),
+        ),
         ("vLLM with `logprobs: 5` makes {} to {}.", [min(logprobs), max(logprobs)]),
-        ("and takes longer to start: then {}, {} and {} times what vLLM makes compiled.",
-         rates("ours, compiled", "vLLM, compiled")),
+        (
+            "and takes longer to start: then {}, {} and {} times what vLLM makes compiled.",
+            rates("ours, compiled", "vLLM, compiled"),
+        ),
         ("Uncertainty on against off: {}, {} and {} (", rates("ours", "ours, uncertainty off")),
-    ]  # fmt: skip
+    ]
     return [Quotation("docs/real-models.md", sentence, figures) for sentence, figures in quoted]
 
 
