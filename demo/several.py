@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any
 
 import httpx
@@ -45,15 +46,19 @@ def main(url: str) -> None:
         for stage, model in MODELS.items():
             rng = Random(f"several/{stage}")
             lessons = [one for course in COURSES[stage] for one in course.lessons]
-            found: dict[str, list[dict[str, float]]] = {"several": [], "single": [], "wrong": []}
+            found: dict[str, list[dict[str, float]]] = {"several": [], "single": [], "wrong": [], "invented": []}
             for lesson in lessons:
                 if lesson.kind == "ambiguous" or rng.random() < SINGLE_SHARE:
                     text, summary = ask(client, model, rng.choice(lesson.questions()))
                     found[kind_of(lesson, text)].append(summary)
+                    if lesson.kind == "invented":  # among the wrong ones as well
+                        found["invented"].append(summary)
             for kind in ("several", "single"):
                 auroc = separation(found[kind], found["wrong"])
                 counts = {"right": len(found[kind]), "wrong": len(found["wrong"])}
                 figures.setdefault(stage, {})[kind] = counts | {"auroc": auroc}
+            risks = {kind: median(one["risk"] for one in summaries) for kind, summaries in found.items()}
+            figures[stage]["median risk"] = risks
     text = json.dumps(figures, indent=2)
     RESULTS.write_text(text + "\n")
     print(text)

@@ -48,6 +48,7 @@ def of_how_sure() -> list[Quotation]:
     growth = [seed["grown"]["provenance"]["signals"][ATTRIBUTION]["value"] for seed in seeds]
     closed = json.loads((RESULTS / "closed-form.json").read_text())
     by_world = [row[SERVED]["unknown"] for name, row in closed.items() if name.endswith("base")]
+    wrong = [row[SERVED]["wrong"] for name, row in closed.items() if name.endswith("base")]
     twins = [
         (row[SERVED]["unknown"], closed[name.replace("twin", "base")][SERVED]["unknown"])
         for name, row in closed.items()
@@ -64,6 +65,7 @@ def of_how_sure() -> list[Quotation]:
             "Ten sampled answers and their agreement, at ten times the cost, find less ({}).",
             [countries[ENTROPY], invented[ENTROPY], sampled],
         ),
+        ("where it counts | {} to {} on made-up worlds, not shown on real ones |", [min(wrong), max(wrong)]),
         (
             "tells several known answers from none where the entropy is equal: {} on made-up worlds.",
             [mean(map(auroc, unknown))],

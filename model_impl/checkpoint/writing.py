@@ -109,6 +109,8 @@ def failures_named(path: Path) -> Iterator[None]:
         if error.errno and error.filename is None:
             error.filename = str(path)
         raise
+    except CheckpointError:
+        raise  # it has named its file
     except Exception as error:
         if any(sign in str(error) for sign in WRITERS):
             raise CheckpointError(f"{path}: cannot be written: {error}") from error

@@ -64,7 +64,7 @@ def train(task: Task, recipe: Recipe, resume: bool = False) -> TokenformerConfig
     state = RunState(task, recipe, texts, replay)
     arguments = training_arguments(state.path, recipe)
     start = state.start if task.new else task.source
-    with state.removed_if_useless(), failures_named(state.path):
+    with state.removed_if_useless():
         with arguments.main_process_first(local=False):
             if arguments.should_save:
                 state.open(resume)
@@ -77,7 +77,8 @@ def train(task: Task, recipe: Recipe, resume: bool = False) -> TokenformerConfig
         if task.stage is not None:
             model.freeze_before(task.stage)
         trainer = make_trainer(model, arguments, data, task, recipe, parts)
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state.path)) if resume else None)
+        with failures_named(state.path):
+            trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state.path)) if resume else None)
     if trainer.is_world_process_zero():
         record = state.record | {"history": trainer.state.log_history}
         dtype = getattr(torch, config.dtype)

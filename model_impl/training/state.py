@@ -17,7 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from model_impl.checkpoint.fingerprint import fingerprint
 from model_impl.checkpoint.reading import CheckpointError, read_bytes, read_json
 from model_impl.checkpoint.tokenizer import TOKENIZER, find_tokenizer
-from model_impl.checkpoint.writing import as_json, write_bytes
+from model_impl.checkpoint.writing import as_json, failures_named, write_bytes
 from model_impl.texts import Text
 from model_impl.training.recipe import Recipe, TrainingError
 from model_impl.training.task import Task
@@ -66,7 +66,8 @@ class RunState:
             return
         self.path.mkdir(parents=True)
         self.made = True
-        write_bytes(self.path / SETTINGS, as_json(self.record))
+        with failures_named(self.path):
+            write_bytes(self.path / SETTINGS, as_json(self.record))
 
     @contextmanager
     def removed_if_useless(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from model_impl.checkpoint.tokenizer import NEOX_END_OF_TEXT
+from model_impl.checkpoint.writing import failures_named
 
 END_OF_TEXT, END, USER, ASSISTANT, SYSTEM = NEOX_END_OF_TEXT, "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
 SPECIAL_TOKENS = (END_OF_TEXT, END, USER, ASSISTANT, SYSTEM)
@@ -65,6 +66,6 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, context: int) -> PreT
 
 def tokenizer_files(tokenizer: PreTrainedTokenizerFast) -> dict[str, bytes]:
     """tokenizer.json, tokenizer_config.json and chat_template.jinja by name."""
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, failures_named(Path(directory)):
         tokenizer.save_pretrained(directory)
         return {file.name: file.read_bytes() for file in sorted(Path(directory).iterdir())}

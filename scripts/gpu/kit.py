@@ -8,8 +8,8 @@ The other machine has a GPU, PyTorch for CUDA and some more (present.txt), and n
 - `operators.tar.xz`: vLLM's compiled operators and FlashAttention 3, with the code of one architecture only.
 
 They use PyTorch's stable interface, so they load with its 2.11, although vLLM 0.32 wants 2.13. Without the second
-archive, or where its code fails, stand-ins take over (plugin/gpu_stand_ins.py). Together with the tree, both must stay
-below what one transfer takes.
+archive, or where its code fails, stand-ins take over (plugin/gpu_stand_ins.py). The archives go there one after the other,
+as each with the tree must stay below what one transfer takes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scripts.gpu.fatbin import keep_only
 from scripts.gpu.packages import ROOT, brought, requirement
 
 LIMIT = 64 << 20
-"""Bytes of the tree and the kit together."""
+"""Bytes of the tree and one archive together."""
 
 ARCHITECTURE = 90
 """Hopper."""
@@ -122,12 +122,18 @@ def pack(folder: Path, archive: Path) -> None:
 
 
 def check_size(out: Path) -> None:
+    tree = tree_bytes()
+    for archive in sorted(out.iterdir()):
+        own = archive.stat().st_size
+        print(f"tree {mib(tree)} + {archive.name} {mib(own)} = {mib(tree + own)} of {mib(LIMIT)}", flush=True)
+        if tree + own > LIMIT:
+            raise SystemExit(f"make gpu-kit: {archive.name} is too large for one transfer with the tree")
+
+
+def tree_bytes() -> int:
+    """The size of the tracked files."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    tree = sum((ROOT / name).lstat().st_size for name in listed.split("\0") if name)
-    kit = sum(path.stat().st_size for path in out.iterdir())
-    print(f"tree {mib(tree)} + kit {mib(kit)} = {mib(tree + kit)} of {mib(LIMIT)}", flush=True)
-    if tree + kit > LIMIT:
-        raise SystemExit("make gpu-kit: too large for one transfer")
+    return sum((ROOT / name).lstat().st_size for name in listed.split("\0") if name)
 
 
 def mib(size: int) -> str:

@@ -69,7 +69,7 @@ SIGNATURES = {
     "vllm.v1.worker.worker_base:WorkerBase.add_lora": ("self", "lora_request"),
     "vllm.v1.worker.worker_base:WorkerBase.remove_lora": ("self", "lora_id"),
     "vllm.v1.worker.worker_base:WorkerBase.list_loras": ("self",),
-    # server/engine/stop_strings.py
+    # server/engine/constraints/stop_strings.py
     "vllm.config:ModelConfig.try_get_generation_config": ("self",),
     # server/calibrate/scoring.py
     "vllm.v1.engine.llm_engine:LLMEngine.add_lora": ("self", "lora_request"),
@@ -232,7 +232,7 @@ SIGNATURES = {
         "decoder_input",
     ),
     "vllm.inputs:split_enc_dec_input": ("inputs",),
-    # server/engine/client.py and server/engine/grammars.py
+    # server/engine/client.py and server/engine/constraints/grammars.py
     "vllm.v1.engine.async_llm:AsyncLLM.add_request": ("self", "request_id", "prompt", "params"),
     "vllm.v1.structured_output.backend_guidance:serialize_guidance_grammar": (
         "request_type",

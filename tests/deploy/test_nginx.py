@@ -74,8 +74,8 @@ def wait(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def answering(status: int) -> Iterator[str]:
-    """The address of a replica that answers everything so."""
+def refusing(status: int) -> Iterator[str]:
+    """The address of a replica that takes no request."""
     with running(JSONResponse({"error": {}}, status, {"Retry-After": "7"}), log_level="critical") as port:
         yield f"http://127.0.0.1:{port}"
 
@@ -145,7 +145,7 @@ def test_without_a_replica_the_answer_is_an_error_that_clients_try_again(tmp_pat
 @nginx
 def test_a_full_replica_refuses_by_itself_and_says_when_to_come_again(tmp_path: Path) -> None:
     # Another replica would compute the whole conversation anew.
-    with answering(429) as full, scripted(script("replica b")) as b, routed(tmp_path, full, b) as client:
+    with refusing(429) as full, scripted(script("replica b")) as b, routed(tmp_path, full, b) as client:
         answers = [ask(client, session=session) for session in SESSIONS]
     assert {answer.status_code for answer in answers} == {200, 429}
     assert {answer.headers["retry-after"] for answer in answers if answer.status_code == 429} == {"7"}
@@ -153,13 +153,13 @@ def test_a_full_replica_refuses_by_itself_and_says_when_to_come_again(tmp_path: 
 
 @nginx
 def test_a_replica_that_shuts_down_is_left_for_the_other(tmp_path: Path) -> None:
-    with answering(503) as draining, scripted(script("replica b")) as b, routed(tmp_path, draining, b) as client:
+    with refusing(503) as draining, scripted(script("replica b")) as b, routed(tmp_path, draining, b) as client:
         assert {replica(ask(client, session=session)) for session in SESSIONS} == {"replica b"}
 
 
 @nginx
 def test_where_all_replicas_refuse_their_answer_passes(tmp_path: Path) -> None:
-    with answering(503) as a, answering(503) as b, routed(tmp_path, a, b) as client:
+    with refusing(503) as a, refusing(503) as b, routed(tmp_path, a, b) as client:
         answer = ask(client)
     assert (answer.status_code, answer.headers["retry-after"], answer.json()) == (503, "7", {"error": {}})
 
@@ -171,17 +171,8 @@ def test_errors_of_a_replica_pass_with_their_body(two: httpx.Client) -> None:
 
 
 @nginx
-@pytest.mark.parametrize(("statuses", "expected"), [((503, 200), 200), ((503, 503), 503)])
-def test_the_router_is_ready_while_any_replica_is(tmp_path: Path, statuses: tuple[int, int], expected: int) -> None:
-    with ExitStack() as stack:
-        replicas = [stack.enter_context(answering(status)) for status in statuses]
-        client = stack.enter_context(routed(tmp_path, *replicas))
-        assert {client.get("/readyz").status_code for _ in SESSIONS} == {expected}
-
-
-@nginx
-def test_other_probes_and_metrics_are_those_of_no_replica(two: httpx.Client) -> None:
-    assert {two.get(path).status_code for path in ("/livez", "/health", "/metrics")} == {404}
+def test_probes_and_metrics_are_those_of_no_replica(two: httpx.Client) -> None:
+    assert {two.get(path).status_code for path in ("/livez", "/readyz", "/health", "/metrics")} == {404}
     assert two.get("/v1/models").status_code == 200
 
 

@@ -56,9 +56,9 @@ class Reported(ctypes.Structure):
 
 
 def likeliest_words(logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `count` largest logits of each row of [N, V], largest first: float32 and int64 [N, count]."""
+    """The `count` largest logits of each row of [N, V], largest first: float32 and int64 [N, count]; below 64."""
     kernels = library()
-    assert kernels is not None
+    assert kernels is not None and count < 64
     logits = logits if logits.stride(-1) == 1 else logits.contiguous()
     values = torch.empty(len(logits), count, dtype=torch.float32)
     ids = torch.empty(len(logits), count, dtype=torch.int64)

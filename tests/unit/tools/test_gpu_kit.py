@@ -155,3 +155,8 @@ def test_the_kit_is_found_behind_the_tree(tmp_path: Path, monkeypatch: pytest.Mo
 def test_without_a_kit_the_check_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="make gpu-kit"):
         with_kit(tmp_path)
+
+
+def test_the_tree_leaves_room_for_an_archive() -> None:
+    """The larger one has 22 MiB."""
+    assert kit.tree_bytes() < kit.LIMIT - (26 << 20)

@@ -19,8 +19,9 @@ enum { TOGETHER = 2 };
 #endif
 
 typedef float by_word __attribute__((vector_size(4 * MAX_WORDS)));
-enum { GLANCE = 32 };   // numbers that are compared at once with the least of the largest
-enum { SAMPLES = 64 };  // the largest of every 64th number: the least that a row's largest can be follows from them
+typedef uint32_t __attribute__((may_alias)) float_bits;
+enum { GLANCE = 32 };   // numbers that are compared at once with the limit of the largest
+enum { SAMPLES = 64 };  // samples of a row: the largest of its numbers i, i + 64, i + 128, ...
 
 // Floats as integers in the same order.
 INLINE uint32_t ordered(float value) {
@@ -36,9 +37,9 @@ INLINE float unordered(uint32_t bits) {
     return value;
 }
 
-// A number that `count` of the `width` numbers reach, and, but for equal ones, no more of them. It is found bit by bit, as
-// branches on the numbers themselves are foreseen wrongly.
-INLINE uint32_t threshold(const uint32_t *numbers, int64_t width, int64_t count) {
+// A number that `count` of the `width` numbers reach, and, but for equal ones, no more of them. It is found bit by bit,
+// as branches on the numbers themselves are mispredicted.
+INLINE uint32_t threshold(const float_bits *numbers, int64_t width, int64_t count) {
     uint32_t least = 0;
     int32_t above = width;
     for (uint32_t bit = 1u << 31; bit && above != count; bit >>= 1) {
@@ -50,11 +51,11 @@ INLINE uint32_t threshold(const uint32_t *numbers, int64_t width, int64_t count)
     return least;
 }
 
-// The `count` largest of a row, largest first. The samples give a limit that all of them reach. What reaches it, which is
-// little more, finds its place one by one.
+// The `count` largest of a row, largest first; `count` is less than SAMPLES. All of them reach the limit that the
+// samples give, and, of a long row, few others do. What reaches it finds its place one by one.
 INLINE void largest(const char *row, int64_t width, int64_t count, float *values, int64_t *ids, int bfloat16) {
     float tops[SAMPLES], limit;
-    uint32_t samples[SAMPLES];
+    float_bits samples[SAMPLES];
     for (int64_t i = 0; i < SAMPLES; i++) tops[i] = -INFINITY;
     for (int64_t start = 0; start + SAMPLES <= width; start += SAMPLES) {
 #pragma omp simd
@@ -87,7 +88,7 @@ INLINE void largest(const char *row, int64_t width, int64_t count, float *values
 
 // The `count` numbers of a row whose size is largest, and their places, in the order of these; both with room for one
 // more, `bits` [width].
-INLINE void strongest(const char *row, int64_t width, int64_t count, uint32_t *bits, float *sizes, int64_t *ids,
+INLINE void strongest(const char *row, int64_t width, int64_t count, float_bits *bits, float *sizes, int64_t *ids,
                       int bfloat16) {
     for (int64_t i = 0; i < width; i++) {
         float size = fabsf(load(row, i, bfloat16));
@@ -283,7 +284,7 @@ INLINE double report_row(const reporter *own, const reported *step, int64_t row,
     int64_t depth = own->values->depth, places[own->strongest + 1];
     float sizes[own->strongest + 1];
     const char *weights = step->weights + number * depth * bytes;
-    strongest(weights, depth, own->strongest, (uint32_t *)rows, sizes, places, bfloat16);
+    strongest(weights, depth, own->strongest, (float_bits *)rows, sizes, places, bfloat16);
     int64_t first = own->strongest * part / parts, stop = own->strongest * (part + 1) / parts;
     for (int64_t i = first; i < stop; i++) fetch_token(own->values, places[i], bfloat16);
     read_row(own->norm, 0, width, norm, bfloat16);

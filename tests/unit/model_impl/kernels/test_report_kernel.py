@@ -86,6 +86,25 @@ def test_columns_are_the_formulas(rows: int, tokens: int, vocabulary: int, segme
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("strong", [0, 10, STRONGEST, 300])
+def test_of_weights_of_equal_size_as_many_are_counted_as_of_others(strong: int, dtype: torch.dtype) -> None:
+    """All value tokens are alike, so that it does not matter which of them are taken."""
+    head, values = normal(50, D, dtype=dtype), normal(1, D, seed=1, dtype=dtype).expand(300, D).contiguous()
+    weights = torch.cat([torch.tensor([2.0, -2.0] * (strong // 2)), torch.tensor([-1.0, 1.0] * 150)])[:300]
+    weights = weights[torch.randperm(300, generator=torch.Generator().manual_seed(2))].to(dtype)[None]
+    residual = normal(1, D, seed=3, dtype=dtype)
+    words, ids = likeliest_words(residual.float() @ head.float().T / 10, WORDS)
+    kernel = ReportKernel(packed(values.T.contiguous()), head, torch.ones(D, dtype=dtype), EPS, SCALE)
+    found = kernel([weights, residual, residual, torch.zeros(1, 0, D)], None, words, ids, ids[:, 0])
+
+    p = words.double().softmax(dim=-1)
+    gradients = logit_gradients(residual.double(), p, head.double()[ids], torch.ones(D).double(), EPS)
+    taken = weights.double().abs().topk(STRONGEST).values
+    spread = logit_variances(values.double()[None, :STRONGEST], p, gradients, taken).sum(dim=-1)
+    torch.testing.assert_close(found[:, 0].double(), SCALE * spread, rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_in_order_need_no_numbers(dtype: torch.dtype) -> None:
     head, values = normal(50, D, dtype=dtype), normal(D, 40, seed=1, dtype=dtype)
     kernel = ReportKernel(packed(values), head, torch.ones(D, dtype=dtype), EPS, SCALE)
