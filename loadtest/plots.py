@@ -210,6 +210,7 @@ PLOTS: Mapping[str, Callable[[Figures], Figure]] = {
     "batch": batch,
     "demo-stages": stages,
     "ready": ready,
+    "real": sides,
     "roofline": roofline,
     "sizes": sizes,
     "stages": stages,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,10 @@ COMMITTED = [path for path in sorted(RESULTS.glob("*/*.json")) if path.stem in p
 def test_what_is_committed_can_be_drawn(written: Path) -> None:
     assert isinstance(plots.PLOTS[written.stem](json.loads(written.read_text())), Figure)
     assert written.with_suffix(".svg").exists()
+
+
+def test_every_comparison_has_a_plot() -> None:
+    """A command that ended in an error would have measured for nothing."""
+    texts = {path.stem: path.read_text() for path in (ROOT / "loadtest").glob("*.py")}
+    comparisons = {name for name, text in texts.items() if re.search(r"from loadtest\.sides import .*\bmain\b", text)}
+    assert {"real", "uncertainty"} <= comparisons <= plots.PLOTS.keys()
