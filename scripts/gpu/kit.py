@@ -8,8 +8,8 @@ The other machine has a GPU, PyTorch for CUDA and some more (present.txt), and n
 - `operators.tar.xz`: vLLM's compiled operators and FlashAttention 3, with the code of one architecture only.
 
 They use PyTorch's stable interface, so they load with its 2.11, although vLLM 0.32 wants 2.13. Without the second
-archive, or where its code fails, stand-ins take over (plugin/gpu_stand_ins.py). The archives go there one after the other,
-as each with the tree must stay below what one transfer takes.
+archive, or where its code fails, stand-ins take over (plugin/gpu_stand_ins.py). The archives go there one after the
+other, as each with the tree must stay below what one transfer takes.
 """
 
 from __future__ import annotations

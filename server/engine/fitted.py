@@ -87,8 +87,8 @@ def warn_of_pipeline(calibrations: Sequence[Calibration]) -> None:
     for made in calibrations:
         if made.needs & missing:
             say(
-                f"warning: the calibration of stage {made.stage} reads epistemic uncertainty or growth, which a pipeline "
-                "does not report: the risks of its answers will be null"
+                f"warning: the calibration of stage {made.stage} reads epistemic uncertainty or growth, which a "
+                "pipeline does not report: the risks of its answers will be null"
             )
 
 
