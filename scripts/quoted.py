@@ -34,7 +34,10 @@ def quotations() -> list[Quotation]:
 def of_the_readme() -> list[Quotation]:
     found = json.loads(SEVERAL.read_text())["chemistry"]
     auroc, risk = found["several"]["auroc"], found["median risk"]
-    made_up = "a risk of {}, in the median; about those that do not exist it answers just as fluently, with {}."
+    made_up = (
+        "have a risk of {}, in the median. Asked about countries and elements that do not exist, it answers all the "
+        "same, with {}."
+    )
     several = "an AUROC of {} by entropy, {} by epistemic uncertainty, which every token carries, and {} by the risk"
     return [
         Quotation("README.md", made_up, [risk["single"], risk["invented"]]),
