@@ -49,7 +49,7 @@ DELTAS = {
     "`lora_name`. The names of the route and its fields are vLLM's.",
     "/v1/unload_lora_adapter": "Serve the growth delta `lora_name` no longer.",
 }
-"""What the routes of vLLM's that load adapters do here."""
+"""Descriptions of vLLM's routes that load adapters, by path: here these are growth deltas."""
 
 OPEN = ("/livez", "/readyz", "/health")
 """Routes that need no API key."""

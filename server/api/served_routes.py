@@ -8,7 +8,7 @@ SERVED = frozenset(
     {
         *("/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions", "/invocations"),
         *("/v1/responses", "/v1/responses/{response_id}", "/v1/responses/{response_id}/cancel"),
-        *("/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize"),
+        *("/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize", "/tokenizer_info"),
         *("/v1/models", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"),
         *("/health", "/load", "/metrics", "/ping", "/version"),
         "/openapi.json",  # shown by `server.clients.pages`; vLLM's pages of it load their scripts from elsewhere

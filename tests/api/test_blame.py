@@ -71,6 +71,9 @@ WRONG += [
             "messages[0].content[1]",
             "need",
         ),
+        ({"tool_choice": {"type": "any"}}, "tool_choice", "`tools`"),
+        ({"tool_choice": {"type": "any"}, "tools": []}, "tool_choice", "`tools`"),
+        ({"tool_choice": {"type": "tool", "name": "f"}}, "tool_choice", "`tools`"),
         ({"system": [{"type": "text"}]}, "system[0]", "`text`"),
         ({"system": [{"type": "thinking", "thinking": "x"}]}, "system[0]", "text only"),
     )

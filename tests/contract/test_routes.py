@@ -132,7 +132,7 @@ def test_routes_that_are_served_are_there() -> None:
     app.state.args = Namespace(enable_offline_docs=False, enable_tokenizer_info_endpoint=False)
     register_api_routers(app.state.args, app, ("generate",), None)
     known = {getattr(route, "path", None) for route in app.routes}
-    by_flag = {"/static", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"}
+    by_flag = {"/static", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/tokenizer_info"}
     assert SERVED - by_flag <= known
     assert "/generative_scoring" in known
     keep_served(app)

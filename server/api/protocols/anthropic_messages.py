@@ -33,6 +33,11 @@ def problem(request: Any) -> VLLMValidationError | None:
     for name in TRANSFERS:
         if getattr(request, name, None) is not None:
             return VLLMValidationError(f"This server takes no `{name}` from clients.", parameter=name)
+    if (choice := request.tool_choice) is not None and choice.type in ("any", "tool"):
+        names = [tool.name for tool in request.tools or ()]
+        if not names or (choice.type == "tool" and choice.name not in names):
+            message = "`tool_choice` demands a tool that `tools` does not have."
+            return VLLMValidationError(message, parameter="tool_choice")
     contents = [("system", request.system)]
     contents += [(f"messages[{i}].content", message.content) for i, message in enumerate(request.messages)]
     for parameter, content in contents:

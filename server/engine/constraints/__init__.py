@@ -1,1 +1,1 @@
-"""What a request may forbid or demand of its answer: bad words, stop strings and grammars, checked as vLLM would."""
+"""Constraints that a request puts on its answer: bad words, stop strings and grammars."""
