@@ -12,8 +12,6 @@ import gc
 import sys
 import time
 
-import psutil
-
 from server.gate.admission import AdmissionControl
 
 EVERY_SECONDS, LONGEST_SECONDS = 10.0, 300.0
@@ -25,15 +23,12 @@ NOTICE_SECONDS = 0.5
 LARGE = 1 << 15
 """Number of cells (see `server.gate.weight`) being made, from which a collection would delay others too long."""
 
-GROWN = 16 << 20
-"""Growth in bytes after which the C library returns its free memory. Large request bodies leave as much as answers."""
-
 NEVER = 1 << 30
 
 
 class Garbage:
     def __init__(self, control: AdmissionControl) -> None:
-        self.control, self.last, self.resident = control, time.monotonic(), resident()
+        self.control, self.last = control, time.monotonic()
 
     async def run(self) -> None:
         young, middle, _ = gc.get_threshold()
@@ -47,18 +42,16 @@ class Garbage:
         if time.monotonic() - self.last < (LONGEST_SECONDS if large else EVERY_SECONDS):
             return
         gc.collect()
-        if not large and resident() > self.resident + GROWN:
+        if not large:
             give_back()
-            self.resident = resident()
         self.last = time.monotonic()
 
 
-def resident() -> int:
-    """Bytes of this process in memory."""
-    return int(psutil.Process().memory_info().rss)
-
-
 def give_back() -> None:
-    """Have glibc return freed memory to the system; other C libraries have no such call."""
+    """Have glibc return freed memory to the system; other C libraries have no such call.
+
+    It takes a millisecond, after large answers 5 to 16. It does not wait for the process to grow: what was in use at
+    the last call may be free now, with no growth since.
+    """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)

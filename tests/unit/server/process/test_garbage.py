@@ -9,53 +9,41 @@ from typing import Any
 import pytest
 
 from server.process import garbage
-from server.process.garbage import EVERY_SECONDS, GROWN, LARGE, LONGEST_SECONDS, Garbage
+from server.process.garbage import EVERY_SECONDS, LARGE, LONGEST_SECONDS, Garbage
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Time and memory, and when garbage was collected (`looks`) and memory given back (`returns`)."""
-    clock = SimpleNamespace(now=0.0, looks=[], returns=[], resident=0)
+    """Time, and when garbage was collected (`looks`) and memory given back (`returns`)."""
+    clock = SimpleNamespace(now=0.0, looks=[], returns=[])
     monkeypatch.setattr(garbage, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(garbage, "gc", SimpleNamespace(collect=lambda: clock.looks.append(clock.now)))
-    monkeypatch.setattr(garbage, "resident", lambda: clock.resident)
-
-    def give_back() -> None:
-        clock.returns.append(clock.now)
-        clock.resident = 10
-
-    monkeypatch.setattr(garbage, "give_back", give_back)
+    monkeypatch.setattr(garbage, "give_back", lambda: clock.returns.append(clock.now))
     return clock
 
 
-def run(clock: SimpleNamespace, cells: list[int], growth: int = 0) -> None:
-    """Second by second, with so many cells under way, and with so many bytes more each second."""
+def run(clock: SimpleNamespace, cells: list[int]) -> None:
+    """Second by second, with so many cells under way."""
     control: Any = SimpleNamespace(cells=0)
     watch = Garbage(control)
     for control.cells in cells:
         clock.now += 1
-        clock.resident += growth
         watch.check()
 
 
-def test_it_is_collected_again_and_again(clock: SimpleNamespace) -> None:
+def test_it_is_collected_and_given_back_again_and_again(clock: SimpleNamespace) -> None:
+    """Also without growth: an answer that is in use at one return is free at the next."""
     run(clock, [0] * 35)
-    assert clock.looks == [EVERY_SECONDS, 2 * EVERY_SECONDS, 3 * EVERY_SECONDS]
-    assert clock.returns == []
-
-
-def test_memory_is_given_back_where_it_has_grown(clock: SimpleNamespace) -> None:
-    run(clock, [0] * 35, growth=GROWN // 19)
-    assert clock.returns == [2 * EVERY_SECONDS]
+    assert clock.looks == clock.returns == [EVERY_SECONDS, 2 * EVERY_SECONDS, 3 * EVERY_SECONDS]
 
 
 def test_both_wait_for_large_answers(clock: SimpleNamespace) -> None:
-    run(clock, [LARGE + 1] * 25 + [LARGE], growth=GROWN)
+    run(clock, [LARGE + 1] * 25 + [LARGE])
     assert clock.looks == clock.returns == [26]
 
 
 def test_it_does_not_wait_for_ever(clock: SimpleNamespace) -> None:
-    run(clock, [LARGE + 1] * 301, growth=GROWN)
+    run(clock, [LARGE + 1] * 301)
     assert clock.looks == [LONGEST_SECONDS]
     assert clock.returns == []
 
