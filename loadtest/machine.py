@@ -25,6 +25,11 @@ def results() -> Path:
     return RESULTS / "-".join([maker, level(), *amx, *emulated]).replace("_", "-")
 
 
+def dtype() -> str:
+    """The dtype in which checkpoints of bfloat16 are served: float32 on a CPU that does not multiply bfloat16."""
+    return "bfloat16" if torch.cuda.is_available() or level() == "avx512_bf16" else "float32"
+
+
 def describe() -> dict[str, Any]:
     """GPU, processor, cores, memory and the versions that matter; no host name."""
     numbers = (_cpuinfo(name) for name in ("cpu family", "model", "stepping"))

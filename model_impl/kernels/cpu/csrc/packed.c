@@ -25,7 +25,7 @@ enum { LANES = 8, CHUNK = 128 };  // 16 registers
 #else
 enum { LANES = 4, CHUNK = 128 };
 #endif
-#define VECTORS(rows) ((rows) <= 2 ? 8 : (rows) == 3 ? 4 : 2)
+#define VECTORS(rows) ((rows) <= 2 ? 8 : (rows) <= 4 ? 4 : 2)
 #endif
 enum { MAX_VECTORS = 8 };
 
