@@ -14,8 +14,9 @@ enum { GROUP = 6 };             // rows whose sums fit into the registers beside
 enum { AHEAD = 6144, SMALL = 1 << 20 };  // bytes
 
 // The number of registers decides how many vectors of a line a pass takes (VECTORS): room for the weights and for at
-// least eight sums that need not wait for each other. Where a pass is narrower than a line, a panel is read in pieces
-// of CHUNK lines, which stay in the caches from the first pass to the last.
+// least eight sums that need not wait for each other. (With AVX2, four rows store some sums in each line: that takes
+// less time than narrow passes, see docs/decisions/0004.) Where a pass is narrower than a line, a panel is read in
+// pieces of CHUNK lines, which stay in the caches from the first pass to the last.
 #if defined(__AVX512F__)
 enum { LANES = 16, CHUNK = 1 << 30 };  // 32 registers
 #define VECTORS(rows) 4
