@@ -31,6 +31,7 @@ def test_a_closed_connection_is_a_dead_engine() -> None:
             port = socket.bind_to_random_port("tcp://127.0.0.1")
             found = client(socket)
             watch = asyncio.create_task(fail_when_an_engine_leaves(found))
+            await asyncio.sleep(0)  # it watches: the lines below may find all that they await there already
             with context.socket(zmq.DEALER) as engine:
                 engine.connect(f"tcp://127.0.0.1:{port}")
                 await engine.send(b"ready")
