@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loadtest.machine import dtype
+from loadtest import machine
 from loadtest.setups import Setup
 from loadtest.shapes import SHAPES
 from loadtest.sides import Side, main
@@ -28,5 +28,5 @@ def sides(checkpoint: Path, dtype: str) -> list[Side]:
 
 if __name__ == "__main__":
     shape = SHAPES["150M"].checkpoint()
-    parts = {"demo": (sides(DEMO, "float32"), loads(8, 64)), "150M": (sides(shape, dtype()), loads(2, 32))}
+    parts = {"demo": (sides(DEMO, "float32"), loads(8, 64)), "150M": (sides(shape, machine.dtype()), loads(2, 32))}
     main(__doc__.splitlines()[0], "against_vllm", parts, rounds=15)

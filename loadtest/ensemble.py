@@ -23,7 +23,6 @@ from typing import Any
 import aiohttp
 
 from loadtest import machine
-from loadtest.machine import dtype
 from loadtest.processes import ServerProcesses
 from loadtest.report import provenance, write
 from loadtest.setups import MODEL, Setup
@@ -51,7 +50,7 @@ class Subject:
 SUBJECTS = {
     "demo": Subject(Setup(DEMO), (50, 200, 450)),
     # The shape has 2,048 positions.
-    "150M": Subject(Setup(SHAPES["150M"].checkpoint(), ("--dtype", dtype())), (100, 500, 1000, 1900)),
+    "150M": Subject(Setup(SHAPES["150M"].checkpoint(), ("--dtype", machine.dtype())), (100, 500, 1000, 1900)),
 }
 
 

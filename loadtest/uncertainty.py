@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from loadtest import machine
 from loadtest.bench import Load
-from loadtest.machine import dtype
 from loadtest.setups import Setup
 from loadtest.shapes import SHAPES
 from loadtest.sides import Loads, Side, main
@@ -32,6 +32,6 @@ def loads(answers: int, tokens: int) -> Loads:
 
 
 if __name__ == "__main__":
-    shape = Setup(SHAPES["150M"].checkpoint(), ("--dtype", dtype()))
+    shape = Setup(SHAPES["150M"].checkpoint(), ("--dtype", machine.dtype()))
     parts = {"demo": (sides(Setup(DEMO)), loads(8, 64)), "150M": (sides(shape), loads(2, 32))}
     main(__doc__.splitlines()[0], "uncertainty", parts, rounds=9)

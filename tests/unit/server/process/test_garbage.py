@@ -23,7 +23,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def run(clock: SimpleNamespace, cells: list[int]) -> None:
-    """Second by second, with so many cells under way."""
+    """`check` is called second by second, with so many cells under way."""
     control: Any = SimpleNamespace(cells=0)
     watch = Garbage(control)
     for control.cells in cells:
@@ -32,7 +32,7 @@ def run(clock: SimpleNamespace, cells: list[int]) -> None:
 
 
 def test_it_is_collected_and_given_back_again_and_again(clock: SimpleNamespace) -> None:
-    """Also without growth: an answer that is in use at one return is free at the next."""
+    """Memory is given back without growth as well: an answer that is in use at one return is free at the next."""
     run(clock, [0] * 35)
     assert clock.looks == clock.returns == [EVERY_SECONDS, 2 * EVERY_SECONDS, 3 * EVERY_SECONDS]
 
